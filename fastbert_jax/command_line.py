@@ -1,0 +1,70 @@
+"""How the scripts read their command line, and how they end."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated, TypeVar
+
+import tyro
+
+from fastbert_jax.config import TrainConfig, from_yaml
+from fastbert_jax.errors import UserError
+
+Arguments = TypeVar("Arguments")
+
+TYRO_STYLE = (tyro.conf.EnumChoicesFromValues, tyro.conf.FlagCreatePairsOff)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainArguments:
+    """Fine-tune a BERT, let it distil itself into its exits, and measure what early exit buys.
+
+    Every setting can stand in the YAML file or on the command line, which wins:
+
+        python train.py --config configs/demo.yaml --distil.epochs 3
+
+    The same command again resumes the run, or shows its table when it is done.
+    """
+
+    config: str = ""
+    """YAML file of settings; those left out keep the defaults shown here."""
+    print_config: bool = False
+    """Print all settings as YAML and stop."""
+    dry_run: bool = False
+    """Print shapes, steps, parameters and FLOPs and stop."""
+    settings: Annotated[TrainConfig, tyro.conf.arg(name="")] = dataclasses.field(default_factory=TrainConfig)
+
+
+def parse_train(argv: Sequence[str]) -> TrainArguments:
+    """Settings from defaults, then `--config`'s file, then the rest of the command line.
+
+    Raises:
+      UserError: the file cannot be read, or a value is out of its range.
+      SystemExit: tyro's own end, 0 after --help and 2 after an unknown flag.
+    """
+    default = TrainArguments()
+    for index, word in enumerate(argv):
+        name, equals, value = word.partition("=")
+        if name == "--config":
+            path = value if equals else next(iter(argv[index + 1 :]), "")
+            default = dataclasses.replace(default, config=path, settings=from_yaml(TrainConfig, path))
+    return parse(TrainArguments, argv, default=default)
+
+
+def parse(schema: type[Arguments], argv: Sequence[str], *, default: Arguments | None = None) -> Arguments:
+    """Read `argv` by a dataclass, or a union of them for subcommands."""
+    return tyro.cli(schema, args=list(argv), default=default, config=TYRO_STYLE, prog=None)
+
+
+def end_with(main: Callable[[], None]) -> None:
+    """Run a script's main function: a user's mistake ends with its message and code 2, Ctrl-C with 130."""
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,431 @@
+"""Every setting of a run: frozen dataclasses, read from YAML, checked, written back.
+
+Each key is declared once, here, with its meaning as the line below it (`tyro` shows that line as the
+command line's help). Nothing in this file needs jax.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from fastbert_jax.errors import UserError, nearest
+
+Schema = TypeVar("Schema")
+
+
+class BadRow(enum.Enum):
+    """What happens when a row of data cannot be read."""
+
+    STOP = "stop"
+    SKIP = "skip"
+
+
+class Precision(enum.Enum):
+    """The dtype of the model's arithmetic; parameters are always float32."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
+class KLDirection(enum.Enum):
+    """Which of the two KL divergences teaches the students.
+
+    `STUDENT_TEACHER` is KL(student || teacher), equation 5 of the paper; `TEACHER_STUDENT` is
+    KL(teacher || student), what the released code computes (`nn.KLDivLoss(log student, teacher)`).
+    """
+
+    STUDENT_TEACHER = "student-teacher"
+    TEACHER_STUDENT = "teacher-student"
+
+
+class Mode(enum.Enum):
+    """How inference leaves early: `masked` runs all layers, `bucketed` really skips them."""
+
+    MASKED = "masked"
+    BUCKETED = "bucketed"
+
+
+def _require(condition: bool, key: str, expected: str, found: object) -> None:
+    if not condition:
+        raise UserError(f"{key}: expected {expected}, found {found!r}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BertConfig:
+    """The architecture of one FastBERT: a BERT backbone and an exit after each layer."""
+
+    vocab_size: int
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    feed_forward_size: int
+    max_positions: int = 512
+    token_types: int = 2
+    activation: str = "gelu"
+    """`gelu` (erf), `gelu_tanh` or `relu`."""
+    layer_norm_eps: float = 1e-12
+    init_std: float = 0.02
+    num_classes: int = 2
+    exit_size: int = 128
+    """Width of every exit (the paper's 128)."""
+    exit_heads: int = 2
+    """Attention heads of every exit (the released code's 2)."""
+
+    def __post_init__(self) -> None:
+        for field in ("vocab_size", "hidden_size", "num_layers", "num_heads", "feed_forward_size", "max_positions"):
+            _require(getattr(self, field) >= 1, f"model {field}", "1 or more", getattr(self, field))
+        _require(
+            self.hidden_size % self.num_heads == 0,
+            "model hidden_size",
+            f"a multiple of num_heads = {self.num_heads}",
+            self.hidden_size,
+        )
+        _require(
+            self.exit_size % self.exit_heads == 0,
+            "model exit_size",
+            f"a multiple of exit_heads = {self.exit_heads}",
+            self.exit_size,
+        )
+        _require(
+            self.activation in ("gelu", "gelu_tanh", "relu"),
+            "model activation",
+            "one of 'gelu', 'gelu_tanh', 'relu'",
+            self.activation,
+        )
+        _require(self.num_classes >= 2, "number of classes", "2 or more", self.num_classes)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where the texts come from and how they are cut.
+
+    A SPEC is `builtin:NAME`, `tfds:NAME`, or a .tsv, .csv, .jsonl or .parquet file; `#SPLIT` after a
+    builtin or tfds name picks a split (`tfds:glue/sst2#validation`).
+    """
+
+    train: str = ""
+    """SPEC of the labelled training texts."""
+    dev: str = ""
+    """SPEC of the texts that choose the best step; empty: the set's own dev split, else cut from train."""
+    test: str = ""
+    """SPEC of the texts of the last measurement; empty: the set's own labelled test split, else dev."""
+    unlabelled: str = ""
+    """SPEC of texts to distil on, labels ignored; empty: the training texts."""
+    text_column: str = ""
+    """Column of the text; empty: found by its name."""
+    pair_column: str = ""
+    """Column of the second text; empty: found by its name; `none`: single texts."""
+    label_column: str = ""
+    """Column of the label; empty: found by its name."""
+    labels: tuple[str, ...] = ()
+    """Labels in their order; empty: the data set's own order, else sorted."""
+    on_bad_row: BadRow = BadRow.STOP
+    """`stop` at a row that cannot be read, or `skip` and count it."""
+    dev_fraction: float = 0.1
+    """Share of train cut off as dev when there is none, in (0, 0.5]."""
+    max_length: int = 128
+    """Longest text in tokens, [CLS] and [SEP] included; longer ones are cut and counted."""
+    length_buckets: tuple[int, ...] = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+    """Static lengths that texts are padded to; those over max_length are not used."""
+
+    def __post_init__(self) -> None:
+        _require(0 < self.dev_fraction <= 0.5, "data.dev_fraction", "a share in (0, 0.5]", self.dev_fraction)
+        _require(self.max_length >= 8, "data.max_length", "8 tokens or more", self.max_length)
+        buckets = self.length_buckets
+        _require(
+            len(buckets) > 0 and all(b >= 4 for b in buckets) and list(buckets) == sorted(set(buckets)),
+            "data.length_buckets",
+            "rising lengths of 4 or more",
+            buckets,
+        )
+        _require(len(set(self.labels)) == len(self.labels), "data.labels", "each label once", self.labels)
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """The static lengths in use: the buckets below max_length, then max_length itself."""
+        return (*(b for b in self.length_buckets if b < self.max_length), self.max_length)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Which backbone to start from, and the exits put on it."""
+
+    pretrained: str = "builtin:minilm"
+    """`builtin:minilm`, a Hugging Face BERT directory, or `random` (then the sizes below count)."""
+    hidden_size: int = 128
+    """random only: width of the backbone."""
+    num_layers: int = 4
+    """random only: layers of the backbone."""
+    num_heads: int = 4
+    """random only: attention heads of each layer."""
+    feed_forward_size: int = 512
+    """random only: width of the feed-forward part."""
+    vocab_size: int = 8000
+    """random only: size of the WordPiece vocabulary learnt from the training texts."""
+    exit_size: int = 128
+    """Width of every exit (the paper's 128)."""
+    exit_heads: int = 2
+    """Attention heads of every exit (the released code's 2)."""
+    dropout: float = 0.1
+    """Dropout probability wherever a phase asks for dropout, in [0, 1)."""
+    precision: Precision = Precision.FLOAT32
+    """dtype of the arithmetic; parameters stay float32."""
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.dropout < 1, "model.dropout", "a probability in [0, 1)", self.dropout)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PhaseConfig:
+    """The settings of one training phase: its length, its batches and its optimizer."""
+
+    epochs: int = 3
+    """Passes over the phase's texts."""
+    batch_size: int = 32
+    """Texts per optimizer step."""
+    accumulate: int = 1
+    """Parts that a batch is computed in, one after the other, to save memory; divides batch_size."""
+    learning_rate: float = 2e-5
+    """Peak of the schedule: linear warm-up to it, then linear decay to 0 over the phase's own steps."""
+    warmup: float = 0.1
+    """Share of the phase's steps spent warming up, in [0, 1)."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay of matrices; biases and norms are never decayed."""
+    clip_norm: float = 1.0
+    """Largest global norm of the gradient; 0 turns clipping off."""
+    evaluations_per_epoch: int = 1
+    """How often per epoch the dev set is measured and a checkpoint is saved."""
+
+    def __post_init__(self) -> None:
+        _require(self.epochs >= 0, "epochs", "0 or more", self.epochs)
+        _require(self.batch_size >= 1, "batch_size", "1 or more", self.batch_size)
+        _require(
+            self.accumulate >= 1 and self.batch_size % self.accumulate == 0,
+            "accumulate",
+            f"a divisor of batch_size = {self.batch_size}",
+            self.accumulate,
+        )
+        _require(self.learning_rate > 0, "learning_rate", "a positive number", self.learning_rate)
+        _require(0 <= self.warmup < 1, "warmup", "a share in [0, 1)", self.warmup)
+        _require(self.weight_decay >= 0, "weight_decay", "0 or more", self.weight_decay)
+        _require(self.clip_norm >= 0, "clip_norm", "0 or more", self.clip_norm)
+        _require(self.evaluations_per_epoch >= 1, "evaluations_per_epoch", "1 or more", self.evaluations_per_epoch)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DistilConfig(PhaseConfig):
+    """The settings of self-distillation: what the teacher teaches the students, and how."""
+
+    epochs: int = 5
+    learning_rate: float = 2e-4
+    kl: KLDirection = KLDirection.STUDENT_TEACHER
+    """Which KL: `student-teacher` is the paper's equation 5, `teacher-student` the released code's."""
+    noisy_teacher: bool = False
+    """Leave dropout on in the backbone and the teacher, as the released code does."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """What the table at the end of a run measures."""
+
+    speeds: tuple[float, ...] = (0.1, 0.3, 0.5, 0.8)
+    """Uncertainty thresholds to measure, in [0, 1]; full depth (0) is always measured."""
+    modes: tuple[Mode, ...] = (Mode.MASKED, Mode.BUCKETED)
+    """Engines to measure."""
+    batch_size: int = 32
+    """Texts per batch."""
+    repeats: int = 3
+    """Interleaved repetitions of every measurement; the median is shown."""
+    baseline: bool = True
+    """Add the row of a TF-IDF + linear SVM trained on the same texts."""
+
+    def __post_init__(self) -> None:
+        _require(all(0 <= s <= 1 for s in self.speeds), "speeds", "thresholds in [0, 1]", self.speeds)
+        _require(self.batch_size >= 1, "batch_size", "1 or more", self.batch_size)
+        _require(self.repeats >= 1, "repeats", "1 or more", self.repeats)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """A whole run: fine-tune, self-distil, evaluate."""
+
+    run: str = "runs/default"
+    """Directory of the run. The same command again resumes it."""
+    seed: int = 0
+    """Seed of every random number: initial exits, order of texts, dropout."""
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    fine_tune: PhaseConfig = PhaseConfig()
+    distil: DistilConfig = DistilConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """Classify texts: one answer per text, in the order of the texts.
+
+    Example: python infer.py predict --model runs/demo --input texts.txt --output answers.jsonl
+    """
+
+    model: str
+    """Directory of a run, or of its model."""
+    input: str = "-"
+    """A .txt (one text a line), .tsv, .csv, .jsonl or .parquet file, any SPEC of train.py, or `-`: lines of stdin."""
+    output: str = "-"
+    """A .jsonl or .tsv file, which appears whole when all is done, or `-`: JSON lines on stdout."""
+    speed: float = 0.5
+    """Uncertainty below which a text leaves, in [0, 1]: higher is faster, 0 is plain BERT."""
+    mode: Mode = Mode.BUCKETED
+    """`bucketed` skips the layers that are not needed; `masked` runs all of them and answers the same."""
+    batch_size: int = 32
+    """Texts per batch."""
+    on_bad_row: BadRow = BadRow.STOP
+    """`stop` at a row that cannot be read, or `skip` it with an {"error": ...} line in its place."""
+    text_column: str = ""
+    """Column of the text; empty: found by its name."""
+    pair_column: str = ""
+    """Column of the second text; empty: found by its name; `none`: single texts."""
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.speed <= 1, "speed", "a threshold in [0, 1]", self.speed)
+        _require(self.batch_size >= 1, "batch_size", "1 or more", self.batch_size)
+        endings = (".jsonl", ".json", ".tsv")
+        _require(
+            self.output == "-" or self.output.lower().endswith(endings), "output", "a .jsonl or .tsv file", self.output
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompareConfig:
+    """Measure what early exit buys: accuracy, depth, FLOPs and wall-clock time of every mode at every speed.
+
+    Example: python infer.py compare --model runs/demo --data builtin:reuters_r8#test
+    """
+
+    model: str
+    """Directory of a run, or of its model."""
+    data: str
+    """SPEC of labelled texts: `builtin:NAME#SPLIT`, `tfds:NAME#SPLIT`, or a .tsv, .csv, .jsonl or .parquet file."""
+    speeds: tuple[float, ...] = (0.1, 0.3, 0.5, 0.8)
+    """Uncertainty thresholds to measure, in [0, 1]; full depth (0) is always measured."""
+    modes: tuple[Mode, ...] = (Mode.MASKED, Mode.BUCKETED)
+    """Engines to measure."""
+    batch_size: int = 32
+    """Texts per batch."""
+    repeats: int = 5
+    """Interleaved repetitions of every measurement; the median is shown."""
+    limit: int = 0
+    """Measure on this many texts, spread evenly over the data; 0: all."""
+    timed_texts: int = 512
+    """Time this many of them, spread evenly; 0: all."""
+    baseline: str = ""
+    """SPEC of labelled texts to train a TF-IDF + linear SVM on, shown as the last row; empty: no such row."""
+    json: str = ""
+    """File to write all numbers to."""
+    text_column: str = ""
+    """Column of the text; empty: found by its name."""
+    pair_column: str = ""
+    """Column of the second text; empty: found by its name; `none`: single texts."""
+    label_column: str = ""
+    """Column of the label; empty: found by its name."""
+    on_bad_row: BadRow = BadRow.STOP
+    """`stop` at a row that cannot be read, or `skip` and count it."""
+
+    def __post_init__(self) -> None:
+        _require(self.limit >= 0, "limit", "0 or more", self.limit)
+        _require(self.timed_texts >= 0, "timed_texts", "0 or more", self.timed_texts)
+        _ = self.evaluate  # its own checks
+
+    @property
+    def evaluate(self) -> EvaluateConfig:
+        """What to measure, in the form that training uses."""
+        return EvaluateConfig(
+            speeds=self.speeds, modes=self.modes, batch_size=self.batch_size, repeats=self.repeats, baseline=False
+        )
+
+
+def from_dict(schema: type[Schema], values: Mapping[str, Any], *, where: str, prefix: str = "") -> Schema:
+    """Build `schema` from plain values, as a YAML file holds them.
+
+    Raises:
+      UserError: an unknown key (with the nearest known one) or a value of another type; `where` names the file.
+    """
+    if not isinstance(values, Mapping):
+        raise UserError(f"{where}: expected `key: value` lines under {prefix or 'the top level'!r}, found {values!r}")
+    hints = typing.get_type_hints(schema)
+    known = [field.name for field in dataclasses.fields(schema)]
+    settings = {}
+    for key, value in values.items():
+        if key not in known:
+            raise UserError(f"{where}: unknown key {prefix + str(key)!r}; {nearest(str(key), known)}")
+        settings[key] = _convert(hints[key], value, where=where, key=prefix + key)
+    return schema(**settings)
+
+
+def _convert(kind: Any, value: Any, *, where: str, key: str) -> Any:
+    expected = f"{where}: {key}: expected "
+    if dataclasses.is_dataclass(kind):
+        return from_dict(kind, value, where=where, prefix=key + ".")
+    if typing.get_origin(kind) is tuple:
+        if not isinstance(value, list | tuple):
+            raise UserError(f"{expected}a list, found {value!r}")
+        return tuple(_convert(typing.get_args(kind)[0], item, where=where, key=key) for item in value)
+    if issubclass(kind, enum.Enum):
+        choices = [member.value for member in kind]
+        if value not in choices:
+            raise UserError(f"{expected}one of {choices}, found {value!r}")
+        return kind(value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind is float and isinstance(value, str):  # YAML 1.1 reads 2e-5 as text
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if type(value) is not kind:
+        raise UserError(f"{expected}{kind.__name__}, found {value!r}")
+    return value
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The plain values of a config, in the form `from_dict` reads."""
+
+    def plain(value: Any) -> Any:
+        match value:
+            case enum.Enum():
+                return value.value
+            case tuple() | list():
+                return [plain(item) for item in value]
+            case dict():
+                return {key: plain(item) for key, item in value.items()}
+        return value
+
+    return plain(dataclasses.asdict(config))
+
+
+def from_yaml(schema: type[Schema], path: str | Path) -> Schema:
+    """Read `schema` from a YAML file; keys left out keep their defaults.
+
+    Raises:
+      UserError: no such file, no YAML, an unknown key, a value out of its range.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        values = yaml.safe_load(text) or {}
+    except FileNotFoundError:
+        raise UserError(f"expected a YAML file, found nothing at {path}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: expected YAML, found {error}") from None
+    return from_dict(schema, values, where=str(path))
+
+
+def to_yaml(config: Any) -> str:
+    """The whole resolved config as YAML text."""
+    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)

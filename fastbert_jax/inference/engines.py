@@ -1,0 +1,181 @@
+"""The engines: three ways to run early exit that give one answer. Here `masked` and `bucketed`.
+
+Shapes in names: B texts (one per row), S sequence, H hidden, L layers, N classes.
+"""
+
+from __future__ import annotations
+
+import abc
+import bisect
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fastbert_jax.config import Mode
+from fastbert_jax.inference.policies import Memory, layer_thresholds
+from fastbert_jax.inference.runtime import Answer, Runtime
+from fastbert_jax.model.fastbert import Params
+from fastbert_jax.text.batches import Batch
+
+
+class Answers(NamedTuple):
+    """The answers to a batch, numpy; those of rows that hold no text mean nothing."""
+
+    probabilities_BxN: np.ndarray
+    exit_layer_B: np.ndarray
+    """int32, 1..L: how many layers the text went through."""
+    uncertainty_B: np.ndarray
+
+
+def batch_buckets(batch_size: int) -> tuple[int, ...]:
+    """The static numbers of rows that batches of up to `batch_size` texts shrink to, rising, `batch_size` last.
+
+    1, 2, 3, 4, 6, 8, 12, 16, 24, 32, ...: at most a third of a bucket is padding, and the number of buckets, each a
+    program to compile, grows with the logarithm of the batch size. `benchmarks/bucketed_efficiency.py` measures it.
+    """
+    powers = [1 << shift for shift in range(batch_size.bit_length())]
+    halves = [3 << shift for shift in range(batch_size.bit_length())]
+    return (*(rows for rows in sorted(powers + halves) if rows < batch_size), batch_size)
+
+
+def smallest_bucket(buckets: tuple[int, ...], rows: int) -> int:
+    """The smallest of the rising `buckets` that holds `rows`, which is at most the last of them."""
+    return buckets[bisect.bisect_left(buckets, rows)]
+
+
+class Engine(abc.ABC):
+    """One way to run early exit. Changing `speed` compiles nothing."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+
+    def run(self, batch: Batch, speed: float | np.ndarray) -> Answers:
+        """Answer a batch of one text per row.
+
+        Args:
+          speed: the threshold on uncertainty, or one per layer `[L]`; 0 runs plain BERT and no student exit.
+        """
+        thresholds_L = layer_thresholds(speed, self.runtime.config.num_layers)
+        if (thresholds_L > 0).any():
+            return self._run_early(batch, thresholds_L)
+        probabilities_BxN, uncertainty_B = jax.device_get(self.runtime.full_depth(batch))
+        depth_B = np.full(len(uncertainty_B), self.runtime.config.num_layers, np.int32)
+        return Answers(probabilities_BxN, depth_B, uncertainty_B)
+
+    @abc.abstractmethod
+    def _run_early(self, batch: Batch, thresholds_L: np.ndarray) -> Answers:
+        """Answer a batch from the first exit that is sure enough."""
+
+
+class Masked(Engine):
+    """Every layer and every exit on a fixed shape, under one jit; a text's answer freezes at its first sure exit.
+
+    It skips nothing. It defines what the other engines must answer, and shows what early exit costs without a host loop.
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        super().__init__(runtime)
+        self._program = runtime.jit(self._answer)
+
+    def _run_early(self, batch: Batch, thresholds_L: np.ndarray) -> Answers:
+        answers = self._program(self.runtime.params, self.runtime.stacked_exits, batch, thresholds_L)
+        return Answers(*jax.device_get(answers))
+
+    def _answer(self, params: Params, exits: Params, batch: Batch, thresholds_L: jax.Array) -> tuple:
+        runtime, rows = self.runtime, len(batch.text_BxS)
+        last = runtime.config.num_layers
+
+        def step(carry: tuple, at: tuple) -> tuple[tuple, None]:
+            hidden_BxSxH, memory, (probabilities_BxN, exit_layer_B, uncertainty_B) = carry
+            layer, exit_, threshold, depth = at
+            hidden_BxSxH = runtime.run_layer(layer, hidden_BxSxH, batch.text_BxS)
+            memory, answer = runtime.run_exit(exit_, memory, hidden_BxSxH, batch.text_BxS, batch.cls_BxK)
+            leaves_B = (exit_layer_B == 0) & ((answer.uncertainty_B < threshold) | (depth == last))
+            frozen = (
+                jnp.where(leaves_B[:, None], answer.probabilities_BxN, probabilities_BxN),
+                jnp.where(leaves_B, depth, exit_layer_B),
+                jnp.where(leaves_B, answer.uncertainty_B, uncertainty_B),
+            )
+            return (hidden_BxSxH, memory, frozen), None
+
+        nothing = (
+            jnp.zeros((rows, runtime.config.num_classes)),
+            jnp.zeros((rows,), jnp.int32),
+            jnp.zeros((rows,)),
+        )
+        start = runtime.embed(params, batch), runtime.policy.start(rows), nothing
+        depths_L = jnp.arange(1, last + 1, dtype=jnp.int32)
+        (_, _, answers), _ = jax.lax.scan(step, start, (params["backbone"]["layers"], exits, thresholds_L, depths_L))
+        return answers
+
+
+class Survivors(NamedTuple):
+    """The texts still on their way, on the device."""
+
+    hidden_BxSxH: jax.Array
+    text_BxS: jax.Array
+    cls_BxK: jax.Array
+    memory: Memory
+
+
+class Bucketed(Engine):
+    """A loop on the host, one call per layer; after a layer the survivors move to the smallest bucket that holds them.
+
+    One program serves every layer, so that there is one per (bucket, length), and a gather, which takes little to
+    compile, per pair of buckets met. Hidden states stay on the device: the host reads one number per text and layer.
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        super().__init__(runtime)
+        self._embed = runtime.jit(runtime.embed)
+        self._advance = runtime.jit(self._layer_and_exit)
+        self._take = runtime.jit(take_rows)
+
+    def _layer_and_exit(self, layer: Params, exit_: Params, texts: Survivors) -> tuple[jax.Array, Memory, Answer]:
+        hidden_BxSxH = self.runtime.run_layer(layer, texts.hidden_BxSxH, texts.text_BxS)
+        memory, answer = self.runtime.run_exit(exit_, texts.memory, hidden_BxSxH, texts.text_BxS, texts.cls_BxK)
+        return hidden_BxSxH, memory, answer
+
+    def _run_early(self, batch: Batch, thresholds_L: np.ndarray) -> Answers:
+        runtime, batch_size = self.runtime, len(batch.text_BxS)
+        buckets = batch_buckets(batch_size)
+        answers = Answers(
+            np.zeros((batch_size, runtime.config.num_classes), np.float32),
+            np.zeros(batch_size, np.int32),
+            np.zeros(batch_size, np.float32),
+        )
+        row_of_slot, live = np.arange(batch_size), np.array(batch.valid_BxK[:, 0], bool)
+        texts = Survivors(
+            self._embed(runtime.params, batch), batch.text_BxS, batch.cls_BxK, runtime.policy.start(batch_size)
+        )
+        for depth, (layer, exit_) in enumerate(zip(runtime.layers, runtime.exits, strict=True), start=1):
+            hidden_BxSxH, memory, answer = self._advance(layer, exit_, texts)
+            texts = texts._replace(hidden_BxSxH=hidden_BxSxH, memory=memory)
+            uncertainty_B = np.asarray(answer.uncertainty_B)
+            leaves = live & ((uncertainty_B < thresholds_L[depth - 1]) | (depth == runtime.config.num_layers))
+            if leaves.any():
+                rows = row_of_slot[leaves]
+                answers.probabilities_BxN[rows] = np.asarray(answer.probabilities_BxN)[leaves]
+                answers.exit_layer_B[rows] = depth
+                answers.uncertainty_B[rows] = uncertainty_B[leaves]
+            live &= ~leaves
+            slots = np.flatnonzero(live)
+            if not slots.size:
+                break
+            bucket = smallest_bucket(buckets, slots.size)
+            if bucket < live.size:
+                # The first survivors again fill the bucket; what comes out for them is ignored.
+                index = np.resize(slots, bucket).astype(np.int32)
+                texts = self._take(texts, index)
+                row_of_slot, live = row_of_slot[index], np.arange(bucket) < slots.size
+        return answers
+
+
+def take_rows(tree: Any, index_B: jax.Array) -> Any:
+    """The rows `index_B` of every array of a tree."""
+    return jax.tree.map(lambda leaf: leaf[index_B], tree)
+
+
+ENGINES: dict[Mode, type[Engine]] = {Mode.MASKED: Masked, Mode.BUCKETED: Bucketed}

@@ -1,0 +1,251 @@
+"""The predictor: texts in, answers out, in the order of the texts; and loading one from a directory."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastbert_jax.config import BertConfig, DataConfig, Mode, Precision
+from fastbert_jax.errors import UserError
+from fastbert_jax.inference.engines import ENGINES, Answers, Engine, batch_buckets, smallest_bucket
+from fastbert_jax.inference.runtime import Runtime
+from fastbert_jax.model.fastbert import Params
+from fastbert_jax.model.weights import check_vocabulary, is_fastbert, load_backbone, load_model, read_bert_config
+from fastbert_jax.text.batches import Batch, collate, inference_plan
+from fastbert_jax.text.examples import Text
+from fastbert_jax.text.tokenizer import Tokenizer, load_tokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """The answer to one text."""
+
+    label: str
+    probabilities: np.ndarray
+    """float32 `[N]`, in the order of `Predictor.labels`."""
+    exit_layer: int
+    """How many layers the text went through, 1..L."""
+    uncertainty: float
+    """Of the exit that answered, in [0, 1]."""
+
+
+class PlannedBatch(NamedTuple):
+    """A batch, and which text each of its first rows holds."""
+
+    texts: np.ndarray
+    batch: Batch
+
+
+class Predictor:
+    """A model with its tokenizer and its labels. A backbone alone has no labels and gives `hidden_states` only."""
+
+    def __init__(
+        self,
+        params: Params,
+        config: BertConfig,
+        tokenizer: Tokenizer,
+        *,
+        labels: Sequence[str],
+        max_length: int,
+        length_buckets: Sequence[int],
+        precision: Precision = Precision.FLOAT32,
+    ) -> None:
+        """Put the parameters on the device.
+
+        Args:
+          labels: one name per class, in the classes' order; empty for a backbone without exits.
+          max_length: the longest text in tokens; longer ones are cut.
+          length_buckets: rising static lengths, the last `max_length`.
+        """
+        if labels and len(labels) != config.num_classes:
+            raise UserError(f"expected {config.num_classes} labels, one per class of the model, found {len(labels)}")
+        self.config = config
+        self.tokenizer = tokenizer
+        self.labels = tuple(labels)
+        self.max_length = max_length
+        self.length_buckets = tuple(length_buckets)
+        self._runtime = Runtime(params, config, precision=precision)
+        self._engines = {mode: engine(self._runtime) for mode, engine in ENGINES.items()}
+
+    @property
+    def compiled_programs(self) -> int:
+        """How many programs have been compiled: bounded by batch buckets x lengths for each mode, whatever the data."""
+        return self._runtime.compiled_programs
+
+    def predict(
+        self,
+        texts: Sequence[Text],
+        speed: float = 0.5,
+        mode: str | Mode = Mode.BUCKETED,
+        batch_size: int = 32,
+    ) -> list[Prediction]:
+        """Classify texts, each by the first layer that is sure enough.
+
+        Args:
+          texts: strings, or pairs of strings.
+          speed: the paper's threshold on normalised entropy, in [0, 1]: a text leaves when its uncertainty is below
+            it. 0 is plain BERT.
+          mode: `bucketed` skips the layers that are not needed; `masked` runs them all and answers the same.
+          batch_size: texts per batch, at most.
+
+        Raises:
+          UserError: something other than a list of texts, or a setting out of its range.
+        """
+        answers = self.answers(self.plan(texts, batch_size=batch_size), speed=speed, mode=mode)
+        return [
+            Prediction(self.labels[probabilities.argmax()], probabilities, int(exit_layer), float(uncertainty))
+            for probabilities, exit_layer, uncertainty in zip(*answers, strict=True)
+        ]
+
+    def exit_probabilities(self, texts: Sequence[Text], batch_size: int = 32) -> np.ndarray:
+        """Every exit's answer: float32 `[texts, L, N]`."""
+        return self.all_exits(self.plan(texts, batch_size=batch_size))[0]
+
+    def hidden_states(self, texts: Sequence[Text], batch_size: int = 32) -> list[np.ndarray]:
+        """The hidden states of each text, float32 `[L + 1, tokens, H]`: the embeddings, then every layer's output."""
+        states: list[np.ndarray] = [np.empty(0)] * len(checked_texts(texts))
+        for planned in self.plan(texts, batch_size=batch_size):
+            hidden_LxBxSxH = np.asarray(self._runtime.hidden_states(planned.batch))
+            for row, text in enumerate(planned.texts):
+                states[text] = hidden_LxBxSxH[:, row, planned.batch.text_BxS[row] > 0]
+        return states
+
+    def plan(self, texts: Sequence[Text], *, batch_size: int) -> list[PlannedBatch]:
+        """Tokenize texts and lay them out in batches of like lengths; a batch that is not full takes a smaller bucket."""
+        texts = checked_texts(texts)
+        if batch_size < 1:
+            raise UserError(f"batch_size: expected 1 or more, found {batch_size}")
+        if not texts:
+            return []
+        encoded = self.tokenizer.encode(texts, max_length=self.max_length)
+        buckets = batch_buckets(batch_size)
+        return [
+            PlannedBatch(
+                part.rows,
+                collate(encoded, part.rows, batch_size=smallest_bucket(buckets, len(part.rows)), length=part.length),
+            )
+            for part in inference_plan(encoded.lengths, buckets=self.length_buckets, batch_size=batch_size)
+        ]
+
+    def answers(self, plan: Sequence[PlannedBatch], *, speed: float, mode: str | Mode) -> Answers:
+        """The answers to a plan's texts, in their order: what `predict` gives, as arrays."""
+        self._require_exits()
+        engine = self._engine(mode)
+        if not 0 <= speed <= 1:
+            raise UserError(f"speed: expected a threshold in [0, 1], found {speed!r}")
+        answers = _no_answers(sum(len(planned.texts) for planned in plan), self.config.num_classes)
+        for texts, batch in plan:
+            for whole, part in zip(answers, engine.run(batch, speed), strict=True):
+                whole[texts] = part[: len(texts)]
+        return answers
+
+    def all_exits(self, plan: Sequence[PlannedBatch]) -> tuple[np.ndarray, np.ndarray]:
+        """Every exit's probabilities `[texts, L, N]` and uncertainties `[texts, L]`, float32, in the texts' order."""
+        self._require_exits()
+        total, depth = sum(len(planned.texts) for planned in plan), self.config.num_layers
+        probabilities = np.zeros((total, depth, self.config.num_classes), np.float32)
+        uncertainty = np.zeros((total, depth), np.float32)
+        for texts, batch in plan:
+            answer = self._runtime.all_exits(batch)
+            probabilities[texts] = np.asarray(answer.probabilities_BxN).swapaxes(0, 1)[: len(texts)]
+            uncertainty[texts] = np.asarray(answer.uncertainty_B).T[: len(texts)]
+        return probabilities, uncertainty
+
+    def _engine(self, mode: str | Mode) -> Engine:
+        try:
+            return self._engines[Mode(mode)]
+        except ValueError:
+            raise UserError(f"mode: expected one of {[mode.value for mode in self._engines]}, found {mode!r}") from None
+
+    def _require_exits(self) -> None:
+        if not self.labels:
+            raise UserError(
+                "expected a model trained by train.py, found a backbone without exits, which has hidden_states only; "
+                "train it with `python train.py --model.pretrained DIR --data.train SPEC`"
+            )
+
+
+def checked_texts(texts: Sequence[Text]) -> list[Text]:
+    """The texts as a list.
+
+    Raises:
+      UserError: a lone string, or an item that is neither a string nor a pair of strings.
+    """
+    if isinstance(texts, str):
+        raise UserError(f"texts: expected a list of texts, found the single text {texts[:40]!r}; write [text]")
+    texts = list(texts)
+    for position, text in enumerate(texts):
+        pair = isinstance(text, tuple) and len(text) == 2 and all(isinstance(part, str) for part in text)
+        if not isinstance(text, str) and not pair:
+            raise UserError(f"texts[{position}]: expected a string or a pair (tuple) of strings, found {text!r}")
+    return texts
+
+
+def _no_answers(texts: int, num_classes: int) -> Answers:
+    return Answers(np.zeros((texts, num_classes), np.float32), np.zeros(texts, np.int32), np.zeros(texts, np.float32))
+
+
+def load(directory: str | Path) -> Predictor:
+    """Load what `train.py` made, or a Hugging Face BERT directory for its hidden states alone.
+
+    Args:
+      directory: a run, its `model` directory, or a Hugging Face directory with tokenizer files.
+
+    Raises:
+      UserError: no such directory, no model in it, damaged files, or a tokenizer of another model.
+    """
+    directory = model_directory(directory)
+    if is_fastbert(directory):
+        params, config, extra = load_model(directory)
+        settings = _settings(directory, extra)
+    else:
+        sizes = {key: BertConfig.__dataclass_fields__[key].default for key in ("num_classes", "exit_size", "exit_heads")}
+        config = read_bert_config(directory, **sizes)
+        params = {"backbone": load_backbone(directory, config)}
+        lengths = DataConfig(max_length=config.max_positions).lengths
+        settings = {"labels": (), "max_length": config.max_positions, "length_buckets": lengths}
+    tokenizer = load_tokenizer(directory)
+    check_vocabulary(tokenizer.vocab_size, config)
+    return Predictor(params, config, tokenizer, **settings)
+
+
+def model_directory(directory: str | Path) -> Path:
+    """The directory of the weights: `directory` itself, or `model` in it when it is a run's.
+
+    Raises:
+      UserError: there is none.
+    """
+    directory = Path(directory).expanduser()
+    if not directory.is_dir():
+        found = "a file" if directory.exists() else "nothing"
+        raise UserError(f"expected the directory of a run or of a model, found {found} at {directory}; check the path")
+    for candidate in (directory / "model", directory):
+        if (candidate / "config.json").is_file():
+            return candidate
+    if (directory / "config.yaml").is_file():
+        raise UserError(
+            f"expected a trained model in {directory / 'model'}, found a run that is not finished; "
+            f"finish it with `python train.py --config {directory / 'config.yaml'}`"
+        )
+    raise UserError(
+        f"expected the directory of a run or of a model, found neither model/config.json nor config.json in {directory}"
+    )
+
+
+def _settings(directory: Path, extra: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return {
+            "labels": tuple(extra["labels"]),
+            "max_length": extra["max_length"],
+            "length_buckets": tuple(extra["length_buckets"]),
+            "precision": Precision(extra["precision"]),
+        }
+    except (KeyError, ValueError) as error:
+        raise UserError(
+            f"{directory / 'config.json'}: fastbert.extra: expected labels, max_length, length_buckets and precision, "
+            f"found {extra}; the model was not saved by train.py ({error})"
+        ) from None

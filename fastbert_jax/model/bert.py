@@ -1,0 +1,155 @@
+"""The BERT backbone: embeddings, one encoder layer, and the stack of layers.
+
+Shapes in names: B batch, S sequence, H hidden, F feed-forward, A heads, D head width, L layers. Post-norm, as in
+Devlin et al. 2019; parameters are float32 whatever the compute dtype.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from fastbert_jax.config import BertConfig
+
+MASKED_SCORE = -1e30
+"""Score of a key that must not be seen: finite, so that a row with no key at all stays free of NaN."""
+
+
+def activation(name: str, values: jax.Array) -> jax.Array:
+    """The activation that `BertConfig.activation` names."""
+    match name:
+        case "gelu":
+            return jax.nn.gelu(values, approximate=False)
+        case "gelu_tanh":
+            return jax.nn.gelu(values, approximate=True)
+        case "relu":
+            return jax.nn.relu(values)
+    raise ValueError(f"expected an activation of 'gelu', 'gelu_tanh', 'relu', found {name!r}")
+
+
+def dense(config: BertConfig, features: int, dtype: jnp.dtype, name: str) -> nn.Dense:
+    """A linear map with BERT's initialisation."""
+    return nn.Dense(features, dtype=dtype, kernel_init=nn.initializers.normal(config.init_std), name=name)
+
+
+def layer_norm(config: BertConfig, hidden_BxSxH: jax.Array, name: str) -> jax.Array:
+    """BERT's LayerNorm, computed in float32, by the two-pass variance that does not cancel."""
+    norm = nn.LayerNorm(epsilon=config.layer_norm_eps, use_fast_variance=False, dtype=jnp.float32, name=name)
+    return norm(hidden_BxSxH.astype(jnp.float32)).astype(hidden_BxSxH.dtype)
+
+
+class Embeddings(nn.Module):
+    """Token + position + token type embeddings, normalised."""
+
+    config: BertConfig
+    dropout: float = 0.0
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        token_ids_BxS: jax.Array,
+        token_type_BxS: jax.Array,
+        position_BxS: jax.Array,
+        *,
+        deterministic: bool = True,
+    ) -> jax.Array:
+        """Int32 ids to `[B, S, H]`. An id out of range gives NaN, so ids are checked where they are made."""
+        table = functools.partial(
+            nn.Embed,
+            features=self.config.hidden_size,
+            dtype=self.dtype,
+            embedding_init=nn.initializers.normal(self.config.init_std),
+        )
+        hidden_BxSxH = (
+            table(self.config.vocab_size, name="token")(token_ids_BxS)
+            + table(self.config.max_positions, name="position")(position_BxS)
+            + table(self.config.token_types, name="token_type")(token_type_BxS)
+        )
+        hidden_BxSxH = layer_norm(self.config, hidden_BxSxH, "norm")
+        return nn.Dropout(self.dropout)(hidden_BxSxH, deterministic=deterministic)
+
+
+class EncoderLayer(nn.Module):
+    """One BERT layer: self-attention within each text of a row, then the feed-forward part."""
+
+    config: BertConfig
+    dropout: float = 0.0
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, hidden_BxSxH: jax.Array, text_BxS: jax.Array, *, deterministic: bool = True
+    ) -> tuple[jax.Array, jax.Array]:
+        """The layer's output `[B, S, H]` and its attention scores before the mask, float32 `[B, A, S, S]`.
+
+        A token sees the tokens with its own number in `text_BxS`; padding (0) sees padding, and nothing sees it.
+        """
+        config = self.config
+        linear = functools.partial(dense, config, dtype=self.dtype)
+        drop = functools.partial(nn.Dropout(self.dropout), deterministic=deterministic)
+        heads = (config.num_heads, config.hidden_size // config.num_heads)
+        rows, length, _ = hidden_BxSxH.shape
+
+        def project(name: str) -> jax.Array:
+            # Heads before tokens: as plain matrix products these run 2.5 times faster on a CPU.
+            return linear(config.hidden_size, name=name)(hidden_BxSxH).reshape(rows, length, *heads).swapaxes(1, 2)
+
+        query_BxAxSxD, key_BxAxSxD, value_BxAxSxD = project("query"), project("key"), project("value")
+        scores_BxAxSxS = jnp.einsum(
+            "baqd,bakd->baqk", query_BxAxSxD * heads[1] ** -0.5, key_BxAxSxD, preferred_element_type=jnp.float32
+        )
+        same_text_BxSxS = text_BxS[:, :, None] == text_BxS[:, None, :]
+        weights_BxAxSxS = jax.nn.softmax(jnp.where(same_text_BxSxS[:, None], scores_BxAxSxS, MASKED_SCORE))
+        weights_BxAxSxS = drop(weights_BxAxSxS.astype(self.dtype))
+        context_BxAxSxD = jnp.einsum("baqk,bakd->baqd", weights_BxAxSxS, value_BxAxSxD)
+        attended_BxSxH = linear(config.hidden_size, name="attention_output")(
+            context_BxAxSxD.swapaxes(1, 2).reshape(hidden_BxSxH.shape)
+        )
+        hidden_BxSxH = layer_norm(config, hidden_BxSxH + drop(attended_BxSxH), "attention_norm")
+
+        inner_BxSxF = activation(config.activation, linear(config.feed_forward_size, name="intermediate")(hidden_BxSxH))
+        output_BxSxH = linear(config.hidden_size, name="output")(inner_BxSxF)
+        return layer_norm(config, hidden_BxSxH + drop(output_BxSxH), "output_norm"), scores_BxAxSxS
+
+
+class Backbone(nn.Module):
+    """Embeddings and all layers; the layers' parameters are stacked `[L, ...]` and scanned over."""
+
+    config: BertConfig
+    dropout: float = 0.0
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        token_ids_BxS: jax.Array,
+        token_type_BxS: jax.Array,
+        position_BxS: jax.Array,
+        text_BxS: jax.Array,
+        *,
+        deterministic: bool = True,
+    ) -> tuple[jax.Array, jax.Array]:
+        """Hidden states `[L + 1, B, S, H]`, the embeddings first, and attention scores `[L, B, A, S, S]`."""
+        settings = {"config": self.config, "dropout": self.dropout, "dtype": self.dtype}
+        embedded_BxSxH = Embeddings(**settings, name="embeddings")(
+            token_ids_BxS, token_type_BxS, position_BxS, deterministic=deterministic
+        )
+
+        def run_layer(layer: EncoderLayer, hidden_BxSxH: jax.Array, _: None) -> tuple[jax.Array, tuple]:
+            hidden_BxSxH, scores_BxAxSxS = layer(hidden_BxSxH, text_BxS, deterministic=deterministic)
+            return hidden_BxSxH, (hidden_BxSxH, scores_BxAxSxS)
+
+        run_layers = nn.scan(
+            run_layer,
+            variable_axes={"params": 0},
+            split_rngs={"params": True, "dropout": True},
+            length=self.config.num_layers,
+        )
+        _, (hidden_LxBxSxH, scores_LxBxAxSxS) = run_layers(
+            EncoderLayer(**settings, name="layers"), embedded_BxSxH, None
+        )
+        return jnp.concatenate([embedded_BxSxH[None], hidden_LxBxSxH]), scores_LxBxAxSxS

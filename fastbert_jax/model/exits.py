@@ -1,0 +1,78 @@
+"""The exit: the small classifier after each layer, teacher and student alike.
+
+The paper's section 3.1 with the released code's details (`run_fastbert.py`, class BertMiniClassifier): FC H->C, tanh,
+2-head self-attention at width C, the first token, FC C->C, tanh, FC C->N. Only the first token's answer is used, so
+there is one query per text, and the key and value projections move from every token to that query: with
+t = tanh(FC(h)), `q . (t Wk + bk)` is `t . (Wk q)` plus a constant that the softmax drops, and
+`sum_i a_i (t_i Wv + bv)` is `(sum_i a_i t_i) Wv + (sum_i a_i) bv`. The same function, at the cost of the first FC.
+
+Shapes in names: B batch, S sequence, H hidden, K texts per row, C exit width, A exit heads, D head width, N classes.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from fastbert_jax.config import BertConfig
+from fastbert_jax.model.bert import MASKED_SCORE, dense
+
+
+class Projection(nn.Module):
+    """The parameters of a linear map whose matrix is used by hand: kernel `[C, A, D]` and bias `[A, D]`."""
+
+    config: BertConfig
+    use_bias: bool
+
+    @nn.compact
+    def __call__(self) -> tuple[jax.Array, jax.Array | None]:
+        size, heads = self.config.exit_size, self.config.exit_heads
+        kernel_CxC = self.param("kernel", nn.initializers.normal(self.config.init_std), (size, size))
+        kernel_CxAxD = kernel_CxC.reshape(size, heads, size // heads)
+        if not self.use_bias:
+            return kernel_CxAxD, None
+        return kernel_CxAxD, self.param("bias", nn.initializers.zeros, (size,)).reshape(heads, size // heads)
+
+
+class Exit(nn.Module):
+    """One classifier on the hidden states of one layer."""
+
+    config: BertConfig
+    dropout: float = 0.0
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, hidden_BxSxH: jax.Array, text_BxS: jax.Array, cls_BxK: jax.Array, *, deterministic: bool = True
+    ) -> jax.Array:
+        """Float32 logits `[B, K, N]` of the texts whose first tokens stand at `cls_BxK`.
+
+        A text number that has no token in its row gives finite numbers without meaning.
+        """
+        config = self.config
+        linear = functools.partial(dense, config, dtype=self.dtype)
+        heads = (config.exit_heads, config.exit_size // config.exit_heads)
+        rows, texts = cls_BxK.shape
+
+        narrow_BxSxC = jnp.tanh(linear(config.exit_size, name="narrow")(hidden_BxSxH))
+        first_BxKxC = jnp.take_along_axis(narrow_BxSxC, cls_BxK[:, :, None], axis=1)
+        query_BxKxAxD = linear(config.exit_size, name="query")(first_BxKxC).reshape(rows, texts, *heads)
+        key_CxAxD, _ = Projection(config, use_bias=False, name="key")()
+        value_CxAxD, value_bias_AxD = Projection(config, use_bias=True, name="value")()
+
+        probe_BxKxAxC = jnp.einsum("bkad,cad->bkac", query_BxKxAxD * heads[1] ** -0.5, key_CxAxD.astype(self.dtype))
+        scores_BxKxAxS = jnp.einsum("bkac,bsc->bkas", probe_BxKxAxC, narrow_BxSxC, preferred_element_type=jnp.float32)
+        own_BxKxS = text_BxS[:, None, :] == 1 + jnp.arange(texts)[None, :, None]
+        weights_BxKxAxS = jax.nn.softmax(jnp.where(own_BxKxS[:, :, None], scores_BxKxAxS, MASKED_SCORE))
+        weights_BxKxAxS = nn.Dropout(self.dropout)(weights_BxKxAxS.astype(self.dtype), deterministic=deterministic)
+        mean_BxKxAxC = jnp.einsum("bkas,bsc->bkac", weights_BxKxAxS, narrow_BxSxC)
+        value_BxKxAxD = jnp.einsum("bkac,cad->bkad", mean_BxKxAxC, value_CxAxD.astype(self.dtype))
+        # With dropout the weights no longer sum to one, and the bias scales with their sum.
+        value_BxKxAxD += weights_BxKxAxS.sum(-1, keepdims=True) * value_bias_AxD.astype(self.dtype)[None, None]
+
+        attended_BxKxC = linear(config.exit_size, name="attention_output")(value_BxKxAxD.reshape(first_BxKxC.shape))
+        pooled_BxKxC = jnp.tanh(linear(config.exit_size, name="dense")(attended_BxKxC))
+        return dense(config, config.num_classes, jnp.float32, "classifier")(pooled_BxKxC)

@@ -1,0 +1,121 @@
+"""FastBERT: the backbone, a student exit after each layer but the last, and the teacher after the last.
+
+Parameters are one plain tree, `{"backbone": {"embeddings", "layers"}, "students", "teacher"}`, so that freezing a part
+is leaving its subtree out. `layers` is stacked `[L, ...]`, `students` `[L - 1, ...]`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from fastbert_jax.config import BertConfig, Precision
+from fastbert_jax.model.bert import Backbone
+from fastbert_jax.model.exits import Exit
+
+Params = dict[str, Any]
+
+PARTS = ("backbone", "students", "teacher")
+"""The parts of a FastBERT that train or freeze, and take dropout or not, as a whole."""
+
+
+class Trace(NamedTuple):
+    """All that one forward pass shows. What nobody reads, XLA does not compute.
+
+    B batch, S sequence, H hidden, A heads, K texts per row, L layers, N classes.
+    """
+
+    hidden_LxBxSxH: jax.Array
+    """`[L + 1, B, S, H]`: the embeddings, then every layer's output."""
+    scores_LxBxAxSxS: jax.Array
+    """Float32 attention scores of every layer, before the mask."""
+    students_LxBxKxN: jax.Array
+    """Float32 logits `[L - 1, B, K, N]` of the students."""
+    teacher_BxKxN: jax.Array
+    """Float32 logits of the teacher."""
+
+    @property
+    def logits_LxBxKxN(self) -> jax.Array:
+        """Logits of all L exits, the teacher's last."""
+        return jnp.concatenate([self.students_LxBxKxN, self.teacher_BxKxN[None]])
+
+
+class FastBert(nn.Module):
+    """A BERT whose every layer can answer."""
+
+    config: BertConfig
+    dropout: float = 0.0
+    """Dropout probability of the parts that a call names."""
+    dtype: jnp.dtype = jnp.float32
+    """dtype of the arithmetic; parameters, norms' statistics, softmax and logits are float32."""
+
+    @nn.compact
+    def __call__(
+        self,
+        token_ids_BxS: jax.Array,
+        token_type_BxS: jax.Array,
+        position_BxS: jax.Array,
+        text_BxS: jax.Array,
+        cls_BxK: jax.Array,
+        *,
+        noisy: frozenset[str] = frozenset(),
+    ) -> Trace:
+        """Run every layer and every exit.
+
+        Args:
+          token_ids_BxS, token_type_BxS, position_BxS: int32, all within their tables.
+          text_BxS: int32, 0 for padding, k for the k-th text of the row.
+          cls_BxK: int32, where the first token of each text stands.
+          noisy: the `PARTS` that take dropout; needs a `dropout` rng.
+        """
+        if not noisy <= set(PARTS):
+            raise ValueError(f"noisy: expected parts of {PARTS}, found {sorted(noisy)}")
+        settings = {"config": self.config, "dropout": self.dropout, "dtype": self.dtype}
+        hidden_LxBxSxH, scores_LxBxAxSxS = Backbone(**settings, name="backbone")(
+            token_ids_BxS, token_type_BxS, position_BxS, text_BxS, deterministic="backbone" not in noisy
+        )
+
+        def answer(student: Exit, hidden_BxSxH: jax.Array) -> jax.Array:
+            return student(hidden_BxSxH, text_BxS, cls_BxK, deterministic="students" not in noisy)
+
+        answer_all = nn.vmap(answer, variable_axes={"params": 0}, split_rngs={"params": True, "dropout": True})
+        teacher_BxKxN = Exit(**settings, name="teacher")(
+            hidden_LxBxSxH[-1], text_BxS, cls_BxK, deterministic="teacher" not in noisy
+        )
+        if self.config.num_layers == 1:
+            students_LxBxKxN = jnp.zeros((0, *teacher_BxKxN.shape))
+        else:
+            students_LxBxKxN = answer_all(Exit(**settings, name="students"), hidden_LxBxSxH[1:-1])
+        return Trace(hidden_LxBxSxH, scores_LxBxAxSxS, students_LxBxKxN, teacher_BxKxN)
+
+
+def compute_dtype(precision: Precision) -> jnp.dtype:
+    """The jax dtype of a `Precision`."""
+    return jnp.dtype(precision.value)
+
+
+def init_params(config: BertConfig, key: jax.Array) -> Params:
+    """Random float32 parameters, initialised as BERT's: normal(0, 0.02), zero biases, unit norms."""
+    ids_1x4 = jnp.zeros((1, 4), jnp.int32)
+    cls_1x1 = jnp.zeros((1, 1), jnp.int32)
+
+    def init(key: jax.Array) -> Params:
+        return FastBert(config).init(key, ids_1x4, ids_1x4, ids_1x4, ids_1x4, cls_1x1)["params"]
+
+    return jax.jit(init)(key)
+
+
+def layer_params(params: Params, layer: int) -> Params:
+    """The tree of one encoder layer, `layer` counting from 0, unstacked."""
+    return jax.tree.map(lambda leaf: leaf[layer], params["backbone"]["layers"])
+
+
+def exit_params(params: Params, layer: int) -> Params:
+    """The tree of the exit after one layer, `layer` counting from 0: a student's, or the teacher's after the last."""
+    num_layers = jax.tree.leaves(params["backbone"]["layers"])[0].shape[0]
+    if layer == num_layers - 1:
+        return params["teacher"]
+    return jax.tree.map(lambda leaf: leaf[layer], params["students"])

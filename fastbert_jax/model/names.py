@@ -1,0 +1,101 @@
+"""The table of names: which tensor of a weight file is which leaf of the parameter tree."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from fastbert_jax.config import BertConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Name:
+    """One leaf of the tree: its path, its tensor in a file, and its shape there by the letters of `model_leaves`.
+
+    `{i}` in `tensor` counts the layers from 0, or the exits from 1; such leaves are stacked in the tree. A tensor
+    named `weight` of a linear map is [out, in] in a file and [in, out] in the tree.
+    """
+
+    path: str
+    tensor: str
+    shape: str
+
+
+def _linear(path: str, tensor: str, shape: str) -> tuple[Name, Name]:
+    return Name(f"{path}/kernel", f"{tensor}.weight", shape), Name(f"{path}/bias", f"{tensor}.bias", shape[0])
+
+
+def _norm(path: str, tensor: str) -> tuple[Name, Name]:
+    return Name(f"{path}/scale", f"{tensor}.weight", "H"), Name(f"{path}/bias", f"{tensor}.bias", "H")
+
+
+EMBEDDING_NAMES = (
+    Name("embeddings/token/embedding", "embeddings.word_embeddings.weight", "VH"),
+    Name("embeddings/position/embedding", "embeddings.position_embeddings.weight", "PH"),
+    Name("embeddings/token_type/embedding", "embeddings.token_type_embeddings.weight", "TH"),
+    *_norm("embeddings/norm", "embeddings.LayerNorm"),
+)
+LAYER_NAMES = (
+    *_linear("layers/query", "encoder.layer.{i}.attention.self.query", "HH"),
+    *_linear("layers/key", "encoder.layer.{i}.attention.self.key", "HH"),
+    *_linear("layers/value", "encoder.layer.{i}.attention.self.value", "HH"),
+    *_linear("layers/attention_output", "encoder.layer.{i}.attention.output.dense", "HH"),
+    *_norm("layers/attention_norm", "encoder.layer.{i}.attention.output.LayerNorm"),
+    *_linear("layers/intermediate", "encoder.layer.{i}.intermediate.dense", "FH"),
+    *_linear("layers/output", "encoder.layer.{i}.output.dense", "HF"),
+    *_norm("layers/output_norm", "encoder.layer.{i}.output.LayerNorm"),
+)
+EXIT_NAMES = (
+    *_linear("narrow", "exits.{i}.narrow", "CH"),
+    *_linear("query", "exits.{i}.query", "CC"),
+    Name("key/kernel", "exits.{i}.key.weight", "CC"),  # no bias: it drops out of the softmax
+    *_linear("value", "exits.{i}.value", "CC"),
+    *_linear("attention_output", "exits.{i}.attention_output", "CC"),
+    *_linear("dense", "exits.{i}.dense", "CC"),
+    *_linear("classifier", "exits.{i}.classifier", "NC"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaf:
+    """One leaf of a given model: the tensors of a file that it is made of, and the shape of each of them there."""
+
+    path: str
+    tensors: tuple[str, ...]
+    stacked: bool
+    shape: tuple[int, ...]
+
+    @property
+    def transposed(self) -> bool:
+        return self.path.endswith("/kernel")
+
+
+def model_leaves(config: BertConfig, *, exits: bool) -> list[Leaf]:
+    """All leaves of the parameter tree of `config`, with or without those of the exits."""
+    sizes = {
+        "V": config.vocab_size,
+        "P": config.max_positions,
+        "T": config.token_types,
+        "H": config.hidden_size,
+        "F": config.feed_forward_size,
+        "C": config.exit_size,
+        "N": config.num_classes,
+    }
+    last = config.num_layers
+    groups: list[tuple[str, tuple[Name, ...], Sequence[int], bool]] = [
+        ("backbone", EMBEDDING_NAMES, [0], False),
+        ("backbone", LAYER_NAMES, range(last), True),
+    ]
+    if exits:
+        groups += [("students", EXIT_NAMES, range(1, last), True), ("teacher", EXIT_NAMES, [last], False)]
+    return [
+        Leaf(
+            path=f"{part}/{name.path}",
+            tensors=tuple(name.tensor.format(i=i) for i in numbers),
+            stacked=stacked,
+            shape=tuple(sizes[letter] for letter in name.shape),
+        )
+        for part, names, numbers, stacked in groups
+        for name in names
+        if numbers  # a model of one layer has no students
+    ]

@@ -1,0 +1,127 @@
+"""Weight files on disk: which there are, what they hold, and whether that is what a model needs.
+
+Only safetensors are read: a pickle can run code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import safetensors
+
+from fastbert_jax.errors import UserError
+from fastbert_jax.model.names import Leaf
+
+IGNORED = ("pooler.", "cls.", "classifier.", "qa_outputs.", "embeddings.position_ids", "embeddings.token_type_ids")
+"""Starts of the names in a Hugging Face file that are not the encoder's: heads of other tasks, and buffers."""
+FLOATS = ("F16", "BF16", "F32", "F64")
+"""dtypes that can become float32, as safetensors names them."""
+OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.h5", "*.msgpack")
+"""Weight files that are never read."""
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of a model directory.
+
+    Raises:
+      UserError: no such file, or no JSON object in it.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"expected a model directory with a {path.name}, found no file {path}") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: expected a JSON object, found a file that cannot be read: {error}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: expected a JSON object, found {type(values).__name__}")
+    return values
+
+
+class Source(NamedTuple):
+    """Where a tensor is: an open safetensors file and the tensor's name there."""
+
+    file: Any
+    name: str
+
+
+def open_tensors(
+    directory: Path, leaves: list[Leaf], stack: contextlib.ExitStack, *, ignored: tuple[str, ...]
+) -> dict[str, Source]:
+    """Open a directory's weight files and find every tensor of `leaves`, before any is read.
+
+    Args:
+      stack: keeps the files open.
+      ignored: starts of names that may be there and are left out.
+
+    Raises:
+      UserError: no safetensors, an unreadable file, or tensors missing, unknown or misshaped, all in one message.
+    """
+    expected = {name: leaf.shape for leaf in leaves for name in leaf.tensors}
+    sources: dict[str, Source] = {}
+    problems = []
+    for path in _weight_files(directory):
+        try:
+            file = stack.enter_context(safetensors.safe_open(path, framework="np"))
+        except (safetensors.SafetensorError, OSError) as error:
+            raise UserError(
+                f"{path}: expected a safetensors file, found one that cannot be read ({error}); "
+                "it may be cut short: copy or download it again"
+            ) from None
+        for stored in file.keys():
+            name = _plain_name(stored)
+            if name.startswith(ignored):
+                continue
+            view = file.get_slice(stored)
+            shape, dtype = tuple(view.get_shape()), view.get_dtype()
+            if name not in expected:
+                problems.append(f"extra: {stored} {list(shape)}")
+            elif name in sources:
+                problems.append(f"twice: {sources[name].name} and {stored}")
+            elif shape != expected[name]:
+                problems.append(f"shape: {stored}: expected {list(expected[name])}, found {list(shape)}")
+            elif dtype not in FLOATS:
+                problems.append(f"dtype: {stored}: expected one of {list(FLOATS)}, found {dtype}")
+            sources.setdefault(name, Source(file, stored))
+    problems += [f"missing: {name} {list(shape)}" for name, shape in expected.items() if name not in sources]
+    if problems:
+        raise UserError(
+            f"{directory}: expected the tensors that its config.json describes, found {len(problems)} that differ; "
+            "use the config.json and the weights of one model\n  " + "\n  ".join(problems)
+        )
+    return sources
+
+
+def _plain_name(stored: str) -> str:
+    """A stored name without the prefix of a model with a head, and with today's names of a norm's parameters."""
+    name = stored.removeprefix("bert.")
+    return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+
+
+def _weight_files(directory: Path) -> list[Path]:
+    single, index = directory / "model.safetensors", directory / "model.safetensors.index.json"
+    if single.exists():
+        return [single]
+    if index.exists():
+        return _shards(index)
+    pickles = sorted(path.name for pattern in OTHER_WEIGHTS for path in directory.glob(pattern))
+    if pickles:
+        raise UserError(
+            f"{directory}: expected model.safetensors, found only {', '.join(pickles)}, which can run code when it is "
+            "read; if you trust it, convert it where PyTorch is installed, and copy the tokenizer files too: "
+            "python -c \"from transformers import AutoModel; AutoModel.from_pretrained('OLD').save_pretrained('NEW')\""
+        )
+    raise UserError(f"{directory}: expected the weights in model.safetensors, found no such file")
+
+
+def _shards(index: Path) -> list[Path]:
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise UserError(f"{index}: expected a 'weight_map' of tensors and files, found {weight_map!r}")
+    for name in weight_map.values():
+        # The index is not ours: no path in it may lead out of the directory.
+        if not isinstance(name, str) or not name.endswith(".safetensors") or set(name) & set("/\\:\0"):
+            raise UserError(f"{index}: expected the name of a .safetensors file beside it, found {name!r}")
+    return [index.parent / name for name in sorted(set(weight_map.values()))]

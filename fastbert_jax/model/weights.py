@@ -1,0 +1,239 @@
+"""Model directories, Hugging Face BERTs and our own, to and from the parameter tree.
+
+The table of `names.py` says which tensor of a file is which leaf of the tree.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+
+from fastbert_jax.config import BertConfig
+from fastbert_jax.errors import UserError
+from fastbert_jax.model.names import Leaf, model_leaves
+from fastbert_jax.model.tensor_files import IGNORED, open_tensors, read_json
+
+Params = dict[str, Any]
+
+ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"}
+"""`hidden_act` of a Hugging Face config -> `BertConfig.activation`."""
+ENCODER_KEYS = {
+    "model_type": "bert",
+    "position_embedding_type": "absolute",
+    "is_decoder": False,
+    "add_cross_attention": False,
+}
+"""What a Hugging Face config must say for the directory to be a BERT encoder."""
+
+
+def read_bert_config(directory: str | Path, *, num_classes: int, exit_size: int, exit_heads: int) -> BertConfig:
+    """The architecture that a directory's Hugging Face `config.json` describes, with our exits on it.
+
+    Raises:
+      UserError: no readable config.json, not a BERT encoder, or a key missing or out of range.
+    """
+    path = Path(directory) / "config.json"
+    values = read_json(path)
+
+    def get(key: str, kind: type, default: Any = None) -> Any:
+        value = values.get(key, default)
+        if isinstance(value, int) and not isinstance(value, bool) and kind is float:
+            return float(value)
+        if type(value) is not kind:
+            found = f"found {value!r}" if key in values else "found no such key"
+            raise UserError(f"{path}: {key}: expected {kind.__name__}, {found}")
+        return value
+
+    for key, expected in ENCODER_KEYS.items():
+        found = values.get(key, None if key == "model_type" else expected)
+        if found != expected:
+            raise UserError(f"{path}: {key}: expected {expected!r}, found {found!r}; only BERT encoders can be loaded")
+    if get("hidden_act", str, "gelu") not in ACTIVATIONS:
+        raise UserError(f"{path}: hidden_act: expected one of {list(ACTIVATIONS)}, found {values['hidden_act']!r}")
+    try:
+        return BertConfig(
+            vocab_size=get("vocab_size", int),
+            hidden_size=get("hidden_size", int),
+            num_layers=get("num_hidden_layers", int),
+            num_heads=get("num_attention_heads", int),
+            feed_forward_size=get("intermediate_size", int),
+            max_positions=get("max_position_embeddings", int, 512),
+            token_types=get("type_vocab_size", int, 2),
+            activation=ACTIVATIONS[get("hidden_act", str, "gelu")],
+            layer_norm_eps=get("layer_norm_eps", float, 1e-12),
+            init_std=get("initializer_range", float, 0.02),
+            num_classes=num_classes,
+            exit_size=exit_size,
+            exit_heads=exit_heads,
+        )
+    except UserError as error:
+        raise UserError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
+
+
+def is_fastbert(directory: str | Path) -> bool:
+    """Whether a model directory was written by `save_model`; False for a plain Hugging Face one.
+
+    Raises:
+      UserError: no readable config.json.
+    """
+    return "fastbert" in read_json(Path(directory) / "config.json")
+
+
+def check_vocabulary(tokenizer_vocab_size: int, config: BertConfig) -> None:
+    """Refuse a tokenizer that can make ids beyond the embedding table: looked up, they would be NaN.
+
+    Raises:
+      UserError: the tokenizer's vocabulary is larger than the model's.
+    """
+    if tokenizer_vocab_size > config.vocab_size:
+        raise UserError(
+            f"expected a tokenizer of at most {config.vocab_size} tokens, the rows of the model's embedding table, "
+            f"found one of {tokenizer_vocab_size}; use the tokenizer files that came with the model"
+        )
+
+
+def load_backbone(directory: str | Path, config: BertConfig) -> Params:
+    """The backbone of a Hugging Face BERT directory, or of one of ours; heads are left out.
+
+    Returns:
+      `{"embeddings", "layers"}`, float32 numpy leaves, those of `layers` stacked `[L, ...]`.
+
+    Raises:
+      UserError: no safetensors, an unreadable file, or tensors missing, unknown or misshaped, all in one message.
+    """
+    return _load(Path(directory), model_leaves(config, exits=False), ignored=(*IGNORED, "exits."))["backbone"]
+
+
+def load_model(directory: str | Path) -> tuple[Params, BertConfig, dict[str, Any]]:
+    """A model directory of ours: its parameters (float32 numpy), its architecture and what was saved as `extra`.
+
+    Raises:
+      UserError: not a directory of `save_model`, or one whose files are damaged or do not belong together.
+    """
+    path = Path(directory) / "config.json"
+    section = read_json(path).get("fastbert")
+    if not isinstance(section, dict) or not isinstance(section.get("extra"), dict):
+        raise UserError(
+            f"{path}: expected the 'fastbert' section of a trained model, found none; train one with train.py"
+        )
+    sizes: dict[str, Any] = {key: section.get(key) for key in ("num_classes", "exit_size", "exit_heads")}
+    if not all(type(size) is int and size > 0 for size in sizes.values()):
+        raise UserError(f"{path}: fastbert: expected whole numbers of 1 or more, found {sizes}")
+    config = read_bert_config(directory, **sizes)
+    return _load(Path(directory), model_leaves(config, exits=True), ignored=()), config, section["extra"]
+
+
+def _load(directory: Path, leaves: list[Leaf], *, ignored: tuple[str, ...]) -> Params:
+    with contextlib.ExitStack() as stack:
+        sources = open_tensors(directory, leaves, stack, ignored=ignored)
+        params: Params = {}
+        for leaf in leaves:
+            arrays = [sources[name].file.get_tensor(sources[name].name).astype(np.float32) for name in leaf.tensors]
+            if leaf.transposed:
+                arrays = [array.T for array in arrays]
+            *path, last = leaf.path.split("/")
+            tree = params
+            for key in path:
+                tree = tree.setdefault(key, {})
+            tree[last] = np.stack(arrays) if leaf.stacked else np.ascontiguousarray(arrays[0])
+        return params
+
+
+def save_model(directory: str | Path, params: Params, config: BertConfig, *, extra: Mapping[str, Any]) -> None:
+    """Write `model.safetensors`, then `config.json`; a file is replaced whole or not at all.
+
+    The backbone has Hugging Face's names and keys, so transformers loads it from here; the exits are
+    `exits.1` to `exits.L`, the teacher last.
+
+    Args:
+      params: float32 leaves, numpy or jax, in the shapes that `config` gives.
+      extra: JSON values to find again with the model, such as its labels.
+
+    Raises:
+      ValueError: a leaf that is missing, unknown, misshaped or not float32.
+    """
+    directory = Path(directory)
+    tensors = _to_tensors(params, config)
+    values = json.dumps(_config_values(config, extra), indent=2, allow_nan=False) + "\n"
+    directory.mkdir(parents=True, exist_ok=True)
+    weights_path, config_path = directory / "model.safetensors", directory / "config.json"
+    new_weights, new_config = directory / "model.safetensors.tmp", directory / "config.json.tmp"
+    try:
+        safetensors.numpy.save_file(tensors, new_weights, metadata={"format": "pt"})
+        new_config.write_text(values, encoding="utf-8")
+        for path in (new_weights, new_config):
+            _flush(path)
+        os.replace(new_weights, weights_path)
+        os.replace(new_config, config_path)
+        _flush(directory)
+    finally:
+        new_weights.unlink(missing_ok=True)
+        new_config.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Have the disk hold what was written: without it, a power cut can leave an empty file under the new name."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _to_tensors(params: Params, config: BertConfig) -> dict[str, np.ndarray]:
+    arrays = {path: np.asarray(array) for path, array in _flatten(params)}
+    leaves = model_leaves(config, exits=True)
+    if arrays.keys() != {leaf.path for leaf in leaves}:
+        odd = sorted(arrays.keys() ^ {leaf.path for leaf in leaves})
+        raise ValueError(f"expected the parameters of {config}, found these missing or unknown: {odd}")
+    tensors = {}
+    for leaf in leaves:
+        array = arrays[leaf.path]
+        shape = leaf.shape[::-1] if leaf.transposed else leaf.shape
+        shape = (len(leaf.tensors), *shape) if leaf.stacked else shape
+        if array.shape != shape or array.dtype != np.float32:
+            raise ValueError(f"{leaf.path}: expected float32 {shape}, found {array.dtype} {array.shape}")
+        for name, part in zip(leaf.tensors, array if leaf.stacked else [array], strict=True):
+            prefix = "" if name.startswith("exits.") else "bert."
+            # safetensors writes the memory as it lies, so a transposed view must be copied.
+            tensors[prefix + name] = np.ascontiguousarray(part.T if leaf.transposed else part)
+    return tensors
+
+
+def _flatten(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in params.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}/")
+        else:
+            yield prefix + key, value
+
+
+def _config_values(config: BertConfig, extra: Mapping[str, Any]) -> dict[str, Any]:
+    activation = "gelu_pytorch_tanh" if config.activation == "gelu_tanh" else config.activation
+    return {
+        "architectures": ["BertModel"],
+        **ENCODER_KEYS,
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_heads,
+        "intermediate_size": config.feed_forward_size,
+        "max_position_embeddings": config.max_positions,
+        "type_vocab_size": config.token_types,
+        "hidden_act": activation,
+        "layer_norm_eps": config.layer_norm_eps,
+        "initializer_range": config.init_std,
+        "fastbert": {
+            "num_classes": config.num_classes,
+            "exit_size": config.exit_size,
+            "exit_heads": config.exit_heads,
+            "extra": dict(extra),
+        },
+    }

@@ -1,0 +1,55 @@
+"""What every source of text hands on: an example, or the reason why a row is none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+Text = str | tuple[str, str]
+"""One text, or a pair of texts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A text with its label, if it has one."""
+
+    text: Text
+    label: str | None
+    where: str
+    """The place it came from, such as `train.tsv:17`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A row that holds no example, and what is wrong with it."""
+
+    where: str
+    problem: str
+
+
+def text_problem(text: object) -> str | None:
+    """What keeps `text` from being a `Text`, in words such as `found no text`; None when nothing does.
+
+    Readers decode with `surrogateescape`, so a byte that is no UTF-8 shows up here as a lone surrogate.
+    """
+    if isinstance(text, tuple):
+        if len(text) != 2:
+            return f"expected a text or a pair of texts, found {len(text)} of them"
+        return _string_problem(text[0]) or _string_problem(text[1])
+    return _string_problem(text)
+
+
+def _string_problem(text: object) -> str | None:
+    if text is None:
+        return "expected a text, found none (null)"
+    if not isinstance(text, str):
+        return f"expected a text, found the {type(text).__name__} {str(text)[:40]!r}"
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        code = ord(text[error.start])
+        if 0xDC80 <= code <= 0xDCFF:
+            return f"expected UTF-8, found the byte 0x{code - 0xDC00:02x} at character {error.start + 1} of the text"
+        return (
+            f"expected Unicode, found half a surrogate pair (U+{code:04X}) at character {error.start + 1} of the text"
+        )
+    return None

@@ -1,0 +1,241 @@
+"""Readers of local files: .tsv, .csv, .jsonl, .parquet and .txt as tables, row by row."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import itertools
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from fastbert_jax.errors import UserError
+from fastbert_jax.text.examples import Unreadable
+from fastbert_jax.text.tables import Row, Table
+
+BOM = b"\xef\xbb\xbf"
+# Keys of a JSON object may differ from line to line; this many lines are looked at to know the columns.
+JSON_LINES_TO_LOOK_AT = 100
+# The largest size that the csv module takes on every platform.
+CSV_FIELD_LIMIT = min(sys.maxsize, 2**31 - 1)
+
+
+def open_file(path: str | Path) -> Table:
+    """Open a file by its ending.
+
+    Raises:
+      UserError: no such file, an ending without a reader, an empty file, another encoding than UTF-8 by its
+        first bytes, a header with a name twice, or (from `rows`) a file that is damaged as a whole.
+    """
+    path = Path(path).expanduser()
+    readers = {
+        ".tsv": _open_tsv,
+        ".csv": _open_csv,
+        ".jsonl": _open_jsonl,
+        ".parquet": _open_parquet,
+        ".txt": _open_txt,
+    }
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise UserError(f"expected a file ending in {', '.join(readers)}, found {str(path)!r}")
+    if not path.exists():
+        raise UserError(f"expected a file, found nothing at {path}; check the path")
+    if not path.is_file():
+        raise UserError(f"expected a file, found a directory at {path}")
+    try:
+        with open(path, "rb") as stream:
+            start = stream.read(4)
+    except OSError as error:
+        raise UserError(f"{path}: expected a readable file, found {error.strerror}") from None
+    if not start.removeprefix(BOM):
+        raise UserError(f"{path}: expected rows, found an empty file")
+    if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise UserError(f"{path}: expected UTF-8, found UTF-16; save the file again as UTF-8")
+    return reader(path)
+
+
+def open_lines(stream: BinaryIO, name: str) -> Table:
+    """A stream of one text a line as a table with the column `text`; an empty line is an empty text."""
+
+    def rows(columns: tuple[str, ...]) -> Iterator[Row | Unreadable]:
+        for number, line in enumerate(_lines(stream), start=1):
+            yield Row(f"{name}:{number}", (line,) * len(columns))
+
+    return Table(name, ("text",), rows, text_columns=("text",))
+
+
+def _open_txt(path: Path) -> Table:
+    def rows(columns: tuple[str, ...]) -> Iterator[Row | Unreadable]:
+        with open(path, "rb") as stream:
+            yield from open_lines(stream, str(path)).rows(columns)
+
+    return Table(str(path), ("text",), rows, text_columns=("text",))
+
+
+def _lines(stream: Iterable[bytes]) -> Iterator[str]:
+    r"""Lines without their ending (\n or \r\n); bytes that are no UTF-8 become lone surrogates."""
+    for number, line in enumerate(stream):
+        if number == 0:
+            line = line.removeprefix(BOM)
+        if line.endswith(b"\n"):
+            line = line[:-1].removesuffix(b"\r")
+        yield line.decode("utf-8", "surrogateescape")
+
+
+def _open_tsv(path: Path) -> Table:
+    with open(path, "rb") as stream:
+        columns = next(_lines(stream)).split("\t")
+    return _table_with_header(path, columns, functools.partial(_tsv_records, path))
+
+
+def _tsv_records(path: Path) -> Iterator[tuple[int, list[str]]]:
+    with open(path, "rb") as stream:
+        for number, line in enumerate(_lines(stream), start=1):
+            yield number, line.split("\t")
+
+
+def _open_csv(path: Path) -> Table:
+    """Choose the delimiter that cuts the header into more columns, and open the file with it."""
+    headers = {}
+    for delimiter in (",", ";"):
+        _, header = next(_csv_records(path, delimiter), (1, []))
+        headers[delimiter] = header if isinstance(header, list) else []
+    delimiter = max(headers, key=lambda d: len(headers[d]))
+    if not headers[delimiter]:
+        raise UserError(f"{path}:1: expected a line with the names of the columns, found none; add one")
+    return _table_with_header(path, headers[delimiter], functools.partial(_csv_records, path, delimiter))
+
+
+def _csv_records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str] | str]]:
+    """(line where it starts, fields or the problem) of each record; quoted fields may hold line breaks."""
+    csv.field_size_limit(CSV_FIELD_LIMIT)
+    with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
+        reader = csv.reader(stream, delimiter=delimiter, strict=True)
+        while True:
+            start = reader.line_num + 1
+            try:
+                record = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                if "unexpected end of data" in str(error):
+                    raise UserError(
+                        f"{path}:{start}: expected a closing quote, found none up to the end of the file, so the "
+                        f"rows after it cannot be told apart; close the quote, or double it if it belongs to the text"
+                    ) from None
+                record = f"expected quotes around whole fields, found {error}"
+            yield start, record
+
+
+def _table_with_header(path: Path, columns: Sequence[str], records: Any) -> Table:
+    """A table whose first record holds the names of the columns."""
+    columns = tuple(column.strip() for column in columns)
+    twice = [column for column in dict.fromkeys(columns) if column and columns.count(column) > 1]
+    if twice:
+        raise UserError(f"{path}:1: expected each column once, found {twice[0]!r} twice; rename one")
+
+    def rows(wanted: tuple[str, ...]) -> Iterator[Row | Unreadable]:
+        indices = [columns.index(column) for column in wanted]
+        for number, fields in itertools.islice(records(), 1, None):
+            where = f"{path}:{number}"
+            if isinstance(fields, str):
+                yield Unreadable(where, fields)
+            elif len(fields) == len(columns):
+                yield Row(where, tuple(fields[index] for index in indices))
+            elif fields not in ([], [""]):  # an empty line holds no row, unless the only column is a text
+                yield Unreadable(where, f"expected {len(columns)} columns, found {len(fields)}")
+
+    return Table(str(path), columns, rows, text_columns=columns)
+
+
+def _open_jsonl(path: Path) -> Table:
+    columns: dict[str, bool] = {}
+    with open(path, "rb") as stream:
+        for record in itertools.islice(_json_records(path, stream), JSON_LINES_TO_LOOK_AT):
+            if not isinstance(record, Unreadable):
+                for key, value in record[1].items():
+                    columns[key] = columns.get(key, False) or isinstance(value, str)
+
+    def rows(wanted: tuple[str, ...]) -> Iterator[Row | Unreadable]:
+        with open(path, "rb") as stream:
+            for record in _json_records(path, stream):
+                if isinstance(record, Unreadable):
+                    yield record
+                else:
+                    yield Row(record[0], tuple(record[1].get(column) for column in wanted))
+
+    if not columns:  # let the first bad line speak for itself
+        first = next(rows(()), None)
+        found = f"{first.where}: {first.problem}" if isinstance(first, Unreadable) else f"{path}: found no objects"
+        raise UserError(f'{found}; a .jsonl file holds one JSON object a line, such as {{"text": ..., "label": ...}}')
+    texts = tuple(column for column, holds_text in columns.items() if holds_text)
+    return Table(str(path), tuple(columns), rows, text_columns=texts)
+
+
+def _json_records(path: Path, stream: BinaryIO) -> Iterator[tuple[str, dict[str, Any]] | Unreadable]:
+    for number, line in enumerate(_lines(stream), start=1):
+        where = f"{path}:{number}"
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            yield Unreadable(where, f"expected a JSON object, found {error}")
+            continue
+        if isinstance(value, dict):
+            yield where, value
+        else:
+            yield Unreadable(where, f"expected a JSON object, found {line.strip()[:40]!r}")
+
+
+def _open_parquet(path: Path) -> Table:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def damaged(error: Exception) -> UserError:
+        return UserError(f"{path}: expected a Parquet file, found a damaged one ({str(error).strip()}); copy it again")
+
+    try:
+        with pq.ParquetFile(path) as file:
+            schema = file.schema_arrow
+    except (pa.ArrowException, OSError) as error:
+        raise damaged(error) from None
+
+    def rows(wanted: tuple[str, ...]) -> Iterator[Row | Unreadable]:
+        try:
+            with pq.ParquetFile(path) as file:
+                number = 0
+                for batch in file.iter_batches(batch_size=1024, columns=list(wanted)):
+                    for values in zip(*(_parquet_values(batch.column(name)) for name in wanted), strict=True):
+                        number += 1
+                        yield Row(f"{path}:{number}", values)
+        except (pa.ArrowException, OSError) as error:
+            raise damaged(error) from None
+
+    return Table(str(path), tuple(schema.names), rows, text_columns=_parquet_text_columns(schema))
+
+
+def _parquet_text_columns(schema: Any) -> tuple[str, ...]:
+    from pyarrow import types
+
+    def is_text(kind: Any) -> bool:
+        if types.is_dictionary(kind):
+            kind = kind.value_type
+        return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+
+    return tuple(field.name for field in schema if is_text(field.type))
+
+
+def _parquet_values(column: Any) -> list[Any]:
+    """The values of a column; bytes, and strings that are no UTF-8, as `surrogateescape` text."""
+    import pyarrow as pa
+
+    try:
+        values = column.to_pylist()
+    except UnicodeDecodeError:
+        if pa.types.is_dictionary(column.type):
+            column = column.dictionary_decode()
+        values = column.view(pa.binary() if pa.types.is_string(column.type) else pa.large_binary()).to_pylist()
+    return [value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value for value in values]

@@ -1,0 +1,221 @@
+"""Texts to token ids: a Hugging Face tokenizer, BERT's framing, and truncation that is counted."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastbert_jax.errors import UserError
+from fastbert_jax.text.examples import Text, text_problem
+
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+# Texts handed to the tokenizer at once: enough for its threads, few enough for memory.
+CHUNK = 1024
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """n texts as tokens, one after the other."""
+
+    token_ids: np.ndarray
+    """int32 `[T]`."""
+    token_types: np.ndarray
+    """int32 `[T]`; 1 from a pair's second text on, else 0."""
+    offsets: np.ndarray
+    """int64 `[n + 1]`; text i is `offsets[i]:offsets[i + 1]`."""
+    truncated_texts: int
+    """Texts (a pair is one) that were cut."""
+    truncated_tokens: int
+    """Tokens that were cut off, all in all."""
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of every text, int64 `[n]`."""
+        return np.diff(self.offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+
+class Tokenizer:
+    """A BERT tokenizer: `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        """Wrap a fast tokenizer of transformers; special tokens inside a text are taken as text."""
+        self._tokenizer = tokenizer
+        self._backend = tokenizer.backend_tokenizer
+        self._backend.no_truncation()
+        self._backend.no_padding()
+        self._backend.encode_special_tokens = True
+        self._cls: int = tokenizer.cls_token_id
+        self._sep: int = tokenizer.sep_token_id
+        self.vocab_size: int = max(tokenizer.get_vocab().values()) + 1
+        """The highest token id and one."""
+
+    def encode(self, texts: Sequence[Text], *, max_length: int) -> Encoded:
+        """Tokenise `texts`; one of more than `max_length` tokens loses its end, a pair the end of its longer text.
+
+        Raises:
+          UserError: something that is no text, or a text that is no valid Unicode.
+        """
+        ids: list[np.ndarray] = []
+        types: list[np.ndarray] = []
+        truncated_texts = truncated_tokens = 0
+        for parts in self._tokens(texts):
+            kept = cut_longest_first([len(part) for part in parts], max_length - 1 - len(parts))
+            cut = sum(map(len, parts)) - sum(kept)
+            truncated_texts += cut > 0
+            truncated_tokens += cut
+            framed = [[self._cls], *([*part[:count], self._sep] for part, count in zip(parts, kept, strict=True))]
+            ids.append(np.array([token for part in framed for token in part], np.int32))
+            types.append(np.repeat(np.arange(len(parts), dtype=np.int32), [count + 1 for count in kept]))
+            types[-1] = np.concatenate([np.zeros(1, np.int32), types[-1]])
+        offsets = np.concatenate([[0], np.cumsum([len(tokens) for tokens in ids], dtype=np.int64)]).astype(np.int64)
+        empty = [np.zeros(0, np.int32)]
+        return Encoded(
+            np.concatenate(ids or empty), np.concatenate(types or empty), offsets, truncated_texts, truncated_tokens
+        )
+
+    def save(self, directory: str | Path) -> None:
+        """Write the tokenizer's files, in the form that `load_tokenizer` reads."""
+        self._tokenizer.save_pretrained(str(directory))
+
+    def _tokens(self, texts: Sequence[Text]) -> Iterator[list[list[int]]]:
+        """The tokens of each text: one list, or two for a pair, without special tokens."""
+        for number, text in enumerate(texts):
+            problem = text_problem(text)
+            if problem:
+                raise UserError(f"text {number}: {problem}")
+        for start in range(0, len(texts), CHUNK):
+            parts = [[text] if isinstance(text, str) else list(text) for text in texts[start : start + CHUNK]]
+            flat = [part for text in parts for part in text]
+            encodings = iter(self._backend.encode_batch_fast(flat, add_special_tokens=False))
+            for text in parts:
+                yield [next(encodings).ids for _ in text]
+
+
+def cut_longest_first(lengths: Sequence[int], room: int) -> list[int]:
+    """How many tokens of one text, or of each of a pair, stay when `room` is all there is.
+
+    What is left after taking one token at a time from the longer text, the second when they are even
+    (`truncate_seq_pair` of BERT's `run_classifier.py`).
+    """
+    room = max(room, 0)
+    if sum(lengths) <= room:
+        return list(lengths)
+    if len(lengths) == 1:
+        return [room]
+    first, second = lengths
+    if min(first, second) > room // 2:
+        return [room - room // 2, room // 2]
+    return [room - second, second] if first > second else [first, room - first]
+
+
+def load_tokenizer(directory: str | Path) -> Tokenizer:
+    """Load the tokenizer of a Hugging Face model directory; nothing is fetched.
+
+    Raises:
+      UserError: no tokenizer there, a damaged one, or one without [CLS] and [SEP].
+    """
+    directory = Path(directory)
+    if not any((directory / file).is_file() for file in ("tokenizer.json", "vocab.txt")):
+        raise UserError(f"expected a tokenizer (tokenizer.json or vocab.txt) in {directory}, found none")
+    with _without_notices():
+        from transformers import AutoTokenizer
+
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(
+                str(directory), local_files_only=True, use_fast=True, split_special_tokens=True
+            )
+        except Exception as error:  # the Rust tokenizer raises plain Exception on a damaged file
+            raise UserError(f"expected a tokenizer in {directory}, found one that does not load: {error}") from None
+    if tokenizer.cls_token_id is None or tokenizer.sep_token_id is None:
+        raise UserError(
+            f"expected a BERT tokenizer with [CLS] and [SEP] in {directory}, found {type(tokenizer).__name__}"
+        )
+    return Tokenizer(tokenizer)
+
+
+def train_tokenizer(texts: Iterable[str], *, vocab_size: int) -> Tokenizer:
+    """Learn a WordPiece vocabulary of up to `vocab_size` tokens: lower case, Chinese characters apart, as BERT's.
+
+    Raises:
+      UserError: `vocab_size` does not even hold the special tokens.
+    """
+    if vocab_size <= len(SPECIAL_TOKENS):
+        raise UserError(
+            f"model.vocab_size: expected more than the {len(SPECIAL_TOKENS)} special tokens, found {vocab_size}"
+        )
+    with _without_notices():
+        from transformers import BertTokenizer
+    backend = _train_wordpiece(list(texts), vocab_size)
+    names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+    special = dict(zip(names, SPECIAL_TOKENS, strict=True))
+    return Tokenizer(BertTokenizer(tokenizer_object=backend, split_special_tokens=True, **special))
+
+
+def _train_wordpiece(texts: list[str], vocab_size: int) -> Any:
+    from tokenizers import models, trainers
+
+    learner = _bert_words(models.WordPiece(unk_token="[UNK]"))
+    alphabet = _alphabet(learner, texts, vocab_size - len(SPECIAL_TOKENS))
+    # The trainer numbers characters in the random order of a hash map and breaks ties between merges by these numbers.
+    # Handed over as special tokens, in our order, they make the vocabulary the same every time.
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size,
+        limit_alphabet=0,
+        special_tokens=[*SPECIAL_TOKENS, *alphabet],
+        show_progress=False,
+    )
+    learner.train_from_iterator(texts, trainer)
+    return _bert_words(models.WordPiece(vocab=learner.get_vocab(), unk_token="[UNK]"))
+
+
+def _bert_words(model: Any) -> Any:
+    """A tokenizer around `model` that cuts texts into words as BERT (uncased) does."""
+    import tokenizers
+    from tokenizers import normalizers, pre_tokenizers
+
+    backend = tokenizers.Tokenizer(model)
+    backend.normalizer = normalizers.BertNormalizer(lowercase=True, handle_chinese_chars=True)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return backend
+
+
+def _alphabet(backend: Any, texts: Iterable[str], room: int) -> list[str]:
+    """The most frequent characters as tokens, up to `room`: `c`, and `##c` where it also stands inside words."""
+    counts: Counter[str] = Counter()
+    inside: set[str] = set()
+    for text in texts:
+        for word, _ in backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(text)):
+            counts.update(word)
+            inside.update(word[1:])
+    alphabet: list[str] = []
+    for character in sorted(counts, key=lambda character: (-counts[character], character)):
+        forms = [character, f"##{character}"] if character in inside else [character]
+        if len(alphabet) + len(forms) > room:
+            break
+        alphabet += forms
+    return alphabet
+
+
+@contextmanager
+def _without_notices() -> Iterator[None]:
+    """Keep transformers from saying that PyTorch is not there: it is not needed."""
+    name = "TRANSFORMERS_NO_ADVISORY_WARNINGS"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before

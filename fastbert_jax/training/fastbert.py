@@ -1,0 +1,68 @@
+"""The FastBERT recipe: fine-tune backbone and teacher on labels, then let the teacher teach the students.
+
+Liu et al. 2020, section 3.2, with the released code's behaviour (other KL direction, noisy teacher) as settings.
+"""
+
+from __future__ import annotations
+
+import jax
+
+from fastbert_jax.config import DistilConfig, KLDirection, PhaseConfig
+from fastbert_jax.model.fastbert import FastBert, Trace
+from fastbert_jax.text.batches import Batch
+from fastbert_jax.training import losses
+from fastbert_jax.training.recipe import Apply, Keep, Phase, Recipe, Ref, Stream, Term, Tree
+
+KL = {
+    KLDirection.STUDENT_TEACHER: losses.kl_student_teacher,
+    KLDirection.TEACHER_STUDENT: losses.kl_teacher_student,
+}
+
+
+def fastbert_recipe(model: FastBert, *, fine_tune: PhaseConfig, distil: DistilConfig) -> Recipe:
+    """The two phases on `{"model": parameters}`.
+
+    In phase 2 the teacher is deterministic: dropout acts in the students alone, unless `distil.noisy_teacher`.
+    """
+    noisy_in_distil = {"students", "backbone", "teacher"} if distil.noisy_teacher else {"students"}
+    return Recipe(
+        name="fastbert",
+        phases=(
+            Phase(
+                name="fine_tune",
+                sources={"model": forward(model, noisy=frozenset({"backbone", "teacher"}))},
+                terms=(Term("label", Ref("model", "teacher_BxKxN"), Ref("batch", "label_BxK"), losses.cross_entropy),),
+                trainable=("model/backbone", "model/teacher"),
+                stream=Stream.LABELLED,
+                keep=Keep.BEST,
+                settings=fine_tune,
+            ),
+            Phase(
+                name="distil",
+                sources={"model": forward(model, noisy=frozenset(noisy_in_distil))},
+                terms=(Term("kl", Ref("model", "students_LxBxKxN"), Ref("model", "teacher_BxKxN"), KL[distil.kl]),),
+                trainable=("model/students",),
+                stream=Stream.UNLABELLED,
+                keep=Keep.LAST,
+                settings=distil,
+            ),
+        ),
+    )
+
+
+def forward(model: FastBert, *, noisy: frozenset[str]) -> Apply:
+    """The model as a source: parameters, batch and dropout key in, its trace out."""
+
+    def apply(params: Tree, batch: Batch, key: jax.Array) -> Trace:
+        return model.apply(
+            {"params": params},
+            batch.token_ids_BxS,
+            batch.token_type_BxS,
+            batch.position_BxS,
+            batch.text_BxS,
+            batch.cls_BxK,
+            noisy=noisy,
+            rngs={"dropout": key},
+        )
+
+    return apply

@@ -1,0 +1,43 @@
+"""The optimizer of a phase: AdamW, linear warm-up and decay, clipping."""
+
+from __future__ import annotations
+
+import jax
+import optax
+
+from fastbert_jax.config import PhaseConfig
+
+NEVER_DECAYED = frozenset({"bias", "scale"})
+"""Last path names of leaves without weight decay: every bias, every LayerNorm."""
+
+
+def decay_mask(params: optax.Params) -> optax.Params:
+    """True for the leaves that weight decay shrinks, told by their names (stacking hides their rank)."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key not in NEVER_DECAYED, params)
+
+
+def schedule(settings: PhaseConfig, *, total_steps: int) -> optax.Schedule:
+    """Linear from 0 to the peak over the warm-up share, then linear to 0 at `total_steps`, the phase's own."""
+    warmup_steps = round(settings.warmup * total_steps)
+    return optax.join_schedules(
+        [
+            optax.linear_schedule(0.0, settings.learning_rate, max(warmup_steps, 1)),
+            optax.linear_schedule(settings.learning_rate, 0.0, max(total_steps - warmup_steps, 1)),
+        ],
+        [warmup_steps],
+    )
+
+
+def make_optimizer(settings: PhaseConfig, *, total_steps: int) -> optax.GradientTransformation:
+    """AdamW (Loshchilov & Hutter 2019) as the settings ask."""
+    steps = [optax.clip_by_global_norm(settings.clip_norm)] if settings.clip_norm else []
+    rate = schedule(settings, total_steps=total_steps)
+    steps.append(optax.adamw(rate, eps=1e-6, weight_decay=settings.weight_decay, mask=decay_mask))
+    chain = optax.chain(*steps)
+
+    def update(updates: optax.Updates, state: optax.OptState, params: optax.Params) -> tuple:
+        # Optax raises float rates to integer steps, which strict promotion (our tests, some users) refuses.
+        with jax.numpy_dtype_promotion("standard"):
+            return chain.update(updates, state, params)
+
+    return optax.GradientTransformation(chain.init, update)

@@ -1,0 +1,135 @@
+"""Training as data: sources show traces, terms compare them, a phase says what trains, a recipe is its phases.
+
+A *trace* is what one forward pass shows (any named tuple, such as `model.fastbert.Trace`). A *source* makes a trace
+from parameters and a batch; the batch itself is the source `batch`, so hard labels are nothing special. A *term* is
+loss(student ref, stop_gradient(target ref)). The target may point at the student's own trace: that is
+self-distillation. The loop, the step and the checkpoints know none of the recipes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+
+from fastbert_jax.config import PhaseConfig
+from fastbert_jax.text.batches import Batch
+
+Tree = dict[str, Any]
+Apply = Callable[[Tree, Batch, jax.Array], Any]
+"""(this source's parameters, batch, dropout key) -> trace."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Ref:
+    """A place in a trace: `Ref("model", "teacher_BxKxN")`."""
+
+    source: str
+    field: str
+
+    def resolve(self, traces: Mapping[str, Any]) -> jax.Array:
+        """The array this points at."""
+        return getattr(traces[self.source], self.field)
+
+
+@dataclasses.dataclass(frozen=True)
+class Term:
+    """One part of a phase's loss: `loss(student, stop_gradient(target))`, a value per text, times `weight`.
+
+    Axes before the last two of the loss's values (exits, say) are summed, unweighted, and logged one by one.
+    """
+
+    name: str
+    student: Ref
+    target: Ref
+    loss: Callable[[jax.Array, jax.Array], jax.Array]
+    weight: float | Callable[[jax.Array], jax.Array] = 1.0
+    """A number, or a function of the phase's step."""
+
+
+class Keep(enum.Enum):
+    """Which step's parameters a phase hands on."""
+
+    BEST = "best"
+    LAST = "last"
+
+
+class Stream(enum.Enum):
+    """Which texts a phase trains on."""
+
+    LABELLED = "labelled"
+    UNLABELLED = "unlabelled"
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """One stretch of training: what is compared, what trains, on which texts, how long."""
+
+    name: str
+    sources: Mapping[str, Apply]
+    terms: tuple[Term, ...]
+    trainable: tuple[str, ...]
+    """Paths of the subtrees that train, `source/part`; all else is frozen."""
+    stream: Stream
+    keep: Keep
+    settings: PhaseConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """Phases, one after the other, on one tree of parameters `{source: parameters}`."""
+
+    name: str
+    phases: tuple[Phase, ...]
+
+
+def split(params: Tree, trainable: tuple[str, ...]) -> tuple[Tree, Tree]:
+    """The subtrees at the paths `trainable`, and the rest. Together they are `params`; see `merge`.
+
+    Raises:
+      ValueError: a path that leads nowhere.
+    """
+    flat = flax.traverse_util.flatten_dict(params, sep="/")
+    chosen: set[str] = set()
+    for path in trainable:
+        below = {key for key in flat if key == path or key.startswith(path + "/")}
+        if not below:
+            raise ValueError(f"trainable: expected a path of {sorted(params)}, found {path!r}")
+        chosen |= below
+    parts = ({k: v for k, v in flat.items() if (k in chosen) is taken} for taken in (True, False))
+    trained, frozen = (flax.traverse_util.unflatten_dict(part, sep="/") for part in parts)
+    return trained, frozen
+
+
+def merge(trained: Tree, frozen: Tree) -> Tree:
+    """The whole tree again from the two of `split`."""
+    flat = flax.traverse_util.flatten_dict(trained) | flax.traverse_util.flatten_dict(frozen)
+    return flax.traverse_util.unflatten_dict(flat)
+
+
+def loss_sums(
+    trained: Tree, frozen: Tree, phase: Phase, batch: Batch, *, step: jax.Array, key: jax.Array
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The phase's loss summed over the batch's texts, and each term's own unweighted sum.
+
+    Sums, not means, so that parts of a batch add up to the whole whatever their sizes; padding rows add exactly 0.
+    Frozen parameters are outside the differentiated argument, and every target is behind `stop_gradient`.
+    """
+    params = merge(trained, frozen)
+    traces: dict[str, Any] = {"batch": batch}
+    for name, apply in phase.sources.items():
+        traces[name] = apply(params[name], batch, key)
+    total, sums = jnp.zeros(()), {}
+    for term in phase.terms:
+        target = jax.lax.stop_gradient(term.target.resolve(traces))
+        values = term.loss(term.student.resolve(traces), target)
+        valid = jnp.expand_dims(batch.valid_BxK, tuple(range(values.ndim - 2)))
+        sums[term.name] = jnp.where(valid, values, 0.0).sum((-2, -1))
+        weight = term.weight(step) if callable(term.weight) else term.weight
+        total += weight * sums[term.name].sum()
+    return total, sums

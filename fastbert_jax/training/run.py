@@ -1,0 +1,270 @@
+"""A whole run, from settings to a model that answers: read, fine-tune, distil, save, compare."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fastbert_jax.config import BertConfig, TrainConfig
+from fastbert_jax.errors import UserError
+from fastbert_jax.inference.compare import compare
+from fastbert_jax.inference.predictor import load
+from fastbert_jax.model.fastbert import FastBert, Params, compute_dtype, init_params
+from fastbert_jax.model.weights import check_vocabulary, load_backbone, read_bert_config, save_model
+from fastbert_jax.report.compare import Comparison, render
+from fastbert_jax.report.flops import true_flops
+from fastbert_jax.text.baseline import tfidf_svm_accuracy
+from fastbert_jax.text.batches import TrainingBatches, collate, inference_plan
+from fastbert_jax.text.builtin import builtin_model_directory
+from fastbert_jax.text.examples import Example
+from fastbert_jax.text.tasks import Task, label_ids, load_task
+from fastbert_jax.text.tokenizer import Encoded, Tokenizer, load_tokenizer, train_tokenizer
+from fastbert_jax.training.checkpoints import Checkpoints
+from fastbert_jax.training.fastbert import fastbert_recipe
+from fastbert_jax.training.journal import Journal
+from fastbert_jax.training.loop import Evaluation, run_recipe
+from fastbert_jax.training.recipe import Recipe, Stream, Tree
+from fastbert_jax.training.run_directory import RunDirectory, write_atomically
+from fastbert_jax.training.step import evaluation_step
+
+RANDOM = "random"
+EVALUATION_BATCH_SIZE = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """All that training needs, before the first parameter is made."""
+
+    task: Task
+    tokenizer: Tokenizer
+    config: BertConfig
+    model: FastBert
+    recipe: Recipe
+    batches: dict[str, TrainingBatches]
+    """By phase name."""
+    dev: Encoded
+    truncated: str
+    """What was cut, in words."""
+
+
+def train(config: TrainConfig) -> Comparison:
+    """Do the run that `config` describes, or what is left of it, and measure it on the test texts.
+
+    Raises:
+      UserError: data, settings or files that cannot be used.
+    """
+    prepared = prepare(config)
+    run = RunDirectory(Path(config.run))
+    run.claim(config, prepared.task.labels)
+    for note in (*prepared.task.notes, prepared.truncated):
+        print(note)
+    if not run.model.exists():
+        params = _train(config, prepared, run)
+        _save(config, prepared, run, params)
+    return _compare(config, prepared.task, run)
+
+
+def prepare(config: TrainConfig) -> Prepared:
+    """Read the texts, choose the architecture, lay out the batches."""
+    if not config.data.train:
+        raise UserError("data.train: expected a SPEC of labelled texts (see --help), found nothing")
+    task = load_task(config.data)
+    if config.model.pretrained == RANDOM:
+        tokenizer = train_tokenizer(_single_texts(task.unlabelled), vocab_size=config.model.vocab_size)
+    else:
+        tokenizer = load_tokenizer(_backbone_directory(config))
+    architecture = _architecture(config, num_classes=len(task.labels), vocab_size=tokenizer.vocab_size)
+    check_vocabulary(tokenizer.vocab_size, architecture)
+    if config.data.max_length > architecture.max_positions:
+        raise UserError(
+            f"data.max_length: expected at most the backbone's {architecture.max_positions} positions, "
+            f"found {config.data.max_length}"
+        )
+    model = FastBert(architecture, dropout=config.model.dropout, dtype=compute_dtype(config.model.precision))
+    recipe = fastbert_recipe(model, fine_tune=config.fine_tune, distil=config.distil)
+
+    encode = functools.partial(_encode, tokenizer, max_length=config.data.max_length)
+    labelled, dev = encode(task.train), encode(task.dev)
+    unlabelled = labelled if task.unlabelled is task.train else encode(task.unlabelled)
+    streams = {
+        Stream.LABELLED: (labelled, label_ids(task.train, task.labels)),
+        Stream.UNLABELLED: (unlabelled, None),
+    }
+    batches = {}
+    for index, phase in enumerate(recipe.phases):
+        encoded, labels = streams[phase.stream]
+        batches[phase.name] = TrainingBatches(
+            encoded,
+            labels,
+            buckets=config.data.lengths,
+            batch_size=phase.settings.batch_size,
+            epochs=phase.settings.epochs,
+            seed=config.seed + index,
+        )
+    cut = labelled.truncated_texts + dev.truncated_texts
+    total = len(labelled) + len(dev)
+    truncated = f"{cut} of {total} train and dev texts are longer than {config.data.max_length} tokens and were cut"
+    return Prepared(task, tokenizer, architecture, model, recipe, batches, dev, truncated)
+
+
+def initial_params(config: TrainConfig, architecture: BertConfig) -> Params:
+    """Pretrained backbone, random exits; everything random where the config says so."""
+    params = init_params(architecture, jax.random.key(config.seed))
+    if config.model.pretrained != RANDOM:
+        loaded = load_backbone(_backbone_directory(config), architecture)
+        params["backbone"] = jax.tree.map(jnp.asarray, loaded)
+    return params
+
+
+def dev_evaluation(
+    model: FastBert, dev: Encoded, labels: np.ndarray, *, buckets: tuple[int, ...]
+) -> Callable[[Tree], Evaluation]:
+    """A function from recipe parameters to what the dev set says: accuracy and loss of every exit."""
+    step = jax.jit(functools.partial(evaluation_step, model=model))
+    plan = inference_plan(dev.lengths, buckets=buckets, batch_size=EVALUATION_BATCH_SIZE)
+    batches = [
+        collate(dev, rows.rows, batch_size=EVALUATION_BATCH_SIZE, length=rows.length, labels=labels) for rows in plan
+    ]
+
+    def evaluate(params: Tree) -> Evaluation:
+        sums = [step(params["model"], batch) for batch in batches]
+        texts, correct_L, loss_L = jax.tree.map(lambda *parts: np.sum([np.asarray(p) for p in parts], 0), *sums)
+        accuracy_L, loss_L = correct_L / texts, loss_L / texts
+        return Evaluation(
+            score=float(accuracy_L[-1]),
+            values={"accuracy": accuracy_L.tolist(), "loss": loss_L.tolist()},
+            words="dev accuracy by exit " + " ".join(f"{accuracy:.4f}" for accuracy in accuracy_L),
+        )
+
+    return evaluate
+
+
+def _train(config: TrainConfig, prepared: Prepared, run: RunDirectory) -> Params:
+    checkpoints = Checkpoints(run.checkpoints)
+    journal = Journal(run.metrics, start_step=checkpoints.latest() or 0)
+    try:
+        params = run_recipe(
+            prepared.recipe,
+            {"model": initial_params(config, prepared.config)},
+            prepared.batches,
+            seed=config.seed,
+            evaluate=dev_evaluation(
+                prepared.model,
+                prepared.dev,
+                label_ids(prepared.task.dev, prepared.task.labels),
+                buckets=config.data.lengths,
+            ),
+            checkpoints=checkpoints,
+            journal=journal,
+        )
+    finally:
+        journal.close()
+        checkpoints.close()
+    return params["model"]
+
+
+def _save(config: TrainConfig, prepared: Prepared, run: RunDirectory, params: Params) -> None:
+    """Write `model/` beside its place, then rename it there: a model directory is always a whole one."""
+    unfinished = run.path / "model.tmp"
+    unfinished.mkdir(exist_ok=True)
+    prepared.tokenizer.save(unfinished)
+    save_model(
+        unfinished,
+        jax.device_get(params),
+        prepared.config,
+        extra={
+            "labels": list(prepared.task.labels),
+            "max_length": config.data.max_length,
+            "length_buckets": list(config.data.lengths),
+            "precision": config.model.precision.value,
+        },
+    )
+    unfinished.rename(run.model)
+
+
+def _compare(config: TrainConfig, task: Task, run: RunDirectory) -> Comparison:
+    """Measure the saved model on the test texts, print the table, keep the numbers."""
+    baseline = tfidf_svm_accuracy(task.train, task.test) if config.evaluate.baseline else None
+    comparison = compare(
+        load(run.path),
+        [example.text for example in task.test],
+        label_ids(task.test, task.labels),
+        evaluate=config.evaluate,
+        baseline_accuracy=baseline,
+    )
+    write_atomically(run.comparison, json.dumps(comparison.to_json(), indent=2) + "\n")
+    print(render(comparison))
+    return comparison
+
+
+def describe(config: TrainConfig) -> str:
+    """What `train` would do, in words: texts, shapes, steps, parameters, FLOPs. Trains nothing, writes nothing."""
+    prepared = prepare(config)
+    architecture, task = prepared.config, prepared.task
+    shapes = jax.eval_shape(lambda: init_params(architecture, jax.random.key(0)))
+    sizes = {part: sum(leaf.size for leaf in jax.tree.leaves(tree)) for part, tree in shapes.items()}
+    lines = [
+        f"texts       train {len(task.train)}, dev {len(task.dev)}, test {len(task.test)}, "
+        f"unlabelled {len(task.unlabelled)}",
+        f"labels      {', '.join(task.labels)}",
+        *(f"            {note}" for note in (*task.notes, prepared.truncated)),
+        f"model       {architecture.num_layers} layers of width {architecture.hidden_size}, "
+        f"{sum(sizes.values()):,} parameters: " + ", ".join(f"{part} {size:,}" for part, size in sizes.items()),
+    ]
+    for phase in prepared.recipe.phases:
+        batches = prepared.batches[phase.name]
+        lines.append(
+            f"{phase.name:<11} {len(batches)} steps of {phase.settings.batch_size} texts, "
+            f"{batches.batches_per_epoch} an epoch; trains {', '.join(phase.trainable)}"
+        )
+        lines += [
+            f"            {count} x [{phase.settings.batch_size}, {length}]"
+            for length, count in sorted(Counter(rows.length for rows in batches.plan(0)).items())
+        ]
+    length = config.data.max_length
+    full = true_flops(architecture, length, architecture.num_layers, exits_evaluated=1)
+    first = true_flops(architecture, length, 1)
+    lines.append(
+        f"FLOPs       {full:,} for a text of {length} tokens at full depth, {first:,} if it leaves at the first layer"
+    )
+    return "\n".join(lines)
+
+
+def _architecture(config: TrainConfig, *, num_classes: int, vocab_size: int) -> BertConfig:
+    exits = {
+        "num_classes": num_classes,
+        "exit_size": config.model.exit_size,
+        "exit_heads": config.model.exit_heads,
+    }
+    if config.model.pretrained != RANDOM:
+        return read_bert_config(_backbone_directory(config), **exits)
+    return BertConfig(
+        vocab_size=vocab_size,
+        hidden_size=config.model.hidden_size,
+        num_layers=config.model.num_layers,
+        num_heads=config.model.num_heads,
+        feed_forward_size=config.model.feed_forward_size,
+        **exits,
+    )
+
+
+def _backbone_directory(config: TrainConfig) -> Path:
+    scheme, _, name = config.model.pretrained.partition(":")
+    return builtin_model_directory(name) if scheme == "builtin" else Path(config.model.pretrained)
+
+
+def _encode(tokenizer: Tokenizer, examples: Sequence[Example], *, max_length: int) -> Encoded:
+    return tokenizer.encode([example.text for example in examples], max_length=max_length)
+
+
+def _single_texts(examples: Sequence[Example]) -> Iterator[str]:
+    for example in examples:
+        yield from [example.text] if isinstance(example.text, str) else example.text

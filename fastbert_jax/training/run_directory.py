@@ -1,0 +1,98 @@
+"""The directory of a run: which settings it belongs to, and what is written there besides checkpoints.
+
+runs/NAME/  config.yaml  labels.json  metrics.jsonl  checkpoints/STEP/  model/  comparison.json
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+from fastbert_jax.config import TrainConfig, from_yaml, to_dict, to_yaml
+from fastbert_jax.errors import UserError
+
+FREE_KEYS = ("run", "evaluate")
+"""Settings that a resumed run may change: they do not touch what is trained."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RunDirectory:
+    """Paths of one run."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved settings."""
+        return self.path / "config.yaml"
+
+    @property
+    def labels(self) -> Path:
+        """The labels in their order."""
+        return self.path / "labels.json"
+
+    @property
+    def metrics(self) -> Path:
+        """The journal, one JSON object a line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """One folder a kept step."""
+        return self.path / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        """What inference loads; it is there when training is done."""
+        return self.path / "model"
+
+    @property
+    def comparison(self) -> Path:
+        """The measurements of the last evaluation."""
+        return self.path / "comparison.json"
+
+    def claim(self, config: TrainConfig, labels: tuple[str, ...]) -> None:
+        """Make the directory this run's, or check that it already is.
+
+        Raises:
+          UserError: it holds a run with other settings or other labels (all differences are listed), or other files.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if not self.config.exists():
+                if found := sorted(child.name for child in self.path.iterdir()):
+                    raise UserError(f"{self.path}: expected an empty or a run's directory, found {found[:5]}")
+                write_atomically(self.labels, json.dumps(list(labels), ensure_ascii=False) + "\n")
+                write_atomically(self.config, to_yaml(config))
+        except OSError as error:
+            raise UserError(f"--run {self.path}: expected a directory that can be written, found {error}") from None
+        old, new = (_flat(to_dict(c)) for c in (from_yaml(TrainConfig, self.config), config))
+        changed = [key for key in new if old[key] != new[key] and key.split(".")[0] not in FREE_KEYS]
+        if changed:
+            differences = "\n".join(f"  {key}: there {old[key]!r}, now {new[key]!r}" for key in changed)
+            raise UserError(
+                f"{self.path}: expected the run that these settings began, found one with others:\n{differences}\n"
+                "Give the same settings to resume it, or another --run to begin a new one."
+            )
+        there = tuple(json.loads(self.labels.read_text(encoding="utf-8")))
+        if there != labels:
+            raise UserError(f"{self.labels}: expected the data's labels {list(labels)}, found {list(there)}")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file so that a reader finds all of it or what was there before."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def _flat(values: dict, prefix: str = "") -> dict[str, object]:
+    found: dict[str, object] = {}
+    for key, value in values.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return found

@@ -1,0 +1,185 @@
+"""The engines: one answer from all of them, whatever the batch; and how much they compile."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+
+from fastbert_jax.config import Mode
+from fastbert_jax.inference.engines import ENGINES, Answers, Bucketed, Engine, Masked, batch_buckets, smallest_bucket
+from fastbert_jax.inference.policies import exit_indices
+from fastbert_jax.inference.runtime import Runtime
+from fastbert_jax.model.fastbert import FastBert
+from tests.inference.models import LAYERS, batch_of, random_texts, tiny_config, tiny_params, tiny_runtime
+
+SPEEDS = [0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9, 1.0]
+
+
+LENGTH = 16
+
+
+@pytest.fixture(scope="module")
+def binary() -> Runtime:
+    return tiny_runtime(2)
+
+
+@pytest.fixture(scope="module")
+def engines(binary: Runtime) -> dict[Mode, Engine]:
+    """Both engines of one model, so that tests share their programs."""
+    return {mode: engine(binary) for mode, engine in ENGINES.items()}
+
+
+def answers_to(engine: Engine, texts: list[np.ndarray], speed: float, *, batch_size: int, length: int) -> Answers:
+    """The answers to all texts, in batches of `batch_size`, the last one padded with rows."""
+    parts = []
+    for start in range(0, len(texts), batch_size):
+        part = texts[start : start + batch_size]
+        answers = engine.run(batch_of(part, batch_size=batch_size, length=length), speed)
+        parts.append(Answers(*(array[: len(part)] for array in answers)))
+    return Answers(*map(np.concatenate, zip(*parts, strict=True)))
+
+
+def clear_of(uncertainty: np.ndarray, speed: float) -> float:
+    """A threshold near `speed` that no uncertainty comes near: rounding may then not decide who leaves."""
+    near = np.sort(np.append(uncertainty[abs(uncertainty - speed) < 0.03], [speed - 0.03, speed + 0.03]))
+    widest = np.argmax(np.diff(near))
+    return float(near[widest : widest + 2].mean())
+
+
+def assert_same(found: Answers, expected: Answers) -> None:
+    np.testing.assert_array_equal(found.exit_layer_B, expected.exit_layer_B)
+    np.testing.assert_array_equal(found.probabilities_BxN.argmax(-1), expected.probabilities_BxN.argmax(-1))
+    np.testing.assert_allclose(found.probabilities_BxN, expected.probabilities_BxN, atol=1e-5)
+    np.testing.assert_allclose(found.uncertainty_B, expected.uncertainty_B, atol=1e-5)
+
+
+@pytest.mark.parametrize(("classes", "batch_sizes"), [(2, (1, 5, 64)), (8, (1, 32)), (40, (6, 64))])
+def test_masked_and_bucketed_give_the_same_labels_and_exit_layers(classes: int, batch_sizes: tuple[int, ...]) -> None:
+    runtime = tiny_runtime(classes)
+    masked, bucketed = Masked(runtime), Bucketed(runtime)
+    texts = random_texts(64, longest=LENGTH, seed=1)
+    uncertainty_LxB = np.asarray(runtime.all_exits(batch_of(texts, batch_size=64, length=LENGTH)).uncertainty_B)
+    depths_met = set()
+    for nominal in SPEEDS:
+        speed = clear_of(uncertainty_LxB, nominal) if nominal > 0 else 0.0
+        expected = answers_to(masked, texts, speed, batch_size=64, length=LENGTH)
+        np.testing.assert_array_equal(expected.exit_layer_B, 1 + exit_indices(uncertainty_LxB, speed))
+        depths_met |= set(expected.exit_layer_B)
+        for batch_size in batch_sizes:
+            some = min(64, 16 * batch_size)
+            found = answers_to(bucketed, texts[:some], speed, batch_size=batch_size, length=LENGTH)
+            assert_same(found, Answers(*(array[:some] for array in expected)))
+    assert depths_met == set(range(1, LAYERS + 1))
+
+
+@pytest.mark.parametrize("mode", ENGINES)
+def test_an_answer_depends_neither_on_batch_mates_nor_on_padding(engines: dict[Mode, Engine], mode: Mode) -> None:
+    texts = random_texts(6, longest=LENGTH)
+    together = answers_to(engines[mode], texts, 0.5, batch_size=6, length=LENGTH)
+    padded = answers_to(engines[mode], texts, 0.5, batch_size=6, length=30)
+    backwards = answers_to(engines[mode], texts[::-1], 0.5, batch_size=6, length=LENGTH)
+    alone = answers_to(engines[mode], texts, 0.5, batch_size=1, length=LENGTH)
+    assert len(set(together.exit_layer_B)) > 1
+    for other in (padded, Answers(*(array[::-1] for array in backwards)), alone):
+        assert_same(other, together)
+
+
+@pytest.mark.parametrize("mode", ENGINES)
+def test_speed_0_is_the_plain_teacher_and_asks_no_student(mode: Mode) -> None:
+    config = tiny_config(2)
+    params = tiny_params(config)
+    batch = batch_of(random_texts(6, longest=LENGTH), batch_size=6, length=LENGTH)
+    inputs = (batch.token_ids_BxS, batch.token_type_BxS, batch.position_BxS, batch.text_BxS, batch.cls_BxK)
+    teacher_BxN = jax.jit(FastBert(config).apply)({"params": params}, *inputs).teacher_BxKxN[:, 0]
+
+    params["students"] = jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), params["students"])
+    runtime = Runtime(params, config)
+    answers = ENGINES[mode](runtime).run(batch, 0.0)
+    assert runtime.compiled_programs == 1
+    np.testing.assert_allclose(answers.probabilities_BxN, jax.nn.softmax(teacher_BxN), atol=1e-6)
+    assert set(answers.exit_layer_B) == {LAYERS}
+    plain = jax.make_jaxpr(runtime._run_full_depth)(runtime.params, batch)
+    early = jax.make_jaxpr(runtime._run_all_exits)(runtime.params, runtime.stacked_exits, batch)
+    assert products(plain.jaxpr) == LAYERS * LAYER_PRODUCTS + EXIT_PRODUCTS
+    assert products(early.jaxpr) == LAYERS * (LAYER_PRODUCTS + EXIT_PRODUCTS)
+
+
+LAYER_PRODUCTS = 8
+"""Query, key, value, scores, context, output; and the two of the feed-forward part."""
+EXIT_PRODUCTS = 9
+"""Narrow, query, probe, scores, mean, value, output, dense, classifier."""
+
+
+def products(jaxpr: jax.extend.core.Jaxpr) -> int:
+    """How many matrix products a program does, loops counted as often as they run."""
+    count = 0
+    for equation in jaxpr.eqns:
+        inner = [value.jaxpr for value in equation.params.values() if hasattr(value, "jaxpr")]
+        count += equation.primitive.name == "dot_general"
+        count += equation.params.get("length", 1) * sum(map(products, inner))
+    return count
+
+
+def test_both_engines_share_the_program_of_speed_0(binary: Runtime, engines: dict[Mode, Engine]) -> None:
+    batch = batch_of(random_texts(6, longest=LENGTH), batch_size=6, length=LENGTH)
+    engines[Mode.MASKED].run(batch, 0)
+    before = binary.compiled_programs
+    engines[Mode.BUCKETED].run(batch, 0)
+    assert binary.compiled_programs == before
+
+
+def test_rows_without_a_text_do_not_hold_up_a_batch(binary: Runtime) -> None:
+    engine = Bucketed(binary)
+    calls = []
+    advance, engine._advance = engine._advance, lambda *arguments: calls.append(arguments) or advance(*arguments)
+    text = random_texts(1, longest=LENGTH)
+    found = answers_to(engine, text, 1.1, batch_size=6, length=LENGTH)
+    assert len(calls) == found.exit_layer_B.max() == 1
+
+
+def test_one_threshold_per_layer_is_taken(engines: dict[Mode, Engine]) -> None:
+    batch = batch_of(random_texts(6, longest=LENGTH), batch_size=6, length=LENGTH)
+    for engine in engines.values():
+        assert set(engine.run(batch, np.array([0, 0, 1.1, 0, 0])).exit_layer_B) == {3}
+
+
+def test_a_model_of_one_layer_answers() -> None:
+    runtime = tiny_runtime(2, num_layers=1)
+    batch = batch_of(random_texts(2, longest=LENGTH), batch_size=2, length=LENGTH)
+    for engine in (Masked(runtime), Bucketed(runtime)):
+        assert set(engine.run(batch, 0.5).exit_layer_B) == {1}
+
+
+def test_programs_are_bounded_and_neither_data_nor_speed_adds_one() -> None:
+    runtime = tiny_runtime(2)
+    masked, bucketed = Masked(runtime), Bucketed(runtime)
+    batches = [batch_of(random_texts(6, longest=LENGTH, seed=seed), batch_size=6, length=LENGTH) for seed in range(60)]
+
+    def run_all(speeds: tuple[float, ...]) -> int:
+        for batch in batches:
+            for speed in speeds:
+                masked.run(batch, speed)
+                bucketed.run(batch, speed)
+        return runtime.compiled_programs
+
+    warm = run_all((0.0, 0.1, 0.3, 0.5, 0.7))
+    buckets = len(batch_buckets(6))
+    steps, gathers = bucketed._advance._cache_size(), bucketed._take._cache_size()
+    assert steps == buckets
+    assert gathers <= buckets * (buckets - 1) / 2
+    embed, masked_programs, full_depth = 1, 1, 1
+    assert warm == steps + gathers + embed + masked_programs + full_depth
+    assert run_all((0.05, 0.2, 0.4, 0.6, 0.9)) == warm
+
+
+def test_buckets_rise_to_the_batch_size_with_a_third_of_padding_at_most() -> None:
+    assert batch_buckets(1) == (1,)
+    assert batch_buckets(32) == (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+    assert batch_buckets(20) == (1, 2, 3, 4, 6, 8, 12, 16, 20)
+    for batch_size in range(1, 200):
+        buckets = batch_buckets(batch_size)
+        assert list(buckets) == sorted(set(buckets)) and buckets[-1] == batch_size
+        for rows in range(1, batch_size + 1):
+            bucket = smallest_bucket(buckets, rows)
+            assert rows <= bucket <= 1.5 * rows

@@ -1,0 +1,57 @@
+"""The entropy policy: its ends, its formula, its robustness; and the rule by which a text leaves."""
+
+from __future__ import annotations
+
+import hypothesis
+import hypothesis.extra.numpy as arrays
+import hypothesis.strategies as st
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+
+from fastbert_jax.inference.policies import entropy_uncertainty, exit_indices, layer_thresholds
+
+
+@pytest.mark.parametrize("classes", [2, 3, 8, 40, 1000])
+def test_certain_is_0_and_uniform_is_1(classes: int) -> None:
+    certain = np.full(classes, -200, np.float32)
+    certain[classes // 2] = 200
+    assert float(entropy_uncertainty(jnp.asarray(certain))) == 0
+    np.testing.assert_allclose(entropy_uncertainty(jnp.full(classes, 7.5)), 1, rtol=1e-6)
+
+
+def test_it_is_the_papers_equation_7() -> None:
+    logits = np.random.default_rng(0).normal(0, 3, (5, 4, 6)).astype(np.float32)
+    probabilities = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    expected = scipy.stats.entropy(probabilities, axis=-1) / np.log(6)
+    np.testing.assert_allclose(entropy_uncertainty(jnp.asarray(logits)), expected, atol=1e-6)
+
+
+@hypothesis.given(arrays.arrays(np.float32, (3, 5), elements=st.floats(width=32)))
+def test_any_logits_give_a_number_between_0_and_1(logits: np.ndarray) -> None:
+    uncertainty = np.asarray(entropy_uncertainty(jnp.asarray(logits)))
+    assert np.all((uncertainty >= 0) & (uncertainty <= 1))
+
+
+def test_a_broken_answer_is_never_sure_and_a_ruled_out_class_is_fine() -> None:
+    logits = jnp.array([[np.nan, 0, 0], [np.inf, 0, 0], [5, -np.inf, -np.inf], [0, 0, -np.inf]], jnp.float32)
+    np.testing.assert_allclose(entropy_uncertainty(logits), [1, 1, 0, np.log(2) / np.log(3)], rtol=1e-6)
+
+
+def test_bfloat16_logits_are_judged_in_float32() -> None:
+    logits = jnp.array([1.5, -0.25, 0.5], jnp.bfloat16)
+    assert entropy_uncertainty(logits).dtype == jnp.float32
+    assert entropy_uncertainty(logits) == entropy_uncertainty(logits.astype(jnp.float32))
+
+
+def test_a_text_leaves_strictly_below_speed_and_the_last_layer_takes_the_rest() -> None:
+    uncertainty_LxB = np.array([[0.1, 0.5, 0.9, 0.9], [0.0, 0.2, 0.9, 0.4], [0.0, 0.0, 0.9, 0.0]], np.float32)
+    np.testing.assert_array_equal(exit_indices(uncertainty_LxB, 0.5), [0, 1, 2, 1])
+    np.testing.assert_array_equal(exit_indices(uncertainty_LxB, 0.0), [2, 2, 2, 2])
+    np.testing.assert_array_equal(exit_indices(uncertainty_LxB, np.array([0, 1, 0])), [1, 1, 1, 1])
+
+
+def test_thresholds_are_float32_one_per_layer() -> None:
+    assert layer_thresholds(0.1, 3).tolist() == [np.float32(0.1)] * 3
+    assert layer_thresholds(np.array([0.1, 0.2]), 2).dtype == np.float32

@@ -1,0 +1,97 @@
+"""FLOPs: the paper's numbers to the last digit, and the true ones against a count made from the shapes."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+
+from fastbert_jax.config import BertConfig
+from fastbert_jax.model.bert import EncoderLayer
+from fastbert_jax.model.exits import Exit
+from fastbert_jax.report import flops
+from fastbert_jax.report.flops import Count
+
+BERT_BASE = BertConfig(
+    vocab_size=30522, hidden_size=768, num_layers=12, num_heads=12, feed_forward_size=3072, num_classes=2
+)
+MINILM = BertConfig(
+    vocab_size=30522, hidden_size=384, num_layers=6, num_heads=12, feed_forward_size=1536, num_classes=8
+)
+
+
+def test_the_papers_numbers() -> None:
+    assert flops.paper_flops(BERT_BASE, 128, 12, exits_evaluated=1) == 21_785_247_744
+    assert flops.paper_flops(BERT_BASE, 128, 1) == 1_853_915_136
+    assert flops.paper_flops(BERT_BASE, 128, 12) == 22_246_981_632
+    assert flops.paper_exit_flops(BERT_BASE, 128) == 41_975_808
+    assert flops.speedup(Count.PAPER, BERT_BASE, [128], [1]) == pytest.approx(11.751, abs=5e-4)
+
+
+@pytest.mark.parametrize(("config", "absorbed", "per_token"), [(MINILM, 2.8, 6.5), (BERT_BASE, 1.4, 2.3)])
+def test_what_an_exit_costs_of_a_layer(config: BertConfig, absorbed: float, per_token: float) -> None:
+    layer = flops.paper_layer_flops(config, 128)
+    assert round(100 * flops.true_exit_flops(config, 128) / layer, 1) == absorbed
+    assert round(100 * flops.paper_exit_flops(config, 128) / layer, 1) == per_token
+
+
+def count_products(jaxpr: jax.extend.core.Jaxpr) -> int:
+    """2 x multiplications of every matrix product in a traced program."""
+    total = 0
+    for equation in jaxpr.eqns:
+        for parameter in equation.params.values():
+            inner = getattr(parameter, "jaxpr", parameter)
+            total += count_products(inner) if hasattr(inner, "eqns") else 0
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            inner_size = np.prod([equation.invars[0].aval.shape[axis] for axis in contracted], dtype=np.int64)
+            total += 2 * int(inner_size) * equation.outvars[0].aval.size
+    return total
+
+
+def test_true_exit_flops_are_those_of_the_program() -> None:
+    hidden = jax.ShapeDtypeStruct((1, 40, MINILM.hidden_size), np.float32)
+    text, cls = jax.ShapeDtypeStruct((1, 40), np.int32), jax.ShapeDtypeStruct((1, 1), np.int32)
+    program = jax.make_jaxpr(lambda key, *inputs: Exit(MINILM).init_with_output(key, *inputs)[0])
+    traced = program(jax.random.key(0), hidden, text, cls)
+    assert count_products(traced.jaxpr) == flops.true_exit_flops(MINILM, 40)
+
+
+def test_true_layer_flops_are_those_of_the_program() -> None:
+    hidden, text = jax.ShapeDtypeStruct((1, 40, MINILM.hidden_size), np.float32), jax.ShapeDtypeStruct((1, 40), "int32")
+    program = jax.make_jaxpr(lambda key, *inputs: EncoderLayer(MINILM).init_with_output(key, *inputs)[0])
+    traced = program(jax.random.key(0), hidden, text)
+    assert count_products(traced.jaxpr) == flops.true_layer_flops(MINILM, 40)
+
+
+@pytest.mark.parametrize("count", Count)
+def test_speed_0_is_plain_bert(count: Count) -> None:
+    lengths, depths = [16, 128, 64], [6, 6, 6]
+    assert flops.speedup(count, MINILM, lengths, depths, students_evaluated=False) == 1.0
+    assert 0.8 < flops.speedup(count, MINILM, lengths, depths) < 1.0
+
+
+@pytest.mark.parametrize("one", [flops.paper_flops, flops.true_flops])
+def test_many_texts_cost_the_sum_of_each(one: object) -> None:
+    count = Count.PAPER if one is flops.paper_flops else Count.TRUE
+    lengths, depths = [16, 128, 16, 64], [1, 6, 3, 2]
+    expected = sum(one(MINILM, length, depth) for length, depth in zip(lengths, depths, strict=True))
+    assert flops.total_flops(count, MINILM, lengths, depths) == expected
+    assert flops.speedup(count, MINILM, lengths, depths) == pytest.approx(
+        sum(one(MINILM, length, 6, exits_evaluated=1) for length in lengths) / expected
+    )
+
+
+def test_small_numpy_integers_do_not_overflow() -> None:
+    lengths, depths = np.full(3, 512, np.int16), np.full(3, 12, np.int8)
+    expected = 3 * flops.true_flops(BERT_BASE, 512, 12)
+    assert flops.total_flops(Count.TRUE, BERT_BASE, lengths, depths) == expected
+    assert flops.true_flops(BERT_BASE, lengths[0], depths[0]) * 3 == expected
+
+
+@pytest.mark.parametrize(("layers", "exits"), [(0, None), (7, None), (3, 4), (3, -1)])
+def test_depths_that_cannot_be(layers: int, exits: int | None) -> None:
+    with pytest.raises(ValueError, match="expected 1 to 6 executed layers"):
+        flops.true_flops(MINILM, 16, layers, exits_evaluated=exits)
+    with pytest.raises(ValueError, match="at least one text"):
+        flops.speedup(Count.TRUE, MINILM, [], [])

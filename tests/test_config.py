@@ -1,0 +1,196 @@
+"""Settings: every key by its name and type, mistakes in one clear sentence, and a round trip through YAML."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastbert_jax import config
+from fastbert_jax.config import (
+    BertConfig,
+    DataConfig,
+    DistilConfig,
+    EvaluateConfig,
+    KLDirection,
+    Mode,
+    ModelConfig,
+    PhaseConfig,
+    TrainConfig,
+)
+from fastbert_jax.errors import UserError, nearest
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+def from_text(tmp_path: Path, text: str) -> TrainConfig:
+    path = tmp_path / "run.yaml"
+    path.write_text(text, encoding="utf-8")
+    return config.from_yaml(TrainConfig, path)
+
+
+def refused(tmp_path: Path, text: str) -> str:
+    """The message of the error, after the file's name."""
+    with pytest.raises(UserError) as error:
+        from_text(tmp_path, text)
+    return str(error.value).removeprefix(f"{tmp_path / 'run.yaml'}: ")
+
+
+def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
+    assert from_text(tmp_path, "") == TrainConfig() == from_text(tmp_path, "# nothing\n")
+
+
+def test_yaml_values_reach_their_keys(tmp_path: Path) -> None:
+    text = """
+run: runs/测试
+seed: 7
+data: {train: reviews.tsv, labels: [neg, 好], length_buckets: [16, 32], on_bad_row: skip}
+model: {precision: bfloat16}
+distil: {learning_rate: 2e-4, kl: teacher-student, noisy_teacher: true}
+evaluate: {speeds: [0, 0.5, 1], modes: [bucketed]}
+"""
+    read = from_text(tmp_path, text)
+    assert (read.run, read.seed) == ("runs/测试", 7)
+    assert read.data == DataConfig(
+        train="reviews.tsv", labels=("neg", "好"), length_buckets=(16, 32), on_bad_row=config.BadRow.SKIP
+    )
+    assert read.model == ModelConfig(precision=config.Precision.BFLOAT16)
+    assert read.distil == DistilConfig(learning_rate=2e-4, kl=KLDirection.TEACHER_STUDENT, noisy_teacher=True)
+    assert read.evaluate == EvaluateConfig(speeds=(0.0, 0.5, 1.0), modes=(Mode.BUCKETED,))
+    assert all(type(speed) is float for speed in read.evaluate.speeds)
+    assert read.fine_tune == PhaseConfig()
+
+
+@given(
+    st.builds(
+        TrainConfig,
+        run=st.text(st.characters(codec="utf-8")),
+        seed=st.integers(),
+        data=st.builds(DataConfig, labels=st.lists(st.text(), unique=True).map(tuple), max_length=st.integers(8, 512)),
+        distil=st.builds(
+            DistilConfig,
+            learning_rate=st.floats(1e-30, 10),
+            kl=st.sampled_from(KLDirection),
+            noisy_teacher=st.booleans(),
+        ),
+        evaluate=st.builds(EvaluateConfig, speeds=st.lists(st.floats(0, 1)).map(tuple)),
+    )
+)
+def test_the_resolved_config_reads_back(original: TrainConfig) -> None:
+    values = yaml.safe_load(config.to_yaml(original))
+    assert values == config.to_dict(original)
+    assert config.from_dict(TrainConfig, values, where="config.yaml") == original
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sed: 1", "unknown key 'sed'; did you mean 'seed'?"),
+        ("data: {trian: a.tsv}", "unknown key 'data.trian'; did you mean 'train'?"),
+        ("distil: {zzz: 1}", "unknown key 'distil.zzz'; known: '"),
+        ("1: 2", "unknown key '1'; known: '"),
+        ("seed: one", "seed: expected int, found 'one'"),
+        ("seed: 1.5", "seed: expected int, found 1.5"),
+        ("seed: true", "seed: expected int, found True"),
+        ("seed:", "seed: expected int, found None"),
+        ("run: 3", "run: expected str, found 3"),
+        ("distil: {noisy_teacher: 1}", "distil.noisy_teacher: expected bool, found 1"),
+        ("distil: {learning_rate: fast}", "distil.learning_rate: expected float, found 'fast'"),
+        ("distil: {learning_rate: true}", "distil.learning_rate: expected float, found True"),
+        ("distil: {kl: both}", "distil.kl: expected one of ['student-teacher', 'teacher-student'], found 'both'"),
+        ("distil: {kl: [both]}", "distil.kl: expected one of ['student-teacher', 'teacher-student'], found ['both']"),
+        ("data: {labels: neg}", "data.labels: expected a list, found 'neg'"),
+        ("data: {labels: [1]}", "data.labels: expected str, found 1"),
+        ("evaluate: {modes: [fast]}", "evaluate.modes: expected one of ['masked', 'bucketed'"),
+        ("data: a.tsv", "expected `key: value` lines under 'data.', found 'a.tsv'"),
+        ("data:", "expected `key: value` lines under 'data.', found None"),
+        ("- 1", "expected `key: value` lines under 'the top level', found [1]"),
+        ("seed: [1", "expected YAML, found"),
+    ],
+)
+def test_mistakes_in_a_file(tmp_path: Path, text: str, message: str) -> None:
+    assert refused(tmp_path, text).startswith(message)
+
+
+def test_no_file_and_no_text(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"expected a YAML file, found nothing at .*none\.yaml"):
+        config.from_yaml(TrainConfig, tmp_path / "none.yaml")
+    (tmp_path / "bytes.yaml").write_bytes(b"run: \xff\xfe")
+    with pytest.raises(UserError, match=r"bytes\.yaml: expected YAML, found"):
+        config.from_yaml(TrainConfig, tmp_path / "bytes.yaml")
+
+
+BERT = {"vocab_size": 10, "hidden_size": 8, "num_layers": 2, "num_heads": 2, "feed_forward_size": 8}
+
+
+@pytest.mark.parametrize(
+    ("schema", "values", "message"),
+    [
+        (BertConfig, BERT | {"num_layers": 0}, "model num_layers: expected 1 or more, found 0"),
+        (BertConfig, BERT | {"num_heads": 3}, "model hidden_size: expected a multiple of num_heads = 3, found 8"),
+        (BertConfig, BERT | {"exit_size": 7}, "model exit_size: expected a multiple of exit_heads = 2, found 7"),
+        (BertConfig, BERT | {"activation": "tanh"}, "model activation: expected one of 'gelu', 'gelu_tanh', 'relu'"),
+        (BertConfig, BERT | {"num_classes": 1}, "number of classes: expected 2 or more, found 1"),
+        (DataConfig, {"dev_fraction": 0.0}, "data.dev_fraction: expected a share in (0, 0.5], found 0.0"),
+        (DataConfig, {"dev_fraction": 0.6}, "data.dev_fraction: expected a share"),
+        (DataConfig, {"max_length": 7}, "data.max_length: expected 8 tokens or more, found 7"),
+        (DataConfig, {"length_buckets": ()}, "data.length_buckets: expected rising lengths of 4 or more, found ()"),
+        (DataConfig, {"length_buckets": (32, 16)}, "data.length_buckets: expected rising lengths"),
+        (DataConfig, {"length_buckets": (3, 16)}, "data.length_buckets: expected rising lengths"),
+        (DataConfig, {"labels": ("a", "a")}, "data.labels: expected each label once, found ('a', 'a')"),
+        (ModelConfig, {"dropout": 1.0}, "model.dropout: expected a probability in [0, 1), found 1.0"),
+        (PhaseConfig, {"epochs": -1}, "epochs: expected 0 or more, found -1"),
+        (PhaseConfig, {"batch_size": 0}, "batch_size: expected 1 or more, found 0"),
+        (PhaseConfig, {"batch_size": 8, "accumulate": 3}, "accumulate: expected a divisor of batch_size = 8, found 3"),
+        (PhaseConfig, {"accumulate": 0}, "accumulate: expected a divisor"),
+        (PhaseConfig, {"learning_rate": 0.0}, "learning_rate: expected a positive number, found 0.0"),
+        (PhaseConfig, {"learning_rate": float("nan")}, "learning_rate: expected a positive number, found nan"),
+        (DistilConfig, {"warmup": 1.0}, "warmup: expected a share in [0, 1), found 1.0"),
+        (PhaseConfig, {"weight_decay": -0.1}, "weight_decay: expected 0 or more, found -0.1"),
+        (PhaseConfig, {"clip_norm": -1.0}, "clip_norm: expected 0 or more, found -1.0"),
+        (PhaseConfig, {"evaluations_per_epoch": 0}, "evaluations_per_epoch: expected 1 or more, found 0"),
+        (EvaluateConfig, {"speeds": (0.5, 1.5)}, "speeds: expected thresholds in [0, 1], found (0.5, 1.5)"),
+        (EvaluateConfig, {"batch_size": 0}, "batch_size: expected 1 or more, found 0"),
+        (EvaluateConfig, {"repeats": 0}, "repeats: expected 1 or more, found 0"),
+    ],
+)
+def test_values_out_of_their_range(schema: type, values: dict, message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        schema(**values)
+
+
+@given(st.integers(8, 600), st.sets(st.integers(4, 600), min_size=1))
+def test_static_lengths_rise_to_max_length(max_length: int, buckets: set[int]) -> None:
+    lengths = DataConfig(max_length=max_length, length_buckets=tuple(sorted(buckets))).lengths
+    assert list(lengths) == sorted(set(lengths)) and lengths[-1] == max_length
+    assert set(lengths[:-1]) == {bucket for bucket in buckets if bucket < max_length}
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        TrainConfig().seed = 1
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
+def test_the_configs_that_come_along_are_read(path: Path) -> None:
+    assert isinstance(config.from_yaml(TrainConfig, path), TrainConfig)
+
+
+def test_plain_values_hold_no_classes() -> None:
+    def check(value: object) -> None:
+        assert not isinstance(value, enum.Enum | tuple)
+        for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else []:
+            check(item)
+
+    check(config.to_dict(TrainConfig(evaluate=EvaluateConfig(modes=(Mode.MASKED,)))))
+
+
+def test_the_nearest_name() -> None:
+    assert nearest("sede", ["seed", "run"]) == "did you mean 'seed'?"
+    assert nearest("xyz", iter(["seed", "run"])) == "known: 'seed', 'run'"

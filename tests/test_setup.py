@@ -1,0 +1,26 @@
+"""What is installed: pyproject.toml and requirements.txt say the same."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def required(path: Path) -> list[str]:
+    lines = (line.partition("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if line]
+
+
+def test_the_package_asks_for_what_requirements_install() -> None:
+    dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    extra = [line for line in required(ROOT / "requirements.txt") if line not in dependencies]
+    assert set(dependencies) <= set(required(ROOT / "requirements.txt"))
+    assert {line.partition(">")[0] for line in extra} == {"pytest", "hypothesis", "beartype", "ruff"}
+
+
+def test_every_requirement_has_both_bounds_and_data_is_exact() -> None:
+    for line in required(ROOT / "requirements.txt"):
+        assert ">=" in line and ("<" in line or line.startswith("importlib_resources"))
+    assert all("==" in line for line in required(ROOT / "requirements-data.txt"))

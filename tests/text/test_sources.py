@@ -1,0 +1,141 @@
+"""From a SPEC to examples: labels, bad rows, streaming."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import types
+
+import pytest
+
+from fastbert_jax.config import BadRow, DataConfig
+from fastbert_jax.errors import UserError
+from fastbert_jax.text.examples import Example, Unreadable, text_problem
+from fastbert_jax.text.sources import label_name, own_split, read_examples, read_records
+
+SKIP = DataConfig(on_bad_row=BadRow.SKIP)
+
+
+def write(path, content):
+    path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
+    return str(path)
+
+
+def jsonl(path, *rows):
+    return write(path, "".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+
+
+def test_examples_carry_text_label_and_place(tmp_path):
+    spec = write(tmp_path / "a.tsv", "label\tpremise\thypothesis\n yes \t一 个\ttwo\n")
+    (example,) = read_examples(spec, DataConfig(), need_label=True).examples
+    assert example == Example(("一 个", "two"), "yes", f"{spec}:2")
+
+
+def test_empty_and_blank_texts_are_texts(tmp_path):
+    spec = write(tmp_path / "a.tsv", "label\ttext\n1\t\n0\t  \n1\ta\x00b\n")
+    assert [e.text for e in read_examples(spec, DataConfig(), need_label=True).examples] == ["", "  ", "a\x00b"]
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        (b"1\tb\xffd", "expected UTF-8, found the byte 0xff at character 2 of the text"),
+        (b"\t\xe4\xb8\xad", "expected a label, found none"),
+        (b" \ta", "expected a label, found none"),
+        (b"b\xfe\ta", "expected UTF-8, found the byte 0xfe at character 2 of the label"),
+        (b"1\ta\tb", "expected 2 columns, found 3"),
+        (b"1", "expected 2 columns, found 1"),
+    ],
+)
+def test_a_bad_row_stops_with_its_line_or_is_counted(tmp_path, row, problem):
+    spec = write(tmp_path / "a.tsv", b"label\ttext\n0\tgood\n" + row + b"\n1\talso good\n")
+    with pytest.raises(UserError) as error:
+        read_examples(spec, DataConfig(), need_label=True)
+    assert str(error.value) == f"{spec}:3: {problem}; fix the row or pass --data.on_bad_row skip"
+    loaded = read_examples(spec, SKIP, need_label=True)
+    assert [e.text for e in loaded.examples] == ["good", "also good"]
+    assert loaded.skipped == 1
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        ({"label": 1}, "expected a text, found none"),
+        ({"text": None, "label": 1}, "expected a text, found none"),
+        ({"text": 5, "label": 1}, "expected a text, found the int '5'"),
+        ({"text": ["a", "b"], "label": 1}, "expected a text, found the list"),
+        ({"text": "b"}, "expected a label, found none"),
+        ({"text": "b", "label": None}, "expected a label, found none"),
+        ({"text": "b", "label": ""}, "expected a label, found none"),
+        ({"text": "b", "label": float("nan")}, "expected a label, found none"),
+        ({"text": "b", "label": [1, 2]}, "expected a label, found the list '[1, 2]'"),
+        ('{"text": "a\\ud800", "label": 1}', "expected Unicode, found half a surrogate pair (U+D800) at character 2"),
+        ('{"text": "a", "label": "\\udc00"}', "expected Unicode, found half a surrogate pair (U+DC00) at character 1"),
+        ('{"text": "a", ', "expected a JSON object"),
+    ],
+)
+def test_bad_json_rows(tmp_path, row, problem):
+    spec = jsonl(tmp_path / "a.jsonl", {"text": "a", "label": 0}, row)
+    with pytest.raises(UserError) as error:
+        read_examples(spec, DataConfig(), need_label=True)
+    assert str(error.value).startswith(f"{spec}:2: {problem}")
+    assert read_examples(spec, SKIP, need_label=True).skipped == 1
+
+
+def test_a_stream_holds_one_record_for_every_row(tmp_path):
+    spec = jsonl(tmp_path / "a.jsonl", {"text": "a"}, "{", {"text": None}, {"text": "b", "label": 1})
+    first, broken, null, last = read_records(spec, DataConfig())
+    assert (first.text, first.label) == ("a", None)
+    assert (last.text, last.label) == ("b", "1")
+    assert isinstance(broken, Unreadable) and broken.where == f"{spec}:2"
+    assert null == Unreadable(f"{spec}:3", "expected a text, found none (null)")
+
+
+def test_missing_columns_are_told_at_the_call_and_not_at_the_first_row(tmp_path):
+    with pytest.raises(UserError, match="found nothing at"):
+        read_records(str(tmp_path / "no.txt"), DataConfig())
+    with pytest.raises(UserError, match="expected a column 'body'"):
+        read_records(write(tmp_path / "a.tsv", "text\na\n"), DataConfig(text_column="body"))
+
+
+def test_lines_of_text_and_standard_input(tmp_path, monkeypatch):
+    spec = write(tmp_path / "a.txt", "one\n\ntwo")
+    assert [e.text for e in read_records(spec, DataConfig(text_column="body"))] == ["one", "", "two"]
+    with pytest.raises(UserError, match=r"a\.txt: expected texts with labels, found lines of text alone"):
+        read_examples(spec, DataConfig(), need_label=True)
+    monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=io.BytesIO("a\n中\n".encode())))
+    assert [(e.text, e.where) for e in read_records("-", DataConfig())] == [("a", "stdin:1"), ("中", "stdin:2")]
+
+
+def test_sources_without_a_good_row(tmp_path):
+    with pytest.raises(UserError, match=r"a\.tsv: expected rows, found none"):
+        read_examples(write(tmp_path / "a.tsv", "label\ttext\n"), DataConfig(), need_label=True)
+    with pytest.raises(UserError, match=r"b\.csv: expected rows, found none"):
+        list(read_records(write(tmp_path / "b.csv", "label,text\n\n"), DataConfig()))
+    spec = write(tmp_path / "c.tsv", "label\ttext\n1\n2\n")
+    with pytest.raises(UserError, match=r"c\.tsv:2: expected 2 columns, found 1; none of the 2 rows of .* can be read"):
+        read_examples(spec, SKIP, need_label=True)
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [("pos ", "pos"), (3, "3"), (True, "true"), (False, "false"), (2.0, "2"), (0.5, "0.5"), ("1.0", "1.0")]
+    + [(value, None) for value in (None, float("nan"), "", " ", [1], {"a": 1})],
+)
+def test_names_of_labels(value, name):
+    assert label_name(value) == name
+
+
+def test_what_is_a_text():
+    assert text_problem("") is None and text_problem(("a", "中")) is None
+    assert "found the int '5'" in text_problem(5)
+    assert "found 3 of them" in text_problem(("a", "b", "c"))
+    assert "found none" in text_problem(("a", None))
+
+
+def test_own_splits_of_files_and_built_in_sets():
+    assert own_split("a.tsv", "dev", DataConfig()) is None
+    assert own_split("builtin:reuters_r8", "dev", DataConfig()) == "builtin:reuters_r8#dev"
+    assert own_split("builtin:reuters_r8#train", "test", DataConfig()) == "builtin:reuters_r8#test"
+    assert own_split("builtin:reuters_r8#test", "test", DataConfig()) is None

@@ -1,0 +1,154 @@
+"""The tokenizer: BERT's framing, truncation, special tokens as text, and a vocabulary of our own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastbert_jax.errors import UserError
+from fastbert_jax.text.tokenizer import cut_longest_first, load_tokenizer, train_tokenizer
+
+CHINESE = ["这本书很好看", "一本无聊的书，不好看！", "good 书"]
+ENGLISH = ["The movie was good.", "The movie was bad, really bad.", "a good, good book"]
+
+
+@pytest.fixture(scope="module")
+def minilm(minilm_directory):
+    return load_tokenizer(minilm_directory)
+
+
+def one(tokenizer, text, max_length=128):
+    encoded = tokenizer.encode([text], max_length=max_length)
+    return encoded.token_ids.tolist(), encoded.token_types.tolist()
+
+
+def test_texts_and_pairs_are_framed_as_bert_does(minilm):
+    encoded = minilm.encode(["Hello World", "", ("hello", "world world"), ("", "")], max_length=128)
+    assert encoded.token_ids.tolist() == [
+        *[101, 7592, 2088, 102],
+        *[101, 102],
+        *[101, 7592, 102, 2088, 2088, 102],
+        *[101, 102, 102],
+    ]
+    assert encoded.token_types.tolist() == [0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 0, 0, 1]
+    assert encoded.offsets.tolist() == [0, 4, 6, 12, 15] and encoded.lengths.tolist() == [4, 2, 6, 3]
+    assert len(encoded) == 4 and (encoded.truncated_texts, encoded.truncated_tokens) == (0, 0)
+    assert (encoded.token_ids.dtype, encoded.token_types.dtype, encoded.offsets.dtype) == (np.int32, np.int32, np.int64)
+
+
+def test_equal_to_transformers_on_texts_and_pairs(minilm, minilm_directory):
+    from transformers import AutoTokenizer
+
+    theirs = AutoTokenizer.from_pretrained(str(minilm_directory), local_files_only=True)
+    for text in ["naïve CAFÉ, it's 3.5€", "我爱北京", ("who's there?", "nobody — really")]:
+        texts = (text,) if isinstance(text, str) else text
+        expected = theirs(*texts)
+        assert one(minilm, text) == (expected["input_ids"], expected["token_type_ids"])
+
+
+def test_special_tokens_in_a_text_are_text(minilm):
+    ids, _ = one(minilm, "a [SEP] b [CLS] [MASK]")
+    assert ids.count(102) == 1 and ids.count(101) == 1 and 103 not in ids
+
+
+def test_cuts_are_counted_in_texts_and_tokens(minilm):
+    encoded = minilm.encode(["a b c d e f g h", "a b", ("a b c d e f g h", "x y z"), ("a b c", "x y z")], max_length=8)
+    assert encoded.lengths.tolist() == [8, 4, 8, 8]
+    assert (encoded.truncated_texts, encoded.truncated_tokens) == (3, 2 + 6 + 1)
+    assert encoded.token_ids[encoded.offsets[:-1]].tolist() == [101] * 4
+    assert encoded.token_ids[encoded.offsets[1:] - 1].tolist() == [102] * 4
+
+
+def test_the_length_asked_for_counts_and_not_the_one_in_the_tokenizers_own_file(minilm):
+    encoded = minilm.encode(["good " * 300], max_length=256)
+    assert (encoded.lengths.tolist(), encoded.truncated_tokens) == ([256], 46)
+
+
+@given(st.integers(0, 30), st.integers(0, 30), st.integers(0, 40))
+def test_pairs_are_cut_as_in_the_original_token_by_token(first, second, room):
+    expected = [first, second]
+    while sum(expected) > room:
+        expected[0 if expected[0] > expected[1] else 1] -= 1
+    assert cut_longest_first([first, second], room) == expected
+    assert cut_longest_first([first], room) == [min(first, room)]
+
+
+@pytest.mark.parametrize("text", [None, 5, b"a", ["a", "b"], ("a",), ("a", None), "a\ud800"])
+def test_what_is_no_text_is_refused_with_its_number(minilm, text):
+    with pytest.raises(UserError, match=r"text 1: expected .*found"):
+        minilm.encode(["good", text], max_length=16)
+
+
+def test_many_texts_come_out_one_by_one_in_order(minilm):
+    texts = [("a", "b c") if i % 3 == 0 else "word " * (i % 7) for i in range(2500)]
+    together = minilm.encode(texts, max_length=16)
+    for i in (0, 1023, 1024, 2047, 2048, 2499):
+        alone = minilm.encode([texts[i]], max_length=16)
+        start, end = together.offsets[i : i + 2]
+        np.testing.assert_array_equal(together.token_ids[start:end], alone.token_ids)
+        np.testing.assert_array_equal(together.token_types[start:end], alone.token_types)
+    assert len(minilm.encode([], max_length=16)) == 0
+
+
+def test_the_vocabulary_reaches_to_the_highest_id(minilm, tiny_bert_directory):
+    assert minilm.vocab_size == 30522
+    tiny = load_tokenizer(tiny_bert_directory)
+    assert tiny.vocab_size == 34
+    assert one(tiny, "the good")[0] == [2, 31, 32, 3]
+
+
+def test_a_saved_tokenizer_is_the_same_and_splits_special_tokens(tmp_path, minilm):
+    minilm.save(tmp_path / "saved")
+    loaded = load_tokenizer(tmp_path / "saved")
+    for text in ["a [SEP] b", ("long " * 600, "x"), "我"]:
+        assert one(loaded, text, 512) == one(minilm, text, 512)
+    assert loaded.vocab_size == minilm.vocab_size
+
+
+def test_a_learnt_vocabulary_knows_its_texts_in_chinese_and_english(tmp_path):
+    tokenizer = train_tokenizer(iter(CHINESE + ENGLISH), vocab_size=120)
+    assert tokenizer.vocab_size <= 120
+    unknown = 1
+    for text in CHINESE + ENGLISH:
+        assert unknown not in one(tokenizer, text)[0]
+    assert len(one(tokenizer, "这本书")[0]) == 5  # a token for each Chinese character
+    assert one(tokenizer, "龘")[0] == [2, unknown, 3]
+    assert one(tokenizer, "GOOD") == one(tokenizer, "good")
+    assert one(tokenizer, ("书", "好"))[1] == [0, 0, 0, 1, 1]
+    tokenizer.save(tmp_path)
+    loaded = load_tokenizer(tmp_path)
+    assert loaded.vocab_size == tokenizer.vocab_size
+    for text in [*CHINESE, "really [SEP] good", ("a", "b")]:
+        assert one(loaded, text) == one(tokenizer, text)
+
+
+@pytest.mark.parametrize("size", [6, 12, 40])
+def test_a_learnt_vocabulary_is_never_larger_than_asked_and_always_the_same(size):
+    texts = [f"{word}{word[::-1]} {word}" for word in "alpha beta gamma delta epsilon zeta eta theta".split()] + CHINESE
+    first, second = (train_tokenizer(texts, vocab_size=size) for _ in range(2))
+    assert first.vocab_size == second.vocab_size <= size
+    for text in texts:
+        assert one(first, text) == one(second, text)
+
+
+def test_messages(tmp_path):
+    with pytest.raises(UserError, match=r"expected a tokenizer \(tokenizer\.json or vocab\.txt\) in .*, found none"):
+        load_tokenizer(tmp_path)
+    (tmp_path / "tokenizer.json").write_text('{"version": ', encoding="utf-8")
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}', encoding="utf-8")
+    with pytest.raises(UserError, match=r"expected a tokenizer in .*, found one that does not load: "):
+        load_tokenizer(tmp_path)
+    with pytest.raises(UserError, match=r"model\.vocab_size: expected more than the 5 special tokens, found 5"):
+        train_tokenizer(["a"], vocab_size=5)
+
+
+def test_nothing_is_said_about_pytorch(minilm_directory):
+    code = f"from fastbert_jax.text.tokenizer import load_tokenizer; load_tokenizer({str(minilm_directory)!r})"
+    code += "; import sys; assert 'torch' not in sys.modules"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")

@@ -1,0 +1,113 @@
+"""Properties of checkpoints: bit-exact, newest and best kept, loud when damaged, whole when killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fastbert_jax.errors import UserError
+from fastbert_jax.training.checkpoints import Checkpoints, Position
+
+
+def _position(step: int) -> Position:
+    return Position(phase="fine_tune", phase_step=step, best_step=None, best_score=None)
+
+
+def _tree(step: int):
+    return {"weights": jnp.full((16, 8), step, jnp.float32), "step": jnp.int32(step)}
+
+
+def test_a_round_trip_is_bit_exact_and_knows_its_position(tmp_path):
+    tree = {"a": jax.random.normal(jax.random.key(0), (5, 3)), "b": (jnp.int32(7), {"c": jnp.bfloat16(1.5)})}
+    position = Position(phase="distil", phase_step=3, best_step=12, best_score=0.75)
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    checkpoints.save(15, tree, position, score=None)
+    checkpoints.close()
+    again = Checkpoints(tmp_path / "checkpoints")
+    assert again.latest() == 15 and again.position(15) == position
+    jax.tree.map(np.testing.assert_array_equal, again.load(15, jax.tree.map(jnp.zeros_like, tree)), tree)
+
+
+def test_no_checkpoint_is_no_step(tmp_path):
+    assert Checkpoints(tmp_path / "checkpoints").latest() is None
+
+
+def test_the_newest_and_the_best_are_kept(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    for step, score in [(1, 0.5), (2, 0.9), (3, 0.7), (4, 0.8), (5, None), (6, None)]:
+        checkpoints.save(step, _tree(step), _position(step), score=score)
+    checkpoints.close()
+    assert sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == [2, 6]
+    assert Checkpoints(tmp_path / "checkpoints").load(2, _tree(0))["step"] == 2
+
+
+def test_an_equal_score_keeps_the_later_step(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    for step, score in [(1, 0.9), (2, 0.9), (3, 0.1)]:
+        checkpoints.save(step, _tree(step), _position(step), score=score)
+    checkpoints.close()
+    assert sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == [2, 3]
+
+
+@pytest.mark.parametrize("step", [2, 1])
+def test_a_step_that_is_not_new_is_refused(tmp_path, step):
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    checkpoints.save(2, _tree(2), _position(2), score=None)
+    with pytest.raises(UserError, match="expected"):
+        checkpoints.save(step, _tree(step), _position(step), score=None)
+    assert checkpoints.load(2, _tree(0))["step"] == 2
+
+
+def test_another_models_checkpoint_is_refused_by_name(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    checkpoints.save(1, _tree(1), _position(1), score=None)
+    with pytest.raises(UserError, match=r"checkpoints/1: expected a checkpoint of this model"):
+        checkpoints.load(1, {"weights": jnp.zeros((16, 9)), "step": jnp.int32(0)})
+
+
+# Orbax forgets a coroutine when a read fails.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore:coroutine:RuntimeWarning")
+def test_a_damaged_checkpoint_is_refused_by_name(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    checkpoints.save(1, {"weights": jax.random.normal(jax.random.key(0), (256, 256))}, _position(1), score=None)
+    checkpoints.close()
+    largest = max((p for p in (tmp_path / "checkpoints").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    os.truncate(largest, largest.stat().st_size // 2)
+    with pytest.raises(UserError, match=r"checkpoints/1: expected a checkpoint of this model, found"):
+        Checkpoints(tmp_path / "checkpoints").load(1, {"weights": jnp.zeros((256, 256))})
+
+
+SAVE_FOR_EVER = """
+import sys, itertools, pathlib, jax.numpy as jnp
+from fastbert_jax.training.checkpoints import Checkpoints, Position
+checkpoints = Checkpoints(pathlib.Path(sys.argv[1]))
+for step in itertools.count((checkpoints.latest() or 0) + 1):
+    tree = {"weights": jnp.full((512, 1024), step, jnp.float32), "step": jnp.int32(step)}
+    checkpoints.save(step, tree, Position("fine_tune", step, None, None), score=None)
+    print(step, flush=True)
+"""
+
+
+def test_a_kill_while_saving_leaves_the_checkpoint_before(tmp_path):
+    directory = tmp_path / "checkpoints"
+    like = {"weights": jnp.zeros((512, 1024)), "step": jnp.int32(0)}
+    finished = 0
+    for delay in (0.0, 0.03, 0.06):
+        command = [sys.executable, "-c", SAVE_FOR_EVER, str(directory)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            finished = int(process.stdout.readline())
+            time.sleep(delay)
+            process.send_signal(signal.SIGKILL)
+            finished = max([finished, *map(int, process.stdout.read().split())])
+        checkpoints = Checkpoints(directory)
+        latest = checkpoints.latest()
+        assert latest >= finished
+        tree = checkpoints.load(latest, like)
+        checkpoints.close()
+        assert tree["step"] == latest and (tree["weights"] == latest).all()

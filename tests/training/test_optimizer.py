@@ -1,0 +1,56 @@
+"""Properties of the optimizer: what decays, when the rate peaks, what clipping bounds."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from fastbert_jax.config import BertConfig, PhaseConfig
+from fastbert_jax.model.fastbert import init_params
+from fastbert_jax.training.optimizer import decay_mask, make_optimizer, schedule
+
+CONFIG = BertConfig(vocab_size=10, hidden_size=8, num_layers=2, num_heads=2, feed_forward_size=8)
+
+
+def test_decay_shrinks_matrices_and_nothing_else():
+    params = {"model": jax.tree.map(jnp.ones_like, init_params(CONFIG, jax.random.key(0)))}
+    optimizer = make_optimizer(PhaseConfig(weight_decay=0.1, learning_rate=0.1, warmup=0.0), total_steps=10)
+    updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
+    after = optax.apply_updates(params, updates)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(after):
+        if path[-1].key in ("bias", "scale"):
+            assert (leaf == 1).all(), path
+        else:
+            np.testing.assert_allclose(leaf, 0.99, rtol=1e-6, err_msg=str(path))
+
+
+def test_decay_mask_names_every_kernel_and_embedding():
+    mask = decay_mask(init_params(CONFIG, jax.random.key(0)))
+    decayed = {path[-1].key for path, kept in jax.tree_util.tree_leaves_with_path(mask) if kept}
+    assert decayed == {"kernel", "embedding"}
+
+
+@pytest.mark.parametrize("warmup", [0.0, 0.1, 0.5])
+def test_rate_rises_to_its_peak_and_falls_to_zero_at_the_last_step(warmup):
+    rate = schedule(PhaseConfig(learning_rate=3e-4, warmup=warmup), total_steps=100)
+    with jax.numpy_dtype_promotion("standard"):
+        values = np.array([rate(step) for step in range(101)])
+    peak = round(100 * warmup)
+    np.testing.assert_allclose(values[peak], 3e-4, rtol=1e-6)
+    assert (np.diff(values[: peak + 1]) > 0).all() and (np.diff(values[peak:]) < 0).all()
+    assert values[100] == 0 and values[99] > 0
+    assert warmup == 0 or values[0] == 0
+
+
+def test_clipping_bounds_the_gradient_that_adam_sees():
+    params = {"kernel": jnp.zeros(4)}
+    huge = {"kernel": jnp.full(4, 1e6)}
+
+    def momentum(clip_norm: float) -> float:
+        optimizer = make_optimizer(PhaseConfig(clip_norm=clip_norm), total_steps=10)
+        _, state = optimizer.update(huge, optimizer.init(params), params)
+        return float(optax.tree.norm(optax.tree.get(state, "mu")))
+
+    np.testing.assert_allclose(momentum(1.0), 0.1, rtol=1e-5)
+    assert momentum(0.0) > 1e5

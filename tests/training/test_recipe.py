@@ -1,0 +1,107 @@
+"""Properties of the training core: what is frozen, what is counted, what a term sees."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fastbert_jax.config import KLDirection
+from fastbert_jax.training import losses
+from fastbert_jax.training.recipe import loss_sums, merge, split
+from tests.training import tiny
+
+STEP, KEY = jnp.zeros((), jnp.int32), jax.random.key(0)
+
+
+def _sums(phase, params, batch, key=KEY):
+    trained, frozen = split(params, phase.trainable)
+    return loss_sums(trained, frozen, phase, batch, step=STEP, key=key)
+
+
+def test_split_and_merge_are_inverse_and_keep_every_leaf():
+    params = tiny.params()
+    trained, frozen = split(params, ("model/students",))
+    assert set(trained["model"]) == {"students"} and set(frozen["model"]) == {"backbone", "teacher"}
+    jax.tree.map(np.testing.assert_array_equal, merge(trained, frozen), params)
+
+
+def test_split_refuses_a_path_that_leads_nowhere():
+    with pytest.raises(ValueError, match=r"expected a path of \['model'\], found 'model/student'"):
+        split(tiny.params(), ("model/student",))
+
+
+@pytest.mark.parametrize("phase_index", [0, 1])
+def test_padding_rows_add_nothing_whatever_they_hold(phase_index):
+    phase, params = tiny.recipe(dropout=0.0).phases[phase_index], tiny.params()
+    batch = tiny.batch(rows=8, valid=5)
+    garbage = batch._replace(
+        token_ids_BxS=np.where(batch.valid_BxK, batch.token_ids_BxS, 7).astype(np.int32),
+        label_BxK=np.where(batch.valid_BxK, batch.label_BxK, 1).astype(np.int32),
+    )
+    alone = jax.tree.map(lambda array: array[:5], batch)
+    expected, _ = _sums(phase, params, alone)
+    for padded in (batch, garbage):
+        np.testing.assert_allclose(_sums(phase, params, padded)[0], expected, rtol=1e-6)
+
+
+def test_distillation_is_the_sum_of_one_kl_per_student():
+    phase, params, batch = tiny.recipe(dropout=0.0).phases[1], tiny.params(), tiny.batch()
+    total, terms = _sums(phase, params, batch)
+    trace = phase.sources["model"](params["model"], batch, KEY)
+    expected = [losses.kl_student_teacher(s, trace.teacher_BxKxN).sum() for s in trace.students_LxBxKxN]
+    np.testing.assert_allclose(terms["kl"], expected, rtol=1e-5)
+    np.testing.assert_allclose(total, sum(expected), rtol=1e-5)
+
+
+def test_both_kl_directions_are_a_choice():
+    params, batch = tiny.params(3), tiny.batch()
+    params["model"] = jax.tree.map(lambda leaf: leaf * 20, params["model"])
+    values = {kl: float(_sums(tiny.recipe(dropout=0.0, kl=kl).phases[1], params, batch)[0]) for kl in KLDirection}
+    assert values[KLDirection.STUDENT_TEACHER] != pytest.approx(values[KLDirection.TEACHER_STUDENT], rel=1e-3)
+
+
+def _gradient_norms(phase, params, batch):
+    """Norm of the loss's gradient for each part of the model, as if nothing were frozen."""
+    gradient = jax.grad(lambda whole: loss_sums(whole, {}, phase, batch, step=STEP, key=KEY)[0])(params)
+    return {
+        part: float(sum(jnp.abs(leaf).sum() for leaf in jax.tree.leaves(tree)))
+        for part, tree in gradient["model"].items()
+    }
+
+
+def test_the_target_gets_no_gradient():
+    norms = _gradient_norms(tiny.recipe().phases[1], tiny.params(), tiny.batch())
+    assert norms["teacher"] == 0 and norms["students"] > 0
+
+
+def test_fine_tuning_gives_students_no_gradient():
+    norms = _gradient_norms(tiny.recipe().phases[0], tiny.params(), tiny.batch())
+    assert norms["students"] == 0 and norms["teacher"] > 0 and norms["backbone"] > 0
+
+
+def _teacher_logits(phase, params, batch, seed):
+    return phase.sources["model"](params["model"], batch, jax.random.key(seed)).teacher_BxKxN
+
+
+@pytest.mark.parametrize(("noisy", "phase_index", "varies"), [(False, 0, True), (False, 1, False), (True, 1, True)])
+def test_dropout_acts_only_where_a_phase_asks(noisy, phase_index, varies):
+    phase, batch = tiny.recipe(dropout=0.5, noisy_teacher=noisy).phases[phase_index], tiny.batch()
+    first, second = (_teacher_logits(phase, tiny.params(), batch, seed) for seed in (1, 2))
+    assert bool((first != second).any()) is varies
+
+
+def test_students_take_dropout_in_distillation():
+    phase, batch = tiny.recipe(dropout=0.5).phases[1], tiny.batch()
+    first, second = (_sums(phase, tiny.params(), batch, jax.random.key(seed))[0] for seed in (1, 2))
+    assert first != second
+
+
+def test_a_weight_may_depend_on_the_step():
+    import dataclasses
+
+    phase, params, batch = tiny.recipe(dropout=0.0).phases[1], tiny.params(), tiny.batch()
+    ramp = dataclasses.replace(phase, terms=(dataclasses.replace(phase.terms[0], weight=lambda step: step / 4),))
+    trained, frozen = split(params, phase.trainable)
+    full, _ = _sums(phase, params, batch)
+    half, _ = loss_sums(trained, frozen, ramp, batch, step=jnp.int32(2), key=KEY)
+    np.testing.assert_allclose(half, full / 2, rtol=1e-6)

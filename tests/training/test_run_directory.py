@@ -1,0 +1,57 @@
+"""Properties of a run directory: one run's, and nobody else's."""
+
+import dataclasses
+import json
+
+import pytest
+
+from fastbert_jax.config import DataConfig, EvaluateConfig, TrainConfig, from_yaml
+from fastbert_jax.errors import UserError
+from fastbert_jax.training.run_directory import RunDirectory
+
+CONFIG = TrainConfig(data=DataConfig(train="a.tsv"))
+LABELS = ("neg", "pos")
+
+
+def test_claiming_twice_is_safe_and_keeps_the_settings(tmp_path):
+    run = RunDirectory(tmp_path / "runs" / "a")
+    run.claim(CONFIG, LABELS)
+    run.claim(CONFIG, LABELS)
+    assert from_yaml(TrainConfig, run.config) == CONFIG
+    assert tuple(json.loads(run.labels.read_text())) == LABELS
+
+
+def test_settings_of_the_evaluation_may_change(tmp_path):
+    run = RunDirectory(tmp_path)
+    run.claim(CONFIG, LABELS)
+    run.claim(dataclasses.replace(CONFIG, evaluate=EvaluateConfig(speeds=(0.2,))), LABELS)
+
+
+def test_other_settings_are_refused_with_every_difference(tmp_path):
+    run = RunDirectory(tmp_path)
+    run.claim(CONFIG, LABELS)
+    other = dataclasses.replace(CONFIG, seed=1, data=DataConfig(train="b.tsv"))
+    with pytest.raises(UserError) as error:
+        run.claim(other, LABELS)
+    assert "seed: there 0, now 1" in str(error.value)
+    assert "data.train: there 'a.tsv', now 'b.tsv'" in str(error.value)
+    assert "another --run" in str(error.value)
+
+
+def test_other_labels_are_refused(tmp_path):
+    run = RunDirectory(tmp_path)
+    run.claim(CONFIG, LABELS)
+    with pytest.raises(UserError, match=r"expected the data's labels \['pos', 'neg'\], found \['neg', 'pos'\]"):
+        run.claim(CONFIG, ("pos", "neg"))
+
+
+def test_a_directory_of_something_else_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(UserError, match=r"expected an empty or a run's directory, found \['thesis.tex'\]"):
+        RunDirectory(tmp_path).claim(CONFIG, LABELS)
+
+
+def test_a_path_that_cannot_be_a_directory_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="expected a directory that can be written"):
+        RunDirectory(tmp_path / "file").claim(CONFIG, LABELS)

@@ -1,0 +1,117 @@
+"""Properties of one step: parts add up, frozen stays frozen, nothing recompiles, jit changes nothing."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fastbert_jax.training.losses import cross_entropy
+from fastbert_jax.training.optimizer import make_optimizer
+from fastbert_jax.training.recipe import merge, split
+from fastbert_jax.training.step import evaluation_step, init_state, train_step
+from tests.training import tiny
+
+KEY = jax.random.key(0)
+
+
+def _step(phase):
+    return functools.partial(train_step, phase=phase, optimizer=make_optimizer(phase.settings, total_steps=20), key=KEY)
+
+
+def _start(phase, params):
+    trained, frozen = split(params, phase.trainable)
+    return init_state(trained, make_optimizer(phase.settings, total_steps=20)), frozen
+
+
+@pytest.mark.parametrize(("phase_index", "trains"), [(0, {"backbone", "teacher"}), (1, {"students"})])
+def test_frozen_parts_are_bit_identical_after_ten_steps(phase_index, trains):
+    phase = tiny.recipe(learning_rate=0.01, weight_decay=0.1, warmup=0.0).phases[phase_index]
+    before = tiny.params()
+    state, frozen = _start(phase, before)
+    step = jax.jit(_step(phase))
+    for index in range(10):
+        state, _ = step(state, frozen, tiny.batch(seed=index))
+    after = merge(state.trained, frozen)
+    for part in ("backbone", "students", "teacher"):
+        same = jax.tree.map(lambda a, b: bool((a == b).all()), before["model"][part], after["model"][part])
+        assert all(jax.tree.leaves(same)) is (part not in trains), part
+
+
+@pytest.mark.parametrize("phase_index", [0, 1])
+@pytest.mark.parametrize("valid", [8, 5, 1])
+def test_accumulated_parts_with_unequal_texts_equal_the_whole_batch(phase_index, valid):
+    # Parts of 2 rows hold 2, 2, 1 and 0 valid texts when 5 of 8 rows are: a mean of means would differ.
+    batch = tiny.batch(rows=8, valid=valid)
+    results = []
+    for accumulate in (1, 4):
+        phase = tiny.recipe(dropout=0.0, batch_size=8, accumulate=accumulate, warmup=0.0).phases[phase_index]
+        state, frozen = _start(phase, tiny.params())
+        results.append(_step(phase)(state, frozen, batch))
+    (whole_state, whole), (parts_state, parts) = results
+    np.testing.assert_allclose(parts.loss, whole.loss, rtol=1e-5)
+    np.testing.assert_allclose(parts.gradient_norm, whole.gradient_norm, rtol=1e-4)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6),
+        jax.tree.leaves(whole_state.opt_state),
+        jax.tree.leaves(parts_state.opt_state),
+    )
+
+
+def test_a_batch_of_no_texts_changes_no_moment():
+    phase = tiny.recipe(dropout=0.0, weight_decay=0.0, warmup=0.0).phases[0]
+    state, frozen = _start(phase, tiny.params())
+    after, metrics = _step(phase)(state, frozen, tiny.batch(valid=0))
+    assert metrics.loss == 0 and metrics.gradient_norm == 0
+    jax.tree.map(np.testing.assert_array_equal, after.trained, state.trained)
+
+
+def test_jit_changes_nothing_and_one_program_serves_all_steps():
+    phase = tiny.recipe(dropout=0.1).phases[0]
+    state, frozen = _start(phase, tiny.params())
+    plain, jitted = _step(phase), jax.jit(_step(phase))
+    other = state
+    for index in range(3):
+        batch = tiny.batch(seed=index)
+        state, expected = plain(state, frozen, batch)
+        other, found = jitted(other, frozen, batch)
+        np.testing.assert_allclose(found.loss, expected.loss, rtol=1e-5)
+    assert jitted._cache_size() == 1
+
+
+def test_dropout_is_a_function_of_seed_and_step_alone():
+    phase = tiny.recipe(dropout=0.5).phases[0]
+    state, frozen = _start(phase, tiny.params())
+    later = state._replace(step=jnp.int32(1))
+    losses = [float(_step(phase)(s, frozen, tiny.batch())[1].loss) for s in (state, state, later)]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_learning_happens():
+    phase = tiny.recipe(dropout=0.0, learning_rate=0.01, warmup=0.0).phases[0]
+    state, frozen = _start(phase, tiny.params())
+    step, batch = jax.jit(_step(phase)), tiny.batch(rows=16)
+    losses = []
+    for _ in range(20):
+        state, metrics = step(state, frozen, batch)
+        losses.append(float(metrics.loss))
+    assert losses[-1] < 0.2 * losses[0]
+
+
+def test_evaluation_counts_each_text_once_and_no_padding():
+    model, params = tiny.model(), tiny.params()
+    batch = tiny.batch(rows=10)
+    logits_LxBxKxN = model.apply({"params": params["model"]}, *batch[:5]).logits_LxBxKxN
+    right = np.asarray(logits_LxBxKxN.argmax(-1) == batch.label_BxK[None]).sum((1, 2))
+    loss = cross_entropy(logits_LxBxKxN, jnp.broadcast_to(batch.label_BxK[None], logits_LxBxKxN.shape[:-1])).sum((1, 2))
+    step = functools.partial(evaluation_step, model=model)
+    parts = []
+    for start in (0, 4, 8):
+        rows = jax.tree.map(lambda array, start=start: array[start : start + 4], batch)
+        padding = jax.tree.map(lambda array: np.zeros((4 - len(array), *array.shape[1:]), array.dtype), rows)
+        parts.append(step(params["model"], jax.tree.map(lambda a, b: np.concatenate([a, b]), rows, padding)))
+    total = jax.tree.map(lambda *values: sum(values), *parts)
+    assert total.texts == 10
+    np.testing.assert_array_equal(total.correct_L, right)
+    np.testing.assert_allclose(total.loss_L, loss, rtol=1e-5)

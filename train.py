@@ -1,0 +1,24 @@
+"""Fine-tune, self-distil, evaluate: python train.py --config configs/demo.yaml [--key.sub value ...]"""
+
+import sys
+
+from fastbert_jax.command_line import end_with, parse_train
+from fastbert_jax.config import to_yaml
+
+
+def main() -> None:
+    """Read the settings, then do what they ask."""
+    arguments = parse_train(sys.argv[1:])
+    if arguments.print_config:
+        print(to_yaml(arguments.settings), end="")
+        return
+    from fastbert_jax.training import run
+
+    if arguments.dry_run:
+        print(run.describe(arguments.settings))
+        return
+    run.train(arguments.settings)
+
+
+if __name__ == "__main__":
+    end_with(main)
