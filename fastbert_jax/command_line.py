@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, TypeVar
@@ -59,7 +60,11 @@ def parse(schema: type[Arguments], argv: Sequence[str], *, default: Arguments | 
 
 
 def end_with(main: Callable[[], None]) -> None:
-    """Run a script's main function: a user's mistake ends with its message and code 2, Ctrl-C with 130."""
+    """Run a script's main function.
+
+    A user's mistake ends with its message and code 2, Ctrl-C with 130, and a reader of our output that has seen
+    enough (`| head`) with 141, all without a traceback.
+    """
     try:
         main()
     except UserError as error:
@@ -68,3 +73,6 @@ def end_with(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what Python flushes at its end goes nowhere
+        sys.exit(141)

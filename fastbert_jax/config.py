@@ -220,6 +220,19 @@ class PhaseConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class FineTuneConfig(PhaseConfig):
+    """The settings of fine-tuning: labels train the backbone and the teacher."""
+
+    teacher_rate: float = 1.0
+    """Learning rate of the teacher over the backbone's; above 1 spares a pretrained backbone while the new teacher
+    finds its feet."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self.teacher_rate > 0, "fine_tune.teacher_rate", "a positive number", self.teacher_rate)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class DistilConfig(PhaseConfig):
     """The settings of self-distillation: what the teacher teaches the students, and how."""
 
@@ -262,7 +275,7 @@ class TrainConfig:
     """Seed of every random number: initial exits, order of texts, dropout."""
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
-    fine_tune: PhaseConfig = PhaseConfig()
+    fine_tune: FineTuneConfig = FineTuneConfig()
     distil: DistilConfig = DistilConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
 

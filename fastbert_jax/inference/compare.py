@@ -2,31 +2,83 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import jax
 import numpy as np
 
-from fastbert_jax.config import EvaluateConfig, Mode
+from fastbert_jax.config import CompareConfig, DataConfig, EvaluateConfig, Mode
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.engines import Answers
 from fastbert_jax.inference.policies import exit_indices
-from fastbert_jax.inference.predictor import PlannedBatch, Predictor
+from fastbert_jax.inference.predictor import PlannedBatch, Predictor, load
 from fastbert_jax.report.compare import Comparison, ComparisonRow
 from fastbert_jax.report.flops import Count, speedup
 from fastbert_jax.report.metrics import Spread, accuracy
+from fastbert_jax.text.baseline import tfidf_svm_accuracy
 from fastbert_jax.text.examples import Text
+from fastbert_jax.text.sources import read_examples
+from fastbert_jax.text.tasks import label_ids
 
 Choice = tuple[Mode | None, float]
 """A mode and a speed; no mode: full depth, which is the same program in all of them."""
 FULL_DEPTH: Choice = (None, 0.0)
 
 
+def compare_spec(config: CompareConfig) -> Comparison:
+    """The comparison that `infer.py compare` prints.
+
+    Raises:
+      UserError: no model, no data, a label that the model does not know, or a JSON file that cannot be written.
+    """
+    predictor = load(config.model)
+    predictor.require_exits()
+    data = DataConfig(
+        text_column=config.text_column,
+        pair_column=config.pair_column,
+        label_column=config.label_column,
+        on_bad_row=config.on_bad_row,
+    )
+    examples = read_examples(config.data, data, need_label=True, role="test").examples
+    examples = [examples[i] for i in evenly(len(examples), config.limit)]
+    expected = label_ids(examples, predictor.labels)
+    baseline_accuracy = None
+    if config.baseline:
+        train = read_examples(config.baseline, data, need_label=True, role="train").examples
+        baseline_accuracy = tfidf_svm_accuracy(train, examples)
+    comparison = compare(
+        predictor,
+        [example.text for example in examples],
+        expected,
+        evaluate=config.evaluate,
+        baseline_accuracy=baseline_accuracy,
+        timed_texts=config.timed_texts,
+    )
+    if config.json:
+        write_json(Path(config.json), comparison.to_json())
+    return comparison
+
+
+def write_json(path: Path, values: object) -> None:
+    """Write values as a JSON file.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    try:
+        path.expanduser().write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: expected a place to write the numbers to, found: {error.strerror}") from None
+
+
 def compare(
     predictor: Predictor,
     texts: Sequence[Text],
-    label_ids: np.ndarray,
+    expected: np.ndarray,
     *,
     evaluate: EvaluateConfig,
     baseline_accuracy: float | None = None,
@@ -38,8 +90,9 @@ def compare(
     them, spread evenly, whose answers are checked against that pass.
 
     Args:
-      label_ids: int `[texts]`, indices into the predictor's labels.
+      expected: int `[texts]`, the right answers as indices into the predictor's labels.
       baseline_accuracy: to show beside ours.
+      timed_texts: 0 for all.
 
     Raises:
       UserError: no texts.
@@ -50,16 +103,15 @@ def compare(
     choices: list[Choice] = [FULL_DEPTH, *((mode, speed) for mode in evaluate.modes for speed in speeds)]
     plan = predictor.plan(texts, batch_size=evaluate.batch_size)
     exits = AllExits(*predictor.all_exits(plan))
-    timed = np.unique(np.linspace(0, len(texts) - 1, min(timed_texts, len(texts))).astype(int))
+    timed = evenly(len(texts), timed_texts)
     timed_plan = predictor.plan([texts[i] for i in timed], batch_size=evaluate.batch_size)
 
     disagreements = 0
     for mode, speed in choices:  # the pass that compiles
         answers = answer(predictor, timed_plan, (mode, speed))
         disagreements += exits.disagreements(answers, speed, timed)
-    times = interleaved_times(
-        [lambda choice=choice: answer(predictor, timed_plan, choice) for choice in choices], evaluate.repeats
-    )
+    runs = [functools.partial(answer, predictor, timed_plan, choice) for choice in choices]
+    times = interleaved_times(runs, evaluate.repeats)
 
     lengths = padded_lengths(plan)
     rows = []
@@ -71,7 +123,7 @@ def compare(
             ComparisonRow(
                 mode=mode.value if mode else "full depth",
                 speed=speed,
-                accuracy=accuracy(exits.label_ids(speed), label_ids),
+                accuracy=accuracy(exits.label_ids(speed), expected),
                 mean_depth=float(depths.mean()),
                 paper_speedup=speedup(Count.PAPER, predictor.config, lengths, depths, students_evaluated=students),
                 true_speedup=speedup(Count.TRUE, predictor.config, lengths, spent, students_evaluated=students),
@@ -92,6 +144,13 @@ def compare(
         device=jax.devices()[0].device_kind,
         baseline_accuracy=baseline_accuracy,
     )
+
+
+def evenly(total: int, count: int) -> np.ndarray:
+    """`count` of `total` indices, spread evenly, rising; all of them when `count` is 0 or more than there are."""
+    if count == 0 or count >= total:
+        return np.arange(total)
+    return np.arange(count) * total // count
 
 
 class AllExits:

@@ -15,7 +15,7 @@ import numpy as np
 
 from fastbert_jax.config import Mode
 from fastbert_jax.inference.policies import Memory, layer_thresholds
-from fastbert_jax.inference.runtime import Answer, Runtime
+from fastbert_jax.inference.runtime import Answer, Array, Runtime
 from fastbert_jax.model.fastbert import Params
 from fastbert_jax.text.batches import Batch
 
@@ -32,12 +32,12 @@ class Answers(NamedTuple):
 def batch_buckets(batch_size: int) -> tuple[int, ...]:
     """The static numbers of rows that batches of up to `batch_size` texts shrink to, rising, `batch_size` last.
 
-    1, 2, 3, 4, 6, 8, 12, 16, 24, 32, ...: at most a third of a bucket is padding, and the number of buckets, each a
-    program to compile, grows with the logarithm of the batch size. `benchmarks/bucketed_efficiency.py` measures it.
+    1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 20, 24, 28, 32, ...: above 8, a fifth of a bucket is padding at most, and their
+    number, each a program to compile, grows with the logarithm of the batch size. On a CPU a step costs nearly in
+    proportion to its rows, so that padding is paid in full; `benchmarks/bucketed_efficiency.py` measures it.
     """
-    powers = [1 << shift for shift in range(batch_size.bit_length())]
-    halves = [3 << shift for shift in range(batch_size.bit_length())]
-    return (*(rows for rows in sorted(powers + halves) if rows < batch_size), batch_size)
+    fine = [quarter << shift for shift in range(1, batch_size.bit_length()) for quarter in (4, 5, 6, 7)]
+    return (*(rows for rows in [1, 2, 3, 4, 6, *fine] if rows < batch_size), batch_size)
 
 
 def smallest_bucket(buckets: tuple[int, ...], rows: int) -> int:
@@ -72,7 +72,7 @@ class Engine(abc.ABC):
 class Masked(Engine):
     """Every layer and every exit on a fixed shape, under one jit; a text's answer freezes at its first sure exit.
 
-    It skips nothing. It defines what the other engines must answer, and shows what early exit costs without a host loop.
+    It skips nothing: it defines what the other engines must answer, and is what early exit costs without a host loop.
     """
 
     def __init__(self, runtime: Runtime) -> None:
@@ -115,8 +115,8 @@ class Survivors(NamedTuple):
     """The texts still on their way, on the device."""
 
     hidden_BxSxH: jax.Array
-    text_BxS: jax.Array
-    cls_BxK: jax.Array
+    text_BxS: Array
+    cls_BxK: Array
     memory: Memory
 
 

@@ -1,6 +1,6 @@
 """How sure an exit is: policies that turn logits into an uncertainty, and the rule by which a text leaves.
 
-A text leaves at the first layer whose uncertainty is below the threshold, `speed`; the last layer answers whoever is left.
+A text leaves at the first layer whose uncertainty is below the threshold, `speed`; the last layer answers the rest.
 """
 
 from __future__ import annotations

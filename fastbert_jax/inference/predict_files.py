@@ -1,60 +1,169 @@
-"""The predict command: a file or stdin in, one answer per text out, piece by piece."""
+"""The predict command: a file or stdin in, one answer per row out, piece by piece."""
 
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import itertools
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from fastbert_jax.config import BadRow, DataConfig, PredictConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.predictor import Prediction, Predictor, load
-from fastbert_jax.report.progress import progress
 from fastbert_jax.text.examples import Example, Unreadable
 from fastbert_jax.text.sources import read_records
 
 CHUNK = 4096
-"""Texts read, answered and written at a time: enough to fill the batches of every length."""
+"""Rows read, answered and written at a time: enough to fill the batches of every length."""
 STANDARD = "-"
+
+Outcome = Prediction | Unreadable
+"""What a row of the input gives: an answer, or why there is none."""
 
 
 def predict_file(config: PredictConfig) -> None:
-    """Answer every text of `config.input` into `config.output`, in order.
+    """Answer every row of `config.input` into `config.output`, in order.
 
-    A file appears under its name only when all is written. Under `skip`, a row that cannot be read gives a record with
-    its place and the reason, so that there are as many records as rows.
+    An output file appears under its name only when all of it is written. Under `skip`, a row that cannot be read
+    gives a record with the reason, so that there are as many records as rows.
 
     Raises:
       UserError: no model, no input, an output that cannot be written, or a bad row under `stop`.
     """
     predictor = load(config.model)
-    data = DataConfig(text_column=config.text_column, pair_column=config.pair_column, on_bad_row=config.on_bad_row)
-    records = read_records(config.input, data, role="test")
-    with _output(config.output) as stream, progress("texts") as advance:
-        write = _tsv_writer(stream, predictor) if config.output.lower().endswith(".tsv") else _json_writer(stream, predictor)
-        for chunk in _chunks(records, CHUNK):
-            for record, prediction in _answers(predictor, chunk, config):
-                write(record, prediction)
-            advance(len(chunk))
+    predictor.require_exits()
+    records = _records(config)
+    bad_rows = 0
+    with _output(config.output) as stream, _progress(config) as advance:
+        tsv = config.output.lower().endswith(".tsv")
+        form = TsvForm(predictor.labels) if tsv else JsonForm(predictor.labels)
+        stream.write(form.header)
+        while chunk := list(itertools.islice(records, CHUNK)):
+            for outcome in _outcomes(predictor, chunk, config, advance):
+                bad_rows += isinstance(outcome, Unreadable)
+                stream.write(form.record(outcome))
+            stream.flush()
+    if bad_rows:
+        print(f"{bad_rows} rows could not be read; their records say why", file=sys.stderr)
 
 
-def _answers(
-    predictor: Predictor, chunk: Sequence[Example | Unreadable], config: PredictConfig
-) -> Iterator[tuple[Example | Unreadable, Prediction | None]]:
-    """Each record with its answer; a row that cannot be read has none."""
-    for record in chunk:
-        if isinstance(record, Unreadable) and config.on_bad_row is BadRow.STOP:
-            raise UserError(f"{record.where}: {record.problem}; fix the row or pass --on-bad-row skip")
+def _records(config: PredictConfig) -> Iterator[Example | Unreadable]:
+    data = DataConfig(text_column=config.text_column, pair_column=config.pair_column)
+    return read_records(config.input, data, role="test")
+
+
+def _outcomes(
+    predictor: Predictor, chunk: Sequence[Example | Unreadable], config: PredictConfig, advance: Callable[[int], None]
+) -> Iterator[Outcome]:
+    """One outcome per row."""
+    bad = [record for record in chunk if isinstance(record, Unreadable)]
+    if bad and config.on_bad_row is BadRow.STOP:
+        raise UserError(f"{bad[0].where}: {bad[0].problem}; fix the row or pass --on-bad-row skip")
+    advance(len(bad))
     texts = [record.text for record in chunk if isinstance(record, Example)]
-    predictions = iter(
-        predictor.predict(texts, speed=config.speed, mode=config.mode, batch_size=config.batch_size)
-    )
+    predictions = iter(predictor.predict(texts, config.speed, config.mode, config.batch_size, on_batch=advance))
     for record in chunk:
-        yield record, next(predictions) if isinstance(record, Example) else None
+        yield record if isinstance(record, Unreadable) else next(predictions)
+
+
+class JsonForm:
+    """One JSON object a line."""
+
+    header = ""
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        self._labels = labels
+
+    def record(self, outcome: Outcome) -> str:
+        """The line of one row."""
+        values: dict[str, object]
+        if isinstance(outcome, Unreadable):
+            values = {"error": f"{outcome.where}: {outcome.problem}"}
+        else:
+            values = {
+                "label": outcome.label,
+                "probabilities": dict(zip(self._labels, map(_short, outcome.probabilities), strict=True)),
+                "exit_layer": outcome.exit_layer,
+                "uncertainty": _short(outcome.uncertainty),
+            }
+        return json.dumps(values, ensure_ascii=False) + "\n"
+
+
+class TsvForm:
+    """Tab-separated columns, the last one for the reason where a row has no answer."""
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        columns = ["label", "exit_layer", "uncertainty", *(f"probability of {label}" for label in labels), "error"]
+        self.header = self._line(columns)
+        self._columns = len(columns)
+
+    def record(self, outcome: Outcome) -> str:
+        """The line of one row."""
+        if isinstance(outcome, Unreadable):
+            return self._line([*[""] * (self._columns - 1), f"{outcome.where}: {outcome.problem}"])
+        numbers = [_short(outcome.uncertainty), *map(_short, outcome.probabilities)]
+        return self._line([outcome.label, outcome.exit_layer, *numbers, ""])
+
+    def _line(self, cells: Sequence[object]) -> str:
+        return "\t".join(" ".join(str(cell).split()) for cell in cells) + "\n"
+
+
+def _short(number: float) -> float:
+    """All digits that a float32 has, and no more."""
+    return float(f"{number:.7g}")
+
+
+@contextlib.contextmanager
+def _output(name: str) -> Iterator[TextIO]:
+    """Standard output, or a file that takes its name when the block ends well and leaves nothing when it does not."""
+    if name == STANDARD:
+        with open(sys.stdout.fileno(), "w", encoding="utf-8", closefd=False) as stream:
+            try:
+                yield stream
+            except BrokenPipeError:  # a reader such as `head` has enough; what is still in the buffer goes nowhere
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return
+    path = Path(name).expanduser()
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        stream = open(unfinished, "w", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: expected a place to write the answers to, found: {error.strerror}") from None
+    try:
+        with stream:
+            yield stream
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _progress(config: PredictConfig) -> Iterator[Callable[[int], None]]:
+    """A bar with rate and time left on standard error; yields `advance(rows)`. Silent when not a terminal."""
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    ) as bar:
+        known = console.is_terminal and config.input != STANDARD
+        task = bar.add_task("texts", total=sum(1 for _ in _records(config)) if known else None, rate="")
+
+        def advance(rows: int) -> None:
+            speed = bar.tasks[task].speed
+            bar.update(task, advance=rows, rate=f"{speed:.0f} texts/s" if speed else "")
+
+        yield advance

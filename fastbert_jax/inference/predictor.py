@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,6 +82,7 @@ class Predictor:
         speed: float = 0.5,
         mode: str | Mode = Mode.BUCKETED,
         batch_size: int = 32,
+        on_batch: Callable[[int], None] | None = None,
     ) -> list[Prediction]:
         """Classify texts, each by the first layer that is sure enough.
 
@@ -91,11 +92,13 @@ class Predictor:
             it. 0 is plain BERT.
           mode: `bucketed` skips the layers that are not needed; `masked` runs them all and answers the same.
           batch_size: texts per batch, at most.
+          on_batch: called after each batch with the number of its texts.
 
         Raises:
           UserError: something other than a list of texts, or a setting out of its range.
         """
-        answers = self.answers(self.plan(texts, batch_size=batch_size), speed=speed, mode=mode)
+        plan = self.plan(texts, batch_size=batch_size)
+        answers = self.answers(plan, speed=speed, mode=mode, on_batch=on_batch)
         return [
             Prediction(self.labels[probabilities.argmax()], probabilities, int(exit_layer), float(uncertainty))
             for probabilities, exit_layer, uncertainty in zip(*answers, strict=True)
@@ -115,7 +118,7 @@ class Predictor:
         return states
 
     def plan(self, texts: Sequence[Text], *, batch_size: int) -> list[PlannedBatch]:
-        """Tokenize texts and lay them out in batches of like lengths; a batch that is not full takes a smaller bucket."""
+        """Tokenize texts and lay them out in batches of like lengths; one that is not full takes a smaller bucket."""
         texts = checked_texts(texts)
         if batch_size < 1:
             raise UserError(f"batch_size: expected 1 or more, found {batch_size}")
@@ -131,21 +134,33 @@ class Predictor:
             for part in inference_plan(encoded.lengths, buckets=self.length_buckets, batch_size=batch_size)
         ]
 
-    def answers(self, plan: Sequence[PlannedBatch], *, speed: float, mode: str | Mode) -> Answers:
-        """The answers to a plan's texts, in their order: what `predict` gives, as arrays."""
-        self._require_exits()
+    def answers(
+        self,
+        plan: Sequence[PlannedBatch],
+        *,
+        speed: float | np.ndarray,
+        mode: str | Mode,
+        on_batch: Callable[[int], None] | None = None,
+    ) -> Answers:
+        """The answers to a plan's texts, in their order: what `predict` gives, as arrays.
+
+        `speed` may be one threshold per layer, `[L]`.
+        """
+        self.require_exits()
         engine = self._engine(mode)
-        if not 0 <= speed <= 1:
+        if not np.all((np.asarray(speed) >= 0) & (np.asarray(speed) <= 1)):
             raise UserError(f"speed: expected a threshold in [0, 1], found {speed!r}")
         answers = _no_answers(sum(len(planned.texts) for planned in plan), self.config.num_classes)
         for texts, batch in plan:
             for whole, part in zip(answers, engine.run(batch, speed), strict=True):
                 whole[texts] = part[: len(texts)]
+            if on_batch:
+                on_batch(len(texts))
         return answers
 
     def all_exits(self, plan: Sequence[PlannedBatch]) -> tuple[np.ndarray, np.ndarray]:
         """Every exit's probabilities `[texts, L, N]` and uncertainties `[texts, L]`, float32, in the texts' order."""
-        self._require_exits()
+        self.require_exits()
         total, depth = sum(len(planned.texts) for planned in plan), self.config.num_layers
         probabilities = np.zeros((total, depth, self.config.num_classes), np.float32)
         uncertainty = np.zeros((total, depth), np.float32)
@@ -161,7 +176,8 @@ class Predictor:
         except ValueError:
             raise UserError(f"mode: expected one of {[mode.value for mode in self._engines]}, found {mode!r}") from None
 
-    def _require_exits(self) -> None:
+    def require_exits(self) -> None:
+        """Raise `UserError` where there is only a backbone."""
         if not self.labels:
             raise UserError(
                 "expected a model trained by train.py, found a backbone without exits, which has hidden_states only; "
@@ -173,16 +189,23 @@ def checked_texts(texts: Sequence[Text]) -> list[Text]:
     """The texts as a list.
 
     Raises:
-      UserError: a lone string, or an item that is neither a string nor a pair of strings.
+      UserError: no list, a lone string, or an item that is neither a string nor a pair of strings.
     """
     if isinstance(texts, str):
         raise UserError(f"texts: expected a list of texts, found the single text {texts[:40]!r}; write [text]")
+    if _is_pair(texts):
+        raise UserError(f"texts: expected a list of texts, found the tuple {texts!r}; write [a, b] or [(a, b)]")
+    if not isinstance(texts, Iterable):
+        raise UserError(f"texts: expected a list of texts, found {texts!r}")
     texts = list(texts)
     for position, text in enumerate(texts):
-        pair = isinstance(text, tuple) and len(text) == 2 and all(isinstance(part, str) for part in text)
-        if not isinstance(text, str) and not pair:
+        if not isinstance(text, str) and not _is_pair(text):
             raise UserError(f"texts[{position}]: expected a string or a pair (tuple) of strings, found {text!r}")
     return texts
+
+
+def _is_pair(text: object) -> bool:
+    return isinstance(text, tuple) and len(text) == 2 and all(isinstance(part, str) for part in text)
 
 
 def _no_answers(texts: int, num_classes: int) -> Answers:
@@ -203,8 +226,12 @@ def load(directory: str | Path) -> Predictor:
         params, config, extra = load_model(directory)
         settings = _settings(directory, extra)
     else:
-        sizes = {key: BertConfig.__dataclass_fields__[key].default for key in ("num_classes", "exit_size", "exit_heads")}
-        config = read_bert_config(directory, **sizes)
+        config = read_bert_config(
+            directory,
+            num_classes=BertConfig.num_classes,
+            exit_size=BertConfig.exit_size,
+            exit_heads=BertConfig.exit_heads,
+        )
         params = {"backbone": load_backbone(directory, config)}
         lengths = DataConfig(max_length=config.max_positions).lengths
         settings = {"labels": (), "max_length": config.max_positions, "length_buckets": lengths}

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fastbert_jax.config import BertConfig, Precision
 from fastbert_jax.inference.policies import Entropy, Memory, Policy
@@ -19,6 +20,8 @@ from fastbert_jax.model.bert import Embeddings, EncoderLayer
 from fastbert_jax.model.exits import Exit
 from fastbert_jax.model.fastbert import Params, compute_dtype, exit_params, layer_params
 from fastbert_jax.text.batches import Batch
+
+Array = jax.Array | np.ndarray
 
 
 class Answer(NamedTuple):
@@ -81,13 +84,13 @@ class Runtime:
         variables = {"params": params["backbone"]["embeddings"]}
         return self._embeddings.apply(variables, batch.token_ids_BxS, batch.token_type_BxS, batch.position_BxS)
 
-    def run_layer(self, layer: Params, hidden_BxSxH: jax.Array, text_BxS: jax.Array) -> jax.Array:
+    def run_layer(self, layer: Params, hidden_BxSxH: jax.Array, text_BxS: Array) -> jax.Array:
         """The output `[B, S, H]` of one layer."""
         hidden_BxSxH, _ = self._layer.apply({"params": layer}, hidden_BxSxH, text_BxS)
         return hidden_BxSxH
 
     def run_exit(
-        self, exit_: Params, memory: Memory, hidden_BxSxH: jax.Array, text_BxS: jax.Array, cls_BxK: jax.Array
+        self, exit_: Params, memory: Memory, hidden_BxSxH: jax.Array, text_BxS: Array, cls_BxK: Array
     ) -> tuple[Memory, Answer]:
         """What one exit says, and the policy's memory after it."""
         logits_BxN = self._exit.apply({"params": exit_}, hidden_BxSxH, text_BxS, cls_BxK)[:, 0]

@@ -6,6 +6,10 @@ there is one query per text, and the key and value projections move from every t
 t = tanh(FC(h)), `q . (t Wk + bk)` is `t . (Wk q)` plus a constant that the softmax drops, and
 `sum_i a_i (t_i Wv + bv)` is `(sum_i a_i t_i) Wv + (sum_i a_i) bv`. The same function, at the cost of the first FC.
 
+Kernels start at normal(0, 1 / fan_in), not at BERT's 0.02: five maps of width 128 at 0.02 shrink the signal a thousand
+times, and a new teacher then needs hundreds of steps before it says anything. Measured on Reuters R8, MiniLM, 120 steps
+of 16 texts at 1e-4: training loss 0.15 against 1.09.
+
 Shapes in names: B batch, S sequence, H hidden, K texts per row, C exit width, A exit heads, D head width, N classes.
 """
 
@@ -18,7 +22,9 @@ import jax
 import jax.numpy as jnp
 
 from fastbert_jax.config import BertConfig
-from fastbert_jax.model.bert import MASKED_SCORE, dense
+from fastbert_jax.model.bert import MASKED_SCORE
+
+KERNEL_INIT = nn.initializers.lecun_normal()
 
 
 class Projection(nn.Module):
@@ -30,7 +36,7 @@ class Projection(nn.Module):
     @nn.compact
     def __call__(self) -> tuple[jax.Array, jax.Array | None]:
         size, heads = self.config.exit_size, self.config.exit_heads
-        kernel_CxC = self.param("kernel", nn.initializers.normal(self.config.init_std), (size, size))
+        kernel_CxC = self.param("kernel", KERNEL_INIT, (size, size))
         kernel_CxAxD = kernel_CxC.reshape(size, heads, size // heads)
         if not self.use_bias:
             return kernel_CxAxD, None
@@ -53,13 +59,13 @@ class Exit(nn.Module):
         A text number that has no token in its row gives finite numbers without meaning.
         """
         config = self.config
-        linear = functools.partial(dense, config, dtype=self.dtype)
+        linear = functools.partial(nn.Dense, config.exit_size, dtype=self.dtype, kernel_init=KERNEL_INIT)
         heads = (config.exit_heads, config.exit_size // config.exit_heads)
         rows, texts = cls_BxK.shape
 
-        narrow_BxSxC = jnp.tanh(linear(config.exit_size, name="narrow")(hidden_BxSxH))
+        narrow_BxSxC = jnp.tanh(linear(name="narrow")(hidden_BxSxH))
         first_BxKxC = jnp.take_along_axis(narrow_BxSxC, cls_BxK[:, :, None], axis=1)
-        query_BxKxAxD = linear(config.exit_size, name="query")(first_BxKxC).reshape(rows, texts, *heads)
+        query_BxKxAxD = linear(name="query")(first_BxKxC).reshape(rows, texts, *heads)
         key_CxAxD, _ = Projection(config, use_bias=False, name="key")()
         value_CxAxD, value_bias_AxD = Projection(config, use_bias=True, name="value")()
 
@@ -73,6 +79,7 @@ class Exit(nn.Module):
         # With dropout the weights no longer sum to one, and the bias scales with their sum.
         value_BxKxAxD += weights_BxKxAxS.sum(-1, keepdims=True) * value_bias_AxD.astype(self.dtype)[None, None]
 
-        attended_BxKxC = linear(config.exit_size, name="attention_output")(value_BxKxAxD.reshape(first_BxKxC.shape))
-        pooled_BxKxC = jnp.tanh(linear(config.exit_size, name="dense")(attended_BxKxC))
-        return dense(config, config.num_classes, jnp.float32, "classifier")(pooled_BxKxC)
+        attended_BxKxC = linear(name="attention_output")(value_BxKxAxD.reshape(first_BxKxC.shape))
+        pooled_BxKxC = jnp.tanh(linear(name="dense")(attended_BxKxC))
+        classifier = nn.Dense(config.num_classes, dtype=jnp.float32, kernel_init=KERNEL_INIT, name="classifier")
+        return classifier(pooled_BxKxC.astype(jnp.float32))

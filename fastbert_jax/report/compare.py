@@ -75,12 +75,12 @@ def render(comparison: Comparison) -> str:
         table(HEADER, rows),
         "",
         f"{c.texts} texts, {c.layers} layers, batches of {c.batch_size}, on {c.device}.",
-        f"measured: wall-clock speedup over full depth on {c.timed_texts} of the texts, median of {c.repeats} interleaved "
-        "repeats; tokenizing is left out.",
+        f"measured: wall-clock speedup over full depth on {c.timed_texts} of the texts, median of {c.repeats} "
+        "interleaved repeats; tokenizing is left out.",
         f"efficiency: measured / (layers / depth). Noise: full depth itself varied by {c.noise:.1%}.",
     ]
     if c.disagreements:
-        lines.append(f"WARNING: {c.disagreements} answers of the engines differ from those of asking every exit at once.")
+        lines.append(f"WARNING: {c.disagreements} answers of the engines differ from those of the all-exits pass.")
     return "\n".join(lines)
 
 

@@ -17,7 +17,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
 
     def line(cells: Sequence[str]) -> str:
-        first, *others = (f"{cell:{'>' if i else '<'}{width}}" for i, (cell, width) in enumerate(zip(cells, widths)))
-        return "  ".join([first, *others]).rstrip()
+        first, *others = cells
+        right = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+        return "  ".join([first.ljust(widths[0]), *right]).rstrip()
 
     return "\n".join([line(header), "  ".join("-" * width for width in widths), *map(line, rows)])

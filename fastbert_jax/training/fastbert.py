@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import jax
 
-from fastbert_jax.config import DistilConfig, KLDirection, PhaseConfig
+from fastbert_jax.config import DistilConfig, FineTuneConfig, KLDirection
 from fastbert_jax.model.fastbert import FastBert, Trace
 from fastbert_jax.text.batches import Batch
 from fastbert_jax.training import losses
@@ -19,7 +19,7 @@ KL = {
 }
 
 
-def fastbert_recipe(model: FastBert, *, fine_tune: PhaseConfig, distil: DistilConfig) -> Recipe:
+def fastbert_recipe(model: FastBert, *, fine_tune: FineTuneConfig, distil: DistilConfig) -> Recipe:
     """The two phases on `{"model": parameters}`.
 
     In phase 2 the teacher is deterministic: dropout acts in the students alone, unless `distil.noisy_teacher`.
@@ -32,7 +32,7 @@ def fastbert_recipe(model: FastBert, *, fine_tune: PhaseConfig, distil: DistilCo
                 name="fine_tune",
                 sources={"model": forward(model, noisy=frozenset({"backbone", "teacher"}))},
                 terms=(Term("label", Ref("model", "teacher_BxKxN"), Ref("batch", "label_BxK"), losses.cross_entropy),),
-                trainable=("model/backbone", "model/teacher"),
+                trainable={"model/backbone": 1.0, "model/teacher": fine_tune.teacher_rate},
                 stream=Stream.LABELLED,
                 keep=Keep.BEST,
                 settings=fine_tune,
@@ -41,7 +41,7 @@ def fastbert_recipe(model: FastBert, *, fine_tune: PhaseConfig, distil: DistilCo
                 name="distil",
                 sources={"model": forward(model, noisy=frozenset(noisy_in_distil))},
                 terms=(Term("kl", Ref("model", "students_LxBxKxN"), Ref("model", "teacher_BxKxN"), KL[distil.kl]),),
-                trainable=("model/students",),
+                trainable={"model/students": 1.0},
                 stream=Stream.UNLABELLED,
                 keep=Keep.LAST,
                 settings=distil,

@@ -1,16 +1,12 @@
-"""What a run tells: `metrics.jsonl`, one line an event, and a progress bar where somebody watches."""
+"""What a run tells: `metrics.jsonl`, one line an event, and words on the terminal."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 
 class Journal:
@@ -22,7 +18,6 @@ class Journal:
 
     def __init__(self, path: Path, *, start_step: int) -> None:
         self._path = path
-        self._console = Console(stderr=True)
         if path.exists():
             kept = [line for line in path.read_text().splitlines() if _step(line) <= start_step]
             temporary = path.with_suffix(".tmp")
@@ -37,28 +32,6 @@ class Journal:
     def say(self, words: str) -> None:
         """One line on standard output."""
         print(words, flush=True)
-
-    @contextmanager
-    def progress(self, name: str, *, total: int, done: int) -> Iterator[Any]:
-        """A bar with rate and time left on standard error; yields `advance(loss)`. Silent when not a terminal."""
-        with Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}  loss {task.fields[loss]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=self._console,
-            disable=not self._console.is_terminal,
-            transient=True,
-        ) as bar:
-            task = bar.add_task(name, total=total, completed=done, loss="-", rate="")
-
-            def advance(loss: float) -> None:
-                speed = bar.tasks[task].speed
-                bar.update(task, advance=1, loss=f"{loss:.4f}", rate=f"{speed:.1f} steps/s" if speed else "")
-
-            yield advance
 
     def close(self) -> None:
         """Close the file."""

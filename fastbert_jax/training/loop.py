@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from fastbert_jax.errors import UserError
+from fastbert_jax.report.progress import progress_bar
 from fastbert_jax.text.batches import TrainingBatches
 from fastbert_jax.training.checkpoints import Checkpoints, Position
 from fastbert_jax.training.journal import Journal
@@ -66,7 +67,7 @@ def run_recipe(
             checkpoints=checkpoints,
             journal=journal,
         )
-        if index == first and resumed is not None:
+        if index == first and latest is not None and resumed is not None:
             run.restore(latest, resumed)
         params = run.finish()
     return params
@@ -89,7 +90,7 @@ class _PhaseRun:
     ) -> None:
         self._phase, self._batches, self._first_step = phase, batches, first_step
         self._evaluate, self._checkpoints, self._journal = evaluate, checkpoints, journal
-        optimizer = make_optimizer(phase.settings, total_steps=len(batches))
+        optimizer = make_optimizer(phase.settings, total_steps=len(batches), rates=phase.trainable)
         trained, self._frozen = split(params, phase.trainable)
         # The step gives its input's buffers away; the caller keeps its own parameters.
         self._state = init_state(jax.tree.map(jax.numpy.array, trained), optimizer)
@@ -109,15 +110,15 @@ class _PhaseRun:
         done, total = int(self._state.step), len(self._batches)
         interval = math.ceil(self._batches.batches_per_epoch / self._phase.settings.evaluations_per_epoch)
         unread: tuple[int, StepMetrics] | None = None
-        with self._journal.progress(self._phase.name, total=total, done=done) as advance:
+        with progress_bar(self._phase.name, total=total, unit="steps", done=done) as advance:
             for step, batch in enumerate(self._batches.stream(done), start=done + 1):
                 self._state, metrics = self._step(self._state, self._frozen, batch)
                 # A step's metrics are read when the next step is under way, so that the device never waits.
                 if unread is not None:
-                    advance(self._log(*unread))
+                    advance(1, self._log(*unread))
                 unread = (step, metrics)
                 if step % interval == 0 or step == total:
-                    advance(self._log(*unread))
+                    advance(1, self._log(*unread))
                     unread = None
                     self._evaluate_and_save(step)
         if self._phase.keep is Keep.BEST and self._best_step not in (None, self._first_step + total):
@@ -136,16 +137,15 @@ class _PhaseRun:
         position = Position(self._phase.name, step, self._best_step, self._best_score)
         self._checkpoints.save(run_step, (self._state, self._frozen), position, score=score)
 
-    def _log(self, step: int, metrics: StepMetrics) -> float:
-        values = {
-            "loss": float(metrics.loss),
-            "terms": {name: np.asarray(value).tolist() for name, value in metrics.terms.items()},
-            "gradient_norm": float(metrics.gradient_norm),
-        }
-        if not math.isfinite(values["loss"]) or not math.isfinite(values["gradient_norm"]):
+    def _log(self, step: int, metrics: StepMetrics) -> str:
+        """Journal a step and say its loss; raises when that is no number."""
+        loss, gradient_norm = float(metrics.loss), float(metrics.gradient_norm)
+        if not math.isfinite(loss) or not math.isfinite(gradient_norm):
             raise UserError(
-                f"{self._phase.name}: expected a finite loss, found {values['loss']} with gradient norm "
-                f"{values['gradient_norm']} at step {step}; lower the learning rate or use float32"
+                f"{self._phase.name}: expected a finite loss, found {loss} with gradient norm {gradient_norm} "
+                f"at step {step}; lower the learning rate or use float32"
             )
+        terms = {name: np.asarray(value).tolist() for name, value in metrics.terms.items()}
+        values = {"loss": loss, "terms": terms, "gradient_norm": gradient_norm}
         self._journal.log(self._phase.name, step=self._first_step + step, values=values)
-        return values["loss"]
+        return f"loss {loss:.4f}"

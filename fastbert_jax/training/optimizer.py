@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+
 import jax
 import optax
 
@@ -28,11 +31,30 @@ def schedule(settings: PhaseConfig, *, total_steps: int) -> optax.Schedule:
     )
 
 
-def make_optimizer(settings: PhaseConfig, *, total_steps: int) -> optax.GradientTransformation:
-    """AdamW (Loshchilov & Hutter 2019) as the settings ask."""
+def multiply_rates(rates: Mapping[str, float]) -> optax.GradientTransformation:
+    """Multiply the updates below each path of `rates`, `source/part`, by its number; the rest stays as it is."""
+
+    def multiply(path: tuple, update: jax.Array) -> jax.Array:
+        place = jax.tree_util.keystr(path, simple=True, separator="/")
+        found = [rate for above, rate in rates.items() if f"{place}/".startswith(f"{above}/")]
+        return update * math.prod(found)
+
+    return optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(multiply, updates))
+
+
+def make_optimizer(
+    settings: PhaseConfig, *, total_steps: int, rates: Mapping[str, float] | None = None
+) -> optax.GradientTransformation:
+    """AdamW (Loshchilov & Hutter 2019) as the settings ask.
+
+    Args:
+      total_steps: length of the phase, for the schedule.
+      rates: multipliers of the learning rate by path, as in `Phase.trainable`.
+    """
     steps = [optax.clip_by_global_norm(settings.clip_norm)] if settings.clip_norm else []
     rate = schedule(settings, total_steps=total_steps)
     steps.append(optax.adamw(rate, eps=1e-6, weight_decay=settings.weight_decay, mask=decay_mask))
+    steps.append(multiply_rates(rates or {}))
     chain = optax.chain(*steps)
 
     def update(updates: optax.Updates, state: optax.OptState, params: optax.Params) -> tuple:

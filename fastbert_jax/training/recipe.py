@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import flax.traverse_util
@@ -73,8 +73,9 @@ class Phase:
     name: str
     sources: Mapping[str, Apply]
     terms: tuple[Term, ...]
-    trainable: tuple[str, ...]
-    """Paths of the subtrees that train, `source/part`; all else is frozen."""
+    trainable: Mapping[str, float]
+    """Paths of the subtrees that train, `source/part`, and what their learning rate is multiplied by; all else is
+    frozen."""
     stream: Stream
     keep: Keep
     settings: PhaseConfig
@@ -88,7 +89,7 @@ class Recipe:
     phases: tuple[Phase, ...]
 
 
-def split(params: Tree, trainable: tuple[str, ...]) -> tuple[Tree, Tree]:
+def split(params: Tree, trainable: Iterable[str]) -> tuple[Tree, Tree]:
     """The subtrees at the paths `trainable`, and the rest. Together they are `params`; see `merge`.
 
     Raises:

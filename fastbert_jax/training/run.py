@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -14,45 +13,24 @@ import jax.numpy as jnp
 import numpy as np
 
 from fastbert_jax.config import BertConfig, TrainConfig
-from fastbert_jax.errors import UserError
 from fastbert_jax.inference.compare import compare
 from fastbert_jax.inference.predictor import load
-from fastbert_jax.model.fastbert import FastBert, Params, compute_dtype, init_params
-from fastbert_jax.model.weights import check_vocabulary, load_backbone, read_bert_config, save_model
+from fastbert_jax.model.fastbert import FastBert, Params, init_params
+from fastbert_jax.model.weights import save_model
 from fastbert_jax.report.compare import Comparison, render
 from fastbert_jax.report.flops import true_flops
 from fastbert_jax.text.baseline import tfidf_svm_accuracy
-from fastbert_jax.text.batches import TrainingBatches, collate, inference_plan
-from fastbert_jax.text.builtin import builtin_model_directory
-from fastbert_jax.text.examples import Example
-from fastbert_jax.text.tasks import Task, label_ids, load_task
-from fastbert_jax.text.tokenizer import Encoded, Tokenizer, load_tokenizer, train_tokenizer
+from fastbert_jax.text.batches import collate, inference_plan
+from fastbert_jax.text.tokenizer import Encoded
 from fastbert_jax.training.checkpoints import Checkpoints
-from fastbert_jax.training.fastbert import fastbert_recipe
 from fastbert_jax.training.journal import Journal
 from fastbert_jax.training.loop import Evaluation, run_recipe
-from fastbert_jax.training.recipe import Recipe, Stream, Tree
+from fastbert_jax.training.prepare import Prepared, prepare
+from fastbert_jax.training.recipe import Tree
 from fastbert_jax.training.run_directory import RunDirectory, write_atomically
 from fastbert_jax.training.step import evaluation_step
 
-RANDOM = "random"
 EVALUATION_BATCH_SIZE = 64
-
-
-@dataclasses.dataclass(frozen=True)
-class Prepared:
-    """All that training needs, before the first parameter is made."""
-
-    task: Task
-    tokenizer: Tokenizer
-    config: BertConfig
-    model: FastBert
-    recipe: Recipe
-    batches: dict[str, TrainingBatches]
-    """By phase name."""
-    dev: Encoded
-    truncated: str
-    """What was cut, in words."""
 
 
 def train(config: TrainConfig) -> Comparison:
@@ -64,63 +42,19 @@ def train(config: TrainConfig) -> Comparison:
     prepared = prepare(config)
     run = RunDirectory(Path(config.run))
     run.claim(config, prepared.task.labels)
-    for note in (*prepared.task.notes, prepared.truncated):
+    for note in prepared.notes:
         print(note)
     if not run.model.exists():
         params = _train(config, prepared, run)
         _save(config, prepared, run, params)
-    return _compare(config, prepared.task, run)
+    return _compare(config, prepared, run)
 
 
-def prepare(config: TrainConfig) -> Prepared:
-    """Read the texts, choose the architecture, lay out the batches."""
-    if not config.data.train:
-        raise UserError("data.train: expected a SPEC of labelled texts (see --help), found nothing")
-    task = load_task(config.data)
-    if config.model.pretrained == RANDOM:
-        tokenizer = train_tokenizer(_single_texts(task.unlabelled), vocab_size=config.model.vocab_size)
-    else:
-        tokenizer = load_tokenizer(_backbone_directory(config))
-    architecture = _architecture(config, num_classes=len(task.labels), vocab_size=tokenizer.vocab_size)
-    check_vocabulary(tokenizer.vocab_size, architecture)
-    if config.data.max_length > architecture.max_positions:
-        raise UserError(
-            f"data.max_length: expected at most the backbone's {architecture.max_positions} positions, "
-            f"found {config.data.max_length}"
-        )
-    model = FastBert(architecture, dropout=config.model.dropout, dtype=compute_dtype(config.model.precision))
-    recipe = fastbert_recipe(model, fine_tune=config.fine_tune, distil=config.distil)
-
-    encode = functools.partial(_encode, tokenizer, max_length=config.data.max_length)
-    labelled, dev = encode(task.train), encode(task.dev)
-    unlabelled = labelled if task.unlabelled is task.train else encode(task.unlabelled)
-    streams = {
-        Stream.LABELLED: (labelled, label_ids(task.train, task.labels)),
-        Stream.UNLABELLED: (unlabelled, None),
-    }
-    batches = {}
-    for index, phase in enumerate(recipe.phases):
-        encoded, labels = streams[phase.stream]
-        batches[phase.name] = TrainingBatches(
-            encoded,
-            labels,
-            buckets=config.data.lengths,
-            batch_size=phase.settings.batch_size,
-            epochs=phase.settings.epochs,
-            seed=config.seed + index,
-        )
-    cut = labelled.truncated_texts + dev.truncated_texts
-    total = len(labelled) + len(dev)
-    truncated = f"{cut} of {total} train and dev texts are longer than {config.data.max_length} tokens and were cut"
-    return Prepared(task, tokenizer, architecture, model, recipe, batches, dev, truncated)
-
-
-def initial_params(config: TrainConfig, architecture: BertConfig) -> Params:
-    """Pretrained backbone, random exits; everything random where the config says so."""
-    params = init_params(architecture, jax.random.key(config.seed))
-    if config.model.pretrained != RANDOM:
-        loaded = load_backbone(_backbone_directory(config), architecture)
-        params["backbone"] = jax.tree.map(jnp.asarray, loaded)
+def initial_params(architecture: BertConfig, backbone: Params | None, *, seed: int) -> Params:
+    """Random parameters, the backbone's replaced by pretrained ones where there are any."""
+    params = init_params(architecture, jax.random.key(seed))
+    if backbone is not None:
+        params["backbone"] = jax.tree.map(jnp.asarray, backbone)
     return params
 
 
@@ -153,13 +87,13 @@ def _train(config: TrainConfig, prepared: Prepared, run: RunDirectory) -> Params
     try:
         params = run_recipe(
             prepared.recipe,
-            {"model": initial_params(config, prepared.config)},
+            {"model": initial_params(prepared.config, prepared.backbone, seed=config.seed)},
             prepared.batches,
             seed=config.seed,
             evaluate=dev_evaluation(
                 prepared.model,
                 prepared.dev,
-                label_ids(prepared.task.dev, prepared.task.labels),
+                prepared.dev_labels,
                 buckets=config.data.lengths,
             ),
             checkpoints=checkpoints,
@@ -190,13 +124,14 @@ def _save(config: TrainConfig, prepared: Prepared, run: RunDirectory, params: Pa
     unfinished.rename(run.model)
 
 
-def _compare(config: TrainConfig, task: Task, run: RunDirectory) -> Comparison:
+def _compare(config: TrainConfig, prepared: Prepared, run: RunDirectory) -> Comparison:
     """Measure the saved model on the test texts, print the table, keep the numbers."""
+    task = prepared.task
     baseline = tfidf_svm_accuracy(task.train, task.test) if config.evaluate.baseline else None
     comparison = compare(
         load(run.path),
         [example.text for example in task.test],
-        label_ids(task.test, task.labels),
+        prepared.test_labels,
         evaluate=config.evaluate,
         baseline_accuracy=baseline,
     )
@@ -215,7 +150,7 @@ def describe(config: TrainConfig) -> str:
         f"texts       train {len(task.train)}, dev {len(task.dev)}, test {len(task.test)}, "
         f"unlabelled {len(task.unlabelled)}",
         f"labels      {', '.join(task.labels)}",
-        *(f"            {note}" for note in (*task.notes, prepared.truncated)),
+        *(f"            {note}" for note in prepared.notes),
         f"model       {architecture.num_layers} layers of width {architecture.hidden_size}, "
         f"{sum(sizes.values()):,} parameters: " + ", ".join(f"{part} {size:,}" for part, size in sizes.items()),
     ]
@@ -236,35 +171,3 @@ def describe(config: TrainConfig) -> str:
         f"FLOPs       {full:,} for a text of {length} tokens at full depth, {first:,} if it leaves at the first layer"
     )
     return "\n".join(lines)
-
-
-def _architecture(config: TrainConfig, *, num_classes: int, vocab_size: int) -> BertConfig:
-    exits = {
-        "num_classes": num_classes,
-        "exit_size": config.model.exit_size,
-        "exit_heads": config.model.exit_heads,
-    }
-    if config.model.pretrained != RANDOM:
-        return read_bert_config(_backbone_directory(config), **exits)
-    return BertConfig(
-        vocab_size=vocab_size,
-        hidden_size=config.model.hidden_size,
-        num_layers=config.model.num_layers,
-        num_heads=config.model.num_heads,
-        feed_forward_size=config.model.feed_forward_size,
-        **exits,
-    )
-
-
-def _backbone_directory(config: TrainConfig) -> Path:
-    scheme, _, name = config.model.pretrained.partition(":")
-    return builtin_model_directory(name) if scheme == "builtin" else Path(config.model.pretrained)
-
-
-def _encode(tokenizer: Tokenizer, examples: Sequence[Example], *, max_length: int) -> Encoded:
-    return tokenizer.encode([example.text for example in examples], max_length=max_length)
-
-
-def _single_texts(examples: Sequence[Example]) -> Iterator[str]:
-    for example in examples:
-        yield from [example.text] if isinstance(example.text, str) else example.text

@@ -55,7 +55,7 @@ def train_step(
     """
     parts = phase.settings.accumulate
     key = jax.random.fold_in(key, state.step)
-    batches = jax.tree.map(lambda array: jnp.reshape(array, (parts, -1, *array.shape[1:])), batch)
+    batches = jax.tree.map(lambda array: jnp.asarray(array).reshape(parts, -1, *array.shape[1:]), batch)
 
     def part_sums(index: jax.Array) -> tuple:
         part = jax.tree.map(lambda array: array[index], batches)

@@ -37,7 +37,7 @@ def _tiny_params(config: BertConfig, seed: int) -> Params:
     inputs = (batch.token_ids_BxS, batch.token_type_BxS, batch.position_BxS, batch.text_BxS, batch.cls_BxK)
     logits_LxBxN = np.asarray(jax.jit(FastBert(config).apply)({"params": params}, *inputs).logits_LxBxKxN[:, :, 0])
     mean_LxN = logits_LxBxN.mean(1)
-    scale_L = (1 + np.log(config.num_classes)) / (logits_LxBxN - mean_LxN[:, None]).std((1, 2))
+    scale_L = np.float32(1 + np.log(config.num_classes)) / (logits_LxBxN - mean_LxN[:, None]).std((1, 2))
     students = params.get("students", {}).get("classifier")
     if students:
         students["kernel"] = students["kernel"] * scale_L[:-1, None, None]
@@ -60,7 +60,7 @@ def tiny_runtime(num_classes: int, *, num_layers: int = LAYERS) -> Runtime:
 def random_texts(count: int, *, longest: int, seed: int = 0) -> list[np.ndarray]:
     """Token ids of texts of mixed lengths."""
     generator = np.random.default_rng(seed)
-    return [generator.integers(1, 50, generator.integers(2, longest + 1)).astype(np.int32) for _ in range(count)]
+    return [generator.integers(1, 30, generator.integers(2, longest + 1)).astype(np.int32) for _ in range(count)]
 
 
 def batch_of(texts: list[np.ndarray], *, batch_size: int, length: int) -> Batch:

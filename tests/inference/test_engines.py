@@ -54,7 +54,7 @@ def assert_same(found: Answers, expected: Answers) -> None:
     np.testing.assert_allclose(found.uncertainty_B, expected.uncertainty_B, atol=1e-5)
 
 
-@pytest.mark.parametrize(("classes", "batch_sizes"), [(2, (1, 5, 64)), (8, (1, 32)), (40, (6, 64))])
+@pytest.mark.parametrize(("classes", "batch_sizes"), [(2, (1, 5, 64)), (8, (1, 32)), (40, (6, 32))])
 def test_masked_and_bucketed_give_the_same_labels_and_exit_layers(classes: int, batch_sizes: tuple[int, ...]) -> None:
     runtime = tiny_runtime(classes)
     masked, bucketed = Masked(runtime), Bucketed(runtime)
@@ -133,9 +133,22 @@ def test_rows_without_a_text_do_not_hold_up_a_batch(binary: Runtime) -> None:
     engine = Bucketed(binary)
     calls = []
     advance, engine._advance = engine._advance, lambda *arguments: calls.append(arguments) or advance(*arguments)
-    text = random_texts(1, longest=LENGTH)
-    found = answers_to(engine, text, 1.1, batch_size=6, length=LENGTH)
-    assert len(calls) == found.exit_layer_B.max() == 1
+    batch = batch_of(random_texts(6, longest=LENGTH), batch_size=6, length=LENGTH)
+    uncertainty_B = np.asarray(binary.all_exits(batch).uncertainty_B)[0]
+    surest, second = np.argsort(uncertainty_B)[:2]
+    batch = batch._replace(valid_BxK=(np.arange(6) == surest)[:, None])
+    found = engine.run(batch, float(uncertainty_B[[surest, second]].mean()))
+    assert found.exit_layer_B[surest] == len(calls) == 1
+
+
+@pytest.mark.parametrize("mode", ENGINES)
+def test_a_text_leaves_strictly_below_the_threshold(engines: dict[Mode, Engine], mode: Mode) -> None:
+    batch = batch_of(random_texts(6, longest=LENGTH), batch_size=6, length=LENGTH)
+    first = np.array([1.1, 0, 0, 0, 0], np.float32)
+    uncertainty = engines[mode].run(batch, first).uncertainty_B[2]
+    for threshold, leaves in ((uncertainty, False), (np.nextafter(uncertainty, np.float32(1)), True)):
+        first[0] = threshold
+        assert (engines[mode].run(batch, first).exit_layer_B[2] == 1) == leaves
 
 
 def test_one_threshold_per_layer_is_taken(engines: dict[Mode, Engine]) -> None:
@@ -173,13 +186,13 @@ def test_programs_are_bounded_and_neither_data_nor_speed_adds_one() -> None:
     assert run_all((0.05, 0.2, 0.4, 0.6, 0.9)) == warm
 
 
-def test_buckets_rise_to_the_batch_size_with_a_third_of_padding_at_most() -> None:
+def test_buckets_rise_to_the_batch_size_with_little_padding() -> None:
     assert batch_buckets(1) == (1,)
-    assert batch_buckets(32) == (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
-    assert batch_buckets(20) == (1, 2, 3, 4, 6, 8, 12, 16, 20)
+    assert batch_buckets(32) == (1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 20, 24, 28, 32)
+    assert batch_buckets(21) == (1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 20, 21)
     for batch_size in range(1, 200):
         buckets = batch_buckets(batch_size)
         assert list(buckets) == sorted(set(buckets)) and buckets[-1] == batch_size
         for rows in range(1, batch_size + 1):
             bucket = smallest_bucket(buckets, rows)
-            assert rows <= bucket <= 1.5 * rows
+            assert rows <= bucket <= rows * (1.25 if rows > 8 else 1.5)

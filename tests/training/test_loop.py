@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from fastbert_jax.config import DistilConfig, PhaseConfig
+from fastbert_jax.config import DistilConfig, FineTuneConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.text.batches import TrainingBatches
 from fastbert_jax.text.tokenizer import Encoded
@@ -34,7 +34,7 @@ class _Stop(Exception):
 
 def _run(directory, *, scores=None, stop_at=None, epochs=2, learning_rate=0.01):
     """Run the recipe in `directory`; stop with `_Stop` at the `stop_at`-th dev measurement."""
-    fine_tune = PhaseConfig(epochs=epochs, batch_size=8, learning_rate=learning_rate)
+    fine_tune = FineTuneConfig(epochs=epochs, batch_size=8, learning_rate=learning_rate)
     distil = DistilConfig(epochs=epochs, batch_size=8, learning_rate=learning_rate)
     encoded, labels = _texts()
     batches = {

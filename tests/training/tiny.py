@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from fastbert_jax.config import BertConfig, DistilConfig, PhaseConfig
+from fastbert_jax.config import BertConfig, DistilConfig, FineTuneConfig
 from fastbert_jax.model.fastbert import FastBert, init_params
 from fastbert_jax.text.batches import Batch
 from fastbert_jax.training.fastbert import fastbert_recipe
@@ -23,7 +23,9 @@ def params(seed: int = 0) -> dict:
 
 def recipe(dropout: float = 0.1, **settings):
     distil = {key: settings.pop(key) for key in ("kl", "noisy_teacher") if key in settings}
-    return fastbert_recipe(model(dropout), fine_tune=PhaseConfig(**settings), distil=DistilConfig(**settings, **distil))
+    return fastbert_recipe(
+        model(dropout), fine_tune=FineTuneConfig(**settings), distil=DistilConfig(**settings, **distil)
+    )
 
 
 def batch(rows: int = 8, length: int = 10, *, seed: int = 0, valid: int | None = None) -> Batch:

@@ -1,0 +1,156 @@
+"""How much of the promised speedup the bucketed engine delivers at a mean depth near a third of the layers.
+
+    python benchmarks/bucketed_efficiency.py --model runs/demo --data builtin:reuters_r8#test --output OUT.json
+
+Efficiency is the wall-clock speedup over full depth divided by L / mean depth. Every repeat times full depth and the
+bucketed engine in turn, in one process, after all programs are compiled; tokenizing is left out, the host loop is not.
+`--model synthetic` measures random weights of MiniLM's size, with thresholds at which half of the texts leave at every
+layer: for work on the engine where no trained model is at hand.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import tyro
+
+from fastbert_jax.command_line import TYRO_STYLE, end_with
+from fastbert_jax.config import BertConfig, DataConfig, Mode
+from fastbert_jax.errors import UserError
+from fastbert_jax.inference.compare import evenly, interleaved_times, padded_lengths, write_json
+from fastbert_jax.inference.policies import exit_indices
+from fastbert_jax.inference.predictor import PlannedBatch, Predictor, load
+from fastbert_jax.model.fastbert import init_params
+from fastbert_jax.report.metrics import Spread
+from fastbert_jax.text.batches import collate, inference_plan
+from fastbert_jax.text.sources import read_examples
+from fastbert_jax.text.tokenizer import Encoded
+
+SYNTHETIC = "synthetic"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Measure the efficiency of the bucketed engine."""
+
+    model: str
+    """Directory of a run, or `synthetic`."""
+    data: str = ""
+    """SPEC of the texts; not for `synthetic`."""
+    output: str = ""
+    """JSON file of the result; empty: print it only."""
+    batch_size: int = 32
+    """Texts per batch."""
+    texts: int = 1024
+    """Texts to time, spread evenly over the data; 0: all."""
+    length: int = 64
+    """synthetic only: tokens of every text."""
+    repeats: int = 7
+    """Interleaved repeats; the median counts."""
+
+
+class Case(NamedTuple):
+    """What is timed: a model, its batches, and a speed, one number or one per layer."""
+
+    predictor: Predictor
+    plan: list[PlannedBatch]
+    speed: float | np.ndarray
+
+
+def main() -> None:
+    """Measure, print, write."""
+    settings = tyro.cli(Settings, config=TYRO_STYLE)
+    result = measure(synthetic_case(settings) if settings.model == SYNTHETIC else trained_case(settings), settings)
+    print(json.dumps(result, indent=2))
+    if settings.output:
+        write_json(Path(settings.output), result)
+
+
+def trained_case(settings: Settings) -> Case:
+    """A model of `train.py` at the speed whose mean depth is nearest to a third of its layers."""
+    if not settings.data:
+        raise UserError("data: expected the SPEC of texts, found none")
+    predictor = load(settings.model)
+    examples = read_examples(settings.data, DataConfig(), need_label=False, role="test").examples
+    texts = [examples[i].text for i in evenly(len(examples), settings.texts)]
+    plan = predictor.plan(texts, batch_size=settings.batch_size)
+    uncertainty_LxB = predictor.all_exits(plan)[1].T
+    speeds = np.geomspace(1e-6, 1, 1000)
+    depths = np.array([1 + exit_indices(uncertainty_LxB, speed).mean() for speed in speeds])
+    return Case(predictor, plan, float(speeds[abs(depths - predictor.config.num_layers / 3).argmin()]))
+
+
+def synthetic_case(settings: Settings) -> Case:
+    """Random weights of MiniLM's size and random tokens; each layer's threshold lets half of those who come leave."""
+    config = BertConfig(vocab_size=30522, hidden_size=384, num_layers=6, num_heads=12, feed_forward_size=1536)
+    params = init_params(config, jax.random.key(0))
+    for part in ("students", "teacher"):
+        params[part]["classifier"]["kernel"] *= 1000  # else every answer is as good as uniform
+    number, length = settings.texts or 1024, settings.length
+    tokens = np.random.default_rng(0).integers(0, config.vocab_size, number * length, dtype=np.int32)
+    encoded = Encoded(tokens, np.zeros_like(tokens), np.arange(number + 1) * length, 0, 0)
+    predictor = Predictor(params, config, None, labels=("a", "b"), max_length=length, length_buckets=(length,))
+    plan = [
+        PlannedBatch(part.rows, collate(encoded, part.rows, batch_size=settings.batch_size, length=length))
+        for part in inference_plan(encoded.lengths, buckets=(length,), batch_size=settings.batch_size)
+    ]
+    speed, staying = [], np.ones(number, bool)
+    for uncertainty in predictor.all_exits(plan)[1].T:
+        speed.append(np.median(uncertainty[staying]) if staying.any() else 1.0)
+        staying &= uncertainty >= speed[-1]
+    return Case(predictor, plan, np.array(speed))
+
+
+def measure(case: Case, settings: Settings) -> dict:
+    """Plain values that say what was measured, where and how."""
+    predictor, plan, speed = case
+    runs = [
+        lambda: predictor.answers(plan, speed=0.0, mode=Mode.BUCKETED),
+        lambda: predictor.answers(plan, speed=speed, mode=Mode.BUCKETED),
+    ]
+    for run in runs:
+        answers = run()
+    mean_depth, layers = float(answers.exit_layer_B.mean()), predictor.config.num_layers
+    full, early = interleaved_times(runs, settings.repeats)
+    speedup = Spread.of([one / other for one, other in zip(full, early, strict=True)])
+    lengths, counts = np.unique(padded_lengths(plan), return_counts=True)
+    return {
+        "efficiency": speedup.median * mean_depth / layers,
+        "speedup": dataclasses.asdict(speedup),
+        "noise": Spread.of(full).relative,
+        "mean_depth": mean_depth,
+        "layers": layers,
+        "speed": np.asarray(speed).tolist(),
+        "texts_by_exit_layer": np.bincount(answers.exit_layer_B, minlength=layers + 1)[1:].tolist(),
+        "texts_by_padded_length": dict(zip(map(int, lengths), map(int, counts), strict=True)),
+        "compiled_programs": predictor.compiled_programs,
+        "command": " ".join(["python", *sys.argv]),
+        "settings": dataclasses.asdict(settings),
+        "device": f"{jax.devices()[0].device_kind} ({platform.machine()}, {platform.system()})",
+        "jax": jax.__version__,
+        "git_commit": git_commit(),
+    }
+
+
+def git_commit() -> str:
+    """The commit that is checked out, with `-dirty` where files differ from it."""
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip() or "unknown"
+
+
+if __name__ == "__main__":
+    end_with(main)

@@ -1,0 +1,44 @@
+"""The progress bar of long commands: on standard error, with rate and time left, silent when nobody watches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+def somebody_watches() -> bool:
+    """True when standard error is a terminal."""
+    return Console(stderr=True).is_terminal
+
+
+@contextmanager
+def progress_bar(
+    name: str, *, total: int | None, unit: str, done: int = 0
+) -> Iterator[Callable[[int, str], None]]:
+    """Yields `advance(count, note)`.
+
+    Args:
+      total: how many there will be; none when nobody knows.
+      unit: what is counted, as in `12.3 steps/s`.
+      done: how many were done before.
+    """
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}  {task.fields[note]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task(name, total=total, completed=done, rate="", note="")
+
+        def advance(count: int, note: str = "") -> None:
+            speed = bar.tasks[task].speed
+            bar.update(task, advance=count, rate=f"{speed:.1f} {unit}/s" if speed else "", note=note)
+
+        yield advance

@@ -1,0 +1,147 @@
+"""All that a run needs before its first step: texts, tokenizer, architecture, pretrained weights, batches."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fastbert_jax.config import BertConfig, TrainConfig
+from fastbert_jax.errors import UserError
+from fastbert_jax.model.fastbert import FastBert, Params, compute_dtype
+from fastbert_jax.model.weights import check_vocabulary, load_backbone, read_bert_config
+from fastbert_jax.text.batches import TrainingBatches
+from fastbert_jax.text.builtin import builtin_model_directory
+from fastbert_jax.text.examples import Example
+from fastbert_jax.text.tasks import Task, label_ids, load_task
+from fastbert_jax.text.tokenizer import Encoded, Tokenizer, load_tokenizer, train_tokenizer
+from fastbert_jax.training.fastbert import fastbert_recipe
+from fastbert_jax.training.recipe import Recipe, Stream
+
+RANDOM = "random"
+"""The value of `model.pretrained` that starts a model of its own sizes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """All that training needs, before the first parameter is made."""
+
+    task: Task
+    tokenizer: Tokenizer
+    config: BertConfig
+    model: FastBert
+    recipe: Recipe
+    batches: dict[str, TrainingBatches]
+    """By phase name."""
+    dev: Encoded
+    dev_labels: np.ndarray
+    test_labels: np.ndarray
+    backbone: Params | None
+    """Pretrained, on the host; none when the model starts at random."""
+    notes: tuple[str, ...]
+    """What was found, guessed, cut and left out, in sentences."""
+
+
+def prepare(config: TrainConfig) -> Prepared:
+    """Read texts and weights, choose the architecture, lay out the batches. Writes nothing.
+
+    Raises:
+      UserError: anything that cannot be used, found before the first step.
+    """
+    if not config.data.train:
+        raise UserError("data.train: expected a SPEC of labelled texts (see --help), found nothing")
+    task = load_task(config.data)
+    if config.model.pretrained == RANDOM:
+        tokenizer = train_tokenizer(_single_texts(task.unlabelled), vocab_size=config.model.vocab_size)
+    else:
+        tokenizer = load_tokenizer(_backbone_directory(config))
+    architecture = _architecture(config, num_classes=len(task.labels), vocab_size=tokenizer.vocab_size)
+    check_vocabulary(tokenizer.vocab_size, architecture)
+    if config.data.max_length > architecture.max_positions:
+        raise UserError(
+            f"data.max_length: expected at most the backbone's {architecture.max_positions} positions, "
+            f"found {config.data.max_length}"
+        )
+    model = FastBert(architecture, dropout=config.model.dropout, dtype=compute_dtype(config.model.precision))
+    recipe = fastbert_recipe(model, fine_tune=config.fine_tune, distil=config.distil)
+
+    encode = functools.partial(_encode, tokenizer, max_length=config.data.max_length)
+    labelled, dev = encode(task.train), encode(task.dev)
+    unlabelled = labelled if task.unlabelled is task.train else encode(task.unlabelled)
+    train_labels, dev_labels, test_labels = (
+        label_ids(examples, task.labels) for examples in (task.train, task.dev, task.test)
+    )
+    streams = {
+        Stream.LABELLED: (labelled, train_labels),
+        Stream.UNLABELLED: (unlabelled, None),
+    }
+    batches = {}
+    for index, phase in enumerate(recipe.phases):
+        encoded, labels = streams[phase.stream]
+        batches[phase.name] = TrainingBatches(
+            encoded,
+            labels,
+            buckets=config.data.lengths,
+            batch_size=phase.settings.batch_size,
+            epochs=phase.settings.epochs,
+            seed=config.seed + index,
+        )
+    backbone = None
+    if config.model.pretrained != RANDOM:
+        backbone = load_backbone(_backbone_directory(config), architecture)
+    notes = [*task.notes]
+    if task.skipped:
+        notes.append(f"{task.skipped} row{'s' * (task.skipped > 1)} left out: unreadable")
+    if cut := labelled.truncated_texts + dev.truncated_texts:
+        total = len(labelled) + len(dev)
+        notes.append(
+            f"{cut} of {total} train and dev texts have more than {config.data.max_length} tokens and were cut"
+        )
+    return Prepared(
+        task=task,
+        tokenizer=tokenizer,
+        config=architecture,
+        model=model,
+        recipe=recipe,
+        batches=batches,
+        dev=dev,
+        dev_labels=dev_labels,
+        test_labels=test_labels,
+        backbone=backbone,
+        notes=tuple(notes),
+    )
+
+
+def _architecture(config: TrainConfig, *, num_classes: int, vocab_size: int) -> BertConfig:
+    exits = {
+        "num_classes": num_classes,
+        "exit_size": config.model.exit_size,
+        "exit_heads": config.model.exit_heads,
+    }
+    if config.model.pretrained != RANDOM:
+        return read_bert_config(_backbone_directory(config), **exits)
+    return BertConfig(
+        vocab_size=vocab_size,
+        hidden_size=config.model.hidden_size,
+        num_layers=config.model.num_layers,
+        num_heads=config.model.num_heads,
+        feed_forward_size=config.model.feed_forward_size,
+        **exits,
+    )
+
+
+def _backbone_directory(config: TrainConfig) -> Path:
+    scheme, _, name = config.model.pretrained.partition(":")
+    return builtin_model_directory(name) if scheme == "builtin" else Path(config.model.pretrained)
+
+
+def _encode(tokenizer: Tokenizer, examples: Sequence[Example], *, max_length: int) -> Encoded:
+    return tokenizer.encode([example.text for example in examples], max_length=max_length)
+
+
+def _single_texts(examples: Sequence[Example]) -> Iterator[str]:
+    for example in examples:
+        yield from [example.text] if isinstance(example.text, str) else example.text

@@ -1,0 +1,31 @@
+"""Classify texts and measure what early exit buys: python infer.py {predict,compare} --help"""
+
+from typing import Annotated
+
+import tyro
+
+from fastbert_jax.command_line import TYRO_STYLE, end_with
+from fastbert_jax.config import CompareConfig, PredictConfig
+
+Command = (
+    Annotated[PredictConfig, tyro.conf.subcommand("predict")]
+    | Annotated[CompareConfig, tyro.conf.subcommand("compare")]
+)
+
+
+def main() -> None:
+    """Read the settings, then do what they ask."""
+    match tyro.cli(Command, config=TYRO_STYLE):
+        case PredictConfig() as config:
+            from fastbert_jax.inference.predict_files import predict_file
+
+            predict_file(config)
+        case CompareConfig() as config:
+            from fastbert_jax.inference.compare import compare_spec
+            from fastbert_jax.report.compare import render
+
+            print(render(compare_spec(config)))
+
+
+if __name__ == "__main__":
+    end_with(main)

@@ -1,0 +1,117 @@
+"""The comparison: its numbers are those of the answers, its times are taken in turns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fastbert_jax.config import CompareConfig, EvaluateConfig, Mode
+from fastbert_jax.errors import UserError
+from fastbert_jax.inference import compare as module
+from fastbert_jax.inference.compare import compare, compare_spec, evenly, interleaved_times
+from fastbert_jax.inference.predictor import Predictor, load
+from tests.inference.models import LAYERS
+from tests.inference.saved import LABELS, save_tiny_model, some_texts
+
+TEXTS = some_texts(40)
+EXPECTED = np.arange(40) % 3
+EVALUATE = EvaluateConfig(speeds=(0.0, 0.3, 0.6), batch_size=4, repeats=2)
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("run") / "model")
+
+
+@pytest.fixture(scope="module")
+def predictor(directory: Path) -> Predictor:
+    return load(directory)
+
+
+def test_every_row_says_what_predict_gives(predictor: Predictor) -> None:
+    comparison = compare(predictor, TEXTS, EXPECTED, evaluate=EVALUATE, baseline_accuracy=0.5, timed_texts=20)
+    assert [(row.mode, row.speed) for row in comparison.rows] == [
+        ("full depth", 0.0),
+        ("masked", 0.3),
+        ("masked", 0.6),
+        ("bucketed", 0.3),
+        ("bucketed", 0.6),
+    ]
+    assert (comparison.texts, comparison.timed_texts, comparison.disagreements) == (40, 20, 0)
+    for row in comparison.rows:
+        answers = predictor.predict(TEXTS, speed=row.speed, batch_size=4)
+        right = [answer.label == LABELS[label] for answer, label in zip(answers, EXPECTED, strict=True)]
+        assert row.accuracy == np.mean(right)
+        assert row.mean_depth == np.mean([answer.exit_layer for answer in answers])
+        assert row.timed_depth == np.mean([answer.exit_layer for answer in answers[::2]])
+        assert 0 < row.speedup.low <= row.speedup.median <= row.speedup.high
+        assert row.efficiency == pytest.approx(row.speedup.median / (LAYERS / row.timed_depth))
+    full, masked, _, bucketed, faster = comparison.rows
+    assert full.speedup.low == full.speedup.high == full.paper_speedup == full.true_speedup == 1
+    assert masked.true_speedup < 1 < bucketed.true_speedup < faster.true_speedup
+    assert masked.paper_speedup == bucketed.paper_speedup
+
+
+def test_an_engine_that_answers_otherwise_is_found_out(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = module.answer
+
+    def wrong(*arguments: object) -> module.Answers:
+        answers = right(*arguments)
+        answers.exit_layer_B[3] = answers.exit_layer_B[3] % LAYERS + 1
+        answers.probabilities_BxN[5] = answers.probabilities_BxN[5, ::-1]
+        return answers
+
+    monkeypatch.setattr(module, "answer", wrong)
+    comparison = compare(predictor, TEXTS, EXPECTED, evaluate=EvaluateConfig(speeds=(), batch_size=4, repeats=1))
+    assert 1 <= comparison.disagreements <= 2
+
+
+def test_runs_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    clock: Iterator[int] = iter([0, 1, 1, 3, 10, 14, 20, 28])
+    monkeypatch.setattr(module.time, "perf_counter", lambda: next(clock))
+    times = interleaved_times([lambda: order.append("a"), lambda: order.append("b")], repeats=2)
+    assert order == ["a", "b", "a", "b"]
+    assert times == [[1, 4], [2, 8]]
+
+
+@pytest.mark.parametrize(("total", "count", "indices"), [(5, 0, [0, 1, 2, 3, 4]), (3, 9, [0, 1, 2]), (9, 3, [0, 3, 6])])
+def test_a_part_is_spread_evenly(total: int, count: int, indices: list[int]) -> None:
+    assert evenly(total, count).tolist() == indices
+
+
+def test_no_texts_are_refused(predictor: Predictor) -> None:
+    with pytest.raises(UserError, match="expected at least one text, found none"):
+        compare(predictor, [], np.zeros(0, int), evaluate=EVALUATE)
+
+
+def test_the_command_reads_measures_and_writes(directory: Path, tmp_path: Path) -> None:
+    rows = "".join(f"{text}\t{LABELS[label]}\n" for text, label in zip(TEXTS, EXPECTED, strict=True))
+    (tmp_path / "test.tsv").write_text("text\tlabel\n" + rows)
+    settings = {"speeds": (0.5,), "modes": (Mode.BUCKETED,), "batch_size": 4, "repeats": 1, "limit": 10}
+    comparison = compare_spec(
+        CompareConfig(
+            model=str(directory),
+            data=str(tmp_path / "test.tsv"),
+            baseline=str(tmp_path / "test.tsv"),
+            json=str(tmp_path / "out.json"),
+            **settings,
+        )
+    )
+    assert comparison.texts == comparison.timed_texts == 10
+    assert 0 < comparison.baseline_accuracy <= 1
+    assert json.loads((tmp_path / "out.json").read_text())["rows"][0]["mode"] == "full depth"
+
+    (tmp_path / "test.tsv").write_text("text\tlabel\nsome text\twhale\n")
+    with pytest.raises(UserError, match="expected label one of .*, found 'whale' at .*test.tsv:2"):
+        compare_spec(CompareConfig(model=str(directory), data=str(tmp_path / "test.tsv"), **settings))
+
+
+@pytest.mark.parametrize("settings", [{"limit": -1}, {"timed_texts": -1}, {"speeds": (2.0,)}, {"repeats": 0}])
+def test_a_bad_setting_is_refused(settings: dict) -> None:
+    with pytest.raises(UserError, match="expected"):
+        CompareConfig(model="m", data="d", **settings)

@@ -1,0 +1,182 @@
+"""The predictor: order, settings, what is refused, and loading from a directory."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastbert_jax
+from fastbert_jax.config import DataConfig
+from fastbert_jax.errors import UserError
+from fastbert_jax.inference.predictor import Predictor, checked_texts, load
+from tests.inference.models import LAYERS
+from tests.inference.saved import LABELS, save_tiny_model, some_texts
+
+TEXTS = some_texts(40)
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("run") / "model")
+
+
+@pytest.fixture(scope="module")
+def predictor(directory: Path) -> Predictor:
+    return load(directory)
+
+
+def test_answers_come_in_the_order_of_the_texts(predictor: Predictor) -> None:
+    forwards = predictor.predict(TEXTS, speed=0.5, batch_size=8)
+    backwards = predictor.predict(TEXTS[::-1], speed=0.5, batch_size=8)[::-1]
+    assert len(forwards) == len(TEXTS)
+    assert len({answer.label for answer in forwards}) > 1
+    for one, other in zip(forwards, backwards, strict=True):
+        assert (one.label, one.exit_layer) == (other.label, other.exit_layer)
+        np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-5)
+
+
+def test_an_answer_holds_what_its_exit_said(predictor: Predictor) -> None:
+    exits_NxLxC = predictor.exit_probabilities(TEXTS, batch_size=8)
+    assert exits_NxLxC.shape == (len(TEXTS), LAYERS, len(LABELS)) and exits_NxLxC.dtype == np.float32
+    answers = predictor.predict(TEXTS, speed=0.5, batch_size=8)
+    assert len({answer.exit_layer for answer in answers}) > 2
+    for answer, exits_LxC in zip(answers, exits_NxLxC, strict=True):
+        expected = exits_LxC[answer.exit_layer - 1]
+        np.testing.assert_allclose(answer.probabilities, expected, atol=1e-5)
+        assert answer.label == LABELS[expected.argmax()]
+        entropy = -(expected * np.log(expected)).sum() / np.log(len(LABELS))
+        np.testing.assert_allclose(answer.uncertainty, entropy, atol=1e-4)
+        assert answer.exit_layer == LAYERS or answer.uncertainty < 0.5
+
+
+def test_modes_are_one_answer_and_speed_0_is_full_depth(predictor: Predictor) -> None:
+    for speed in (0, 0.5):
+        masked = predictor.predict(TEXTS, speed=speed, mode="masked", batch_size=8)
+        bucketed = predictor.predict(TEXTS, speed=speed, mode="bucketed", batch_size=8)
+        assert [(a.label, a.exit_layer) for a in masked] == [(a.label, a.exit_layer) for a in bucketed]
+    assert {answer.exit_layer for answer in predictor.predict(TEXTS, speed=0, batch_size=8)} == {LAYERS}
+
+
+def test_programs_do_not_grow_with_the_texts(directory: Path) -> None:
+    predictor = load(directory)
+    texts = some_texts(200, seed=3)
+    predictor.predict(texts, batch_size=8)
+    before = predictor.compiled_programs
+    predictor.predict(texts[::-1] + texts, batch_size=8)
+    for speed in (0.2, 0.8):
+        predictor.predict(texts, speed=speed, batch_size=8)
+    lengths, buckets = len(predictor.length_buckets), 6  # 1, 2, 3, 4, 6, 8
+    assert predictor.compiled_programs <= lengths * (buckets + buckets + buckets * (buckets - 1) // 2)
+    assert before <= predictor.compiled_programs
+
+
+def test_no_text_empty_text_and_pairs(predictor: Predictor) -> None:
+    assert predictor.predict([]) == []
+    assert predictor.exit_probabilities([]).shape == (0, LAYERS, len(LABELS))
+    assert predictor.hidden_states([]) == []
+    answers = predictor.predict(["", "   ", ("good film", "bad film"), ("", "")], batch_size=8)
+    assert [answer.label in LABELS for answer in answers] == [True] * 4
+    alone, pair = predictor.exit_probabilities(["good film", ("good film", "bad film")], batch_size=8)
+    assert abs(alone - pair).max() > 1e-3
+
+
+def test_hidden_states_have_one_row_per_token(predictor: Predictor) -> None:
+    encoded = predictor.tokenizer.encode(TEXTS[:5], max_length=predictor.max_length)
+    states = predictor.hidden_states(TEXTS[:5], batch_size=8)
+    assert [state.shape for state in states] == [(LAYERS + 1, length, 16) for length in encoded.lengths]
+    assert states[0].dtype == np.float32
+    for one, other in zip(states, predictor.hidden_states(TEXTS[4::-1], batch_size=8)[::-1], strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_the_batch_callback_counts_every_text(predictor: Predictor) -> None:
+    counts: list[int] = []
+    predictor.predict(TEXTS, batch_size=8, on_batch=counts.append)
+    assert sum(counts) == len(TEXTS) and max(counts) <= 8
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"mode": "fast"}, r"mode: expected one of \['masked', 'bucketed'\], found 'fast'"),
+        ({"speed": 1.5}, r"speed: expected a threshold in \[0, 1\], found 1.5"),
+        ({"speed": float("nan")}, r"speed: expected a threshold in \[0, 1\], found nan"),
+        ({"batch_size": 0}, r"batch_size: expected 1 or more, found 0"),
+    ],
+)
+def test_a_bad_setting_is_refused(predictor: Predictor, settings: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        predictor.predict(TEXTS, **settings)
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ("one text", r"expected a list of texts, found the single text 'one text'; write \[text\]"),
+        (("a", "b"), r"found the tuple \('a', 'b'\); write \[a, b\] or \[\(a, b\)\]"),
+        (["fine", None], r"texts\[1\]: expected a string or a pair \(tuple\) of strings, found None"),
+        ([("a",)], r"texts\[0\]: expected a string or a pair"),
+        ([("a", "b", "c")], r"texts\[0\]: expected a string or a pair"),
+        ([("a", 1)], r"texts\[0\]: expected a string or a pair"),
+        ([b"bytes"], r"texts\[0\]: expected a string or a pair"),
+        (7, r"expected a list of texts, found 7"),
+    ],
+)
+def test_what_is_no_list_of_texts_is_refused(texts: object, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        checked_texts(texts)
+
+
+def test_labels_must_fit_the_model(predictor: Predictor) -> None:
+    settings = {"max_length": 16, "length_buckets": (16,)}
+    with pytest.raises(UserError, match="expected 3 labels, one per class of the model, found 2"):
+        Predictor({}, predictor.config, predictor.tokenizer, labels=("a", "b"), **settings)
+
+
+def test_a_run_loads_as_its_model_does(directory: Path) -> None:
+    for path in (directory, directory.parent, str(directory)):
+        predictor = fastbert_jax.load(path)
+        assert predictor.labels == LABELS
+        assert predictor.length_buckets == (8, 16)
+    assert fastbert_jax.Predictor is Predictor and "load" in dir(fastbert_jax)
+    with pytest.raises(AttributeError, match="nothing"):
+        fastbert_jax.nothing  # noqa: B018
+
+
+def test_a_plain_bert_gives_hidden_states_only(tiny_bert_directory: Path) -> None:
+    backbone = load(tiny_bert_directory)
+    states = backbone.hidden_states(["the good", "bad"])
+    assert [state.shape for state in states] == [(4, 4, 16), (4, 3, 16)]
+    assert backbone.length_buckets == DataConfig(max_length=20).lengths
+    for ask in (backbone.predict, backbone.exit_probabilities):
+        with pytest.raises(UserError, match="found a backbone without exits, which has hidden_states only; train it"):
+            ask(["the good"])
+
+
+def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="expected the directory of a run or of a model, found nothing at .*; check"):
+        load(tmp_path / "missing")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="found a file at"):
+        load(tmp_path / "file")
+    with pytest.raises(UserError, match=r"found neither model/config.json nor config.json in"):
+        load(tmp_path)
+    (tmp_path / "config.yaml").write_text("seed: 0\n")
+    with pytest.raises(UserError, match=r"found a run that is not finished; finish it with `python train.py --config"):
+        load(tmp_path)
+
+
+def test_a_model_with_strange_extras_or_a_foreign_tokenizer_is_refused(tmp_path: Path) -> None:
+    directory = save_tiny_model(tmp_path / "model")
+    config = json.loads((directory / "config.json").read_text())
+    del config["fastbert"]["extra"]["labels"]
+    (directory / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="expected labels, max_length, length_buckets and precision, found"):
+        load(directory)
+
+    directory = save_tiny_model(tmp_path / "other", vocab_size=30)
+    with pytest.raises(UserError, match="expected a tokenizer of at most 30 tokens"):
+        load(directory)

@@ -1,0 +1,117 @@
+"""infer.py as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.inference.saved import LABELS, save_tiny_model, some_texts
+
+ROOT = Path(__file__).parent.parent
+ENVIRONMENT = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+TEXTS = [*some_texts(12), "", "the very bad actor"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("run") / "model").parent
+
+
+def infer(*arguments: object, stdin: bytes = b"") -> subprocess.CompletedProcess:
+    command = [sys.executable, "-W", "error", str(ROOT / "infer.py"), *map(str, arguments)]
+    return subprocess.run(command, input=stdin, env=ENVIRONMENT, capture_output=True, check=False, timeout=300)
+
+
+def records(text: bytes | str) -> list[dict]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_stdin_to_stdout(model: Path) -> None:
+    done = infer("predict", "--model", model, "--batch-size", 4, stdin="\n".join(TEXTS).encode())
+    assert (done.returncode, done.stderr) == (0, b"")
+    answers = records(done.stdout)
+    assert len(answers) == len(TEXTS)
+    for answer in answers:
+        assert list(answer) == ["label", "probabilities", "exit_layer", "uncertainty"]
+        assert tuple(answer["probabilities"]) == LABELS
+        assert answer["label"] == max(answer["probabilities"], key=answer["probabilities"].get)
+        assert sum(answer["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+    assert len({answer["exit_layer"] for answer in answers}) > 1
+
+
+def test_a_bad_row_stops_and_leaves_no_output(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text('{"text": "good film"}\n{"text": null}\n{"text": "bad"}\n')
+    done = infer("predict", "--model", model, "--input", tmp_path / "in.jsonl", "--output", tmp_path / "out.jsonl")
+    assert done.returncode == 2
+    message = done.stderr.decode()
+    assert message.startswith("error: ") and "in.jsonl:2: expected a text, found none (null)" in message
+    assert "pass --on-bad-row skip" in message and "Traceback" not in message
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl"]
+
+
+def test_a_skipped_row_keeps_its_place(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "in.tsv").write_bytes(b"text\tlabel\ngood film\tx\nbad \xff film\ty\ntoo\tmany\tcells\nbad film\tx\n")
+    for ending in ("jsonl", "tsv"):
+        output = tmp_path / f"out.{ending}"
+        done = infer(
+            *("predict", "--model", model, "--input", tmp_path / "in.tsv", "--output", output),
+            *("--on-bad-row", "skip", "--mode", "masked", "--speed", 0.9),
+        )
+        assert done.returncode == 0 and done.stdout == b""
+        assert done.stderr == b"2 rows could not be read; their records say why\n"
+    answers = records((tmp_path / "out.jsonl").read_text())
+    assert ["error" in answer for answer in answers] == [False, True, True, False]
+    assert "in.tsv:3: expected UTF-8" in answers[1]["error"]
+    assert "in.tsv:4: expected 2 columns, found 3" in answers[2]["error"]
+    lines = [line.split("\t") for line in (tmp_path / "out.tsv").read_text().splitlines()]
+    assert lines[0][:3] == ["label", "exit_layer", "uncertainty"] and {len(line) for line in lines} == {7}
+    assert lines[1][0] == answers[0]["label"] and int(lines[1][1]) == answers[0]["exit_layer"]
+    assert lines[2][0] == "" and "expected UTF-8" in lines[2][-1]
+    assert float(lines[4][3]) == answers[3]["probabilities"][LABELS[0]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--speed", 2), "speed: expected a threshold in [0, 1], found 2.0"),
+        (("--mode", "fast"), "invalid choice 'fast'"),
+        (("--input", "/nowhere/in.txt"), "expected a file, found nothing at /nowhere/in.txt"),
+        (("--output", "out.xml"), "output: expected a .jsonl or .tsv file, found 'out.xml'"),
+        (("--output", "/nowhere/out.tsv"), "expected a place to write the answers to"),
+    ],
+)
+def test_a_mistake_ends_with_its_message_and_code_2(model: Path, arguments: tuple, message: str) -> None:
+    done = infer("predict", "--model", model, *arguments, stdin=b"a text")
+    assert done.returncode == 2 and done.stdout == b""
+    assert message in done.stderr.decode() and "Traceback" not in done.stderr.decode()
+
+
+def test_compare_prints_the_table(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "test.tsv").write_text("text\tlabel\n" + "".join(f"{text}\t{LABELS[1]}\n" for text in TEXTS))
+    done = infer(
+        *("compare", "--model", model, "--data", tmp_path / "test.tsv"),
+        *("--speeds", 0.5, "--modes", "bucketed", "--batch-size", 4, "--repeats", 1),
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.decode().splitlines()
+    assert lines[0].startswith("mode") and lines[2].startswith("full depth") and lines[3].startswith("bucketed")
+
+
+def test_help_tells_every_setting() -> None:
+    for command, words in (("predict", "Uncertainty below which a text leaves"), ("compare", "SPEC of labelled texts")):
+        done = infer(command, "--help")
+        assert done.returncode == 0 and words in done.stdout.decode()
+
+
+def test_more_texts_than_one_chunk_and_a_reader_that_has_enough(model: Path) -> None:
+    done = infer("predict", "--model", model, stdin=b"good\n" * 5000)
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 5000)
+    command = f"'{sys.executable}' '{ROOT / 'infer.py'}' predict --model '{model}' | head -1"
+    shell = ["bash", "-o", "pipefail", "-c", command]
+    done = subprocess.run(shell, input=b"good\n" * 5000, env=ENVIRONMENT, capture_output=True, check=False)
+    assert (done.returncode, len(done.stdout.splitlines()), done.stderr) == (0, 1, b"")

@@ -1,0 +1,233 @@
+"""train.py as a user runs it: on files, resumed after a kill, and with every kind of bad input."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import fastbert_jax
+from fastbert_jax.config import TrainConfig, from_yaml
+from fastbert_jax.errors import UserError
+from fastbert_jax.training import run
+
+ROOT = Path(__file__).parent.parent
+SETTINGS = """
+run: {run}
+data: {{train: {train}, test: {test}, max_length: 16, length_buckets: [8]}}
+model:
+  {{pretrained: random, hidden_size: 16, num_layers: 3, num_heads: 2, feed_forward_size: 32, exit_size: 8, vocab_size: 60}}
+fine_tune: {{epochs: 2, batch_size: 8, learning_rate: 0.01}}
+distil: {{epochs: 2, batch_size: 8, learning_rate: 0.01}}
+evaluate: {{speeds: [0.5], repeats: 1, batch_size: 8}}
+"""
+
+
+def _write_texts(path: Path, rows: int, *, seed: int) -> Path:
+    generator = np.random.default_rng(seed)
+    lines = ["label\ttext"]
+    for _ in range(rows):
+        label, word = (("good", "fine"), ("bad", "poor"))[generator.integers(2)]
+        filler = " ".join(generator.choice(["film", "plot", "cast", "the", "was"], generator.integers(1, 9)))
+        lines.append(f"{label}\t{filler} {word}")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def settings(tmp_path) -> Path:
+    """A YAML file of a tiny run."""
+    train = _write_texts(tmp_path / "train.tsv", 60, seed=0)
+    test = _write_texts(tmp_path / "test.tsv", 21, seed=1)
+    path = tmp_path / "tiny.yaml"
+    path.write_text(SETTINGS.format(run=tmp_path / "run", train=train, test=test))
+    return path
+
+
+def _environment() -> dict[str, str]:
+    cache = jax.config.jax_compilation_cache_dir
+    return os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": cache,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PLATFORMS": "cpu",
+    }
+
+
+def _command(settings: Path, *flags: object) -> list[str]:
+    return [sys.executable, str(ROOT / "train.py"), "--config", str(settings), *map(str, flags)]
+
+
+def _train(settings: Path, *flags: object) -> subprocess.CompletedProcess:
+    return subprocess.run(_command(settings, *flags), env=_environment(), capture_output=True, text=True)
+
+
+def test_a_run_from_text_to_answers(settings, tmp_path, capsys):
+    comparison = run.train(from_yaml(TrainConfig, settings))
+    assert [(row.mode, row.speed) for row in comparison.rows] == [
+        ("full depth", 0.0),
+        ("masked", 0.5),
+        ("bucketed", 0.5),
+    ]
+    assert comparison.disagreements == 0
+    assert comparison.baseline_accuracy == 1.0
+    printed = capsys.readouterr().out
+    assert "TF-IDF + linear SVM" in printed and "dev accuracy by exit" in printed
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names == {"config.yaml", "labels.json", "metrics.jsonl", "checkpoints", "model", "comparison.json"}
+    assert json.loads((tmp_path / "run" / "labels.json").read_text()) == ["bad", "good"]
+
+    classifier = fastbert_jax.load(tmp_path / "run")
+    answers = classifier.predict(["the film was fine", "", "poor plot"], speed=0.5)
+    assert [set(answer.probabilities.shape) for answer in answers] == [{2}] * 3
+    assert all(answer.label in ("bad", "good") and 1 <= answer.exit_layer <= 3 for answer in answers)
+
+
+def test_the_same_command_again_trains_nothing(settings, tmp_path):
+    config = from_yaml(TrainConfig, settings)
+    run.train(config)
+    before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    weights = (tmp_path / "run" / "model" / "model.safetensors").read_bytes()
+    run.train(config)
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
+    assert (tmp_path / "run" / "model" / "model.safetensors").read_bytes() == weights
+
+
+def test_a_killed_run_resumes_to_the_same_model(settings, tmp_path):
+    whole = tmp_path / "whole"
+    assert _train(settings, "--run", whole).returncode == 0
+    killed = tmp_path / "killed"
+    for checkpoint in (7, 14):  # at or after the first and the second measurement
+        with subprocess.Popen(
+            _command(settings, "--run", killed),
+            env=_environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as process:
+            while process.poll() is None and checkpoint not in _steps(killed):
+                time.sleep(0.01)
+            process.send_signal(signal.SIGKILL)
+    again = _train(settings, "--run", killed)
+    assert again.returncode == 0, again.stderr
+    for name in ("metrics.jsonl", "model/model.safetensors"):
+        assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def _steps(directory: Path) -> set[int]:
+    checkpoints = directory / "checkpoints"
+    return {int(path.name) for path in checkpoints.glob("*") if path.name.isdigit()} if checkpoints.exists() else set()
+
+
+def test_a_dry_run_and_the_settings_are_printed_and_nothing_is_written(settings, tmp_path):
+    dry = _train(settings, "--dry-run")
+    assert dry.returncode == 0, dry.stderr
+    for words in ("train 54, dev 6, test 21", "bad, good", "fine_tune   14 steps of 8 texts", "parameters", "FLOPs"):
+        assert words in dry.stdout
+    printed = _train(settings, "--print-config", "--distil.epochs", 7)
+    (tmp_path / "again.yaml").write_text(printed.stdout)
+    assert from_yaml(TrainConfig, tmp_path / "again.yaml").distil.epochs == 7
+    assert not (tmp_path / "run").exists()
+
+
+def test_help_names_every_room_and_an_unknown_flag_its_neighbour(settings):
+    printed = _train(settings, "--help")
+    assert printed.returncode == 0
+    for words in ("--data.train", "--fine-tune.learning-rate", "--distil.kl", "--evaluate.speeds", "resumes"):
+        assert words in printed.stdout
+    wrong = _train(settings, "--data.trian", "x.tsv")
+    assert wrong.returncode == 2 and "--data.train" in wrong.stderr and "Traceback" not in wrong.stderr
+
+
+def test_a_users_mistake_ends_with_its_message_and_code_2(settings, tmp_path):
+    ended = _train(settings, "--data.train", tmp_path / "nothing.tsv")
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("error: ") and "nothing.tsv" in ended.stderr and "Traceback" not in ended.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def _refusal(settings: Path, *flags: str) -> str:
+    """The message of a run that is refused before it writes anything."""
+    from fastbert_jax.command_line import parse_train
+
+    config = parse_train(["--config", str(settings), *flags]).settings
+    with pytest.raises(UserError) as error:
+        run.train(config)
+    assert not Path(config.run).exists()
+    return str(error.value)
+
+
+def test_no_training_texts(settings):
+    assert "data.train: expected a SPEC" in _refusal(settings, "--data.train", "")
+
+
+def test_a_label_in_test_that_train_never_had(settings, tmp_path):
+    path = tmp_path / "odd.tsv"
+    path.write_text("label\ttext\ngood\ta\nugly\tb\n")
+    message = _refusal(settings, "--data.test", str(path))
+    assert "ugly" in message and "odd.tsv:3" in message and "good" in message
+
+
+def test_one_class_only(settings, tmp_path):
+    path = tmp_path / "one.tsv"
+    path.write_text("label\ttext\n" + "good\ta\n" * 20)
+    message = _refusal(settings, "--data.train", str(path), "--data.test", str(path))
+    assert "good" in message and "2" in message
+
+
+def test_a_poison_row_stops_with_file_and_line_or_is_counted(settings, tmp_path, capsys):
+    path = tmp_path / "poison.tsv"
+    rows = (tmp_path / "train.tsv").read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*rows[:5], b"good\t\xff\xfe\n", *rows[5:]]))
+    assert "poison.tsv:6" in _refusal(settings, "--data.train", str(path))
+    from fastbert_jax.command_line import parse_train
+
+    flags = ["--config", str(settings), "--data.train", str(path), "--data.on-bad-row", "skip"]
+    print(run.describe(parse_train(flags).settings))
+    described = capsys.readouterr().out
+    assert "train 54, dev 6" in described and "1 row" in described
+
+
+def test_a_length_beyond_the_backbones_positions(settings):
+    message = _refusal(settings, "--data.max-length", "1024")
+    assert "expected at most the backbone's 512 positions, found 1024" in message
+
+
+def test_a_backbone_that_is_not_there(settings, tmp_path):
+    assert "nowhere" in _refusal(settings, "--model.pretrained", str(tmp_path / "nowhere"))
+
+
+def test_a_truncated_weight_file(settings, tiny_bert_directory):
+    weights = tiny_bert_directory / "model.safetensors"
+    os.truncate(weights, weights.stat().st_size // 2)
+    assert "model.safetensors" in _refusal(settings, "--model.pretrained", str(tiny_bert_directory))
+
+
+def test_a_tokenizer_with_ids_beyond_the_vocabulary(settings, tiny_bert_directory):
+    with (tiny_bert_directory / "vocab.txt").open("a") as vocabulary:
+        vocabulary.writelines(f"word{index}\n" for index in range(40))
+    message = _refusal(settings, "--model.pretrained", str(tiny_bert_directory), "--data.max-length", "16")
+    assert "40" in message
+
+
+def test_fewer_texts_than_a_batch_are_all_used(settings, tmp_path):
+    few = _write_texts(tmp_path / "few.tsv", 6, seed=2)
+    from fastbert_jax.command_line import parse_train
+
+    config = parse_train(["--config", str(settings), "--data.train", str(few), "--data.dev", str(few)]).settings
+    run.train(config)
+    events = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert sum(event["event"] == "fine_tune" for event in events) == 2  # one partial batch an epoch
+
+
+def test_a_run_directory_of_another_model_is_refused_and_kept(settings, tmp_path):
+    config = from_yaml(TrainConfig, settings)
+    run.train(config)
+    before = (tmp_path / "run" / "model" / "model.safetensors").read_bytes()
+    ended = _train(settings, "--model.num-layers", 2)
+    assert ended.returncode == 2 and "model.num_layers: there 3, now 2" in ended.stderr
+    assert (tmp_path / "run" / "model" / "model.safetensors").read_bytes() == before
