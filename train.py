@@ -3,7 +3,7 @@
 import sys
 
 from fastbert_jax.command_line import end_with, parse_train
-from fastbert_jax.config import to_yaml
+from fastbert_jax.config_yaml import to_yaml
 
 
 def main() -> None:

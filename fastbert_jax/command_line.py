@@ -6,14 +6,13 @@ import dataclasses
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import tyro
 
-from fastbert_jax.config import TrainConfig, from_yaml
+from fastbert_jax.config import TrainConfig
+from fastbert_jax.config_yaml import from_yaml
 from fastbert_jax.errors import UserError
-
-Arguments = TypeVar("Arguments")
 
 TYRO_STYLE = (tyro.conf.EnumChoicesFromValues, tyro.conf.FlagCreatePairsOff)
 
@@ -51,12 +50,7 @@ def parse_train(argv: Sequence[str]) -> TrainArguments:
         if name == "--config":
             path = value if equals else next(iter(argv[index + 1 :]), "")
             default = dataclasses.replace(default, config=path, settings=from_yaml(TrainConfig, path))
-    return parse(TrainArguments, argv, default=default)
-
-
-def parse(schema: type[Arguments], argv: Sequence[str], *, default: Arguments | None = None) -> Arguments:
-    """Read `argv` by a dataclass, or a union of them for subcommands."""
-    return tyro.cli(schema, args=list(argv), default=default, config=TYRO_STYLE, prog=None)
+    return tyro.cli(TrainArguments, args=list(argv), default=default, config=TYRO_STYLE)
 
 
 def end_with(main: Callable[[], None]) -> None:

@@ -1,23 +1,14 @@
-"""Every setting of a run: frozen dataclasses, read from YAML, checked, written back.
+"""Every setting, declared once: frozen dataclasses that check their values.
 
-Each key is declared once, here, with its meaning as the line below it (`tyro` shows that line as the
-command line's help). Nothing in this file needs jax.
+The line below a key is its meaning, which `tyro` shows as the command line's help. Nothing in this file needs jax.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import enum
-import typing
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, TypeVar
 
-import yaml
-
-from fastbert_jax.errors import UserError, nearest
-
-Schema = TypeVar("Schema")
+from fastbert_jax.errors import UserError
 
 
 class BadRow(enum.Enum):
@@ -362,83 +353,3 @@ class CompareConfig:
         return EvaluateConfig(
             speeds=self.speeds, modes=self.modes, batch_size=self.batch_size, repeats=self.repeats, baseline=False
         )
-
-
-def from_dict(schema: type[Schema], values: Mapping[str, Any], *, where: str, prefix: str = "") -> Schema:
-    """Build `schema` from plain values, as a YAML file holds them.
-
-    Raises:
-      UserError: an unknown key (with the nearest known one) or a value of another type; `where` names the file.
-    """
-    if not isinstance(values, Mapping):
-        raise UserError(f"{where}: expected `key: value` lines under {prefix or 'the top level'!r}, found {values!r}")
-    hints = typing.get_type_hints(schema)
-    known = [field.name for field in dataclasses.fields(schema)]
-    settings = {}
-    for key, value in values.items():
-        if key not in known:
-            raise UserError(f"{where}: unknown key {prefix + str(key)!r}; {nearest(str(key), known)}")
-        settings[key] = _convert(hints[key], value, where=where, key=prefix + key)
-    return schema(**settings)
-
-
-def _convert(kind: Any, value: Any, *, where: str, key: str) -> Any:
-    expected = f"{where}: {key}: expected "
-    if dataclasses.is_dataclass(kind):
-        return from_dict(kind, value, where=where, prefix=key + ".")
-    if typing.get_origin(kind) is tuple:
-        if not isinstance(value, list | tuple):
-            raise UserError(f"{expected}a list, found {value!r}")
-        return tuple(_convert(typing.get_args(kind)[0], item, where=where, key=key) for item in value)
-    if issubclass(kind, enum.Enum):
-        choices = [member.value for member in kind]
-        if value not in choices:
-            raise UserError(f"{expected}one of {choices}, found {value!r}")
-        return kind(value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if kind is float and isinstance(value, str):  # YAML 1.1 reads 2e-5 as text
-        try:
-            return float(value)
-        except ValueError:
-            pass
-    if type(value) is not kind:
-        raise UserError(f"{expected}{kind.__name__}, found {value!r}")
-    return value
-
-
-def to_dict(config: Any) -> dict[str, Any]:
-    """The plain values of a config, in the form `from_dict` reads."""
-
-    def plain(value: Any) -> Any:
-        match value:
-            case enum.Enum():
-                return value.value
-            case tuple() | list():
-                return [plain(item) for item in value]
-            case dict():
-                return {key: plain(item) for key, item in value.items()}
-        return value
-
-    return plain(dataclasses.asdict(config))
-
-
-def from_yaml(schema: type[Schema], path: str | Path) -> Schema:
-    """Read `schema` from a YAML file; keys left out keep their defaults.
-
-    Raises:
-      UserError: no such file, no YAML, an unknown key, a value out of its range.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-        values = yaml.safe_load(text) or {}
-    except FileNotFoundError:
-        raise UserError(f"expected a YAML file, found nothing at {path}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: expected YAML, found {error}") from None
-    return from_dict(schema, values, where=str(path))
-
-
-def to_yaml(config: Any) -> str:
-    """The whole resolved config as YAML text."""
-    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)

@@ -12,16 +12,19 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastbert_jax import config
+from fastbert_jax import config_yaml
 from fastbert_jax.config import (
+    BadRow,
     BertConfig,
     DataConfig,
     DistilConfig,
     EvaluateConfig,
+    FineTuneConfig,
     KLDirection,
     Mode,
     ModelConfig,
     PhaseConfig,
+    Precision,
     TrainConfig,
 )
 from fastbert_jax.errors import UserError, nearest
@@ -32,7 +35,7 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 def from_text(tmp_path: Path, text: str) -> TrainConfig:
     path = tmp_path / "run.yaml"
     path.write_text(text, encoding="utf-8")
-    return config.from_yaml(TrainConfig, path)
+    return config_yaml.from_yaml(TrainConfig, path)
 
 
 def refused(tmp_path: Path, text: str) -> str:
@@ -58,13 +61,13 @@ evaluate: {speeds: [0, 0.5, 1], modes: [bucketed]}
     read = from_text(tmp_path, text)
     assert (read.run, read.seed) == ("runs/测试", 7)
     assert read.data == DataConfig(
-        train="reviews.tsv", labels=("neg", "好"), length_buckets=(16, 32), on_bad_row=config.BadRow.SKIP
+        train="reviews.tsv", labels=("neg", "好"), length_buckets=(16, 32), on_bad_row=BadRow.SKIP
     )
-    assert read.model == ModelConfig(precision=config.Precision.BFLOAT16)
+    assert read.model == ModelConfig(precision=Precision.BFLOAT16)
     assert read.distil == DistilConfig(learning_rate=2e-4, kl=KLDirection.TEACHER_STUDENT, noisy_teacher=True)
     assert read.evaluate == EvaluateConfig(speeds=(0.0, 0.5, 1.0), modes=(Mode.BUCKETED,))
     assert all(type(speed) is float for speed in read.evaluate.speeds)
-    assert read.fine_tune == PhaseConfig()
+    assert read.fine_tune == FineTuneConfig()
 
 
 @given(
@@ -83,9 +86,9 @@ evaluate: {speeds: [0, 0.5, 1], modes: [bucketed]}
     )
 )
 def test_the_resolved_config_reads_back(original: TrainConfig) -> None:
-    values = yaml.safe_load(config.to_yaml(original))
-    assert values == config.to_dict(original)
-    assert config.from_dict(TrainConfig, values, where="config.yaml") == original
+    values = yaml.safe_load(config_yaml.to_yaml(original))
+    assert values == config_yaml.to_dict(original)
+    assert config_yaml.from_dict(TrainConfig, values, where="config.yaml") == original
 
 
 @pytest.mark.parametrize(
@@ -120,10 +123,10 @@ def test_mistakes_in_a_file(tmp_path: Path, text: str, message: str) -> None:
 
 def test_no_file_and_no_text(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"expected a YAML file, found nothing at .*none\.yaml"):
-        config.from_yaml(TrainConfig, tmp_path / "none.yaml")
+        config_yaml.from_yaml(TrainConfig, tmp_path / "none.yaml")
     (tmp_path / "bytes.yaml").write_bytes(b"run: \xff\xfe")
     with pytest.raises(UserError, match=r"bytes\.yaml: expected YAML, found"):
-        config.from_yaml(TrainConfig, tmp_path / "bytes.yaml")
+        config_yaml.from_yaml(TrainConfig, tmp_path / "bytes.yaml")
 
 
 BERT = {"vocab_size": 10, "hidden_size": 8, "num_layers": 2, "num_heads": 2, "feed_forward_size": 8}
@@ -179,7 +182,7 @@ def test_settings_cannot_be_changed() -> None:
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
 def test_the_configs_that_come_along_are_read(path: Path) -> None:
-    assert isinstance(config.from_yaml(TrainConfig, path), TrainConfig)
+    assert isinstance(config_yaml.from_yaml(TrainConfig, path), TrainConfig)
 
 
 def test_plain_values_hold_no_classes() -> None:
@@ -188,7 +191,7 @@ def test_plain_values_hold_no_classes() -> None:
         for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else []:
             check(item)
 
-    check(config.to_dict(TrainConfig(evaluate=EvaluateConfig(modes=(Mode.MASKED,)))))
+    check(config_yaml.to_dict(TrainConfig(evaluate=EvaluateConfig(modes=(Mode.MASKED,)))))
 
 
 def test_the_nearest_name() -> None:

@@ -12,7 +12,19 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = "fastbert_jax"
-FLOORS = ("errors", "config", "command_line", "report", "text", "model", "inference", "training serving", "recipes", "surface")
+FLOORS = (
+    "errors",
+    "config",
+    "config_yaml",
+    "command_line",
+    "report",
+    "text",
+    "model",
+    "inference",
+    "training serving",
+    "recipes",
+    "surface",
+)
 """Lowest first; rooms of one floor do not import each other. `surface` is the package itself and the scripts."""
 RANK = {room: rank for rank, rooms in enumerate(FLOORS) for room in rooms.split()}
 

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 import fastbert_jax
-from fastbert_jax.config import TrainConfig, from_yaml
+from fastbert_jax.config import TrainConfig
+from fastbert_jax.config_yaml import from_yaml
 from fastbert_jax.errors import UserError
 from fastbert_jax.training import run
 
@@ -22,7 +23,8 @@ SETTINGS = """
 run: {run}
 data: {{train: {train}, test: {test}, max_length: 16, length_buckets: [8]}}
 model:
-  {{pretrained: random, hidden_size: 16, num_layers: 3, num_heads: 2, feed_forward_size: 32, exit_size: 8, vocab_size: 60}}
+  {{pretrained: random, hidden_size: 16, num_layers: 3, num_heads: 2, feed_forward_size: 32, exit_size: 8,
+   vocab_size: 60}}
 fine_tune: {{epochs: 2, batch_size: 8, learning_rate: 0.01}}
 distil: {{epochs: 2, batch_size: 8, learning_rate: 0.01}}
 evaluate: {{speeds: [0.5], repeats: 1, batch_size: 8}}

@@ -11,12 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
 from fastbert_jax.config import BadRow, DataConfig, PredictConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.predictor import Prediction, Predictor, load
+from fastbert_jax.report.progress import progress_bar, somebody_watches
 from fastbert_jax.text.examples import Example, Unreadable
 from fastbert_jax.text.sources import read_records
 
@@ -40,8 +38,10 @@ def predict_file(config: PredictConfig) -> None:
     predictor = load(config.model)
     predictor.require_exits()
     records = _records(config)
+    known = somebody_watches() and config.input != STANDARD
+    total = sum(1 for _ in _records(config)) if known else None
     bad_rows = 0
-    with _output(config.output) as stream, _progress(config) as advance:
+    with _output(config.output) as stream, progress_bar("predict", total=total, unit="texts") as advance:
         tsv = config.output.lower().endswith(".tsv")
         form = TsvForm(predictor.labels) if tsv else JsonForm(predictor.labels)
         stream.write(form.header)
@@ -142,28 +142,3 @@ def _output(name: str) -> Iterator[TextIO]:
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _progress(config: PredictConfig) -> Iterator[Callable[[int], None]]:
-    """A bar with rate and time left on standard error; yields `advance(rows)`. Silent when not a terminal."""
-    console = Console(stderr=True)
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-        transient=True,
-    ) as bar:
-        known = console.is_terminal and config.input != STANDARD
-        task = bar.add_task("texts", total=sum(1 for _ in _records(config)) if known else None, rate="")
-
-        def advance(rows: int) -> None:
-            speed = bar.tasks[task].speed
-            bar.update(task, advance=rows, rate=f"{speed:.0f} texts/s" if speed else "")
-
-        yield advance

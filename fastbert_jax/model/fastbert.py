@@ -98,7 +98,7 @@ def compute_dtype(precision: Precision) -> jnp.dtype:
 
 
 def init_params(config: BertConfig, key: jax.Array) -> Params:
-    """Random float32 parameters, initialised as BERT's: normal(0, 0.02), zero biases, unit norms; exits as in `exits.py`."""
+    """Random float32 parameters: normal(0, 0.02), zero biases and unit norms as BERT's; exits as in `exits.py`."""
     ids_1x4 = jnp.zeros((1, 4), jnp.int32)
     cls_1x1 = jnp.zeros((1, 1), jnp.int32)
 

@@ -15,9 +15,7 @@ def somebody_watches() -> bool:
 
 
 @contextmanager
-def progress_bar(
-    name: str, *, total: int | None, unit: str, done: int = 0
-) -> Iterator[Callable[[int, str], None]]:
+def progress_bar(name: str, *, total: int | None, unit: str, done: int = 0) -> Iterator[Callable[[int, str], None]]:
     """Yields `advance(count, note)`.
 
     Args:

@@ -36,7 +36,12 @@ class Batch(NamedTuple):
 
 
 def collate(
-    encoded: Encoded, rows: Sequence[int], *, batch_size: int, length: int, labels: np.ndarray | None = None
+    encoded: Encoded,
+    rows: Sequence[int] | np.ndarray,
+    *,
+    batch_size: int,
+    length: int,
+    labels: np.ndarray | None = None,
 ) -> Batch:
     """One text a row (K = 1): texts `rows` of `encoded`, padded to `[batch_size, length]`.
 

@@ -116,7 +116,7 @@ def _csv_records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str] | 
         while True:
             start = reader.line_num + 1
             try:
-                record = next(reader)
+                record: list[str] | str = next(reader)
             except StopIteration:
                 return
             except csv.Error as error:

@@ -61,21 +61,19 @@ def read_examples(spec: str, data: DataConfig, *, need_label: bool, role: Role =
     """
     table, columns = _open(spec, data, need_label=need_label, role=role)
     examples: list[Example] = []
-    first_bad, skipped = None, 0
+    bad: list[Unreadable] = []
     for record in _records(table, columns, need_label=need_label):
         if isinstance(record, Example):
             examples.append(record)
             continue
         if data.on_bad_row is BadRow.STOP:
             raise UserError(f"{record.where}: {record.problem}; fix the row or pass --data.on_bad_row skip")
-        first_bad, skipped = first_bad or record, skipped + 1
+        bad.append(record)
     if not examples:
-        raise UserError(
-            f"{first_bad.where}: {first_bad.problem}; none of the {skipped} rows of {table.name} can be read"
-        )
+        raise UserError(f"{bad[0].where}: {bad[0].problem}; none of the {len(bad)} rows of {table.name} can be read")
     guessed = not (spec.startswith(BUILTIN) or (data.text_column and data.label_column and data.pair_column))
     note = f"{table.name}: {columns}." if guessed else ""
-    return Loaded(examples, skipped, table.class_names.get(columns.label or "", ()), note)
+    return Loaded(examples, len(bad), table.class_names.get(columns.label or "", ()), note)
 
 
 def own_split(spec: str, role: Role, data: DataConfig, *, need_label: bool = True) -> str | None:

@@ -86,7 +86,7 @@ def label_order(train: Loaded, data: DataConfig) -> tuple[str, ...]:
     Raises:
       UserError: train has fewer than two classes, or its labels are numbers with a fraction.
     """
-    found = {example.label: example.where for example in reversed(train.examples)}
+    found = {str(example.label): example.where for example in reversed(train.examples)}
     if len(found) < 2:
         raise UserError(
             f"expected two classes or more in train, found only {next(iter(found))!r} "
@@ -119,7 +119,7 @@ def label_ids(examples: Sequence[Example], labels: Sequence[str]) -> np.ndarray:
                 f"expected label one of {shown}, found {example.label!r} at {example.where}; "
                 f"fix the row, or list all labels with --data.labels"
             )
-    return np.array([ids[example.label] for example in examples], np.int32)
+    return np.array([ids[str(example.label)] for example in examples], np.int32)
 
 
 def cut_dev(examples: Sequence[Example], fraction: float) -> tuple[list[Example], list[Example]]:

@@ -95,10 +95,10 @@ class Tokenizer:
                 raise UserError(f"text {number}: {problem}")
         for start in range(0, len(texts), CHUNK):
             parts = [[text] if isinstance(text, str) else list(text) for text in texts[start : start + CHUNK]]
-            flat = [part for text in parts for part in text]
+            flat = [part for both in parts for part in both]
             encodings = iter(self._backend.encode_batch_fast(flat, add_special_tokens=False))
-            for text in parts:
-                yield [next(encodings).ids for _ in text]
+            for both in parts:
+                yield [next(encodings).ids for _ in both]
 
 
 def cut_longest_first(lengths: Sequence[int], room: int) -> list[int]:
@@ -157,7 +157,7 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int) -> Tokenizer:
         from transformers import BertTokenizer
     backend = _train_wordpiece(list(texts), vocab_size)
     names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
-    special = dict(zip(names, SPECIAL_TOKENS, strict=True))
+    special: dict[str, Any] = dict(zip(names, SPECIAL_TOKENS, strict=True))
     return Tokenizer(BertTokenizer(tokenizer_object=backend, split_special_tokens=True, **special))
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -116,7 +117,7 @@ def prepare(config: TrainConfig) -> Prepared:
 
 
 def _architecture(config: TrainConfig, *, num_classes: int, vocab_size: int) -> BertConfig:
-    exits = {
+    exits: dict[str, Any] = {
         "num_classes": num_classes,
         "exit_size": config.model.exit_size,
         "exit_heads": config.model.exit_heads,

@@ -10,7 +10,8 @@ import json
 import os
 from pathlib import Path
 
-from fastbert_jax.config import TrainConfig, from_yaml, to_dict, to_yaml
+from fastbert_jax.config import TrainConfig
+from fastbert_jax.config_yaml import from_yaml, to_dict, to_yaml
 from fastbert_jax.errors import UserError
 
 FREE_KEYS = ("run", "evaluate")

@@ -57,7 +57,7 @@ def train_step(
     key = jax.random.fold_in(key, state.step)
     batches = jax.tree.map(lambda array: jnp.asarray(array).reshape(parts, -1, *array.shape[1:]), batch)
 
-    def part_sums(index: jax.Array) -> tuple:
+    def part_sums(index: int | jax.Array) -> tuple:
         part = jax.tree.map(lambda array: array[index], batches)
         return jax.value_and_grad(loss_sums, has_aux=True)(
             state.trained, frozen, phase, part, step=state.step, key=jax.random.fold_in(key, index)

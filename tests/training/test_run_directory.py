@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from fastbert_jax.config import DataConfig, EvaluateConfig, TrainConfig, from_yaml
+from fastbert_jax.config import DataConfig, EvaluateConfig, TrainConfig
+from fastbert_jax.config_yaml import from_yaml
 from fastbert_jax.errors import UserError
 from fastbert_jax.training.run_directory import RunDirectory
 

@@ -1,0 +1,100 @@
+"""Settings to YAML and back; an unknown key is refused with the nearest known one."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from fastbert_jax.errors import UserError, nearest
+
+Schema = TypeVar("Schema")
+
+
+def from_dict(schema: type[Schema], values: Mapping[str, Any], *, where: str, prefix: str = "") -> Schema:
+    """Build `schema` from plain values, as a YAML file holds them.
+
+    Raises:
+      UserError: an unknown key (with the nearest known one) or a value of another type; `where` names the file.
+    """
+    if not isinstance(values, Mapping):
+        raise UserError(f"{where}: expected `key: value` lines under {prefix or 'the top level'!r}, found {values!r}")
+    hints = typing.get_type_hints(schema)
+    known = list(hints)
+    settings = {}
+    for key, value in values.items():
+        if key not in known:
+            raise UserError(f"{where}: unknown key {prefix + str(key)!r}; {nearest(str(key), known)}")
+        settings[key] = _convert(hints[key], value, where=where, key=prefix + key)
+    return schema(**settings)
+
+
+def _convert(kind: Any, value: Any, *, where: str, key: str) -> Any:
+    expected = f"{where}: {key}: expected "
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        return from_dict(kind, value, where=where, prefix=key + ".")
+    if typing.get_origin(kind) is tuple:
+        if not isinstance(value, list | tuple):
+            raise UserError(f"{expected}a list, found {value!r}")
+        return tuple(_convert(typing.get_args(kind)[0], item, where=where, key=key) for item in value)
+    if issubclass(kind, enum.Enum):
+        choices = [member.value for member in kind]
+        if value not in choices:
+            raise UserError(f"{expected}one of {choices}, found {value!r}")
+        return kind(value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind is float and isinstance(value, str):  # YAML 1.1 reads 2e-5 as text
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if type(value) is not kind:
+        raise UserError(f"{expected}{kind.__name__}, found {value!r}")
+    return value
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The plain values of a config, in the form `from_dict` reads."""
+
+    def plain(value: Any) -> Any:
+        match value:
+            case enum.Enum():
+                return value.value
+            case tuple() | list():
+                return [plain(item) for item in value]
+            case dict():
+                return {key: plain(item) for key, item in value.items()}
+        return value
+
+    return plain(dataclasses.asdict(config))
+
+
+def from_yaml(schema: type[Schema], path: str | Path) -> Schema:
+    """Read `schema` from a YAML file; keys left out keep their defaults.
+
+    Raises:
+      UserError: no such file, no YAML, an unknown key, a value out of its range.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        values = yaml.safe_load(text) or {}
+    except FileNotFoundError:
+        raise UserError(f"expected a YAML file, found nothing at {path}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: expected YAML, found {error}") from None
+    return from_dict(schema, values, where=str(path))
+
+
+def to_yaml(config: Any) -> str:
+    """The whole resolved config as YAML text."""
+    values = to_dict(config)
+    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    if yaml.safe_load(text) == values:
+        return text
+    return yaml.safe_dump(values, sort_keys=False)  # PyYAML loses some rare line breaks unless it escapes them
