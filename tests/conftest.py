@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+# Most of a test's time goes into compiling; without LLVM's optimizations that takes a third.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
 if "JAX_PLATFORMS" not in os.environ:
     jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)

@@ -46,7 +46,7 @@ def predict_file(config: PredictConfig) -> None:
         form = TsvForm(predictor.labels) if tsv else JsonForm(predictor.labels)
         stream.write(form.header)
         while chunk := list(itertools.islice(records, CHUNK)):
-            for outcome in _outcomes(predictor, chunk, config, advance):
+            for outcome in _outcomes(predictor, chunk, config, lambda rows: advance(rows, "")):
                 bad_rows += isinstance(outcome, Unreadable)
                 stream.write(form.record(outcome))
             stream.flush()
