@@ -9,6 +9,8 @@ READY := .venv/ready
 demo: $(READY)
 	$(BIN)/python train.py --config configs/demo.yaml
 	$(BIN)/python infer.py predict --model runs/demo --input examples/headlines.txt --output -
+	$(BIN)/python infer.py compare --model runs/demo --data 'builtin:reuters_r8#test' \
+		--baseline 'builtin:reuters_r8#train' --speeds 0.1 0.3 0.5 --repeats 3
 
 test: $(READY)
 	$(BIN)/ruff format --check .

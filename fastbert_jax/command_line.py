@@ -25,7 +25,7 @@ class TrainArguments:
 
         python train.py --config configs/demo.yaml --distil.epochs 3
 
-    The same command again resumes the run, or shows its table when it is done.
+    The same command again resumes the run, or measures it again when it is done.
     """
 
     config: str = ""

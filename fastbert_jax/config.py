@@ -159,7 +159,7 @@ class ModelConfig:
     feed_forward_size: int = 512
     """random only: width of the feed-forward part."""
     vocab_size: int = 8000
-    """random only: size of the WordPiece vocabulary learnt from the training texts."""
+    """random only: size of the WordPiece vocabulary, learnt from the texts of both phases."""
     exit_size: int = 128
     """Width of every exit (the paper's 128)."""
     exit_heads: int = 2

@@ -81,7 +81,15 @@ def test_a_run_from_text_to_answers(settings, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "TF-IDF + linear SVM" in printed and "dev accuracy by exit" in printed
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert names == {"config.yaml", "labels.json", "metrics.jsonl", "checkpoints", "model", "comparison.json"}
+    assert names == {
+        "config.yaml",
+        "labels.json",
+        "data.json",
+        "metrics.jsonl",
+        "checkpoints",
+        "model",
+        "comparison.json",
+    }
     assert json.loads((tmp_path / "run" / "labels.json").read_text()) == ["bad", "good"]
 
     classifier = fastbert_jax.load(tmp_path / "run")
@@ -217,13 +225,28 @@ def test_a_tokenizer_with_ids_beyond_the_vocabulary(settings, tiny_bert_director
 
 
 def test_fewer_texts_than_a_batch_are_all_used(settings, tmp_path):
-    few = _write_texts(tmp_path / "few.tsv", 6, seed=2)
+    few = tmp_path / "few.tsv"
+    few.write_text("label\ttext\n" + "good\tfine film\nbad\tpoor plot\n" * 3)
     from fastbert_jax.command_line import parse_train
 
     config = parse_train(["--config", str(settings), "--data.train", str(few), "--data.dev", str(few)]).settings
     run.train(config)
     events = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert sum(event["event"] == "fine_tune" for event in events) == 2  # one partial batch an epoch
+
+
+def test_chinese_pairs_go_the_whole_way(settings, tmp_path):
+    rows = ["label\ttext_a\ttext_b"]
+    rows += [f"{'相同' if i % 2 else '不同'}\t这本书{'很好' if i % 3 else '一般'}\t这本书好吗" for i in range(40)]
+    pairs = tmp_path / "pairs.tsv"
+    pairs.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    from fastbert_jax.command_line import parse_train
+
+    flags = ["--config", str(settings), "--data.train", str(pairs), "--data.test", "", "--fine-tune.epochs", "1"]
+    config = parse_train([*flags, "--distil.epochs", "1", "--model.precision", "bfloat16"]).settings
+    run.train(config)
+    (answer,) = fastbert_jax.load(config.run).predict([("这本书很好", "这本书好吗")], speed=0.5)
+    assert answer.label in ("相同", "不同") and np.isfinite(answer.probabilities).all()
 
 
 def test_a_run_directory_of_another_model_is_refused_and_kept(settings, tmp_path):

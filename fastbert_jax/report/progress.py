@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -32,7 +33,11 @@ def progress_bar(name: str, *, total: int | None, unit: str, done: int = 0) -> I
         TimeRemainingColumn(),
     )
     console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+    watched = console.is_terminal
+    # Standard output that goes to a file must stay there: rich would send it to the terminal of the bar.
+    with Progress(
+        *columns, console=console, disable=not watched, transient=True, redirect_stdout=sys.stdout.isatty()
+    ) as bar:
         task = bar.add_task(name, total=total, completed=done, rate="", note="")
 
         def advance(count: int, note: str = "") -> None:

@@ -15,7 +15,7 @@ from orbax.checkpoint import v1 as ocp
 
 from fastbert_jax.errors import UserError
 
-SCORE = "score"
+RANK = "rank"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,17 +40,20 @@ class Checkpoints:
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
             preservation_policy=policies.AnyPreservationPolicy(
                 [
-                    policies.LatestN(1),
+                    policies.LatestN(2),
                     policies.BestN(
-                        get_metric_fn=lambda metrics: metrics[SCORE], n=1, keep_checkpoints_without_metrics=False
+                        get_metric_fn=lambda metrics: tuple(metrics[RANK]), n=1, keep_checkpoints_without_metrics=False
                     ),
                 ]
             ),
             cleanup_tmp_directories=True,
         )
 
-    def save(self, step: int, tree: Any, position: Position, *, score: float | None) -> None:
-        """Write a checkpoint and wait until it is complete; older ones that are neither last nor best go.
+    def save(self, step: int, tree: Any, position: Position, *, rank: tuple[int, float] | None) -> None:
+        """Write a checkpoint and wait until it is complete; of the older ones the last and the best stay.
+
+        Args:
+          rank: phase number and score, for the best of the newest phase that has any; none: not in the running.
 
         Raises:
           UserError: the checkpoint could not be written (a full disk, say); earlier ones are untouched.
@@ -59,7 +62,7 @@ class Checkpoints:
             saved = self._orbax.save(
                 step,
                 tree,
-                metrics=None if score is None else {SCORE: score},
+                metrics=None if rank is None else {RANK: list(rank)},
                 custom_metadata=dataclasses.asdict(position),
             )
         except (OSError, ValueError, ocp.training.errors.StepAlreadyExistsError) as error:
@@ -91,7 +94,7 @@ class Checkpoints:
         except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files
             raise UserError(
                 f"{self._directory / str(step)}: expected a checkpoint of this model, found: {error}\n"
-                "Delete that folder to go on from the checkpoint before it."
+                "Delete that folder to go on from the checkpoint before it, or begin a new --run."
             ) from error
 
     def close(self) -> None:

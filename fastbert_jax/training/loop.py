@@ -61,6 +61,7 @@ def run_recipe(
             phase,
             batches[phase.name],
             params,
+            index=index,
             first_step=sum(len(batches[name]) for name in names[:index]),
             key=jax.random.fold_in(jax.random.key(seed), index),
             evaluate=evaluate,
@@ -82,13 +83,14 @@ class _PhaseRun:
         batches: TrainingBatches,
         params: Tree,
         *,
+        index: int,
         first_step: int,
         key: jax.Array,
         evaluate: Callable[[Tree], Evaluation],
         checkpoints: Checkpoints,
         journal: Journal,
     ) -> None:
-        self._phase, self._batches, self._first_step = phase, batches, first_step
+        self._phase, self._index, self._batches, self._first_step = phase, index, batches, first_step
         self._evaluate, self._checkpoints, self._journal = evaluate, checkpoints, journal
         optimizer = make_optimizer(phase.settings, total_steps=len(batches), rates=phase.trainable)
         trained, self._frozen = split(params, phase.trainable)
@@ -108,7 +110,6 @@ class _PhaseRun:
     def finish(self) -> Tree:
         """Run the steps that are left; the parameters the phase hands on."""
         done, total = int(self._state.step), len(self._batches)
-        interval = math.ceil(self._batches.batches_per_epoch / self._phase.settings.evaluations_per_epoch)
         unread: tuple[int, StepMetrics] | None = None
         with progress_bar(self._phase.name, total=total, unit="steps", done=done) as advance:
             for step, batch in enumerate(self._batches.stream(done), start=done + 1):
@@ -117,13 +118,19 @@ class _PhaseRun:
                 if unread is not None:
                     advance(1, self._log(*unread))
                 unread = (step, metrics)
-                if step % interval == 0 or step == total:
+                if self._is_time_to_evaluate(step):
                     advance(1, self._log(*unread))
                     unread = None
                     self._evaluate_and_save(step)
         if self._phase.keep is Keep.BEST and self._best_step not in (None, self._first_step + total):
             self._state, self._frozen = self._checkpoints.load(self._best_step, (self._state, self._frozen))
         return merge(self._state.trained, self._frozen)
+
+    def _is_time_to_evaluate(self, step: int) -> bool:
+        """As often per epoch as asked, spread evenly, the end of every epoch always among them."""
+        evaluations = self._phase.settings.evaluations_per_epoch
+        in_epoch = self._batches.batches_per_epoch
+        return step * evaluations // in_epoch > (step - 1) * evaluations // in_epoch
 
     def _evaluate_and_save(self, step: int) -> None:
         run_step, total = self._first_step + step, len(self._batches)
@@ -135,7 +142,8 @@ class _PhaseRun:
         if score is not None and (self._best_score is None or score >= self._best_score):
             self._best_step, self._best_score = run_step, score
         position = Position(self._phase.name, step, self._best_step, self._best_score)
-        self._checkpoints.save(run_step, (self._state, self._frozen), position, score=score)
+        rank = None if score is None else (self._index, score)
+        self._checkpoints.save(run_step, (self._state, self._frozen), position, rank=rank)
 
     def _log(self, step: int, metrics: StepMetrics) -> str:
         """Journal a step and say its loss; raises when that is no number."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from fastbert_jax.text.builtin import builtin_model_directory
 from fastbert_jax.text.examples import Example
 from fastbert_jax.text.tasks import Task, label_ids, load_task
 from fastbert_jax.text.tokenizer import Encoded, Tokenizer, load_tokenizer, train_tokenizer
-from fastbert_jax.training.fastbert import fastbert_recipe
+from fastbert_jax.training.fastbert_recipe import fastbert_recipe
 from fastbert_jax.training.recipe import Recipe, Stream
 
 RANDOM = "random"
@@ -44,6 +45,8 @@ class Prepared:
     """Pretrained, on the host; none when the model starts at random."""
     notes: tuple[str, ...]
     """What was found, guessed, cut and left out, in sentences."""
+    data: dict[str, str]
+    """Number and checksum of each set of texts that touches training."""
 
 
 def prepare(config: TrainConfig) -> Prepared:
@@ -55,10 +58,7 @@ def prepare(config: TrainConfig) -> Prepared:
     if not config.data.train:
         raise UserError("data.train: expected a SPEC of labelled texts (see --help), found nothing")
     task = load_task(config.data)
-    if config.model.pretrained == RANDOM:
-        tokenizer = train_tokenizer(_single_texts(task.unlabelled), vocab_size=config.model.vocab_size)
-    else:
-        tokenizer = load_tokenizer(_backbone_directory(config))
+    tokenizer = _tokenizer(config, task)
     architecture = _architecture(config, num_classes=len(task.labels), vocab_size=tokenizer.vocab_size)
     check_vocabulary(tokenizer.vocab_size, architecture)
     if config.data.max_length > architecture.max_positions:
@@ -68,17 +68,40 @@ def prepare(config: TrainConfig) -> Prepared:
         )
     model = FastBert(architecture, dropout=config.model.dropout, dtype=compute_dtype(config.model.precision))
     recipe = fastbert_recipe(model, fine_tune=config.fine_tune, distil=config.distil)
-
     encode = functools.partial(_encode, tokenizer, max_length=config.data.max_length)
     labelled, dev = encode(task.train), encode(task.dev)
-    unlabelled = labelled if task.unlabelled is task.train else encode(task.unlabelled)
-    train_labels, dev_labels, test_labels = (
-        label_ids(examples, task.labels) for examples in (task.train, task.dev, task.test)
-    )
     streams = {
-        Stream.LABELLED: (labelled, train_labels),
-        Stream.UNLABELLED: (unlabelled, None),
+        Stream.LABELLED: (labelled, label_ids(task.train, task.labels)),
+        Stream.UNLABELLED: (labelled if task.unlabelled is task.train else encode(task.unlabelled), None),
     }
+    return Prepared(
+        task=task,
+        tokenizer=tokenizer,
+        config=architecture,
+        model=model,
+        recipe=recipe,
+        batches=_batches(config, recipe, streams),
+        dev=dev,
+        dev_labels=label_ids(task.dev, task.labels),
+        test_labels=label_ids(task.test, task.labels),
+        backbone=None
+        if config.model.pretrained == RANDOM
+        else load_backbone(_backbone_directory(config), architecture),
+        notes=_notes(config, task, (labelled, dev)),
+        data={name: _fingerprint(getattr(task, name)) for name in ("train", "dev", "unlabelled")},
+    )
+
+
+def _tokenizer(config: TrainConfig, task: Task) -> Tokenizer:
+    if config.model.pretrained != RANDOM:
+        return load_tokenizer(_backbone_directory(config))
+    texts = task.train if task.unlabelled is task.train else [*task.train, *task.unlabelled]
+    return train_tokenizer(_single_texts(texts), vocab_size=config.model.vocab_size)
+
+
+def _batches(
+    config: TrainConfig, recipe: Recipe, streams: Mapping[Stream, tuple[Encoded, np.ndarray | None]]
+) -> dict[str, TrainingBatches]:
     batches = {}
     for index, phase in enumerate(recipe.phases):
         encoded, labels = streams[phase.stream]
@@ -90,30 +113,28 @@ def prepare(config: TrainConfig) -> Prepared:
             epochs=phase.settings.epochs,
             seed=config.seed + index,
         )
-    backbone = None
-    if config.model.pretrained != RANDOM:
-        backbone = load_backbone(_backbone_directory(config), architecture)
+    return batches
+
+
+def _notes(config: TrainConfig, task: Task, encoded: Sequence[Encoded]) -> tuple[str, ...]:
     notes = [*task.notes]
     if task.skipped:
         notes.append(f"{task.skipped} row{'s' * (task.skipped > 1)} left out: unreadable")
-    if cut := labelled.truncated_texts + dev.truncated_texts:
-        total = len(labelled) + len(dev)
+    if cut := sum(each.truncated_texts for each in encoded):
+        tokens = sum(each.truncated_tokens for each in encoded)
         notes.append(
-            f"{cut} of {total} train and dev texts have more than {config.data.max_length} tokens and were cut"
+            f"{cut} of {sum(map(len, encoded))} train and dev texts have more than {config.data.max_length} tokens: "
+            f"{tokens} tokens were cut off"
         )
-    return Prepared(
-        task=task,
-        tokenizer=tokenizer,
-        config=architecture,
-        model=model,
-        recipe=recipe,
-        batches=batches,
-        dev=dev,
-        dev_labels=dev_labels,
-        test_labels=test_labels,
-        backbone=backbone,
-        notes=tuple(notes),
-    )
+    return tuple(notes)
+
+
+def _fingerprint(examples: Sequence[Example]) -> str:
+    """Number and checksum of texts and labels, in their order."""
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(repr((example.text, example.label)).encode("utf-8"))
+    return f"{len(examples)} texts, sha256 {digest.hexdigest()}"
 
 
 def _architecture(config: TrainConfig, *, num_classes: int, vocab_size: int) -> BertConfig:

@@ -85,7 +85,6 @@ class Phase:
 class Recipe:
     """Phases, one after the other, on one tree of parameters `{source: parameters}`."""
 
-    name: str
     phases: tuple[Phase, ...]
 
 

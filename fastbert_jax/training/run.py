@@ -41,7 +41,7 @@ def train(config: TrainConfig) -> Comparison:
     """
     prepared = prepare(config)
     run = RunDirectory(Path(config.run))
-    run.claim(config, prepared.task.labels)
+    run.claim(config, prepared.task.labels, prepared.data)
     for note in prepared.notes:
         print(note)
     if not run.model.exists():

@@ -1,6 +1,6 @@
 """The directory of a run: which settings it belongs to, and what is written there besides checkpoints.
 
-runs/NAME/  config.yaml  labels.json  metrics.jsonl  checkpoints/STEP/  model/  comparison.json
+runs/NAME/  config.yaml  labels.json  data.json  metrics.jsonl  checkpoints/STEP/  model/  comparison.json
 """
 
 from __future__ import annotations
@@ -54,19 +54,29 @@ class RunDirectory:
         """The measurements of the last evaluation."""
         return self.path / "comparison.json"
 
-    def claim(self, config: TrainConfig, labels: tuple[str, ...]) -> None:
+    @property
+    def data(self) -> Path:
+        """Number and checksum of the texts that the run trains on."""
+        return self.path / "data.json"
+
+    def claim(self, config: TrainConfig, labels: tuple[str, ...], data: dict[str, str]) -> None:
         """Make the directory this run's, or check that it already is.
 
+        Args:
+          data: for each set of texts that touches training, words that differ when the texts do.
+
         Raises:
-          UserError: it holds a run with other settings or other labels (all differences are listed), or other files.
+          UserError: it holds a run with other settings, labels or texts (all differences are listed), or other files.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if not self.config.exists():
-                if found := sorted(child.name for child in self.path.iterdir()):
+                found = sorted(child.name for child in self.path.iterdir() if not self._is_unfinished(child))
+                if found:
                     raise UserError(f"{self.path}: expected an empty or a run's directory, found {found[:5]}")
                 write_atomically(self.labels, json.dumps(list(labels), ensure_ascii=False) + "\n")
-                write_atomically(self.config, to_yaml(config))
+                write_atomically(self.data, json.dumps(data, indent=2) + "\n")
+                write_atomically(self.config, to_yaml(config))  # last: it makes the directory a run's
         except OSError as error:
             raise UserError(f"--run {self.path}: expected a directory that can be written, found {error}") from None
         old, new = (_flat(to_dict(c)) for c in (from_yaml(TrainConfig, self.config), config))
@@ -77,9 +87,23 @@ class RunDirectory:
                 f"{self.path}: expected the run that these settings began, found one with others:\n{differences}\n"
                 "Give the same settings to resume it, or another --run to begin a new one."
             )
-        there = tuple(json.loads(self.labels.read_text(encoding="utf-8")))
-        if there != labels:
-            raise UserError(f"{self.labels}: expected the data's labels {list(labels)}, found {list(there)}")
+        self._compare(self.labels, list(labels))
+        self._compare(self.data, data)
+
+    def _is_unfinished(self, path: Path) -> bool:
+        """What a claim that was cut short leaves."""
+        return path.name.removesuffix(".tmp") in {self.labels.name, self.data.name, self.config.name}
+
+    def _compare(self, path: Path, expected: object) -> None:
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: expected what the run began with, found {error}; begin a new --run") from None
+        if found != expected:
+            raise UserError(
+                f"{path}: expected {expected}, found {found}; the data has changed since the run began: "
+                "put it back to resume, or begin a new --run"
+            )
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -27,7 +27,7 @@ def test_a_round_trip_is_bit_exact_and_knows_its_position(tmp_path):
     tree = {"a": jax.random.normal(jax.random.key(0), (5, 3)), "b": (jnp.int32(7), {"c": jnp.bfloat16(1.5)})}
     position = Position(phase="distil", phase_step=3, best_step=12, best_score=0.75)
     checkpoints = Checkpoints(tmp_path / "checkpoints")
-    checkpoints.save(15, tree, position, score=None)
+    checkpoints.save(15, tree, position, rank=None)
     checkpoints.close()
     again = Checkpoints(tmp_path / "checkpoints")
     assert again.latest() == 15 and again.position(15) == position
@@ -41,16 +41,24 @@ def test_no_checkpoint_is_no_step(tmp_path):
 def test_the_newest_and_the_best_are_kept(tmp_path):
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     for step, score in [(1, 0.5), (2, 0.9), (3, 0.7), (4, 0.8), (5, None), (6, None)]:
-        checkpoints.save(step, _tree(step), _position(step), score=score)
+        checkpoints.save(step, _tree(step), _position(step), rank=None if score is None else (0, score))
     checkpoints.close()
-    assert sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == [2, 6]
+    assert sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == [2, 5, 6]
     assert Checkpoints(tmp_path / "checkpoints").load(2, _tree(0))["step"] == 2
+
+
+def test_the_best_of_a_later_phase_counts_whatever_earlier_phases_scored(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    for step, rank in [(1, (0, 0.9)), (2, (1, 0.3)), (3, (1, 0.2)), (4, (1, 0.1))]:
+        checkpoints.save(step, _tree(step), _position(step), rank=rank)
+    checkpoints.close()
+    assert sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == [2, 3, 4]
 
 
 def test_an_equal_score_keeps_the_later_step(tmp_path):
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     for step, score in [(1, 0.9), (2, 0.9), (3, 0.1)]:
-        checkpoints.save(step, _tree(step), _position(step), score=score)
+        checkpoints.save(step, _tree(step), _position(step), rank=None if score is None else (0, score))
     checkpoints.close()
     assert sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == [2, 3]
 
@@ -58,15 +66,15 @@ def test_an_equal_score_keeps_the_later_step(tmp_path):
 @pytest.mark.parametrize("step", [2, 1])
 def test_a_step_that_is_not_new_is_refused(tmp_path, step):
     checkpoints = Checkpoints(tmp_path / "checkpoints")
-    checkpoints.save(2, _tree(2), _position(2), score=None)
+    checkpoints.save(2, _tree(2), _position(2), rank=None)
     with pytest.raises(UserError, match="expected"):
-        checkpoints.save(step, _tree(step), _position(step), score=None)
+        checkpoints.save(step, _tree(step), _position(step), rank=None)
     assert checkpoints.load(2, _tree(0))["step"] == 2
 
 
 def test_another_models_checkpoint_is_refused_by_name(tmp_path):
     checkpoints = Checkpoints(tmp_path / "checkpoints")
-    checkpoints.save(1, _tree(1), _position(1), score=None)
+    checkpoints.save(1, _tree(1), _position(1), rank=None)
     with pytest.raises(UserError, match=r"checkpoints/1: expected a checkpoint of this model"):
         checkpoints.load(1, {"weights": jnp.zeros((16, 9)), "step": jnp.int32(0)})
 
@@ -75,7 +83,7 @@ def test_another_models_checkpoint_is_refused_by_name(tmp_path):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore:coroutine:RuntimeWarning")
 def test_a_damaged_checkpoint_is_refused_by_name(tmp_path):
     checkpoints = Checkpoints(tmp_path / "checkpoints")
-    checkpoints.save(1, {"weights": jax.random.normal(jax.random.key(0), (256, 256))}, _position(1), score=None)
+    checkpoints.save(1, {"weights": jax.random.normal(jax.random.key(0), (256, 256))}, _position(1), rank=None)
     checkpoints.close()
     largest = max((p for p in (tmp_path / "checkpoints").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
     os.truncate(largest, largest.stat().st_size // 2)
@@ -89,7 +97,7 @@ from fastbert_jax.training.checkpoints import Checkpoints, Position
 checkpoints = Checkpoints(pathlib.Path(sys.argv[1]))
 for step in itertools.count((checkpoints.latest() or 0) + 1):
     tree = {"weights": jnp.full((512, 1024), step, jnp.float32), "step": jnp.int32(step)}
-    checkpoints.save(step, tree, Position("fine_tune", step, None, None), score=None)
+    checkpoints.save(step, tree, Position("fine_tune", step, None, None), rank=None)
     print(step, flush=True)
 """
 

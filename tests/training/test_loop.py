@@ -11,7 +11,7 @@ from fastbert_jax.errors import UserError
 from fastbert_jax.text.batches import TrainingBatches
 from fastbert_jax.text.tokenizer import Encoded
 from fastbert_jax.training.checkpoints import Checkpoints
-from fastbert_jax.training.fastbert import fastbert_recipe
+from fastbert_jax.training.fastbert_recipe import fastbert_recipe
 from fastbert_jax.training.journal import Journal
 from fastbert_jax.training.loop import Evaluation, run_recipe
 from tests.training import tiny

@@ -12,28 +12,29 @@ from fastbert_jax.training.run_directory import RunDirectory
 
 CONFIG = TrainConfig(data=DataConfig(train="a.tsv"))
 LABELS = ("neg", "pos")
+DATA = {"train": "20 texts, sha256 aa"}
 
 
 def test_claiming_twice_is_safe_and_keeps_the_settings(tmp_path):
     run = RunDirectory(tmp_path / "runs" / "a")
-    run.claim(CONFIG, LABELS)
-    run.claim(CONFIG, LABELS)
+    run.claim(CONFIG, LABELS, DATA)
+    run.claim(CONFIG, LABELS, DATA)
     assert from_yaml(TrainConfig, run.config) == CONFIG
     assert tuple(json.loads(run.labels.read_text())) == LABELS
 
 
 def test_settings_of_the_evaluation_may_change(tmp_path):
     run = RunDirectory(tmp_path)
-    run.claim(CONFIG, LABELS)
-    run.claim(dataclasses.replace(CONFIG, evaluate=EvaluateConfig(speeds=(0.2,))), LABELS)
+    run.claim(CONFIG, LABELS, DATA)
+    run.claim(dataclasses.replace(CONFIG, evaluate=EvaluateConfig(speeds=(0.2,))), LABELS, DATA)
 
 
 def test_other_settings_are_refused_with_every_difference(tmp_path):
     run = RunDirectory(tmp_path)
-    run.claim(CONFIG, LABELS)
+    run.claim(CONFIG, LABELS, DATA)
     other = dataclasses.replace(CONFIG, seed=1, data=DataConfig(train="b.tsv"))
     with pytest.raises(UserError) as error:
-        run.claim(other, LABELS)
+        run.claim(other, LABELS, DATA)
     assert "seed: there 0, now 1" in str(error.value)
     assert "data.train: there 'a.tsv', now 'b.tsv'" in str(error.value)
     assert "another --run" in str(error.value)
@@ -41,18 +42,41 @@ def test_other_settings_are_refused_with_every_difference(tmp_path):
 
 def test_other_labels_are_refused(tmp_path):
     run = RunDirectory(tmp_path)
-    run.claim(CONFIG, LABELS)
-    with pytest.raises(UserError, match=r"expected the data's labels \['pos', 'neg'\], found \['neg', 'pos'\]"):
-        run.claim(CONFIG, ("pos", "neg"))
+    run.claim(CONFIG, LABELS, DATA)
+    with pytest.raises(UserError, match=r"expected \['pos', 'neg'\], found \['neg', 'pos'\]"):
+        run.claim(CONFIG, ("pos", "neg"), DATA)
 
 
 def test_a_directory_of_something_else_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("")
     with pytest.raises(UserError, match=r"expected an empty or a run's directory, found \['thesis.tex'\]"):
-        RunDirectory(tmp_path).claim(CONFIG, LABELS)
+        RunDirectory(tmp_path).claim(CONFIG, LABELS, DATA)
 
 
 def test_a_path_that_cannot_be_a_directory_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="expected a directory that can be written"):
-        RunDirectory(tmp_path / "file").claim(CONFIG, LABELS)
+        RunDirectory(tmp_path / "file").claim(CONFIG, LABELS, DATA)
+
+
+def test_other_texts_are_refused(tmp_path):
+    run = RunDirectory(tmp_path)
+    run.claim(CONFIG, LABELS, DATA)
+    with pytest.raises(UserError, match="the data has changed since the run began"):
+        run.claim(CONFIG, LABELS, {"train": "19 texts, sha256 bb"})
+
+
+@pytest.mark.parametrize("left", ["labels.json", "labels.json.tmp", "config.yaml.tmp", "data.json"])
+def test_a_claim_that_was_cut_short_is_claimed_again(tmp_path, left):
+    (tmp_path / left).write_text("[")
+    run = RunDirectory(tmp_path)
+    run.claim(CONFIG, LABELS, DATA)
+    run.claim(CONFIG, LABELS, DATA)
+
+
+def test_a_run_without_its_labels_is_refused(tmp_path):
+    run = RunDirectory(tmp_path)
+    run.claim(CONFIG, LABELS, DATA)
+    run.labels.unlink()
+    with pytest.raises(UserError, match=r"labels.json: expected what the run began with, found .* begin a new --run"):
+        run.claim(CONFIG, LABELS, DATA)

@@ -6,7 +6,7 @@ import numpy as np
 from fastbert_jax.config import BertConfig, DistilConfig, FineTuneConfig
 from fastbert_jax.model.fastbert import FastBert, init_params
 from fastbert_jax.text.batches import Batch
-from fastbert_jax.training.fastbert import fastbert_recipe
+from fastbert_jax.training.fastbert_recipe import fastbert_recipe
 
 CONFIG = BertConfig(
     vocab_size=30, hidden_size=16, num_layers=3, num_heads=2, feed_forward_size=32, max_positions=16, exit_size=8

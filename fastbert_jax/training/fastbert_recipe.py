@@ -26,7 +26,6 @@ def fastbert_recipe(model: FastBert, *, fine_tune: FineTuneConfig, distil: Disti
     """
     noisy_in_distil = {"students", "backbone", "teacher"} if distil.noisy_teacher else {"students"}
     return Recipe(
-        name="fastbert",
         phases=(
             Phase(
                 name="fine_tune",
