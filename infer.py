@@ -1,5 +1,6 @@
 """Classify texts and measure what early exit buys: python infer.py {predict,compare} --help"""
 
+from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -21,10 +22,15 @@ def main() -> None:
 
             predict_file(config)
         case CompareConfig() as config:
-            from fastbert_jax.inference.compare import compare_spec
+            from fastbert_jax.inference.compare import compare_spec, write_json
             from fastbert_jax.report.compare import render
 
-            print(render(compare_spec(config)))
+            comparison = compare_spec(config)
+            try:
+                print(render(comparison), flush=True)
+            finally:  # each of the two is kept when the other cannot be written
+                if config.json:
+                    write_json(Path(config.json), comparison.to_json())
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ def from_dict(schema: type[Schema], values: Mapping[str, Any], *, where: str, pr
     """Build `schema` from plain values, as a YAML file holds them.
 
     Raises:
-      UserError: an unknown key (with the nearest known one) or a value of another type; `where` names the file.
+      UserError: an unknown key (with the nearest known one), or a value of another type or out of its range; `where`
+        names the file.
     """
     if not isinstance(values, Mapping):
         raise UserError(f"{where}: expected `key: value` lines under {prefix or 'the top level'!r}, found {values!r}")
@@ -31,7 +32,11 @@ def from_dict(schema: type[Schema], values: Mapping[str, Any], *, where: str, pr
         if key not in known:
             raise UserError(f"{where}: unknown key {prefix + str(key)!r}; {nearest(str(key), known)}")
         settings[key] = _convert(hints[key], value, where=where, key=prefix + key)
-    return schema(**settings)
+    try:
+        return schema(**settings)
+    except UserError as error:
+        message = str(error)
+        raise UserError(f"{where}: {message if message.startswith(prefix) else prefix + message}") from None
 
 
 def _convert(kind: Any, value: Any, *, where: str, key: str) -> Any:
@@ -79,13 +84,16 @@ def from_yaml(schema: type[Schema], path: str | Path) -> Schema:
     """Read `schema` from a YAML file; keys left out keep their defaults.
 
     Raises:
-      UserError: no such file, no YAML, an unknown key, a value out of its range.
+      UserError: no such file or one that cannot be read, no YAML, an unknown key, a value out of its range.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
         values = yaml.safe_load(text) or {}
     except FileNotFoundError:
         raise UserError(f"expected a YAML file, found nothing at {path}") from None
+    except OSError as error:
+        found = error.strerror if str(path) else "no path"
+        raise UserError(f"expected a YAML file at {str(path)!r}, found: {found}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: expected YAML, found {error}") from None
     return from_dict(schema, values, where=str(path))

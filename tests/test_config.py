@@ -42,7 +42,9 @@ def refused(tmp_path: Path, text: str) -> str:
     """The message of the error, after the file's name."""
     with pytest.raises(UserError) as error:
         from_text(tmp_path, text)
-    return str(error.value).removeprefix(f"{tmp_path / 'run.yaml'}: ")
+    place = f"{tmp_path / 'run.yaml'}: "
+    assert str(error.value).startswith(place)
+    return str(error.value).removeprefix(place)
 
 
 def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
@@ -115,10 +117,28 @@ def test_the_resolved_config_reads_back(original: TrainConfig) -> None:
         ("data:", "expected `key: value` lines under 'data.', found None"),
         ("- 1", "expected `key: value` lines under 'the top level', found [1]"),
         ("seed: [1", "expected YAML, found"),
+        ("distil: {epochs: -1}", "distil.epochs: expected 0 or more, found -1"),
+        ("evaluate: {speeds: [2]}", "evaluate.speeds: expected thresholds in [0, 1], found (2.0,)"),
+        ("fine_tune: {teacher_rate: 0}", "fine_tune.teacher_rate: expected a positive number, found 0.0"),
+        ("data: {max_length: 7}", "data.max_length: expected 8 tokens or more, found 7"),
     ],
 )
 def test_mistakes_in_a_file(tmp_path: Path, text: str, message: str) -> None:
     assert refused(tmp_path, text).startswith(message)
+
+
+def test_what_is_no_file_that_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="expected a YAML file at '', found: no path"):
+        config_yaml.from_yaml(TrainConfig, "")
+    with pytest.raises(UserError, match=f"expected a YAML file at '{tmp_path}', found: Is a directory"):
+        config_yaml.from_yaml(TrainConfig, tmp_path)
+
+    def refuse(*arguments: object, **settings: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(UserError, match=r"expected a YAML file at '.*run\.yaml', found: Permission denied"):
+        config_yaml.from_yaml(TrainConfig, tmp_path / "run.yaml")
 
 
 def test_no_file_and_no_text(tmp_path: Path) -> None:

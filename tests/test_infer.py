@@ -95,9 +95,10 @@ def test_compare_prints_the_table(model: Path, tmp_path: Path) -> None:
     (tmp_path / "test.tsv").write_text("text\tlabel\n" + "".join(f"{text}\t{LABELS[1]}\n" for text in TEXTS))
     done = infer(
         *("compare", "--model", model, "--data", tmp_path / "test.tsv"),
-        *("--speeds", 0.5, "--modes", "bucketed", "--batch-size", 4, "--repeats", 1),
+        *("--speeds", 0.5, "--modes", "bucketed", "--batch-size", 4, "--repeats", 1, "--json", tmp_path / "out.json"),
     )
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert json.loads((tmp_path / "out.json").read_text())["rows"][0]["mode"] == "full depth"
     lines = done.stdout.decode().splitlines()
     assert lines[0].startswith("mode") and lines[2].startswith("full depth") and lines[3].startswith("bucketed")
 

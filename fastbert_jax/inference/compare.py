@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from fastbert_jax.config import CompareConfig, DataConfig, EvaluateConfig, Mode
+from fastbert_jax.config import BertConfig, CompareConfig, DataConfig, EvaluateConfig, Mode
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.engines import Answers
 from fastbert_jax.inference.policies import exit_indices
@@ -19,6 +21,7 @@ from fastbert_jax.inference.predictor import PlannedBatch, Predictor, load
 from fastbert_jax.report.compare import Comparison, ComparisonRow
 from fastbert_jax.report.flops import Count, speedup
 from fastbert_jax.report.metrics import Spread, accuracy
+from fastbert_jax.report.progress import progress_bar
 from fastbert_jax.text.baseline import tfidf_svm_accuracy
 from fastbert_jax.text.examples import Text
 from fastbert_jax.text.sources import read_examples
@@ -33,8 +36,11 @@ def compare_spec(config: CompareConfig) -> Comparison:
     """The comparison that `infer.py compare` prints.
 
     Raises:
-      UserError: no model, no data, a label that the model does not know, or a JSON file that cannot be written.
+      UserError: no model, no data, a label that the model does not know, or no place for the JSON file, which is
+        looked for before all else, so that no measurement is lost.
     """
+    if config.json:
+        require_place(Path(config.json))
     predictor = load(config.model)
     predictor.require_exits()
     data = DataConfig(
@@ -43,13 +49,15 @@ def compare_spec(config: CompareConfig) -> Comparison:
         label_column=config.label_column,
         on_bad_row=config.on_bad_row,
     )
-    examples = read_examples(config.data, data, need_label=True, role="test").examples
-    examples = [examples[i] for i in evenly(len(examples), config.limit)]
+    test = read_examples(config.data, data, need_label=True, role="test")
+    examples = [test.examples[i] for i in evenly(len(test.examples), config.limit)]
+    skipped_rows = test.skipped
     expected = label_ids(examples, predictor.labels)
     baseline_accuracy = None
     if config.baseline:
-        train = read_examples(config.baseline, data, need_label=True, role="train").examples
-        baseline_accuracy = tfidf_svm_accuracy(train, examples)
+        train = read_examples(config.baseline, data, need_label=True, role="train")
+        baseline_accuracy = tfidf_svm_accuracy(train.examples, examples)
+        skipped_rows += train.skipped
     comparison = compare(
         predictor,
         [example.text for example in examples],
@@ -58,20 +66,36 @@ def compare_spec(config: CompareConfig) -> Comparison:
         baseline_accuracy=baseline_accuracy,
         timed_texts=config.timed_texts,
     )
-    if config.json:
-        write_json(Path(config.json), comparison.to_json())
-    return comparison
+    return dataclasses.replace(comparison, skipped_rows=skipped_rows)
+
+
+def require_place(path: Path) -> None:
+    """Raise `UserError` where no file can be written to `path`."""
+    path = path.expanduser()
+    found = None
+    if path.is_dir():
+        found = "a directory"
+    elif not path.parent.is_dir():
+        found = f"no directory {path.parent}"
+    elif not os.access(path.parent, os.W_OK):
+        found = f"a directory {path.parent} that may not be written to"
+    if found:
+        raise UserError(f"{path}: expected a place to write the numbers to, found {found}")
 
 
 def write_json(path: Path, values: object) -> None:
-    """Write values as a JSON file.
+    """Write values as a JSON file, which appears under its name only when all of it is written.
 
     Raises:
       UserError: the file cannot be written.
     """
+    path = path.expanduser()
+    unfinished = path.with_name(f".{path.name}.unfinished")
     try:
-        path.expanduser().write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        unfinished.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        os.replace(unfinished, path)
     except OSError as error:
+        unfinished.unlink(missing_ok=True)
         raise UserError(f"{path}: expected a place to write the numbers to, found: {error.strerror}") from None
 
 
@@ -106,34 +130,16 @@ def compare(
     timed = evenly(len(texts), timed_texts)
     timed_plan = predictor.plan([texts[i] for i in timed], batch_size=evaluate.batch_size)
 
-    disagreements = 0
-    for mode, speed in choices:  # the pass that compiles
-        answers = answer(predictor, timed_plan, (mode, speed))
-        disagreements += exits.disagreements(answers, speed, timed)
     runs = [functools.partial(answer, predictor, timed_plan, choice) for choice in choices]
-    times = interleaved_times(runs, evaluate.repeats)
-
+    disagreements = 0
+    with progress_bar("compare", total=len(choices) * (1 + evaluate.repeats), unit="passes") as advance:
+        for run, (_, speed) in zip(runs, choices, strict=True):  # the pass that compiles
+            disagreements += exits.disagreements(run(), speed, timed)
+            advance(1, "")
+        times = interleaved_times(runs, evaluate.repeats, on_run=lambda: advance(1, ""))
     lengths = padded_lengths(plan)
-    rows = []
-    for (mode, speed), seconds in zip(choices, times, strict=True):
-        depths = exits.depths(speed)
-        spent = np.full_like(depths, predictor.config.num_layers) if mode is Mode.MASKED else depths
-        students = mode is not None
-        rows.append(
-            ComparisonRow(
-                mode=mode.value if mode else "full depth",
-                speed=speed,
-                accuracy=accuracy(exits.label_ids(speed), expected),
-                mean_depth=float(depths.mean()),
-                paper_speedup=speedup(Count.PAPER, predictor.config, lengths, depths, students_evaluated=students),
-                true_speedup=speedup(Count.TRUE, predictor.config, lengths, spent, students_evaluated=students),
-                speedup=Spread.of([full / own for full, own in zip(times[0], seconds, strict=True)]),
-                timed_depth=float(depths[timed].mean()),
-                layers=predictor.config.num_layers,
-            )
-        )
     return Comparison(
-        rows=tuple(rows),
+        rows=tuple(comparison_rows(predictor.config, choices, times, exits, expected, lengths=lengths, timed=timed)),
         layers=predictor.config.num_layers,
         texts=len(texts),
         timed_texts=len(timed),
@@ -144,6 +150,41 @@ def compare(
         device=jax.devices()[0].device_kind,
         baseline_accuracy=baseline_accuracy,
     )
+
+
+def comparison_rows(
+    config: BertConfig,
+    choices: Sequence[Choice],
+    times: Sequence[Sequence[float]],
+    exits: AllExits,
+    expected: np.ndarray,
+    *,
+    lengths: np.ndarray,
+    timed: np.ndarray,
+) -> Iterator[ComparisonRow]:
+    """The row of every choice.
+
+    Args:
+      times: seconds `[choices][repeats]`, full depth first.
+      expected: int `[texts]`, the right answers.
+      lengths: int `[texts]`, what each text is padded to.
+      timed: which texts were timed.
+    """
+    for (mode, speed), seconds in zip(choices, times, strict=True):
+        depths = exits.depths(speed)
+        spent = np.full_like(depths, config.num_layers) if mode is Mode.MASKED else depths
+        students = mode is not None
+        yield ComparisonRow(
+            mode=mode.value if mode else "full depth",
+            speed=speed,
+            accuracy=accuracy(exits.label_ids(speed), expected),
+            mean_depth=float(depths.mean()),
+            paper_speedup=speedup(Count.PAPER, config, lengths, depths, students_evaluated=students),
+            true_speedup=speedup(Count.TRUE, config, lengths, spent, students_evaluated=students),
+            speedup=Spread.of([full / own for full, own in zip(times[0], seconds, strict=True)]),
+            timed_depth=float(depths[timed].mean()),
+            layers=config.num_layers,
+        )
 
 
 def evenly(total: int, count: int) -> np.ndarray:
@@ -182,10 +223,13 @@ def answer(predictor: Predictor, plan: Sequence[PlannedBatch], choice: Choice) -
     return predictor.answers(plan, speed=speed, mode=mode or Mode.MASKED)
 
 
-def interleaved_times(runs: Sequence[Callable[[], object]], repeats: int) -> list[list[float]]:
+def interleaved_times(
+    runs: Sequence[Callable[[], object]], repeats: int, on_run: Callable[[], None] | None = None
+) -> list[list[float]]:
     """Seconds of every run in every repeat, `[runs][repeats]`.
 
-    All runs take turns, so that what else the machine does falls on all of them alike.
+    All runs take turns, so that what else the machine does falls on all of them alike. `on_run` is called after each,
+    untimed.
     """
     times: list[list[float]] = [[] for _ in runs]
     for _ in range(repeats):
@@ -193,6 +237,8 @@ def interleaved_times(runs: Sequence[Callable[[], object]], repeats: int) -> lis
             start = time.perf_counter()
             run()
             seconds.append(time.perf_counter() - start)
+            if on_run:
+                on_run()
     return times
 
 

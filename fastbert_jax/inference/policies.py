@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fastbert_jax.errors import UserError
+
 Memory = Any
 """What a policy remembers of a text between layers: a tree of arrays `[B, ...]`, or `()`."""
 
@@ -60,8 +62,20 @@ def entropy_uncertainty(logits: jax.Array) -> jax.Array:
 
 
 def layer_thresholds(speed: float | np.ndarray, num_layers: int) -> np.ndarray:
-    """`speed`, one number or one per layer, as float32 `[L]`."""
-    return np.broadcast_to(np.asarray(speed, np.float32), (num_layers,))
+    """`speed`, one number or one per layer, as float32 `[L]`.
+
+    Raises:
+      UserError: anything else, or a number outside [0, 1].
+    """
+    try:
+        thresholds = np.asarray(speed)
+    except ValueError:  # rows of unlike lengths
+        thresholds = np.asarray(None)
+    is_number = thresholds.dtype.kind in "buif"
+    fits = is_number and thresholds.shape in ((), (num_layers,))
+    if not (fits and np.all((thresholds >= 0) & (thresholds <= 1))):
+        raise UserError(f"speed: expected one number or {num_layers} numbers in [0, 1], found {speed!r}")
+    return np.broadcast_to(thresholds.astype(np.float32), (num_layers,))
 
 
 def exit_indices(uncertainty_LxB: np.ndarray, speed: float | np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 from fastbert_jax.config import BertConfig, DataConfig, Mode, Precision
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.engines import ENGINES, Answers, Engine, batch_buckets, smallest_bucket
+from fastbert_jax.inference.policies import layer_thresholds
 from fastbert_jax.inference.runtime import Runtime
 from fastbert_jax.model.fastbert import Params
 from fastbert_jax.model.weights import check_vocabulary, is_fastbert, load_backbone, load_model, read_bert_config
@@ -73,7 +74,11 @@ class Predictor:
 
     @property
     def compiled_programs(self) -> int:
-        """How many programs have been compiled: bounded by batch buckets x lengths for each mode, whatever the data."""
+        """How many programs have been compiled, whatever the data.
+
+        Bounded by batch buckets x lengths for each mode, and for `bucketed` by the gathers between pairs of batch
+        buckets at each length.
+        """
         return self._runtime.compiled_programs
 
     def predict(
@@ -148,8 +153,7 @@ class Predictor:
         """
         self.require_exits()
         engine = self._engine(mode)
-        if not np.all((np.asarray(speed) >= 0) & (np.asarray(speed) <= 1)):
-            raise UserError(f"speed: expected a threshold in [0, 1], found {speed!r}")
+        layer_thresholds(speed, self.config.num_layers)  # refuses a bad one even when there are no texts
         answers = _no_answers(sum(len(planned.texts) for planned in plan), self.config.num_classes)
         for texts, batch in plan:
             for whole, part in zip(answers, engine.run(batch, speed), strict=True):

@@ -17,10 +17,9 @@ import safetensors.numpy
 
 from fastbert_jax.config import BertConfig
 from fastbert_jax.errors import UserError
+from fastbert_jax.model.fastbert import Params
 from fastbert_jax.model.names import Leaf, model_leaves
 from fastbert_jax.model.tensor_files import IGNORED, open_tensors, read_json
-
-Params = dict[str, Any]
 
 ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"}
 """`hidden_act` of a Hugging Face config -> `BertConfig.activation`."""

@@ -56,6 +56,8 @@ class Comparison:
     device: str
     baseline_accuracy: float | None = None
     """Of TF-IDF and a linear SVM trained on the same texts."""
+    skipped_rows: int = 0
+    """Rows of the data, the baseline's included, that could not be read and were left out."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for `json.dump`."""
@@ -79,6 +81,8 @@ def render(comparison: Comparison) -> str:
         "interleaved repeats; tokenizing is left out.",
         f"efficiency: measured / (layers / depth). Noise: full depth itself varied by {c.noise:.1%}.",
     ]
+    if c.skipped_rows:
+        lines.append(f"{c.skipped_rows} rows could not be read and were left out.")
     if c.disagreements:
         lines.append(f"WARNING: {c.disagreements} answers of the engines differ from those of the all-exits pass.")
     return "\n".join(lines)

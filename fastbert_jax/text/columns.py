@@ -84,6 +84,13 @@ class Columns:
         return texts if self.label is None else f"{texts}, label in {self.label!r}"
 
 
+def flags(*keys: str, value: str = "") -> str:
+    """How train.py and infer.py, in this order, name settings of `DataConfig` on their command lines."""
+    ours = " or ".join(f"--data.{key}{value and ' ' + value}" for key in keys)
+    theirs = " or ".join(f"--{key.replace('_', '-')}{value and ' ' + value}" for key in keys)
+    return f"train.py {ours}, infer.py {theirs}"
+
+
 def find_columns(table: Table, data: DataConfig, *, need_label: bool) -> Columns:
     """Choose the columns of `table`: those that `data` names, else by their names in any case.
 
@@ -109,7 +116,7 @@ def find_columns(table: Table, data: DataConfig, *, need_label: bool) -> Columns
     if len(set(used)) < len(used):
         raise UserError(
             f"{table.name}: expected a column of its own for each part, found text {text!r}, pair {pair!r}, "
-            f"label {label!r}; change --data.text_column, --data.pair_column or --data.label_column"
+            f"label {label!r}; name another ({flags('text_column', 'pair_column', 'label_column')})"
         )
     return Columns(text, pair, label)
 
@@ -142,14 +149,14 @@ def _first(columns: Sequence[str], names: Sequence[str]) -> str | None:
 def _require_present(table: Table, key: str, column: str) -> None:
     if column and column not in table.columns:
         raise UserError(
-            f"{table.name}: expected a column {column!r} (--data.{key}), found {_listed(table)}; "
+            f"{table.name}: expected a column {column!r} ({flags(key)}), found {_listed(table)}; "
             f"{nearest(column, table.columns)}"
         )
 
 
 def _not_found(table: Table, part: str, key: str) -> UserError:
     return UserError(
-        f"{table.name}: expected a {part} column, found {_listed(table)}; name it with --data.{key} "
+        f"{table.name}: expected a {part} column, found {_listed(table)}; name it with {flags(key)} "
         f"(a .tsv or .csv file needs a first line with the names of its columns)"
     )
 

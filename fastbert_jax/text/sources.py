@@ -10,7 +10,7 @@ from typing import Any, Literal
 from fastbert_jax.config import BadRow, DataConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.text import builtin, files, tfds
-from fastbert_jax.text.columns import Columns, find_columns
+from fastbert_jax.text.columns import Columns, find_columns, flags
 from fastbert_jax.text.examples import Example, Unreadable, text_problem
 from fastbert_jax.text.tables import Row, Table
 
@@ -67,7 +67,8 @@ def read_examples(spec: str, data: DataConfig, *, need_label: bool, role: Role =
             examples.append(record)
             continue
         if data.on_bad_row is BadRow.STOP:
-            raise UserError(f"{record.where}: {record.problem}; fix the row or pass --data.on_bad_row skip")
+            skip = flags("on_bad_row", value="skip")
+            raise UserError(f"{record.where}: {record.problem}; fix the row or skip such rows ({skip})")
         bad.append(record)
     if not examples:
         raise UserError(f"{bad[0].where}: {bad[0].problem}; none of the {len(bad)} rows of {table.name} can be read")

@@ -53,8 +53,8 @@ def open_tfds(name: str, split: str) -> Table:
 
     def rows(wanted: tuple[str, ...]) -> Iterator[Row | Unreadable]:
         for number in range(len(source)):
-            record = source[number]
-            yield Row(f"{place}:{number + 1}", tuple(_plain(record[key], classes.get(key)) for key in wanted))
+            record, where = source[number], f"{place}:{number + 1}"
+            yield Row(where, tuple(_plain(record[key], classes.get(key), where=where, column=key) for key in wanted))
 
     texts = tuple(key for key, feature in features.items() if _holds_text(feature))
     return Table(place, tuple(features), rows, text_columns=texts, class_names=classes)
@@ -99,8 +99,14 @@ def _holds_text(feature: Any) -> bool:
     return isinstance(feature, tfds.features.Text)
 
 
-def _plain(value: Any, classes: tuple[str, ...] | None) -> Any:
-    """A Python value: text from bytes (`surrogateescape`), the class's name, None for a secret label."""
+def _plain(value: Any, classes: tuple[str, ...] | None, *, where: str, column: str) -> Any:
+    """A Python value: text from bytes (`surrogateescape`), the class's name, None for a secret label.
+
+    Raises:
+      UserError: the column holds sequences.
+    """
+    if isinstance(value, list) or getattr(value, "size", 1) != 1:
+        raise UserError(f"{where}: expected one value in the column {column!r}, found a list; name another column")
     if hasattr(value, "item"):
         value = value.item()
     if isinstance(value, bytes):

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fastbert_jax.config import CompareConfig, EvaluateConfig, Mode
+from fastbert_jax.config import BadRow, CompareConfig, EvaluateConfig, Mode
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference import compare as module
-from fastbert_jax.inference.compare import compare, compare_spec, evenly, interleaved_times
+from fastbert_jax.inference.compare import compare, compare_spec, evenly, interleaved_times, write_json
 from fastbert_jax.inference.predictor import Predictor, load
 from tests.inference.models import LAYERS
 from tests.inference.saved import LABELS, save_tiny_model, some_texts
@@ -79,6 +80,19 @@ def test_runs_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     assert times == [[1, 4], [2, 8]]
 
 
+def test_the_bar_sees_every_pass(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    @contextlib.contextmanager
+    def bar(name: str, *, total: int, unit: str) -> Iterator[Callable[[int, str], None]]:
+        seen.append(-total)
+        yield lambda count, note: seen.append(count)
+
+    monkeypatch.setattr(module, "progress_bar", bar)
+    compare(predictor, TEXTS, EXPECTED, evaluate=EVALUATE)
+    assert len(seen) > 1 and sum(seen) == 0
+
+
 @pytest.mark.parametrize(("total", "count", "indices"), [(5, 0, [0, 1, 2, 3, 4]), (3, 9, [0, 1, 2]), (9, 3, [0, 3, 6])])
 def test_a_part_is_spread_evenly(total: int, count: int, indices: list[int]) -> None:
     assert evenly(total, count).tolist() == indices
@@ -89,26 +103,48 @@ def test_no_texts_are_refused(predictor: Predictor) -> None:
         compare(predictor, [], np.zeros(0, int), evaluate=EVALUATE)
 
 
-def test_the_command_reads_measures_and_writes(directory: Path, tmp_path: Path) -> None:
+def test_the_command_reads_and_measures(directory: Path, tmp_path: Path) -> None:
     rows = "".join(f"{text}\t{LABELS[label]}\n" for text, label in zip(TEXTS, EXPECTED, strict=True))
-    (tmp_path / "test.tsv").write_text("text\tlabel\n" + rows)
+    (tmp_path / "test.tsv").write_text("text\tlabel\n" + rows + "no label\t\n")
     settings = {"speeds": (0.5,), "modes": (Mode.BUCKETED,), "batch_size": 4, "repeats": 1, "limit": 10}
     comparison = compare_spec(
         CompareConfig(
             model=str(directory),
             data=str(tmp_path / "test.tsv"),
             baseline=str(tmp_path / "test.tsv"),
-            json=str(tmp_path / "out.json"),
+            on_bad_row=BadRow.SKIP,
             **settings,
         )
     )
     assert comparison.texts == comparison.timed_texts == 10
     assert 0 < comparison.baseline_accuracy <= 1
-    assert json.loads((tmp_path / "out.json").read_text())["rows"][0]["mode"] == "full depth"
+    assert comparison.skipped_rows == 2  # one of the data, one of the baseline
 
     (tmp_path / "test.tsv").write_text("text\tlabel\nsome text\twhale\n")
     with pytest.raises(UserError, match="expected label one of .*, found 'whale' at .*test.tsv:2"):
         compare_spec(CompareConfig(model=str(directory), data=str(tmp_path / "test.tsv"), **settings))
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [("", "a directory"), ("none/out.json", "no directory .*none"), ("a.txt/b", "no directory .*a.txt")],
+)
+def test_a_place_that_takes_no_file_is_found_before_anything_is_measured(tmp_path: Path, name: str, found: str) -> None:
+    (tmp_path / "a.txt").write_text("text")
+    with pytest.raises(UserError, match=f"expected a place to write the numbers to, found {found}"):
+        compare_spec(CompareConfig(model="no model", data="no data", json=str(tmp_path / name)))
+
+
+def test_numbers_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    write_json(tmp_path / "out.json", {"a": 1})
+    assert json.loads((tmp_path / "out.json").read_text()) == {"a": 1}
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "out.json", {"a": object()})
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(UserError, match="taken: expected a place to write the numbers to, found: Is a directory"):
+        write_json(tmp_path / "taken", {"a": 2})
+    assert json.loads((tmp_path / "out.json").read_text()) == {"a": 1}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.json", "taken"]
 
 
 @pytest.mark.parametrize("settings", [{"limit": -1}, {"timed_texts": -1}, {"speeds": (2.0,)}, {"repeats": 0}])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from fastbert_jax.errors import UserError
 from fastbert_jax.inference.policies import entropy_uncertainty, exit_indices, layer_thresholds
 
 
@@ -55,3 +56,10 @@ def test_a_text_leaves_strictly_below_speed_and_the_last_layer_takes_the_rest() 
 def test_thresholds_are_float32_one_per_layer() -> None:
     assert layer_thresholds(0.1, 3).tolist() == [np.float32(0.1)] * 3
     assert layer_thresholds(np.array([0.1, 0.2]), 2).dtype == np.float32
+
+
+@pytest.mark.parametrize("speed", [[0.5], [0.5, 0.5], [[0.5] * 3], [0.5, [0.5], 0], [0.5, 0.5, 2], "fast", "0.5", None])
+def test_thresholds_that_do_not_fit_are_refused(speed: object) -> None:
+    with pytest.raises(UserError) as error:
+        layer_thresholds(speed, 3)
+    assert str(error.value) == f"speed: expected one number or 3 numbers in [0, 1], found {speed!r}"

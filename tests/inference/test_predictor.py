@@ -102,8 +102,10 @@ def test_the_batch_callback_counts_every_text(predictor: Predictor) -> None:
     ("settings", "message"),
     [
         ({"mode": "fast"}, r"mode: expected one of \['masked', 'bucketed'\], found 'fast'"),
-        ({"speed": 1.5}, r"speed: expected a threshold in \[0, 1\], found 1.5"),
-        ({"speed": float("nan")}, r"speed: expected a threshold in \[0, 1\], found nan"),
+        ({"speed": 1.5}, rf"speed: expected one number or {LAYERS} numbers in \[0, 1\], found 1.5"),
+        ({"speed": float("nan")}, r"speed: expected one number or .* found nan"),
+        ({"speed": "fast"}, r"speed: expected one number or .* found 'fast'"),
+        ({"speed": [0.5, 0.5]}, r"speed: expected one number or .* found \[0.5, 0.5\]"),
         ({"batch_size": 0}, r"batch_size: expected 1 or more, found 0"),
     ],
 )

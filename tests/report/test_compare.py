@@ -60,13 +60,18 @@ def test_the_table_shows_every_number_and_what_it_rests_on() -> None:
     notes = " ".join(lines[5:])
     for fact in ("2189 texts", "6 layers", "batches of 32", "on cpu", "512 of the texts", "median of 3", "2.1%"):
         assert fact in notes
-    assert "WARNING" not in notes
+    assert "WARNING" not in notes and "left out." not in notes.replace("tokenizing is left out.", "")
 
 
 def test_no_baseline_no_row_and_disagreements_are_told() -> None:
     words = render(dataclasses.replace(COMPARISON, baseline_accuracy=None, disagreements=2))
     assert "SVM" not in words
     assert "WARNING: 2 answers of the engines differ" in words
+
+
+def test_skipped_rows_are_told() -> None:
+    words = render(dataclasses.replace(COMPARISON, skipped_rows=3))
+    assert "3 rows could not be read and were left out." in words.split("\n")
 
 
 def test_json_has_all_numbers() -> None:

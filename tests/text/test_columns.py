@@ -55,13 +55,23 @@ def test_texts_alone_need_no_label():
     [
         (
             {"text_column": "txt"},
-            r"a\.tsv: expected a column 'txt' \(--data\.text_column\), found the columns 'text', 'label'; "
+            r"a\.tsv: expected a column 'txt' \(train\.py --data\.text_column, infer\.py --text-column\), "
+            r"found the columns 'text', 'label'; "
             r"did you mean 'text'\?",
         ),
-        ({"pair_column": "second"}, r"expected a column 'second' \(--data\.pair_column\)"),
-        ({"label_column": "Label"}, r"expected a column 'Label' \(--data\.label_column\)"),
+        (
+            {"pair_column": "second"},
+            r"expected a column 'second' \(train\.py --data\.pair_column, infer\.py --pair-column\)",
+        ),
+        (
+            {"label_column": "Label"},
+            r"expected a column 'Label' \(train\.py --data\.label_column, infer\.py --label-column\)",
+        ),
         ({"text_column": "text", "label_column": "text"}, r"expected a column of its own for each part"),
-        ({"text_column": "text", "pair_column": "text"}, r"expected a column of its own for each part"),
+        (
+            {"text_column": "text", "pair_column": "text"},
+            r"train\.py .* or --data\.pair_column or .*, infer\.py .*-column\)",
+        ),
     ],
 )
 def test_named_columns_that_do_not_fit(settings, message):
@@ -72,8 +82,14 @@ def test_named_columns_that_do_not_fit(settings, message):
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        (("text", "y"), r"a\.tsv: expected a label column, found the columns 'text', 'y'; name it with --data\.label"),
-        (("label", "a", "b"), r"expected a text column, .* name it with --data\.text_column"),
+        (
+            ("text", "y"),
+            r"a\.tsv: expected a label column, found the columns 'text', 'y'; name it with train\.py --data\.label",
+        ),
+        (
+            ("label", "a", "b"),
+            r"expected a text column, .* name it with train\.py --data\.text_column, infer\.py --text-column ",
+        ),
         (("1", "a great film"), r"needs a first line with the names of its columns"),
         (("label",), r"expected a text column, found one column 'label'"),
     ],

@@ -52,7 +52,8 @@ def test_a_bad_row_stops_with_its_line_or_is_counted(tmp_path, row, problem):
     spec = write(tmp_path / "a.tsv", b"label\ttext\n0\tgood\n" + row + b"\n1\talso good\n")
     with pytest.raises(UserError) as error:
         read_examples(spec, DataConfig(), need_label=True)
-    assert str(error.value) == f"{spec}:3: {problem}; fix the row or pass --data.on_bad_row skip"
+    flags = "train.py --data.on_bad_row skip, infer.py --on-bad-row skip"
+    assert str(error.value) == f"{spec}:3: {problem}; fix the row or skip such rows ({flags})"
     loaded = read_examples(spec, SKIP, need_label=True)
     assert [e.text for e in loaded.examples] == ["good", "also good"]
     assert loaded.skipped == 1

@@ -59,10 +59,27 @@ class OurBytes(tfds.core.GeneratorBasedBuilder):
             yield i, {"text": text, "label": i % 2}
 
 
+class OurTags(tfds.core.GeneratorBasedBuilder):
+    """Texts with any number of labels."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        tags = tfds.features.Sequence(tfds.features.ClassLabel(names=["x", "y"]))
+        features = {"text": tfds.features.Text(), "tags": tags, "box": tfds.features.Tensor(shape=(4,), dtype=np.int32)}
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self):
+        yield 0, {"text": "both", "tags": [0, 1], "box": np.arange(4, dtype=np.int32)}
+
+
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     directory = tmp_path_factory.mktemp("tfds")
-    for builder in (OurPairs, OurBytes):
+    for builder in (OurPairs, OurBytes, OurTags):
         builder(data_dir=str(directory), file_format="array_record").download_and_prepare()
     return directory
 
@@ -121,6 +138,13 @@ def test_bytes_that_are_no_utf8_are_a_bad_row():
         read_examples("tfds:our_bytes", DataConfig(), need_label=True)
     loaded = read_examples("tfds:our_bytes", DataConfig(on_bad_row=BadRow.SKIP), need_label=True)
     assert sorted(e.text for e in loaded.examples) == ["", "one", "three"] and loaded.skipped == 1
+
+
+@pytest.mark.parametrize("column", ["tags", "box"])
+def test_a_column_of_sequences_is_no_label(column):
+    message = f"tfds:our_tags#train:1: expected one value in the column '{column}', found a list; name another column"
+    with pytest.raises(UserError, match=message):
+        read_examples("tfds:our_tags#train", DataConfig(label_column=column), need_label=True)
 
 
 def test_other_columns_are_no_texts():
