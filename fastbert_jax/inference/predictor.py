@@ -153,7 +153,9 @@ class Predictor:
         """
         self.require_exits()
         engine = self._engine(mode)
-        layer_thresholds(speed, self.config.num_layers)  # refuses a bad one even when there are no texts
+        thresholds_L = layer_thresholds(speed, self.config.num_layers)
+        if not np.all((thresholds_L >= 0) & (thresholds_L <= 1)):
+            raise UserError(f"speed: expected a threshold in [0, 1], found {speed!r}")
         answers = _no_answers(sum(len(planned.texts) for planned in plan), self.config.num_classes)
         for texts, batch in plan:
             for whole, part in zip(answers, engine.run(batch, speed), strict=True):
