@@ -155,7 +155,8 @@ class Predictor:
         engine = self._engine(mode)
         thresholds_L = layer_thresholds(speed, self.config.num_layers)
         if not np.all((thresholds_L >= 0) & (thresholds_L <= 1)):
-            raise UserError(f"speed: expected a threshold in [0, 1], found {speed!r}")
+            layers = self.config.num_layers
+            raise UserError(f"speed: expected one number or {layers} numbers in [0, 1], found {speed!r}")
         answers = _no_answers(sum(len(planned.texts) for planned in plan), self.config.num_classes)
         for texts, batch in plan:
             for whole, part in zip(answers, engine.run(batch, speed), strict=True):
