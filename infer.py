@@ -22,7 +22,7 @@ def main() -> None:
 
             predict_file(config)
         case CompareConfig() as config:
-            from fastbert_jax.inference.compare import compare_spec, write_json
+            from fastbert_jax.inference.compare import compare_spec, save_json
             from fastbert_jax.report.compare import render
 
             comparison = compare_spec(config)
@@ -30,7 +30,7 @@ def main() -> None:
                 print(render(comparison), flush=True)
             finally:  # each of the two is kept when the other cannot be written
                 if config.json:
-                    write_json(Path(config.json), comparison.to_json())
+                    save_json(Path(config.json), comparison)
 
 
 if __name__ == "__main__":

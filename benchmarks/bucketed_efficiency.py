@@ -25,14 +25,15 @@ import tyro
 from fastbert_jax.command_line import TYRO_STYLE, end_with
 from fastbert_jax.config import BertConfig, DataConfig, Mode
 from fastbert_jax.errors import UserError
-from fastbert_jax.inference.compare import evenly, interleaved_times, padded_lengths, write_json
+from fastbert_jax.inference.compare import evenly, interleaved_times
+from fastbert_jax.inference.plan import Plan, plan_batches
 from fastbert_jax.inference.policies import exit_indices
-from fastbert_jax.inference.predictor import PlannedBatch, Predictor, load
+from fastbert_jax.inference.predictor import Predictor, load
 from fastbert_jax.model.fastbert import init_params
 from fastbert_jax.report.metrics import Spread
-from fastbert_jax.text.batches import collate, inference_plan
 from fastbert_jax.text.sources import read_examples
 from fastbert_jax.text.tokenizer import Encoded
+from fastbert_jax.whole_files import write_json
 
 SYNTHETIC = "synthetic"
 
@@ -61,7 +62,7 @@ class Case(NamedTuple):
     """What is timed: a model, its batches, and a speed, one number or one per layer."""
 
     predictor: Predictor
-    plan: list[PlannedBatch]
+    plan: Plan
     speed: float | np.ndarray
 
 
@@ -96,10 +97,7 @@ def synthetic_case(settings: Settings) -> Case:
     tokens = np.random.default_rng(0).integers(0, config.vocab_size, number * length, dtype=np.int32)
     encoded = Encoded(tokens, np.zeros_like(tokens), np.arange(number + 1) * length, 0, 0)
     predictor = Predictor(params, config, None, labels=("a", "b"), max_length=length, length_buckets=(length,))
-    plan = [
-        PlannedBatch(part.rows, collate(encoded, part.rows, batch_size=settings.batch_size, length=length))
-        for part in inference_plan(encoded.lengths, buckets=(length,), batch_size=settings.batch_size)
-    ]
+    plan = plan_batches(encoded, batch_size=settings.batch_size, lengths=(length,))
     speed, staying = [], np.ones(number, bool)
     for uncertainty in predictor.all_exits(plan)[1].T:
         speed.append(np.median(uncertainty[staying]) if staying.any() else 1.0)
@@ -119,7 +117,7 @@ def measure(case: Case, settings: Settings) -> dict:
     mean_depth, layers = float(answers.exit_layer_B.mean()), predictor.config.num_layers
     full, early = interleaved_times(runs, settings.repeats)
     speedup = Spread.of([one / other for one, other in zip(full, early, strict=True)])
-    lengths, counts = np.unique(padded_lengths(plan), return_counts=True)
+    lengths, counts = np.unique(plan.padded_lengths, return_counts=True)
     return {
         "efficiency": speedup.median * mean_depth / layers,
         "speedup": dataclasses.asdict(speedup),

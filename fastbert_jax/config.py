@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+from typing import ClassVar
 
 from fastbert_jax.errors import UserError
 
@@ -194,25 +195,32 @@ class PhaseConfig:
     evaluations_per_epoch: int = 1
     """How often per epoch the dev set is measured and a checkpoint is saved."""
 
+    SECTION: ClassVar[str] = "phase"
+    """The key under which a run's settings hold this phase."""
+
     def __post_init__(self) -> None:
-        _require(self.epochs >= 0, "epochs", "0 or more", self.epochs)
-        _require(self.batch_size >= 1, "batch_size", "1 or more", self.batch_size)
-        _require(
+        def require(holds: bool, key: str, expected: str) -> None:
+            _require(holds, f"{self.SECTION}.{key}", expected, getattr(self, key))
+
+        require(self.epochs >= 0, "epochs", "0 or more")
+        require(self.batch_size >= 1, "batch_size", "1 or more")
+        require(
             self.accumulate >= 1 and self.batch_size % self.accumulate == 0,
             "accumulate",
             f"a divisor of batch_size = {self.batch_size}",
-            self.accumulate,
         )
-        _require(self.learning_rate > 0, "learning_rate", "a positive number", self.learning_rate)
-        _require(0 <= self.warmup < 1, "warmup", "a share in [0, 1)", self.warmup)
-        _require(self.weight_decay >= 0, "weight_decay", "0 or more", self.weight_decay)
-        _require(self.clip_norm >= 0, "clip_norm", "0 or more", self.clip_norm)
-        _require(self.evaluations_per_epoch >= 1, "evaluations_per_epoch", "1 or more", self.evaluations_per_epoch)
+        require(self.learning_rate > 0, "learning_rate", "a positive number")
+        require(0 <= self.warmup < 1, "warmup", "a share in [0, 1)")
+        require(self.weight_decay >= 0, "weight_decay", "0 or more")
+        require(self.clip_norm >= 0, "clip_norm", "0 or more")
+        require(self.evaluations_per_epoch >= 1, "evaluations_per_epoch", "1 or more")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FineTuneConfig(PhaseConfig):
     """The settings of fine-tuning: labels train the backbone and the teacher."""
+
+    SECTION: ClassVar[str] = "fine_tune"
 
     teacher_rate: float = 1.0
     """Learning rate of the teacher over the backbone's; above 1 spares a pretrained backbone while the new teacher
@@ -226,6 +234,8 @@ class FineTuneConfig(PhaseConfig):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DistilConfig(PhaseConfig):
     """The settings of self-distillation: what the teacher teaches the students, and how."""
+
+    SECTION: ClassVar[str] = "distil"
 
     epochs: int = 5
     learning_rate: float = 2e-4

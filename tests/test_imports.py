@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = "fastbert_jax"
 FLOORS = (
-    "errors",
+    "errors whole_files",
     "config",
     "config_yaml",
     "command_line",

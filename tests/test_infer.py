@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import fastbert_jax
 from tests.inference.saved import LABELS, save_tiny_model, some_texts
 
 ROOT = Path(__file__).parent.parent
@@ -33,7 +34,9 @@ def records(text: bytes | str) -> list[dict]:
 
 def test_stdin_to_stdout(model: Path) -> None:
     done = infer("predict", "--model", model, "--batch-size", 4, stdin="\n".join(TEXTS).encode())
-    assert (done.returncode, done.stderr) == (0, b"")
+    truncated = fastbert_jax.load(model).plan(TEXTS, batch_size=4).truncated_texts
+    assert done.returncode == 0
+    assert done.stderr.decode() == f"{truncated} texts have more than 16 tokens and were cut\n" and truncated > 0
     answers = records(done.stdout)
     assert len(answers) == len(TEXTS)
     for answer in answers:

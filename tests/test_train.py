@@ -112,20 +112,34 @@ def test_a_killed_run_resumes_to_the_same_model(settings, tmp_path):
     whole = tmp_path / "whole"
     assert _train(settings, "--run", whole).returncode == 0
     killed = tmp_path / "killed"
-    for checkpoint in (7, 14):  # at or after the first and the second measurement
+    # At or after the first and the second measurement.
+    for checkpoint, with_signal in ((7, signal.SIGINT), (14, signal.SIGKILL)):
         with subprocess.Popen(
-            _command(settings, "--run", killed),
-            env=_environment(),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            _command(settings, "--run", killed), env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
         ) as process:
             while process.poll() is None and checkpoint not in _steps(killed):
                 time.sleep(0.01)
-            process.send_signal(signal.SIGKILL)
+            process.send_signal(with_signal)
+            printed, errors = process.communicate()
+        if with_signal is signal.SIGINT:
+            assert process.returncode == 130 and b"Traceback" not in errors, errors
+            assert b"stopped; the same command goes on from step" in printed
     again = _train(settings, "--run", killed)
     assert again.returncode == 0, again.stderr
     for name in ("metrics.jsonl", "model/model.safetensors"):
         assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def test_a_full_disk_ends_with_code_2_and_the_same_command_goes_on(settings, tmp_path):
+    # No file of more than 4 KiB can be written, which stands for a full disk.
+    limited = ["bash", "-c", 'ulimit -f 4 && exec "$@"', "bash", *_command(settings)]
+    environment = _environment() | {"JAX_ENABLE_COMPILATION_CACHE": "0"}
+    full = subprocess.run(limited, env=environment, capture_output=True, text=True)
+    assert full.returncode == 2 and "Traceback" not in full.stderr, full.stderr
+    assert "error: " in full.stderr and "checkpoints/7: expected to write a checkpoint" in full.stderr
+    assert not (tmp_path / "run" / "model").exists()
+    again = _train(settings)
+    assert again.returncode == 0, again.stderr
 
 
 def _steps(directory: Path) -> set[int]:

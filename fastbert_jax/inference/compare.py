@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,9 +14,10 @@ import numpy as np
 
 from fastbert_jax.config import BertConfig, CompareConfig, DataConfig, EvaluateConfig, Mode
 from fastbert_jax.errors import UserError
-from fastbert_jax.inference.engines import Answers
+from fastbert_jax.inference.engine import Answers
+from fastbert_jax.inference.plan import Plan
 from fastbert_jax.inference.policies import exit_indices
-from fastbert_jax.inference.predictor import PlannedBatch, Predictor, load
+from fastbert_jax.inference.predictor import Predictor, load
 from fastbert_jax.report.compare import Comparison, ComparisonRow
 from fastbert_jax.report.flops import Count, speedup
 from fastbert_jax.report.metrics import Spread, accuracy
@@ -26,6 +26,7 @@ from fastbert_jax.text.baseline import tfidf_svm_accuracy
 from fastbert_jax.text.examples import Text
 from fastbert_jax.text.sources import read_examples
 from fastbert_jax.text.tasks import label_ids
+from fastbert_jax.whole_files import write_json
 
 Choice = tuple[Mode | None, float]
 """A mode and a speed; no mode: full depth, which is the same program in all of them."""
@@ -52,7 +53,7 @@ def compare_spec(config: CompareConfig) -> Comparison:
     test = read_examples(config.data, data, need_label=True, role="test")
     examples = [test.examples[i] for i in evenly(len(test.examples), config.limit)]
     skipped_rows = test.skipped
-    expected = label_ids(examples, predictor.labels)
+    expected = label_ids(examples, predictor.labels, remedy="fix the row, or compare a model that knows this label")
     baseline_accuracy = None
     if config.baseline:
         train = read_examples(config.baseline, data, need_label=True, role="train")
@@ -83,19 +84,15 @@ def require_place(path: Path) -> None:
         raise UserError(f"{path}: expected a place to write the numbers to, found {found}")
 
 
-def write_json(path: Path, values: object) -> None:
-    """Write values as a JSON file, which appears under its name only when all of it is written.
+def save_json(path: Path, comparison: Comparison) -> None:
+    """Write a comparison's numbers.
 
     Raises:
       UserError: the file cannot be written.
     """
-    path = path.expanduser()
-    unfinished = path.with_name(f".{path.name}.unfinished")
     try:
-        unfinished.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-        os.replace(unfinished, path)
+        write_json(path.expanduser(), comparison.to_json())
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
         raise UserError(f"{path}: expected a place to write the numbers to, found: {error.strerror}") from None
 
 
@@ -137,9 +134,10 @@ def compare(
             disagreements += exits.disagreements(run(), speed, timed)
             advance(1, "")
         times = interleaved_times(runs, evaluate.repeats, on_run=lambda: advance(1, ""))
-    lengths = padded_lengths(plan)
     return Comparison(
-        rows=tuple(comparison_rows(predictor.config, choices, times, exits, expected, lengths=lengths, timed=timed)),
+        rows=tuple(
+            comparison_rows(predictor.config, choices, times, exits, expected, lengths=plan.padded_lengths, timed=timed)
+        ),
         layers=predictor.config.num_layers,
         texts=len(texts),
         timed_texts=len(timed),
@@ -149,6 +147,7 @@ def compare(
         disagreements=disagreements,
         device=jax.devices()[0].device_kind,
         baseline_accuracy=baseline_accuracy,
+        truncated_texts=plan.truncated_texts,
     )
 
 
@@ -217,7 +216,7 @@ class AllExits:
         return int((~(same_label & same_depth)).sum())
 
 
-def answer(predictor: Predictor, plan: Sequence[PlannedBatch], choice: Choice) -> Answers:
+def answer(predictor: Predictor, plan: Plan, choice: Choice) -> Answers:
     """The answers of one mode at one speed."""
     mode, speed = choice
     return predictor.answers(plan, speed=speed, mode=mode or Mode.MASKED)
@@ -240,11 +239,3 @@ def interleaved_times(
             if on_run:
                 on_run()
     return times
-
-
-def padded_lengths(plan: Sequence[PlannedBatch]) -> np.ndarray:
-    """The length that each text of a plan is padded to, int `[texts]`, in the texts' order."""
-    lengths = np.zeros(sum(len(planned.texts) for planned in plan), int)
-    for planned in plan:
-        lengths[planned.texts] = planned.batch.text_BxS.shape[1]
-    return lengths

@@ -7,16 +7,17 @@ import itertools
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import IO
 
 from fastbert_jax.config import BadRow, DataConfig, PredictConfig
 from fastbert_jax.errors import UserError
-from fastbert_jax.inference.predictor import Prediction, Predictor, load
+from fastbert_jax.inference.predictor import Prediction, load
 from fastbert_jax.report.progress import progress_bar, somebody_watches
-from fastbert_jax.text.examples import Example, Unreadable
+from fastbert_jax.text.examples import Example, Text, Unreadable
 from fastbert_jax.text.sources import read_records
+from fastbert_jax.whole_files import whole_file
 
 CHUNK = 4096
 """Rows read, answered and written at a time: enough to fill the batches of every length."""
@@ -40,18 +41,27 @@ def predict_file(config: PredictConfig) -> None:
     records = _records(config)
     known = somebody_watches() and config.input != STANDARD
     total = sum(1 for _ in _records(config)) if known else None
-    bad_rows = 0
+    bad_rows = truncated = 0
     with _output(config.output) as stream, progress_bar("predict", total=total, unit="texts") as advance:
         tsv = config.output.lower().endswith(".tsv")
         form = TsvForm(predictor.labels) if tsv else JsonForm(predictor.labels)
         stream.write(form.header)
         while chunk := list(itertools.islice(records, CHUNK)):
-            for outcome in _outcomes(predictor, chunk, config, lambda rows: advance(rows, "")):
-                bad_rows += isinstance(outcome, Unreadable)
+            texts = _readable(chunk, config)
+            bad_rows += len(chunk) - len(texts)
+            advance(len(chunk) - len(texts), "")
+            plan = predictor.plan(texts, batch_size=config.batch_size)
+            truncated += plan.truncated_texts
+            predictions = predictor.predict_plan(
+                plan, speed=config.speed, mode=config.mode, on_batch=lambda rows: advance(rows, "")
+            )
+            for outcome in _in_order(chunk, predictions):
                 stream.write(form.record(outcome))
             stream.flush()
     if bad_rows:
         print(f"{bad_rows} rows could not be read; their records say why", file=sys.stderr)
+    if truncated:
+        print(f"{truncated} texts have more than {predictor.max_length} tokens and were cut", file=sys.stderr)
 
 
 def _records(config: PredictConfig) -> Iterator[Example | Unreadable]:
@@ -59,18 +69,19 @@ def _records(config: PredictConfig) -> Iterator[Example | Unreadable]:
     return read_records(config.input, data, role="test")
 
 
-def _outcomes(
-    predictor: Predictor, chunk: Sequence[Example | Unreadable], config: PredictConfig, advance: Callable[[int], None]
-) -> Iterator[Outcome]:
-    """One outcome per row."""
+def _readable(chunk: Sequence[Example | Unreadable], config: PredictConfig) -> list[Text]:
+    """The texts of the rows that can be read; under `stop`, all must be."""
     bad = [record for record in chunk if isinstance(record, Unreadable)]
     if bad and config.on_bad_row is BadRow.STOP:
         raise UserError(f"{bad[0].where}: {bad[0].problem}; fix the row or pass --on-bad-row skip")
-    advance(len(bad))
-    texts = [record.text for record in chunk if isinstance(record, Example)]
-    predictions = iter(predictor.predict(texts, config.speed, config.mode, config.batch_size, on_batch=advance))
+    return [record.text for record in chunk if isinstance(record, Example)]
+
+
+def _in_order(chunk: Sequence[Example | Unreadable], predictions: Sequence[Prediction]) -> Iterator[Outcome]:
+    """One outcome per row."""
+    following = iter(predictions)
     for record in chunk:
-        yield record if isinstance(record, Unreadable) else next(predictions)
+        yield record if isinstance(record, Unreadable) else next(following)
 
 
 class JsonForm:
@@ -121,7 +132,7 @@ def _short(number: float) -> float:
 
 
 @contextlib.contextmanager
-def _output(name: str) -> Iterator[TextIO]:
+def _output(name: str) -> Iterator[IO[str]]:
     """Standard output, or a file that takes its name when the block ends well and leaves nothing when it does not."""
     if name == STANDARD:
         with open(sys.stdout.fileno(), "w", encoding="utf-8", closefd=False) as stream:
@@ -131,14 +142,8 @@ def _output(name: str) -> Iterator[TextIO]:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
     path = Path(name).expanduser()
-    unfinished = path.with_name(f".{path.name}.unfinished")
     try:
-        stream = open(unfinished, "w", encoding="utf-8")
+        with whole_file(path) as stream:
+            yield stream
     except OSError as error:
         raise UserError(f"{path}: expected a place to write the answers to, found: {error.strerror}") from None
-    try:
-        with stream:
-            yield stream
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)

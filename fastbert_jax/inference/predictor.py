@@ -5,18 +5,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from fastbert_jax.config import BertConfig, DataConfig, Mode, Precision
 from fastbert_jax.errors import UserError
-from fastbert_jax.inference.engines import ENGINES, Answers, Engine, batch_buckets, smallest_bucket
+from fastbert_jax.inference.engine import Answers, Engine
+from fastbert_jax.inference.engines import ENGINES
+from fastbert_jax.inference.plan import Plan, plan_batches
 from fastbert_jax.inference.policies import layer_thresholds
 from fastbert_jax.inference.runtime import Runtime
 from fastbert_jax.model.fastbert import Params
 from fastbert_jax.model.weights import check_vocabulary, is_fastbert, load_backbone, load_model, read_bert_config
-from fastbert_jax.text.batches import Batch, collate, inference_plan
 from fastbert_jax.text.examples import Text
 from fastbert_jax.text.tokenizer import Tokenizer, load_tokenizer
 
@@ -32,13 +33,6 @@ class Prediction:
     """How many layers the text went through, 1..L."""
     uncertainty: float
     """Of the exit that answered, in [0, 1]."""
-
-
-class PlannedBatch(NamedTuple):
-    """A batch, and which text each of its first rows holds."""
-
-    texts: np.ndarray
-    batch: Batch
 
 
 class Predictor:
@@ -102,7 +96,12 @@ class Predictor:
         Raises:
           UserError: something other than a list of texts, or a setting out of its range.
         """
-        plan = self.plan(texts, batch_size=batch_size)
+        return self.predict_plan(self.plan(texts, batch_size=batch_size), speed=speed, mode=mode, on_batch=on_batch)
+
+    def predict_plan(
+        self, plan: Plan, *, speed: float, mode: str | Mode, on_batch: Callable[[int], None] | None = None
+    ) -> list[Prediction]:
+        """What `predict` gives, for texts that are laid out already."""
         answers = self.answers(plan, speed=speed, mode=mode, on_batch=on_batch)
         return [
             Prediction(self.labels[probabilities.argmax()], probabilities, int(exit_layer), float(uncertainty))
@@ -116,32 +115,27 @@ class Predictor:
     def hidden_states(self, texts: Sequence[Text], batch_size: int = 32) -> list[np.ndarray]:
         """The hidden states of each text, float32 `[L + 1, tokens, H]`: the embeddings, then every layer's output."""
         states: list[np.ndarray] = [np.empty(0)] * len(checked_texts(texts))
-        for planned in self.plan(texts, batch_size=batch_size):
+        for planned in self.plan(texts, batch_size=batch_size).batches:
             hidden_LxBxSxH = np.asarray(self._runtime.hidden_states(planned.batch))
             for row, text in enumerate(planned.texts):
                 states[text] = hidden_LxBxSxH[:, row, planned.batch.text_BxS[row] > 0]
         return states
 
-    def plan(self, texts: Sequence[Text], *, batch_size: int) -> list[PlannedBatch]:
-        """Tokenize texts and lay them out in batches of like lengths; one that is not full takes a smaller bucket."""
+    def plan(self, texts: Sequence[Text], *, batch_size: int) -> Plan:
+        """Tokenize texts and lay them out in batches of like lengths.
+
+        Raises:
+          UserError: something other than a list of texts, or no batch size.
+        """
         texts = checked_texts(texts)
         if batch_size < 1:
             raise UserError(f"batch_size: expected 1 or more, found {batch_size}")
-        if not texts:
-            return []
         encoded = self.tokenizer.encode(texts, max_length=self.max_length)
-        buckets = batch_buckets(batch_size)
-        return [
-            PlannedBatch(
-                part.rows,
-                collate(encoded, part.rows, batch_size=smallest_bucket(buckets, len(part.rows)), length=part.length),
-            )
-            for part in inference_plan(encoded.lengths, buckets=self.length_buckets, batch_size=batch_size)
-        ]
+        return plan_batches(encoded, batch_size=batch_size, lengths=self.length_buckets)
 
     def answers(
         self,
-        plan: Sequence[PlannedBatch],
+        plan: Plan,
         *,
         speed: float | np.ndarray,
         mode: str | Mode,
@@ -157,21 +151,22 @@ class Predictor:
         if not np.all((thresholds_L >= 0) & (thresholds_L <= 1)):
             layers = self.config.num_layers
             raise UserError(f"speed: expected one number or {layers} numbers in [0, 1], found {speed!r}")
-        answers = _no_answers(sum(len(planned.texts) for planned in plan), self.config.num_classes)
-        for texts, batch in plan:
-            for whole, part in zip(answers, engine.run(batch, speed), strict=True):
-                whole[texts] = part[: len(texts)]
+        answers = _no_answers(plan.texts, self.config.num_classes)
+        parts = engine.run((planned.batch for planned in plan.batches), thresholds_L)
+        for planned, part in zip(plan.batches, parts, strict=True):
+            for whole, some in zip(answers, part, strict=True):
+                whole[planned.texts] = some[: len(planned.texts)]
             if on_batch:
-                on_batch(len(texts))
+                on_batch(len(planned.texts))
         return answers
 
-    def all_exits(self, plan: Sequence[PlannedBatch]) -> tuple[np.ndarray, np.ndarray]:
+    def all_exits(self, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
         """Every exit's probabilities `[texts, L, N]` and uncertainties `[texts, L]`, float32, in the texts' order."""
         self.require_exits()
-        total, depth = sum(len(planned.texts) for planned in plan), self.config.num_layers
+        total, depth = plan.texts, self.config.num_layers
         probabilities = np.zeros((total, depth, self.config.num_classes), np.float32)
         uncertainty = np.zeros((total, depth), np.float32)
-        for texts, batch in plan:
+        for texts, batch in plan.batches:
             answer = self._runtime.all_exits(batch)
             probabilities[texts] = np.asarray(answer.probabilities_BxN).swapaxes(0, 1)[: len(texts)]
             uncertainty[texts] = np.asarray(answer.uncertainty_B).T[: len(texts)]

@@ -58,6 +58,8 @@ class Comparison:
     """Of TF-IDF and a linear SVM trained on the same texts."""
     skipped_rows: int = 0
     """Rows of the data, the baseline's included, that could not be read and were left out."""
+    truncated_texts: int = 0
+    """Texts that were longer than the model's longest, and lost their end."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for `json.dump`."""
@@ -83,6 +85,8 @@ def render(comparison: Comparison) -> str:
     ]
     if c.skipped_rows:
         lines.append(f"{c.skipped_rows} rows could not be read and were left out.")
+    if c.truncated_texts:
+        lines.append(f"{c.truncated_texts} texts are longer than the model's longest and were cut.")
     if c.disagreements:
         lines.append(f"WARNING: {c.disagreements} answers of the engines differ from those of the all-exits pass.")
     return "\n".join(lines)

@@ -21,6 +21,7 @@ from fastbert_jax.errors import UserError, nearest
 from fastbert_jax.text.examples import Unreadable
 from fastbert_jax.text.files import open_file
 from fastbert_jax.text.tables import Row, Table
+from fastbert_jax.whole_files import whole_file, write_text
 
 SPLITS = ("train", "dev", "test")
 
@@ -185,7 +186,7 @@ def _movie_reviews() -> Path:
                 if hashlib.sha256(content).hexdigest() != MOVIE_SHA256[file]:
                     raise UserError(f"builtin:movie_reviews: {file} came out different from what it was; report this")
                 _write(directory / file, content)
-            _write(directory / "SOURCE.txt", MOVIE_SOURCE.encode())
+            write_text(directory / "SOURCE.txt", MOVIE_SOURCE)
         except OSError as error:
             raise UserError(
                 f"expected a cache that can be written, found {error}; free it or set FASTBERT_JAX_CACHE to a directory"
@@ -249,7 +250,5 @@ def _has_sha256(path: Path, sha256: str) -> bool:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write a whole file or none: readers never see half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+    with whole_file(path, "wb") as stream:
+        stream.write(content)

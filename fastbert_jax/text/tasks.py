@@ -105,8 +105,14 @@ def label_order(train: Loaded, data: DataConfig) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def label_ids(examples: Sequence[Example], labels: Sequence[str]) -> np.ndarray:
+LIST_ALL_LABELS = "fix the row, or list all labels with --data.labels"
+
+
+def label_ids(examples: Sequence[Example], labels: Sequence[str], *, remedy: str = LIST_ALL_LABELS) -> np.ndarray:
     """The number of every example's label, int32 `[n]`.
+
+    Args:
+      remedy: what a user may do about a label that is not in `labels`.
 
     Raises:
       UserError: an example without a label, or with one that is not in `labels`.
@@ -115,10 +121,7 @@ def label_ids(examples: Sequence[Example], labels: Sequence[str]) -> np.ndarray:
     for example in examples:
         if example.label not in ids:
             shown = list(labels[:20]) + (["..."] if len(labels) > 20 else [])
-            raise UserError(
-                f"expected label one of {shown}, found {example.label!r} at {example.where}; "
-                f"fix the row, or list all labels with --data.labels"
-            )
+            raise UserError(f"expected label one of {shown}, found {example.label!r} at {example.where}; {remedy}")
     return np.array([ids[str(example.label)] for example in examples], np.int32)
 
 

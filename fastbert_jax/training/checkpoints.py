@@ -6,7 +6,10 @@ a run that is killed while saving finds the one before.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +62,13 @@ class Checkpoints:
           UserError: the checkpoint could not be written (a full disk, say); earlier ones are untouched.
         """
         try:
-            saved = self._orbax.save(
-                step,
-                tree,
-                metrics=None if rank is None else {RANK: list(rank)},
-                custom_metadata=dataclasses.asdict(position),
-            )
+            with _orbax_silent():
+                saved = self._orbax.save(
+                    step,
+                    tree,
+                    metrics=None if rank is None else {RANK: list(rank)},
+                    custom_metadata=dataclasses.asdict(position),
+                )
         except (OSError, ValueError, ocp.training.errors.StepAlreadyExistsError) as error:
             raise UserError(
                 f"{self._directory / str(step)}: expected to write a checkpoint, found: {error}\n"
@@ -98,5 +102,18 @@ class Checkpoints:
             ) from error
 
     def close(self) -> None:
-        """Release Orbax's threads."""
-        self._orbax.close()
+        """Release Orbax's threads. What went wrong in a save was raised by it; here Orbax would say it again."""
+        with _orbax_silent(), contextlib.suppress(OSError, ValueError):
+            self._orbax.close()
+
+
+@contextlib.contextmanager
+def _orbax_silent() -> Iterator[None]:
+    """Without the tracebacks that Orbax's threads log of an error which it also raises: a thousand lines of them."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -52,7 +52,7 @@ def fastbert_recipe(model: FastBert, *, fine_tune: FineTuneConfig, distil: Disti
 def forward(model: FastBert, *, noisy: frozenset[str]) -> Apply:
     """The model as a source: parameters, batch and dropout key in, its trace out."""
 
-    def apply(params: Tree, batch: Batch, key: jax.Array) -> Trace:
+    def apply(params: Tree, batch: Batch, key: jax.Array | None) -> Trace:
         return model.apply(
             {"params": params},
             batch.token_ids_BxS,
@@ -61,7 +61,7 @@ def forward(model: FastBert, *, noisy: frozenset[str]) -> Apply:
             batch.text_BxS,
             batch.cls_BxK,
             noisy=noisy,
-            rngs={"dropout": key},
+            rngs=None if key is None else {"dropout": key},
         )
 
     return apply

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from fastbert_jax.whole_files import write_text
 
 
 class Journal:
@@ -20,9 +21,7 @@ class Journal:
         self._path = path
         if path.exists():
             kept = [line for line in path.read_text().splitlines() if _step(line) <= start_step]
-            temporary = path.with_suffix(".tmp")
-            temporary.write_text("".join(line + "\n" for line in kept))
-            os.replace(temporary, path)
+            write_text(path, "".join(line + "\n" for line in kept))
         self._file = path.open("a", buffering=1)
 
     def log(self, event: str, *, step: int, values: Mapping[str, Any]) -> None:

@@ -70,9 +70,10 @@ def prepare(config: TrainConfig) -> Prepared:
     recipe = fastbert_recipe(model, fine_tune=config.fine_tune, distil=config.distil)
     encode = functools.partial(_encode, tokenizer, max_length=config.data.max_length)
     labelled, dev = encode(task.train), encode(task.dev)
+    unlabelled = labelled if task.unlabelled is task.train else encode(task.unlabelled)
     streams = {
         Stream.LABELLED: (labelled, label_ids(task.train, task.labels)),
-        Stream.UNLABELLED: (labelled if task.unlabelled is task.train else encode(task.unlabelled), None),
+        Stream.UNLABELLED: (unlabelled, None),
     }
     return Prepared(
         task=task,
@@ -87,7 +88,7 @@ def prepare(config: TrainConfig) -> Prepared:
         backbone=None
         if config.model.pretrained == RANDOM
         else load_backbone(_backbone_directory(config), architecture),
-        notes=_notes(config, task, (labelled, dev)),
+        notes=_notes(config, task, {"train": labelled, "dev": dev, "unlabelled": unlabelled}),
         data={name: _fingerprint(getattr(task, name)) for name in ("train", "dev", "unlabelled")},
     )
 
@@ -116,16 +117,17 @@ def _batches(
     return batches
 
 
-def _notes(config: TrainConfig, task: Task, encoded: Sequence[Encoded]) -> tuple[str, ...]:
+def _notes(config: TrainConfig, task: Task, encoded: Mapping[str, Encoded]) -> tuple[str, ...]:
     notes = [*task.notes]
     if task.skipped:
         notes.append(f"{task.skipped} row{'s' * (task.skipped > 1)} left out: unreadable")
-    if cut := sum(each.truncated_texts for each in encoded):
-        tokens = sum(each.truncated_tokens for each in encoded)
-        notes.append(
-            f"{cut} of {sum(map(len, encoded))} train and dev texts have more than {config.data.max_length} tokens: "
-            f"{tokens} tokens were cut off"
-        )
+    for name, texts in encoded.items():
+        stands_for_itself = texts is not encoded["train"] or name == "train"
+        if texts.truncated_texts and stands_for_itself:
+            notes.append(
+                f"{texts.truncated_texts} of {len(texts)} {name} texts have more than {config.data.max_length} tokens: "
+                f"{texts.truncated_tokens} tokens were cut off"
+            )
     return tuple(notes)
 
 

@@ -21,8 +21,8 @@ from fastbert_jax.config import PhaseConfig
 from fastbert_jax.text.batches import Batch
 
 Tree = dict[str, Any]
-Apply = Callable[[Tree, Batch, jax.Array], Any]
-"""(this source's parameters, batch, dropout key) -> trace."""
+Apply = Callable[[Tree, Batch, jax.Array | None], Any]
+"""(this source's parameters, batch, dropout key) -> trace; no key where nothing takes dropout."""
 
 
 @dataclasses.dataclass(frozen=True)

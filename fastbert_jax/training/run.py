@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-import functools
-import json
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from fastbert_jax.config import BertConfig, TrainConfig
 from fastbert_jax.inference.compare import compare
 from fastbert_jax.inference.predictor import load
-from fastbert_jax.model.fastbert import FastBert, Params, init_params
+from fastbert_jax.model.fastbert import Params, init_params
 from fastbert_jax.model.weights import save_model
 from fastbert_jax.report.compare import Comparison, render
 from fastbert_jax.report.flops import true_flops
 from fastbert_jax.text.baseline import tfidf_svm_accuracy
-from fastbert_jax.text.batches import collate, inference_plan
-from fastbert_jax.text.tokenizer import Encoded
 from fastbert_jax.training.checkpoints import Checkpoints
+from fastbert_jax.training.evaluation import dev_evaluation
+from fastbert_jax.training.fastbert_recipe import forward
 from fastbert_jax.training.journal import Journal
-from fastbert_jax.training.loop import Evaluation, run_recipe
+from fastbert_jax.training.loop import run_recipe
 from fastbert_jax.training.prepare import Prepared, prepare
-from fastbert_jax.training.recipe import Tree
-from fastbert_jax.training.run_directory import RunDirectory, write_atomically
-from fastbert_jax.training.step import evaluation_step
-
-EVALUATION_BATCH_SIZE = 64
+from fastbert_jax.training.run_directory import RunDirectory
+from fastbert_jax.whole_files import write_json
 
 
 def train(config: TrainConfig) -> Comparison:
@@ -58,29 +51,6 @@ def initial_params(architecture: BertConfig, backbone: Params | None, *, seed: i
     return params
 
 
-def dev_evaluation(
-    model: FastBert, dev: Encoded, labels: np.ndarray, *, buckets: tuple[int, ...]
-) -> Callable[[Tree], Evaluation]:
-    """A function from recipe parameters to what the dev set says: accuracy and loss of every exit."""
-    step = jax.jit(functools.partial(evaluation_step, model=model))
-    plan = inference_plan(dev.lengths, buckets=buckets, batch_size=EVALUATION_BATCH_SIZE)
-    batches = [
-        collate(dev, rows.rows, batch_size=EVALUATION_BATCH_SIZE, length=rows.length, labels=labels) for rows in plan
-    ]
-
-    def evaluate(params: Tree) -> Evaluation:
-        sums = [step(params["model"], batch) for batch in batches]
-        texts, correct_L, loss_L = jax.tree.map(lambda *parts: np.sum([np.asarray(p) for p in parts], 0), *sums)
-        accuracy_L, loss_L = correct_L / texts, loss_L / texts
-        return Evaluation(
-            score=float(accuracy_L[-1]),
-            values={"accuracy": accuracy_L.tolist(), "loss": loss_L.tolist()},
-            words="dev accuracy by exit " + " ".join(f"{accuracy:.4f}" for accuracy in accuracy_L),
-        )
-
-    return evaluate
-
-
 def _train(config: TrainConfig, prepared: Prepared, run: RunDirectory) -> Params:
     checkpoints = Checkpoints(run.checkpoints)
     journal = Journal(run.metrics, start_step=checkpoints.latest() or 0)
@@ -91,7 +61,7 @@ def _train(config: TrainConfig, prepared: Prepared, run: RunDirectory) -> Params
             prepared.batches,
             seed=config.seed,
             evaluate=dev_evaluation(
-                prepared.model,
+                forward(prepared.model, noisy=frozenset()),
                 prepared.dev,
                 prepared.dev_labels,
                 buckets=config.data.lengths,
@@ -99,6 +69,9 @@ def _train(config: TrainConfig, prepared: Prepared, run: RunDirectory) -> Params
             checkpoints=checkpoints,
             journal=journal,
         )
+    except KeyboardInterrupt:
+        journal.say(f"stopped; the same command goes on from step {checkpoints.latest() or 0}")
+        raise
     finally:
         journal.close()
         checkpoints.close()
@@ -135,7 +108,7 @@ def _compare(config: TrainConfig, prepared: Prepared, run: RunDirectory) -> Comp
         evaluate=config.evaluate,
         baseline_accuracy=baseline,
     )
-    write_atomically(run.comparison, json.dumps(comparison.to_json(), indent=2) + "\n")
+    write_json(run.comparison, comparison.to_json())
     print(render(comparison))
     return comparison
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from pathlib import Path
 
 from fastbert_jax.config import TrainConfig
 from fastbert_jax.config_yaml import from_yaml, to_dict, to_yaml
 from fastbert_jax.errors import UserError
+from fastbert_jax.whole_files import is_unfinished, write_json, write_text
 
 FREE_KEYS = ("run", "evaluate")
 """Settings that a resumed run may change: they do not touch what is trained."""
@@ -74,9 +74,9 @@ class RunDirectory:
                 found = sorted(child.name for child in self.path.iterdir() if not self._is_unfinished(child))
                 if found:
                     raise UserError(f"{self.path}: expected an empty or a run's directory, found {found[:5]}")
-                write_atomically(self.labels, json.dumps(list(labels), ensure_ascii=False) + "\n")
-                write_atomically(self.data, json.dumps(data, indent=2) + "\n")
-                write_atomically(self.config, to_yaml(config))  # last: it makes the directory a run's
+                write_json(self.labels, list(labels))
+                write_json(self.data, data)
+                write_text(self.config, to_yaml(config))  # last: it makes the directory a run's
         except OSError as error:
             raise UserError(f"--run {self.path}: expected a directory that can be written, found {error}") from None
         old, new = (_flat(to_dict(c)) for c in (from_yaml(TrainConfig, self.config), config))
@@ -92,7 +92,7 @@ class RunDirectory:
 
     def _is_unfinished(self, path: Path) -> bool:
         """What a claim that was cut short leaves."""
-        return path.name.removesuffix(".tmp") in {self.labels.name, self.data.name, self.config.name}
+        return is_unfinished(path) or path in (self.labels, self.data)
 
     def _compare(self, path: Path, expected: object) -> None:
         try:
@@ -104,16 +104,6 @@ class RunDirectory:
                 f"{path}: expected {expected}, found {found}; the data has changed since the run began: "
                 "put it back to resume, or begin a new --run"
             )
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that a reader finds all of it or what was there before."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def _flat(values: dict, prefix: str = "") -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""The pure functions of training: state, one optimizer step, one evaluation step."""
+"""The pure functions of training: state, and one optimizer step."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fastbert_jax.model.fastbert import FastBert
 from fastbert_jax.text.batches import Batch
-from fastbert_jax.training.losses import cross_entropy
 from fastbert_jax.training.recipe import Phase, Tree, loss_sums
 
 
@@ -74,31 +72,3 @@ def train_step(
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.trained)
     trained = optax.apply_updates(state.trained, updates)
     return TrainState(state.step + 1, trained, opt_state), StepMetrics(loss, terms, optax.tree.norm(gradients))
-
-
-class EvaluationSums(NamedTuple):
-    """Sums over texts; those of several batches add up."""
-
-    texts: jax.Array
-    correct_L: jax.Array
-    """Texts that each exit answers rightly."""
-    loss_L: jax.Array
-    """Cross entropy of each exit."""
-
-
-def evaluation_step(params: Tree, batch: Batch, *, model: FastBert) -> EvaluationSums:
-    """What every exit answers to one labelled batch; padding rows count nothing."""
-    trace = model.apply(
-        {"params": params},
-        batch.token_ids_BxS,
-        batch.token_type_BxS,
-        batch.position_BxS,
-        batch.text_BxS,
-        batch.cls_BxK,
-    )
-    logits_LxBxKxN = trace.logits_LxBxKxN
-    label_LxBxK = jnp.broadcast_to(batch.label_BxK[None], logits_LxBxKxN.shape[:-1])
-    valid_LxBxK = jnp.broadcast_to(batch.valid_BxK[None], label_LxBxK.shape)
-    correct_LxBxK = (logits_LxBxKxN.argmax(-1) == label_LxBxK) & valid_LxBxK
-    loss_LxBxK = jnp.where(valid_LxBxK, cross_entropy(logits_LxBxKxN, label_LxBxK), 0.0)
-    return EvaluationSums(batch.valid_BxK.sum(), correct_LxBxK.sum((1, 2)), loss_LxBxK.sum((1, 2)))

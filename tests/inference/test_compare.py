@@ -13,7 +13,7 @@ import pytest
 from fastbert_jax.config import BadRow, CompareConfig, EvaluateConfig, Mode
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference import compare as module
-from fastbert_jax.inference.compare import compare, compare_spec, evenly, interleaved_times, write_json
+from fastbert_jax.inference.compare import compare, compare_spec, evenly, interleaved_times, save_json
 from fastbert_jax.inference.predictor import Predictor, load
 from tests.inference.models import LAYERS
 from tests.inference.saved import LABELS, save_tiny_model, some_texts
@@ -135,16 +135,13 @@ def test_a_place_that_takes_no_file_is_found_before_anything_is_measured(tmp_pat
         compare_spec(CompareConfig(model="no model", data="no data", json=str(tmp_path / name)))
 
 
-def test_numbers_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    write_json(tmp_path / "out.json", {"a": 1})
-    assert json.loads((tmp_path / "out.json").read_text()) == {"a": 1}
-    with pytest.raises(TypeError):
-        write_json(tmp_path / "out.json", {"a": object()})
+def test_numbers_that_cannot_be_written_are_a_users_mistake(predictor: Predictor, tmp_path: Path) -> None:
+    comparison = compare(predictor, TEXTS, EXPECTED, evaluate=EvaluateConfig(speeds=(), batch_size=4, repeats=1))
+    save_json(tmp_path / "out.json", comparison)
+    assert json.loads((tmp_path / "out.json").read_text())["texts"] == len(TEXTS)
     (tmp_path / "taken").mkdir()
     with pytest.raises(UserError, match="taken: expected a place to write the numbers to, found: Is a directory"):
-        write_json(tmp_path / "taken", {"a": 2})
-    assert json.loads((tmp_path / "out.json").read_text()) == {"a": 1}
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.json", "taken"]
+        save_json(tmp_path / "taken", comparison)
 
 
 @pytest.mark.parametrize("settings", [{"limit": -1}, {"timed_texts": -1}, {"speeds": (2.0,)}, {"repeats": 0}])

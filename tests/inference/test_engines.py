@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator, Iterator
+
 import jax
 import numpy as np
 import pytest
 
 from fastbert_jax.config import Mode
-from fastbert_jax.inference.engines import ENGINES, Answers, Bucketed, Engine, Masked, batch_buckets, smallest_bucket
+from fastbert_jax.inference.bucketed import Bucketed, batch_buckets, smallest_bucket
+from fastbert_jax.inference.engine import Answers, Engine, side_by_side
+from fastbert_jax.inference.engines import ENGINES
+from fastbert_jax.inference.masked import Masked
+from fastbert_jax.inference.plan import plan_batches
 from fastbert_jax.inference.policies import exit_indices
 from fastbert_jax.inference.runtime import Runtime
 from fastbert_jax.model.fastbert import FastBert
+from fastbert_jax.text.batches import Batch
+from fastbert_jax.text.tokenizer import Encoded
 from tests.inference.models import LAYERS, batch_of, random_texts, tiny_config, tiny_params, tiny_runtime
 
 SPEEDS = [0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9, 1.0]
@@ -30,19 +38,43 @@ def engines(binary: Runtime) -> dict[Mode, Engine]:
     return {mode: engine(binary) for mode, engine in ENGINES.items()}
 
 
+def answer(engine: Engine, batch: Batch, speed: float | np.ndarray) -> Answers:
+    """The answers to one batch."""
+    (answers,) = engine.run([batch], speed)
+    return answers
+
+
 def answers_to(engine: Engine, texts: list[np.ndarray], speed: float, *, batch_size: int, length: int) -> Answers:
     """The answers to all texts, in batches of `batch_size`, the last one padded with rows."""
-    parts = []
-    for start in range(0, len(texts), batch_size):
-        part = texts[start : start + batch_size]
-        answers = engine.run(batch_of(part, batch_size=batch_size, length=length), speed)
-        parts.append(Answers(*(array[: len(part)] for array in answers)))
-    return Answers(*map(np.concatenate, zip(*parts, strict=True)))
+    parts = [texts[start : start + batch_size] for start in range(0, len(texts), batch_size)]
+    batches = (batch_of(part, batch_size=batch_size, length=length) for part in parts)
+    found = [
+        Answers(*(array[: len(part)] for array in answers))
+        for part, answers in zip(parts, engine.run(batches, speed), strict=True)
+    ]
+    return Answers(*map(np.concatenate, zip(*found, strict=True)))
+
+
+def planned_answers_to(engine: Engine, texts: list[np.ndarray], speed: float, *, batch_size: int) -> Answers:
+    """The answers to all texts in their order, in batches of like lengths, as the predictor lays them out."""
+    tokens = np.concatenate(texts)
+    offsets = np.concatenate([[0], np.cumsum([len(text) for text in texts])])
+    plan = plan_batches(
+        Encoded(tokens, np.zeros_like(tokens), offsets, 0, 0), batch_size=batch_size, lengths=(LENGTH // 2, LENGTH)
+    )
+    order = np.concatenate([planned.texts for planned in plan.batches]).argsort()
+    found = [
+        Answers(*(array[: len(planned.texts)] for array in answers))
+        for planned, answers in zip(
+            plan.batches, engine.run((planned.batch for planned in plan.batches), speed), strict=True
+        )
+    ]
+    return Answers(*(np.concatenate(arrays)[order] for arrays in zip(*found, strict=True)))
 
 
 def clear_of(uncertainty: np.ndarray, speed: float) -> float:
     """A threshold near `speed` that no uncertainty comes near: rounding may then not decide who leaves."""
-    near = np.sort(np.append(uncertainty[abs(uncertainty - speed) < 0.03], [speed - 0.03, speed + 0.03]))
+    near = np.sort(np.append(uncertainty[abs(uncertainty - speed) < 0.005], [speed - 0.005, speed + 0.005]))
     widest = np.argmax(np.diff(near))
     return float(near[widest : widest + 2].mean())
 
@@ -68,8 +100,9 @@ def test_masked_and_bucketed_give_the_same_labels_and_exit_layers(classes: int, 
         depths_met |= set(expected.exit_layer_B)
         for batch_size in batch_sizes:
             some = min(64, 16 * batch_size)
-            found = answers_to(bucketed, texts[:some], speed, batch_size=batch_size, length=LENGTH)
+            found = planned_answers_to(bucketed, texts[:some], speed, batch_size=batch_size)
             assert_same(found, Answers(*(array[:some] for array in expected)))
+        assert_same(planned_answers_to(masked, texts, speed, batch_size=batch_sizes[-1]), expected)
     assert depths_met == set(range(1, LAYERS + 1))
 
 
@@ -95,7 +128,7 @@ def test_speed_0_is_the_plain_teacher_and_asks_no_student(mode: Mode) -> None:
 
     params["students"] = jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), params["students"])
     runtime = Runtime(params, config)
-    answers = ENGINES[mode](runtime).run(batch, 0.0)
+    answers = answer(ENGINES[mode](runtime), batch, 0.0)
     assert runtime.compiled_programs == 1
     np.testing.assert_allclose(answers.probabilities_BxN, jax.nn.softmax(teacher_BxN), atol=1e-6)
     assert set(answers.exit_layer_B) == {LAYERS}
@@ -123,9 +156,9 @@ def products(jaxpr: jax.extend.core.Jaxpr) -> int:
 
 def test_both_engines_share_the_program_of_speed_0(binary: Runtime, engines: dict[Mode, Engine]) -> None:
     batch = batch_of(random_texts(6, longest=LENGTH), batch_size=6, length=LENGTH)
-    engines[Mode.MASKED].run(batch, 0)
+    answer(engines[Mode.MASKED], batch, 0)
     before = binary.compiled_programs
-    engines[Mode.BUCKETED].run(batch, 0)
+    answer(engines[Mode.BUCKETED], batch, 0)
     assert binary.compiled_programs == before
 
 
@@ -137,7 +170,7 @@ def test_rows_without_a_text_do_not_hold_up_a_batch(binary: Runtime) -> None:
     uncertainty_B = np.asarray(binary.all_exits(batch).uncertainty_B)[0]
     surest, second = np.argsort(uncertainty_B)[:2]
     batch = batch._replace(valid_BxK=(np.arange(6) == surest)[:, None])
-    found = engine.run(batch, float(uncertainty_B[[surest, second]].mean()))
+    found = answer(engine, batch, float(uncertainty_B[[surest, second]].mean()))
     assert found.exit_layer_B[surest] == len(calls) == 1
 
 
@@ -145,23 +178,23 @@ def test_rows_without_a_text_do_not_hold_up_a_batch(binary: Runtime) -> None:
 def test_a_text_leaves_strictly_below_the_threshold(engines: dict[Mode, Engine], mode: Mode) -> None:
     batch = batch_of(random_texts(6, longest=LENGTH), batch_size=6, length=LENGTH)
     first = np.array([1.1, 0, 0, 0, 0], np.float32)
-    uncertainty = engines[mode].run(batch, first).uncertainty_B[2]
+    uncertainty = answer(engines[mode], batch, first).uncertainty_B[2]
     for threshold, leaves in ((uncertainty, False), (np.nextafter(uncertainty, np.float32(1)), True)):
         first[0] = threshold
-        assert (engines[mode].run(batch, first).exit_layer_B[2] == 1) == leaves
+        assert (answer(engines[mode], batch, first).exit_layer_B[2] == 1) == leaves
 
 
 def test_one_threshold_per_layer_is_taken(engines: dict[Mode, Engine]) -> None:
     batch = batch_of(random_texts(6, longest=LENGTH), batch_size=6, length=LENGTH)
     for engine in engines.values():
-        assert set(engine.run(batch, np.array([0, 0, 1.1, 0, 0])).exit_layer_B) == {3}
+        assert set(answer(engine, batch, np.array([0, 0, 1.1, 0, 0])).exit_layer_B) == {3}
 
 
 def test_a_model_of_one_layer_answers() -> None:
     runtime = tiny_runtime(2, num_layers=1)
     batch = batch_of(random_texts(2, longest=LENGTH), batch_size=2, length=LENGTH)
     for engine in (Masked(runtime), Bucketed(runtime)):
-        assert set(engine.run(batch, 0.5).exit_layer_B) == {1}
+        assert set(answer(engine, batch, 0.5).exit_layer_B) == {1}
 
 
 def test_programs_are_bounded_and_neither_data_nor_speed_adds_one() -> None:
@@ -172,8 +205,8 @@ def test_programs_are_bounded_and_neither_data_nor_speed_adds_one() -> None:
     def run_all(speeds: tuple[float, ...]) -> int:
         for batch in batches:
             for speed in speeds:
-                masked.run(batch, speed)
-                bucketed.run(batch, speed)
+                answer(masked, batch, speed)
+                answer(bucketed, batch, speed)
         return runtime.compiled_programs
 
     warm = run_all((0.0, 0.1, 0.3, 0.5, 0.7))
@@ -184,6 +217,38 @@ def test_programs_are_bounded_and_neither_data_nor_speed_adds_one() -> None:
     embed, masked_programs, full_depth = 1, 1, 1
     assert warm == steps + gathers + embed + masked_programs + full_depth
     assert run_all((0.05, 0.2, 0.4, 0.6, 0.9)) == warm
+
+
+def test_work_goes_on_side_by_side_and_results_keep_their_order() -> None:
+    log: list[str] = []
+
+    def work(name: str, waits: int) -> Generator[None, None, str]:
+        for _ in range(waits):
+            log.append(name)
+            yield
+        return name
+
+    works = (work(name, waits) for name, waits in (("a", 3), ("b", 1), ("c", 1), ("d", 0)))
+    results = side_by_side(works, width=2)
+    assert log == []
+    assert list(results) == ["a", "b", "c", "d"]
+    assert log == ["a", "b", "a", "a", "c"]
+
+
+def test_batches_are_taken_as_they_are_needed(engines: dict[Mode, Engine]) -> None:
+    taken: list[int] = []
+
+    def batches() -> Iterator[Batch]:
+        for number in range(5):
+            taken.append(number)
+            yield batch_of(random_texts(6, longest=LENGTH, seed=number), batch_size=6, length=LENGTH)
+
+    for engine in engines.values():
+        taken.clear()
+        answers = engine.run(batches(), 0.5)
+        next(answers)
+        assert len(taken) <= 4
+        assert len(list(answers)) == 4
 
 
 def test_buckets_rise_to_the_batch_size_with_little_padding() -> None:

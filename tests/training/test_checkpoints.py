@@ -1,6 +1,9 @@
 """Properties of checkpoints: bit-exact, newest and best kept, loud when damaged, whole when killed."""
 
+import contextlib
+import gc
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -13,6 +16,17 @@ import pytest
 
 from fastbert_jax.errors import UserError
 from fastbert_jax.training.checkpoints import Checkpoints, Position
+
+# Orbax forgets coroutines when a read or a write fails, and Python complains of them whenever it finds them.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning", "ignore:coroutine:RuntimeWarning"
+)
+
+
+@pytest.fixture(autouse=True)
+def _forgotten_coroutines_are_found_here():
+    yield
+    gc.collect()
 
 
 def _position(step: int) -> Position:
@@ -79,8 +93,6 @@ def test_another_models_checkpoint_is_refused_by_name(tmp_path):
         checkpoints.load(1, {"weights": jnp.zeros((16, 9)), "step": jnp.int32(0)})
 
 
-# Orbax forgets a coroutine when a read fails.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore:coroutine:RuntimeWarning")
 def test_a_damaged_checkpoint_is_refused_by_name(tmp_path):
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     checkpoints.save(1, {"weights": jax.random.normal(jax.random.key(0), (256, 256))}, _position(1), rank=None)
@@ -89,6 +101,33 @@ def test_a_damaged_checkpoint_is_refused_by_name(tmp_path):
     os.truncate(largest, largest.stat().st_size // 2)
     with pytest.raises(UserError, match=r"checkpoints/1: expected a checkpoint of this model, found"):
         Checkpoints(tmp_path / "checkpoints").load(1, {"weights": jnp.zeros((256, 256))})
+
+
+@contextlib.contextmanager
+def room_for(size: int):
+    """No file of more than `size` bytes can be written: what a full disk does, without filling one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_is_loud_and_leaves_the_checkpoint_before(tmp_path, capfd):
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    checkpoints.save(1, _tree(1), _position(1), rank=None)
+    large = {"weights": jax.random.normal(jax.random.key(0), (500, 500)), "step": jnp.int32(2)}
+    with room_for(100_000), pytest.raises(UserError, match=r"checkpoints/2: expected to write a checkpoint, found"):
+        checkpoints.save(2, large, _position(2), rank=None)
+    checkpoints.close()
+    assert "Traceback" not in capfd.readouterr().err
+
+    again = Checkpoints(tmp_path / "checkpoints")
+    assert again.latest() == 1
+    assert again.load(1, _tree(0))["step"] == 1
+    again.save(2, large, _position(2), rank=None)
+    assert again.latest() == 2
 
 
 SAVE_FOR_EVER = """

@@ -66,7 +66,7 @@ def test_other_texts_are_refused(tmp_path):
         run.claim(CONFIG, LABELS, {"train": "19 texts, sha256 bb"})
 
 
-@pytest.mark.parametrize("left", ["labels.json", "labels.json.tmp", "config.yaml.tmp", "data.json"])
+@pytest.mark.parametrize("left", ["labels.json", ".labels.json.7.unfinished", ".config.yaml.7.unfinished", "data.json"])
 def test_a_claim_that_was_cut_short_is_claimed_again(tmp_path, left):
     (tmp_path / left).write_text("[")
     run = RunDirectory(tmp_path)

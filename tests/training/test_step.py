@@ -7,10 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fastbert_jax.training.losses import cross_entropy
 from fastbert_jax.training.optimizer import make_optimizer
 from fastbert_jax.training.recipe import merge, split
-from fastbert_jax.training.step import evaluation_step, init_state, train_step
+from fastbert_jax.training.step import init_state, train_step
 from tests.training import tiny
 
 KEY = jax.random.key(0)
@@ -101,21 +100,3 @@ def test_learning_happens():
         state, metrics = step(state, frozen, batch)
         losses.append(float(metrics.loss))
     assert losses[-1] < 0.2 * losses[0]
-
-
-def test_evaluation_counts_each_text_once_and_no_padding():
-    model, params = tiny.model(), tiny.params()
-    batch = tiny.batch(rows=10)
-    logits_LxBxKxN = jax.jit(model.apply)({"params": params["model"]}, *batch[:5]).logits_LxBxKxN
-    right = np.asarray(logits_LxBxKxN.argmax(-1) == batch.label_BxK[None]).sum((1, 2))
-    loss = cross_entropy(logits_LxBxKxN, jnp.broadcast_to(batch.label_BxK[None], logits_LxBxKxN.shape[:-1])).sum((1, 2))
-    step = jax.jit(functools.partial(evaluation_step, model=model))
-    parts = []
-    for start in (0, 4, 8):
-        rows = jax.tree.map(lambda array, start=start: array[start : start + 4], batch)
-        padding = jax.tree.map(lambda array: np.zeros((4 - len(array), *array.shape[1:]), array.dtype), rows)
-        parts.append(step(params["model"], jax.tree.map(lambda a, b: np.concatenate([a, b]), rows, padding)))
-    total = jax.tree.map(lambda *values: sum(values), *parts)
-    assert total.texts == 10
-    np.testing.assert_array_equal(total.correct_L, right)
-    np.testing.assert_allclose(total.loss_L, loss, rtol=1e-5)

@@ -1,0 +1,50 @@
+"""Files that appear under their names whole or not at all, whatever ends the process or fills the disk."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+
+@contextlib.contextmanager
+def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """A file to write that takes its name, and the place of one that has it, when the block ends well.
+
+    It is then on the disk, so that a power cut cannot empty it. When the block does not end well, nothing is left; a
+    kill leaves a file that `is_unfinished`.
+
+    Args:
+      mode: `w` for UTF-8 text, `wb` for bytes.
+
+    Raises:
+      OSError: the file cannot be written.
+    """
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    try:
+        with open(unfinished, mode, encoding=None if "b" in mode else "utf-8") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole."""
+    with whole_file(path) as stream:
+        stream.write(text)
+
+
+def write_json(path: Path, values: object) -> None:
+    """Write values as an indented JSON file, whole."""
+    write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def is_unfinished(path: Path) -> bool:
+    """Whether a file is what a killed process left of one."""
+    return path.name.startswith(".") and path.name.endswith(".unfinished")
