@@ -38,10 +38,15 @@ class KLDirection(enum.Enum):
 
 
 class Mode(enum.Enum):
-    """How inference leaves early: `masked` runs all layers, `bucketed` really skips them."""
+    """How inference leaves early, with one answer.
+
+    `masked` runs all layers on a static shape; `bucketed` skips layers, batch by batch; `cascade` skips them and keeps
+    its batches full.
+    """
 
     MASKED = "masked"
     BUCKETED = "bucketed"
+    CASCADE = "cascade"
 
 
 def _require(condition: bool, key: str, expected: str, found: object) -> None:

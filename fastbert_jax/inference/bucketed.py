@@ -6,13 +6,13 @@ Shapes in names: B texts (one per row), S sequence, H hidden, L layers, N classe
 from __future__ import annotations
 
 import bisect
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from fastbert_jax.inference.engine import Answers, Engine
+from fastbert_jax.inference.engine import BATCHES_UNDER_WAY, Answers, Engine, side_by_side
 from fastbert_jax.inference.policies import Memory
 from fastbert_jax.inference.runtime import Answer, Array, Runtime
 from fastbert_jax.model.fastbert import Params
@@ -61,6 +61,10 @@ class Bucketed(Engine):
         hidden_BxSxH = self.runtime.run_layer(layer, texts.hidden_BxSxH, texts.text_BxS)
         memory, answer = self.runtime.run_exit(exit_, texts.memory, hidden_BxSxH, texts.text_BxS, texts.cls_BxK)
         return hidden_BxSxH, memory, answer
+
+    def _run_early(self, batches: Iterable[Batch], thresholds_L: np.ndarray) -> Iterator[Answers]:
+        works = (self._answer(batch, thresholds_L) for batch in batches)
+        return side_by_side(works, width=BATCHES_UNDER_WAY)
 
     def _answer(self, batch: Batch, thresholds_L: np.ndarray) -> Generator[None, None, Answers]:
         runtime, batch_size = self.runtime, len(batch.text_BxS)

@@ -48,10 +48,16 @@ class Engine(abc.ABC):
         """
         thresholds_L = layer_thresholds(speed, self.runtime.config.num_layers)
         if (thresholds_L > 0).any():
-            works = (self._answer(batch, thresholds_L) for batch in batches)
-        else:
-            works = (self._answer_at_full_depth(batch) for batch in batches)
-        return side_by_side(works, width=BATCHES_UNDER_WAY)
+            return self._run_early(batches, thresholds_L)
+        return self._run_full_depth(batches)
+
+    @abc.abstractmethod
+    def _run_early(self, batches: Iterable[Batch], thresholds_L: np.ndarray) -> Iterator[Answers]:
+        """Answer batches, each text by its first exit that is sure enough."""
+
+    def _run_full_depth(self, batches: Iterable[Batch]) -> Iterator[Answers]:
+        """Answer batches by plain BERT."""
+        return side_by_side(map(self._answer_at_full_depth, batches), width=BATCHES_UNDER_WAY)
 
     def _answer_at_full_depth(self, batch: Batch) -> Generator[None, None, Answers]:
         answer = self.runtime.full_depth(batch)
@@ -60,13 +66,12 @@ class Engine(abc.ABC):
         depth_B = np.full(len(uncertainty_B), self.runtime.config.num_layers, np.int32)
         return Answers(probabilities_BxN, depth_B, uncertainty_B)
 
-    @abc.abstractmethod
-    def _answer(self, batch: Batch, thresholds_L: np.ndarray) -> Generator[None, None, Answers]:
-        """Answer a batch from the first exits that are sure enough; yields where it is about to wait for the device."""
-
 
 def side_by_side(works: Iterable[Generator[None, None, Result]], *, width: int) -> Iterator[Result]:
-    """Run generators `width` at a time, each up to its next `yield` in turn; their results in the generators' order."""
+    """Run generators `width` at a time, each up to its next `yield` in turn; their results in the generators' order.
+
+    A generator yields where it is about to wait for the device, so that the others have their turn before it waits.
+    """
     waiting = iter(works)
     under_way: deque[tuple[int, Generator[None, None, Result]]] = deque()
     done: dict[int, Result] = {}

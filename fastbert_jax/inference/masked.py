@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fastbert_jax.inference.engine import Answers, Engine
+from fastbert_jax.inference.engine import BATCHES_UNDER_WAY, Answers, Engine, side_by_side
 from fastbert_jax.inference.runtime import Runtime
 from fastbert_jax.model.fastbert import Params
 from fastbert_jax.text.batches import Batch
@@ -23,6 +23,10 @@ class Masked(Engine):
     def __init__(self, runtime: Runtime) -> None:
         super().__init__(runtime)
         self._program = runtime.jit(self._run_all_layers)
+
+    def _run_early(self, batches: Iterable[Batch], thresholds_L: np.ndarray) -> Iterator[Answers]:
+        works = (self._answer(batch, thresholds_L) for batch in batches)
+        return side_by_side(works, width=BATCHES_UNDER_WAY)
 
     def _answer(self, batch: Batch, thresholds_L: np.ndarray) -> Generator[None, None, Answers]:
         answers = self._program(self.runtime.params, self.runtime.stacked_exits, batch, thresholds_L)

@@ -54,15 +54,15 @@ class Runtime:
         self._all_exits = self.jit(self._run_all_exits)
         self._hidden_states = self.jit(self._run_hidden_states)
 
-    def jit(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def jit(self, function: Callable[..., Any], **settings: Any) -> Callable[..., Any]:
         """`jax.jit` that counts its programs, one for each set of shapes, in `compiled_programs`."""
 
         @functools.wraps(function)
-        def traced(*arguments: Any) -> Any:
+        def traced(*arguments: Any, **keywords: Any) -> Any:
             self.compiled_programs += 1
-            return function(*arguments)
+            return function(*arguments, **keywords)
 
-        return jax.jit(traced)
+        return jax.jit(traced, **settings)
 
     @functools.cached_property
     def layers(self) -> list[Params]:

@@ -10,6 +10,7 @@ import pytest
 
 from fastbert_jax.config import Mode
 from fastbert_jax.inference.bucketed import Bucketed, batch_buckets, smallest_bucket
+from fastbert_jax.inference.cascade import Cascade
 from fastbert_jax.inference.engine import Answers, Engine, side_by_side
 from fastbert_jax.inference.engines import ENGINES
 from fastbert_jax.inference.masked import Masked
@@ -34,7 +35,7 @@ def binary() -> Runtime:
 
 @pytest.fixture(scope="module")
 def engines(binary: Runtime) -> dict[Mode, Engine]:
-    """Both engines of one model, so that tests share their programs."""
+    """All engines of one model, so that tests share their programs."""
     return {mode: engine(binary) for mode, engine in ENGINES.items()}
 
 
@@ -87,9 +88,9 @@ def assert_same(found: Answers, expected: Answers) -> None:
 
 
 @pytest.mark.parametrize(("classes", "batch_sizes"), [(2, (1, 5, 64)), (8, (1, 32)), (40, (6, 32))])
-def test_masked_and_bucketed_give_the_same_labels_and_exit_layers(classes: int, batch_sizes: tuple[int, ...]) -> None:
+def test_all_engines_give_the_same_labels_and_exit_layers(classes: int, batch_sizes: tuple[int, ...]) -> None:
     runtime = tiny_runtime(classes)
-    masked, bucketed = Masked(runtime), Bucketed(runtime)
+    masked, others = Masked(runtime), (Bucketed(runtime), Cascade(runtime))
     texts = random_texts(64, longest=LENGTH, seed=1)
     uncertainty_LxB = np.asarray(runtime.all_exits(batch_of(texts, batch_size=64, length=LENGTH)).uncertainty_B)
     depths_met = set()
@@ -100,8 +101,9 @@ def test_masked_and_bucketed_give_the_same_labels_and_exit_layers(classes: int, 
         depths_met |= set(expected.exit_layer_B)
         for batch_size in batch_sizes:
             some = min(64, 16 * batch_size)
-            found = planned_answers_to(bucketed, texts[:some], speed, batch_size=batch_size)
-            assert_same(found, Answers(*(array[:some] for array in expected)))
+            for engine in others:
+                found = planned_answers_to(engine, texts[:some], speed, batch_size=batch_size)
+                assert_same(found, Answers(*(array[:some] for array in expected)))
         assert_same(planned_answers_to(masked, texts, speed, batch_size=batch_sizes[-1]), expected)
     assert depths_met == set(range(1, LAYERS + 1))
 

@@ -1,9 +1,9 @@
-"""How much of the promised speedup the bucketed engine delivers at a mean depth near a third of the layers.
+"""How much of the promised speedup the engines deliver at a mean depth near a third of the layers.
 
-    python benchmarks/bucketed_efficiency.py --model runs/demo --data builtin:reuters_r8#test --output OUT.json
+    python benchmarks/engine_efficiency.py --model runs/demo --data builtin:reuters_r8#test --output OUT.json
 
-Efficiency is the wall-clock speedup over full depth divided by L / mean depth. Every repeat times full depth and the
-bucketed engine in turn, in one process, after all programs are compiled; tokenizing is left out, the host loop is not.
+Efficiency is the wall-clock speedup over full depth divided by L / mean depth. Every repeat times full depth and each
+engine in turn, in one process, after all programs are compiled; tokenizing is left out, the host's loops are not.
 `--model synthetic` measures random weights of MiniLM's size, with thresholds at which half of the texts leave at every
 layer: for work on the engine where no trained model is at hand.
 """
@@ -11,6 +11,7 @@ layer: for work on the engine where no trained model is at hand.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import platform
 import subprocess
@@ -24,6 +25,7 @@ import tyro
 
 from fastbert_jax.command_line import TYRO_STYLE, end_with
 from fastbert_jax.config import BertConfig, DataConfig, Mode
+from fastbert_jax.config_yaml import to_dict
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.compare import evenly, interleaved_times
 from fastbert_jax.inference.plan import Plan, plan_batches
@@ -40,7 +42,7 @@ SYNTHETIC = "synthetic"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Measure the efficiency of the bucketed engine."""
+    """Measure the efficiency of the engines."""
 
     model: str
     """Directory of a run, or `synthetic`."""
@@ -54,6 +56,8 @@ class Settings:
     """Texts to time, spread evenly over the data; 0: all."""
     length: int = 64
     """synthetic only: tokens of every text."""
+    modes: tuple[Mode, ...] = (Mode.BUCKETED, Mode.CASCADE)
+    """Engines to measure."""
     repeats: int = 7
     """Interleaved repeats; the median counts."""
 
@@ -108,19 +112,19 @@ def synthetic_case(settings: Settings) -> Case:
 def measure(case: Case, settings: Settings) -> dict:
     """Plain values that say what was measured, where and how."""
     predictor, plan, speed = case
-    runs = [
-        lambda: predictor.answers(plan, speed=0.0, mode=Mode.BUCKETED),
-        lambda: predictor.answers(plan, speed=speed, mode=Mode.BUCKETED),
-    ]
+    runs = [functools.partial(predictor.answers, plan, speed=0.0, mode=settings.modes[0])]
+    runs += [functools.partial(predictor.answers, plan, speed=speed, mode=mode) for mode in settings.modes]
     for run in runs:
         answers = run()
     mean_depth, layers = float(answers.exit_layer_B.mean()), predictor.config.num_layers
-    full, early = interleaved_times(runs, settings.repeats)
-    speedup = Spread.of([one / other for one, other in zip(full, early, strict=True)])
+    full, *early = interleaved_times(runs, settings.repeats)
+    speedups = [Spread.of([one / other for one, other in zip(full, own, strict=True)]) for own in early]
     lengths, counts = np.unique(plan.padded_lengths, return_counts=True)
     return {
-        "efficiency": speedup.median * mean_depth / layers,
-        "speedup": dataclasses.asdict(speedup),
+        "engines": {
+            mode.value: {"efficiency": speedup.median * mean_depth / layers, "speedup": dataclasses.asdict(speedup)}
+            for mode, speedup in zip(settings.modes, speedups, strict=True)
+        },
         "noise": Spread.of(full).relative,
         "mean_depth": mean_depth,
         "layers": layers,
@@ -129,7 +133,7 @@ def measure(case: Case, settings: Settings) -> dict:
         "texts_by_padded_length": dict(zip(map(int, lengths), map(int, counts), strict=True)),
         "compiled_programs": predictor.compiled_programs,
         "command": " ".join(["python", *sys.argv]),
-        "settings": dataclasses.asdict(settings),
+        "settings": to_dict(settings),
         "device": f"{jax.devices()[0].device_kind} ({platform.machine()}, {platform.system()})",
         "jax": jax.__version__,
         "git_commit": git_commit(),

@@ -1,0 +1,200 @@
+"""The cascade engine, driven from the host: a queue of texts before every layer, so that batches stay full.
+
+Always the deepest full batch runs; when none is full, new texts are embedded; when there are no more, what is left runs
+from the shallowest layer up, so that stragglers merge on their way.
+Shapes in names: B texts (one per row), S sequence, H hidden, L layers, N classes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fastbert_jax.inference.bucketed import batch_buckets, smallest_bucket
+from fastbert_jax.inference.engine import Answers, Engine
+from fastbert_jax.inference.queues import Queue, Texts, empty_queue, pop, push
+from fastbert_jax.inference.runtime import Array, Runtime
+from fastbert_jax.model.fastbert import Params
+from fastbert_jax.text.batches import Batch
+
+STEPS_UNDER_WAY = 1
+"""Layer steps whose answers the host has not read when it starts the next."""
+BATCHES_PER_QUEUE = STEPS_UNDER_WAY + 2
+"""A queue whose turn has not come holds less than one; the steps under way and the next may each add a whole one."""
+
+
+class StepAnswers(NamedTuple):
+    """What one layer step tells the host, on the device; rows without a text neither leave nor stay."""
+
+    probabilities_BxN: jax.Array
+    uncertainty_B: jax.Array
+    ticket_B: Array
+    leaves_B: jax.Array
+    stay: jax.Array
+    """int32 scalar: how many texts went on to the next queue."""
+
+
+class Cascade(Engine):
+    """Hidden states wait in one queue per layer, on the device, for a full batch.
+
+    Device memory beside the parameters, for batches of B texts of S tokens: L x 3B x S x H hidden states, their masks
+    and the policy's memory; only one length is in the queues at a time. It does not depend on the number of texts.
+    Programs: one to embed and one to run a layer per (batch bucket, length); any layer runs by the same one.
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        super().__init__(runtime)
+        self.embed = runtime.jit(self._embed, donate_argnums=2)
+        self.advance = runtime.jit(self._advance, donate_argnums=(3, 4), static_argnames="rows")
+
+    def _run_early(self, batches: Iterable[Batch], thresholds_L: np.ndarray) -> Iterator[Answers]:
+        if self.runtime.config.num_layers == 1:  # nothing to wait for
+            yield from self._run_full_depth(batches)
+            return
+        flow: _Flow | None = None
+        for batch in batches:
+            if flow is None or not flow.fits(batch):
+                if flow is not None:
+                    yield from flow.finish()
+                flow = _Flow(self, batch, thresholds_L)
+            yield from flow.add(batch)
+        if flow is not None:
+            yield from flow.finish()
+
+    def _embed(self, params: Params, batch: Batch, queue: Queue, first_ticket: jax.Array) -> Queue:
+        rows = len(batch.text_BxS)
+        texts = Texts(
+            self.runtime.embed(params, batch),
+            jnp.asarray(batch.text_BxS),
+            jnp.asarray(batch.cls_BxK),
+            self.runtime.policy.start(rows),
+            first_ticket + jnp.arange(rows, dtype=jnp.int32),
+        )
+        return push(queue, texts, jnp.asarray(batch.valid_BxK[:, 0]))
+
+    def _advance(
+        self, layer: Params, exit_: Params, threshold: jax.Array, queue: Queue, following: Queue, *, rows: int
+    ) -> tuple[Queue, Queue, StepAnswers]:
+        """Run one layer on the oldest `rows` of its queue; those that stay go to the `following` one."""
+        queue, texts, is_text_B = pop(queue, rows)
+        hidden_BxSxH = self.runtime.run_layer(layer, texts.hidden_BxSxH, texts.text_BxS)
+        memory, answer = self.runtime.run_exit(exit_, texts.memory, hidden_BxSxH, texts.text_BxS, texts.cls_BxK)
+        leaves_B = answer.uncertainty_B < threshold
+        stays_B = is_text_B & ~leaves_B
+        following = push(following, texts._replace(hidden_BxSxH=hidden_BxSxH, memory=memory), stays_B)
+        answers = StepAnswers(*answer, texts.ticket_B, is_text_B & leaves_B, stays_B.sum(dtype=jnp.int32))
+        return queue, following, answers
+
+
+class _Flow:
+    """The texts of one length on their way through all layers, and the answers until their batch is whole."""
+
+    def __init__(self, engine: Cascade, first: Batch, thresholds_L: np.ndarray) -> None:
+        runtime = engine.runtime
+        self._engine, self._batch_size, self._length = engine, *first.text_BxS.shape
+        self._buckets = batch_buckets(self._batch_size)
+        # Whatever the last exit says, it is the last.
+        self._thresholds_L = np.append(thresholds_L[:-1], np.float32(np.inf))
+        like = Texts(
+            jax.eval_shape(runtime.embed, runtime.params, first),
+            first.text_BxS,
+            first.cls_BxK,
+            runtime.policy.start(self._batch_size),
+            np.zeros(1, np.int32),
+        )
+        places = BATCHES_PER_QUEUE * self._batch_size
+        self._queues = [empty_queue(like, places=places) for _ in runtime.layers]
+        self._waiting = [0] * len(self._queues)
+        """Texts in each queue, without those of steps under way."""
+        self._under_way: deque[tuple[int, StepAnswers]] = deque()
+        self._answers: deque[Answers] = deque()
+        """Of the batches not given back yet."""
+        self._missing: deque[int] = deque()
+        """How many answers each of them lacks."""
+        self._given = self._taken = 0
+
+    def fits(self, batch: Batch) -> bool:
+        """Whether a batch can join: the same length, and no more rows than the queues were made for."""
+        rows, length = batch.text_BxS.shape
+        return length == self._length and rows <= self._batch_size
+
+    def add(self, batch: Batch) -> Iterator[Answers]:
+        """Take a batch in and run all batches that are full; the answers of batches that are now whole."""
+        ticket = np.int32(self._taken * self._batch_size)
+        self._queues[0] = self._engine.embed(self._engine.runtime.params, batch, self._queues[0], ticket)
+        texts = int(np.count_nonzero(batch.valid_BxK))
+        self._waiting[0] += texts
+        self._taken += 1
+        rows = len(batch.text_BxS)
+        self._missing.append(texts)
+        self._answers.append(
+            Answers(
+                np.zeros((rows, self._engine.runtime.config.num_classes), np.float32),
+                np.zeros(rows, np.int32),
+                np.zeros(rows, np.float32),
+            )
+        )
+        while (depth := self._deepest_full()) is not None:
+            self._step(depth, self._batch_size)
+            yield from self._whole_batches()
+
+    def finish(self) -> Iterator[Answers]:
+        """Run what is left, from the shallowest layer up; the answers of all batches not given back yet."""
+        while True:
+            depth = self._deepest_full()
+            if depth is None and self._under_way:
+                self._settle()
+                continue
+            if depth is None:
+                depth = next((depth for depth, texts in enumerate(self._waiting) if texts), None)
+            if depth is None:
+                break
+            self._step(depth, smallest_bucket(self._buckets, min(self._waiting[depth], self._batch_size)))
+        yield from self._whole_batches()
+
+    def _deepest_full(self) -> int | None:
+        full = (depth for depth, texts in enumerate(self._waiting) if texts >= self._batch_size)
+        return max(full, default=None)
+
+    def _step(self, depth: int, rows: int) -> None:
+        runtime, following = self._engine.runtime, (depth + 1) % len(self._queues)  # nobody stays after the last
+        self._queues[depth], self._queues[following], answers = self._engine.advance(
+            runtime.layers[depth],
+            runtime.exits[depth],
+            self._thresholds_L[depth],
+            self._queues[depth],
+            self._queues[following],
+            rows=rows,
+        )
+        self._waiting[depth] -= min(rows, self._waiting[depth])
+        self._under_way.append((depth, answers))
+        if len(self._under_way) > STEPS_UNDER_WAY:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Read the answers of the oldest step under way."""
+        depth, answers = self._under_way.popleft()
+        if stay := int(answers.stay):
+            self._waiting[depth + 1] += stay
+        leaves_B = np.asarray(answers.leaves_B)
+        number_B, row_B = np.divmod(np.asarray(answers.ticket_B)[leaves_B], self._batch_size)
+        probabilities_BxN = np.asarray(answers.probabilities_BxN)[leaves_B]
+        uncertainty_B = np.asarray(answers.uncertainty_B)[leaves_B]
+        for number in np.unique(number_B):
+            place, of_batch_B = number - self._given, number_B == number
+            rows, batch = row_B[of_batch_B], self._answers[place]
+            batch.probabilities_BxN[rows] = probabilities_BxN[of_batch_B]
+            batch.exit_layer_B[rows] = depth + 1
+            batch.uncertainty_B[rows] = uncertainty_B[of_batch_B]
+            self._missing[place] -= len(rows)
+
+    def _whole_batches(self) -> Iterator[Answers]:
+        while self._missing and self._missing[0] == 0:
+            self._missing.popleft()
+            self._given += 1
+            yield self._answers.popleft()
