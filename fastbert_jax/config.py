@@ -256,7 +256,7 @@ class EvaluateConfig:
 
     speeds: tuple[float, ...] = (0.1, 0.3, 0.5, 0.8)
     """Uncertainty thresholds to measure, in [0, 1]; full depth (0) is always measured."""
-    modes: tuple[Mode, ...] = (Mode.MASKED, Mode.BUCKETED)
+    modes: tuple[Mode, ...] = (Mode.MASKED, Mode.BUCKETED, Mode.CASCADE)
     """Engines to measure."""
     batch_size: int = 32
     """Texts per batch."""
@@ -301,8 +301,9 @@ class PredictConfig:
     """A .jsonl or .tsv file, which appears whole when all is done, or `-`: JSON lines on stdout."""
     speed: float = 0.5
     """Uncertainty below which a text leaves, in [0, 1]: higher is faster, 0 is plain BERT."""
-    mode: Mode = Mode.BUCKETED
-    """`bucketed` skips the layers that are not needed; `masked` runs all of them and answers the same."""
+    mode: Mode = Mode.CASCADE
+    """`cascade` skips the layers that are not needed and keeps batches full; `bucketed` skips them batch by batch;
+    `masked` runs all of them. All answer the same."""
     batch_size: int = 32
     """Texts per batch."""
     on_bad_row: BadRow = BadRow.STOP
@@ -334,7 +335,7 @@ class CompareConfig:
     """SPEC of labelled texts: `builtin:NAME#SPLIT`, `tfds:NAME#SPLIT`, or a .tsv, .csv, .jsonl or .parquet file."""
     speeds: tuple[float, ...] = (0.1, 0.3, 0.5, 0.8)
     """Uncertainty thresholds to measure, in [0, 1]; full depth (0) is always measured."""
-    modes: tuple[Mode, ...] = (Mode.MASKED, Mode.BUCKETED)
+    modes: tuple[Mode, ...] = (Mode.MASKED, Mode.BUCKETED, Mode.CASCADE)
     """Engines to measure."""
     batch_size: int = 32
     """Texts per batch."""

@@ -75,6 +75,7 @@ def test_a_run_from_text_to_answers(settings, tmp_path, capsys):
         ("full depth", 0.0),
         ("masked", 0.5),
         ("bucketed", 0.5),
+        ("cascade", 0.5),
     ]
     assert comparison.disagreements == 0
     assert comparison.baseline_accuracy == 1.0

@@ -79,7 +79,7 @@ class Predictor:
         self,
         texts: Sequence[Text],
         speed: float = 0.5,
-        mode: str | Mode = Mode.BUCKETED,
+        mode: str | Mode = Mode.CASCADE,
         batch_size: int = 32,
         on_batch: Callable[[int], None] | None = None,
     ) -> list[Prediction]:
@@ -89,7 +89,8 @@ class Predictor:
           texts: strings, or pairs of strings.
           speed: the paper's threshold on normalised entropy, in [0, 1]: a text leaves when its uncertainty is below
             it. 0 is plain BERT.
-          mode: `bucketed` skips the layers that are not needed; `masked` runs them all and answers the same.
+          mode: `cascade` skips the layers that are not needed and keeps batches full; `bucketed` skips them batch by
+            batch; `masked` runs them all. All answer the same.
           batch_size: texts per batch, at most.
           on_batch: called after each batch with the number of its texts.
 
