@@ -23,7 +23,7 @@ def main() -> None:
             predict_file(config)
         case CompareConfig() as config:
             from fastbert_jax.inference.compare import compare_spec, save_json
-            from fastbert_jax.report.compare import render
+            from fastbert_jax.report.comparison import render
 
             comparison = compare_spec(config)
             try:

@@ -49,6 +49,21 @@ class Mode(enum.Enum):
     CASCADE = "cascade"
 
 
+class PolicyName(enum.Enum):
+    """How the uncertainty of an exit's answer is told; a text leaves when it is below `speed`.
+
+    `entropy` is the paper's: entropy / log N. `top-entropy` is that of the few most probable classes, for many classes.
+    `max-probability` is 1 - the largest probability, `margin` 1 - the lead of the largest over the second. `patience`
+    (PABEE) is 0 when enough exits in a row gave one label, else 1: any speed above 0 is the same.
+    """
+
+    ENTROPY = "entropy"
+    TOP_ENTROPY = "top-entropy"
+    MAX_PROBABILITY = "max-probability"
+    MARGIN = "margin"
+    PATIENCE = "patience"
+
+
 def _require(condition: bool, key: str, expected: str, found: object) -> None:
     if not condition:
         raise UserError(f"{key}: expected {expected}, found {found!r}")
@@ -251,6 +266,39 @@ class DistilConfig(PhaseConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ExitConfig:
+    """Which exits are asked, and how sure their answers are."""
+
+    policy: PolicyName = PolicyName.ENTROPY
+    """How uncertainty is told: `entropy` is the paper's, `top-entropy` suits many classes."""
+    top: int = 5
+    """top-entropy only: how many of the most probable classes count."""
+    patience: int = 2
+    """patience only: a text leaves when so many exits agree with the one before them."""
+    layers: tuple[int, ...] = ()
+    """Layers whose exits are asked, from 1; empty: see `every`. The last layer's always is."""
+    every: int = 1
+    """Ask every so many layers; 1 asks all."""
+
+    def __post_init__(self) -> None:
+        _require(self.top >= 2, "exits.top", "2 classes or more", self.top)
+        _require(self.patience >= 1, "exits.patience", "1 or more", self.patience)
+        _require(all(layer >= 1 for layer in self.layers), "exits.layers", "layers from 1", self.layers)
+        _require(self.every >= 1, "exits.every", "1 or more", self.every)
+        _require(not self.layers or self.every == 1, "exits.every", "1 where exits.layers are given", self.every)
+
+    def asked(self, num_layers: int) -> tuple[bool, ...]:
+        """For each layer, whether its exit is asked.
+
+        Raises:
+          UserError: a layer that a model of `num_layers` has not.
+        """
+        _require(max(self.layers, default=1) <= num_layers, "exits.layers", f"layers up to {num_layers}", self.layers)
+        chosen = self.layers or range(self.every, num_layers + 1, self.every)
+        return tuple(layer in chosen or layer == num_layers for layer in range(1, num_layers + 1))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
     """What the table at the end of a run measures."""
 
@@ -304,6 +352,7 @@ class PredictConfig:
     mode: Mode = Mode.CASCADE
     """`cascade` skips the layers that are not needed and keeps batches full; `bucketed` skips them batch by batch;
     `masked` runs all of them. All answer the same."""
+    exits: ExitConfig = ExitConfig()
     batch_size: int = 32
     """Texts per batch."""
     on_bad_row: BadRow = BadRow.STOP
@@ -337,6 +386,7 @@ class CompareConfig:
     """Uncertainty thresholds to measure, in [0, 1]; full depth (0) is always measured."""
     modes: tuple[Mode, ...] = (Mode.MASKED, Mode.BUCKETED, Mode.CASCADE)
     """Engines to measure."""
+    exits: ExitConfig = ExitConfig()
     batch_size: int = 32
     """Texts per batch."""
     repeats: int = 5

@@ -217,6 +217,17 @@ def test_a_poison_row_stops_with_file_and_line_or_is_counted(settings, tmp_path,
     assert "train 54, dev 6" in described and "1 row" in described
 
 
+def test_texts_that_are_cut_are_counted_set_by_set(settings, tmp_path, capsys):
+    (tmp_path / "more.txt").write_text("film plot " * 20 + "\nfilm\n")
+    from fastbert_jax.command_line import parse_train
+
+    flags = ["--config", str(settings), "--data.unlabelled", str(tmp_path / "more.txt"), "--data.max-length", "8"]
+    print(run.describe(parse_train(flags).settings))
+    described = capsys.readouterr().out
+    assert "1 of 2 unlabelled texts have more than 8 tokens: 34 tokens were cut off" in described
+    assert "of 54 train texts have more than 8 tokens" in described
+
+
 def test_a_length_beyond_the_backbones_positions(settings):
     message = _refusal(settings, "--data.max-length", "1024")
     assert "expected at most the backbone's 512 positions, found 1024" in message

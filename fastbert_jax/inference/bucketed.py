@@ -55,6 +55,7 @@ class Bucketed(Engine):
         super().__init__(runtime)
         self._embed = runtime.jit(runtime.embed)
         self._advance = runtime.jit(self._layer_and_exit)
+        self._run_layer = runtime.jit(runtime.run_layer)
         self._take = runtime.jit(take_rows)
 
     def _layer_and_exit(self, layer: Params, exit_: Params, texts: Survivors) -> tuple[jax.Array, Memory, Answer]:
@@ -79,6 +80,10 @@ class Bucketed(Engine):
             self._embed(runtime.params, batch), batch.text_BxS, batch.cls_BxK, runtime.policy.start(batch_size)
         )
         for depth, (layer, exit_) in enumerate(zip(runtime.layers, runtime.exits, strict=True), start=1):
+            if not runtime.asked[depth - 1]:
+                hidden_BxSxH = self._run_layer(layer, texts.hidden_BxSxH, texts.text_BxS)
+                texts = texts._replace(hidden_BxSxH=hidden_BxSxH)
+                continue
             hidden_BxSxH, memory, answer = self._advance(layer, exit_, texts)
             texts = texts._replace(hidden_BxSxH=hidden_BxSxH, memory=memory)
             yield

@@ -78,11 +78,16 @@ class Cascade(Engine):
         return push(queue, texts, jnp.asarray(batch.valid_BxK[:, 0]))
 
     def _advance(
-        self, layer: Params, exit_: Params, threshold: jax.Array, queue: Queue, following: Queue, *, rows: int
-    ) -> tuple[Queue, Queue, StepAnswers]:
-        """Run one layer on the oldest `rows` of its queue; those that stay go to the `following` one."""
+        self, layer: Params, exit_: Params | None, threshold: jax.Array, queue: Queue, following: Queue, *, rows: int
+    ) -> tuple[Queue, Queue, StepAnswers | None]:
+        """Run one layer on the oldest `rows` of its queue; those that stay go to the `following` one.
+
+        Without an exit all of them stay, and there are no answers.
+        """
         queue, texts, is_text_B = pop(queue, rows)
         hidden_BxSxH = self.runtime.run_layer(layer, texts.hidden_BxSxH, texts.text_BxS)
+        if exit_ is None:
+            return queue, push(following, texts._replace(hidden_BxSxH=hidden_BxSxH), is_text_B), None
         memory, answer = self.runtime.run_exit(exit_, texts.memory, hidden_BxSxH, texts.text_BxS, texts.cls_BxK)
         leaves_B = answer.uncertainty_B < threshold
         stays_B = is_text_B & ~leaves_B
@@ -165,13 +170,17 @@ class _Flow:
         runtime, following = self._engine.runtime, (depth + 1) % len(self._queues)  # nobody stays after the last
         self._queues[depth], self._queues[following], answers = self._engine.advance(
             runtime.layers[depth],
-            runtime.exits[depth],
+            runtime.exits[depth] if runtime.asked[depth] else None,
             self._thresholds_L[depth],
             self._queues[depth],
             self._queues[following],
             rows=rows,
         )
-        self._waiting[depth] -= min(rows, self._waiting[depth])
+        taken = min(rows, self._waiting[depth])
+        self._waiting[depth] -= taken
+        if answers is None:
+            self._waiting[following] += taken
+            return
         self._under_way.append((depth, answers))
         if len(self._under_way) > STEPS_UNDER_WAY:
             self._settle()

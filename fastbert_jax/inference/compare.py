@@ -18,8 +18,8 @@ from fastbert_jax.inference.engine import Answers
 from fastbert_jax.inference.plan import Plan
 from fastbert_jax.inference.policies import exit_indices
 from fastbert_jax.inference.predictor import Predictor, load
-from fastbert_jax.report.compare import Comparison, ComparisonRow
-from fastbert_jax.report.flops import Count, speedup
+from fastbert_jax.report.comparison import Comparison, ComparisonRow
+from fastbert_jax.report.flops import Count, only_the_last, speedup
 from fastbert_jax.report.metrics import Spread, accuracy
 from fastbert_jax.report.progress import progress_bar
 from fastbert_jax.text.baseline import tfidf_svm_accuracy
@@ -42,7 +42,7 @@ def compare_spec(config: CompareConfig) -> Comparison:
     """
     if config.json:
         require_place(Path(config.json))
-    predictor = load(config.model)
+    predictor = load(config.model, exits=config.exits)
     predictor.require_exits()
     data = DataConfig(
         text_column=config.text_column,
@@ -136,7 +136,16 @@ def compare(
         times = interleaved_times(runs, evaluate.repeats, on_run=lambda: advance(1, ""))
     return Comparison(
         rows=tuple(
-            comparison_rows(predictor.config, choices, times, exits, expected, lengths=plan.padded_lengths, timed=timed)
+            comparison_rows(
+                predictor.config,
+                choices,
+                times,
+                exits,
+                expected,
+                asked=predictor.asked_exits,
+                lengths=plan.padded_lengths,
+                timed=timed,
+            )
         ),
         layers=predictor.config.num_layers,
         texts=len(texts),
@@ -158,6 +167,7 @@ def comparison_rows(
     exits: AllExits,
     expected: np.ndarray,
     *,
+    asked: Sequence[bool],
     lengths: np.ndarray,
     timed: np.ndarray,
 ) -> Iterator[ComparisonRow]:
@@ -166,20 +176,21 @@ def comparison_rows(
     Args:
       times: seconds `[choices][repeats]`, full depth first.
       expected: int `[texts]`, the right answers.
+      asked: for each layer, whether its exit is asked.
       lengths: int `[texts]`, what each text is padded to.
       timed: which texts were timed.
     """
     for (mode, speed), seconds in zip(choices, times, strict=True):
         depths = exits.depths(speed)
         spent = np.full_like(depths, config.num_layers) if mode is Mode.MASKED else depths
-        students = mode is not None
+        asked_here = asked if mode else only_the_last(config)
         yield ComparisonRow(
             mode=mode.value if mode else "full depth",
             speed=speed,
             accuracy=accuracy(exits.label_ids(speed), expected),
             mean_depth=float(depths.mean()),
-            paper_speedup=speedup(Count.PAPER, config, lengths, depths, students_evaluated=students),
-            true_speedup=speedup(Count.TRUE, config, lengths, spent, students_evaluated=students),
+            paper_speedup=speedup(Count.PAPER, config, lengths, depths, asked=asked_here),
+            true_speedup=speedup(Count.TRUE, config, lengths, spent, asked=None if mode is Mode.MASKED else asked_here),
             speedup=Spread.of([full / own for full, own in zip(times[0], seconds, strict=True)]),
             timed_depth=float(depths[timed].mean()),
             layers=config.num_layers,

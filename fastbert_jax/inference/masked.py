@@ -39,10 +39,13 @@ class Masked(Engine):
 
         def step(carry: tuple, at: tuple) -> tuple[tuple, None]:
             hidden_BxSxH, memory, (probabilities_BxN, exit_layer_B, uncertainty_B) = carry
-            layer, exit_, threshold, depth = at
+            layer, exit_, asked, threshold, depth = at
             hidden_BxSxH = runtime.run_layer(layer, hidden_BxSxH, batch.text_BxS)
-            memory, answer = runtime.run_exit(exit_, memory, hidden_BxSxH, batch.text_BxS, batch.cls_BxK)
-            leaves_B = (exit_layer_B == 0) & ((answer.uncertainty_B < threshold) | (depth == last))
+            memory, answer = runtime.run_exit_if_asked(
+                asked, exit_, memory, hidden_BxSxH, batch.text_BxS, batch.cls_BxK
+            )
+            sure_B = asked & (answer.uncertainty_B < threshold)
+            leaves_B = (exit_layer_B == 0) & (sure_B | (depth == last))
             frozen = (
                 jnp.where(leaves_B[:, None], answer.probabilities_BxN, probabilities_BxN),
                 jnp.where(leaves_B, depth, exit_layer_B),
@@ -57,5 +60,6 @@ class Masked(Engine):
         )
         start = runtime.embed(params, batch), runtime.policy.start(rows), nothing
         depths_L = jnp.arange(1, last + 1, dtype=jnp.int32)
-        (_, _, answers), _ = jax.lax.scan(step, start, (params["backbone"]["layers"], exits, thresholds_L, depths_L))
+        over = (params["backbone"]["layers"], exits, jnp.array(runtime.asked), thresholds_L, depths_L)
+        (_, _, answers), _ = jax.lax.scan(step, start, over)
         return answers

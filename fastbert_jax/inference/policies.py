@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fastbert_jax.config import ExitConfig, PolicyName
 from fastbert_jax.errors import UserError
 
 Memory = Any
@@ -29,16 +30,104 @@ class Policy(Protocol):
         ...
 
 
-class Entropy:
-    """The paper's policy (section 3.3): the entropy of each answer alone."""
+class _Memoryless:
+    """A policy that judges each answer alone."""
 
     def start(self, rows: int) -> Memory:
         """Nothing is remembered."""
         return ()
 
     def judge(self, memory: Memory, logits_BxN: jax.Array) -> tuple[Memory, jax.Array]:
-        """The normalised entropy of each answer."""
-        return memory, entropy_uncertainty(logits_BxN)
+        """The uncertainty of each answer."""
+        return memory, self.uncertainty(logits_BxN)
+
+    def uncertainty(self, logits_BxN: jax.Array) -> jax.Array:
+        """Float32 `[B]` in [0, 1]."""
+        raise NotImplementedError
+
+
+class Entropy(_Memoryless):
+    """The paper's policy (section 3.3): normalised entropy, equation 7."""
+
+    def uncertainty(self, logits_BxN: jax.Array) -> jax.Array:
+        """See `entropy_uncertainty`."""
+        return entropy_uncertainty(logits_BxN)
+
+
+class TopEntropy(_Memoryless):
+    """The normalised entropy of the most probable classes, their probabilities made to sum to one.
+
+    The answer of FastBERT's author to tasks of many classes, where plain entropy stays near 1 and nothing leaves
+    (autoliuweijie/FastBERT, issue 7).
+    """
+
+    def __init__(self, top: int) -> None:
+        self.top = top
+
+    def uncertainty(self, logits_BxN: jax.Array) -> jax.Array:
+        """With `top` classes or fewer, that of `Entropy`."""
+        top = min(self.top, logits_BxN.shape[-1])
+        broken_B = jnp.isnan(logits_BxN).any(-1)  # which top_k would leave out or not, as it likes
+        top_BxT = jax.lax.top_k(logits_BxN.astype(jnp.float32), top)[0]
+        return jnp.where(broken_B, 1.0, entropy_uncertainty(top_BxT))
+
+
+class MaxProbability(_Memoryless):
+    """1 - the largest probability: from 0 to 1 - 1 / N."""
+
+    def uncertainty(self, logits_BxN: jax.Array) -> jax.Array:
+        """An answer with a NaN counts as wholly uncertain."""
+        probabilities_BxN = jax.nn.softmax(logits_BxN.astype(jnp.float32))
+        return jnp.nan_to_num(1 - probabilities_BxN.max(-1), nan=1.0)
+
+
+class Margin(_Memoryless):
+    """1 - the lead of the largest probability over the second."""
+
+    def uncertainty(self, logits_BxN: jax.Array) -> jax.Array:
+        """An answer with a NaN counts as wholly uncertain."""
+        probabilities_BxN = jax.nn.softmax(logits_BxN.astype(jnp.float32))
+        top_Bx2 = jax.lax.top_k(probabilities_BxN, 2)[0]
+        return jnp.nan_to_num(1 - (top_Bx2[:, 0] - top_Bx2[:, 1]), nan=1.0)
+
+
+class Patience:
+    """PABEE (Zhou et al. 2020): a text leaves when `patience` exits in a row gave the label of the one before them.
+
+    The uncertainty is 0 then and 1 before, so that any speed above 0 does the same.
+    """
+
+    def __init__(self, patience: int) -> None:
+        self.patience = patience
+
+    def start(self, rows: int) -> Memory:
+        """The last label, none yet, and how many exits in a row agreed with the one before."""
+        return np.full(rows, -1, np.int32), np.zeros(rows, np.int32)
+
+    def judge(self, memory: Memory, logits_BxN: jax.Array) -> tuple[Memory, jax.Array]:
+        """0 where enough exits agree, else 1; a NaN agrees with nothing."""
+        label_B, agreed_B = memory
+        broken_B = jnp.isnan(logits_BxN).any(-1)
+        new_label_B = jnp.where(broken_B, -1, logits_BxN.argmax(-1).astype(jnp.int32))
+        agrees_B = (new_label_B == label_B) & ~broken_B
+        agreed_B = jnp.where(agrees_B, agreed_B + 1, 0)
+        return (new_label_B, agreed_B), jnp.where(agreed_B >= self.patience, 0.0, 1.0)
+
+
+def make_policy(exits: ExitConfig) -> Policy:
+    """The policy that the settings name."""
+    match exits.policy:
+        case PolicyName.ENTROPY:
+            return Entropy()
+        case PolicyName.TOP_ENTROPY:
+            return TopEntropy(exits.top)
+        case PolicyName.MAX_PROBABILITY:
+            return MaxProbability()
+        case PolicyName.MARGIN:
+            return Margin()
+        case PolicyName.PATIENCE:
+            return Patience(exits.patience)
+    raise ValueError(f"expected a policy of {[name.value for name in PolicyName]}, found {exits.policy!r}")
 
 
 def entropy_uncertainty(logits: jax.Array) -> jax.Array:

@@ -36,7 +36,7 @@ def predict_file(config: PredictConfig) -> None:
     Raises:
       UserError: no model, no input, an output that cannot be written, or a bad row under `stop`.
     """
-    predictor = load(config.model)
+    predictor = load(config.model, exits=config.exits)
     predictor.require_exits()
     records = _records(config)
     known = somebody_watches() and config.input != STANDARD

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fastbert_jax.config import BertConfig, DataConfig, Mode, Precision
+from fastbert_jax.config import BertConfig, DataConfig, ExitConfig, Mode, Precision
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.engine import Answers, Engine
 from fastbert_jax.inference.engines import ENGINES
@@ -48,6 +48,7 @@ class Predictor:
         max_length: int,
         length_buckets: Sequence[int],
         precision: Precision = Precision.FLOAT32,
+        exits: ExitConfig | None = None,
     ) -> None:
         """Put the parameters on the device.
 
@@ -55,6 +56,7 @@ class Predictor:
           labels: one name per class, in the classes' order; empty for a backbone without exits.
           max_length: the longest text in tokens; longer ones are cut.
           length_buckets: rising static lengths, the last `max_length`.
+          exits: which exits are asked, and how their uncertainty is told; none: all of them, by entropy.
         """
         if labels and len(labels) != config.num_classes:
             raise UserError(f"expected {config.num_classes} labels, one per class of the model, found {len(labels)}")
@@ -63,15 +65,20 @@ class Predictor:
         self.labels = tuple(labels)
         self.max_length = max_length
         self.length_buckets = tuple(length_buckets)
-        self._runtime = Runtime(params, config, precision=precision)
+        self._runtime = Runtime(params, config, precision=precision, exits=exits or ExitConfig())
         self._engines = {mode: engine(self._runtime) for mode, engine in ENGINES.items()}
+
+    @property
+    def asked_exits(self) -> tuple[bool, ...]:
+        """For each layer, whether its exit is asked."""
+        return self._runtime.asked
 
     @property
     def compiled_programs(self) -> int:
         """How many programs have been compiled, whatever the data.
 
-        Bounded by batch buckets x lengths for each mode, and for `bucketed` by the gathers between pairs of batch
-        buckets at each length.
+        Bounded by batch buckets x lengths for each mode (twice where some exits are not asked), and for `bucketed` by
+        the gathers between pairs of batch buckets at each length.
         """
         return self._runtime.compiled_programs
 
@@ -215,11 +222,12 @@ def _no_answers(texts: int, num_classes: int) -> Answers:
     return Answers(np.zeros((texts, num_classes), np.float32), np.zeros(texts, np.int32), np.zeros(texts, np.float32))
 
 
-def load(directory: str | Path) -> Predictor:
+def load(directory: str | Path, *, exits: ExitConfig | None = None) -> Predictor:
     """Load what `train.py` made, or a Hugging Face BERT directory for its hidden states alone.
 
     Args:
       directory: a run, its `model` directory, or a Hugging Face directory with tokenizer files.
+      exits: which exits are asked, and how their uncertainty is told; none: all of them, by entropy.
 
     Raises:
       UserError: no such directory, no model in it, damaged files, or a tokenizer of another model.
@@ -240,7 +248,7 @@ def load(directory: str | Path) -> Predictor:
         settings = {"labels": (), "max_length": config.max_positions, "length_buckets": lengths}
     tokenizer = load_tokenizer(directory)
     check_vocabulary(tokenizer.vocab_size, config)
-    return Predictor(params, config, tokenizer, **settings)
+    return Predictor(params, config, tokenizer, exits=exits, **settings)
 
 
 def model_directory(directory: str | Path) -> Path:

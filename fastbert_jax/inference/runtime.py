@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fastbert_jax.config import BertConfig, Precision
-from fastbert_jax.inference.policies import Entropy, Memory, Policy
+from fastbert_jax.config import BertConfig, ExitConfig, Precision
+from fastbert_jax.inference.policies import Memory, make_policy
 from fastbert_jax.model.bert import Embeddings, EncoderLayer
 from fastbert_jax.model.exits import Exit
 from fastbert_jax.model.fastbert import Params, compute_dtype, exit_params, layer_params
@@ -40,10 +40,12 @@ class Runtime:
         config: BertConfig,
         *,
         precision: Precision = Precision.FLOAT32,
-        policy: Policy | None = None,
+        exits: ExitConfig = ExitConfig(),  # noqa: B008, frozen
     ) -> None:
         self.config = config
-        self.policy = policy or Entropy()
+        self.policy = make_policy(exits)
+        self.asked = exits.asked(config.num_layers)
+        """For each layer, whether its exit is asked; the last one's is."""
         self.params: Params = jax.device_put(params)
         self.compiled_programs = 0
         dtype = compute_dtype(precision)
@@ -97,12 +99,26 @@ class Runtime:
         memory, uncertainty_B = self.policy.judge(memory, logits_BxN)
         return memory, Answer(jax.nn.softmax(logits_BxN), uncertainty_B)
 
+    def run_exit_if_asked(
+        self,
+        asked: jax.Array,
+        exit_: Params,
+        memory: Memory,
+        hidden_BxSxH: jax.Array,
+        text_BxS: Array,
+        cls_BxK: Array,
+    ) -> tuple[Memory, Answer]:
+        """For a loop over all layers in one program: an exit that is not asked is unsure and remembers nothing."""
+        new_memory, answer = self.run_exit(exit_, memory, hidden_BxSxH, text_BxS, cls_BxK)
+        memory = jax.tree.map(lambda new, old: jnp.where(asked, new, old), new_memory, memory)
+        return memory, answer._replace(uncertainty_B=jnp.where(asked, answer.uncertainty_B, 1.0))
+
     def full_depth(self, batch: Batch) -> Answer:
         """The teacher's answer `[B, ...]` by plain BERT: all layers, no student exit."""
         return self._full_depth(self.params, batch)
 
     def all_exits(self, batch: Batch) -> Answer:
-        """Every exit's answer, `[L, B, ...]`."""
+        """Every exit's answer, `[L, B, ...]`; one that is not asked is wholly uncertain."""
         return self._all_exits(self.params, self.stacked_exits, batch)
 
     def hidden_states(self, batch: Batch) -> jax.Array:
@@ -119,14 +135,14 @@ class Runtime:
         return answer
 
     def _run_all_exits(self, params: Params, exits: Params, batch: Batch) -> Answer:
-        def step(carry: tuple[jax.Array, Memory], at: tuple[Params, Params]) -> tuple[tuple, Answer]:
-            (hidden_BxSxH, memory), (layer, exit_) = carry, at
+        def step(carry: tuple[jax.Array, Memory], at: tuple[Params, Params, jax.Array]) -> tuple[tuple, Answer]:
+            (hidden_BxSxH, memory), (layer, exit_, asked) = carry, at
             hidden_BxSxH = self.run_layer(layer, hidden_BxSxH, batch.text_BxS)
-            memory, answer = self.run_exit(exit_, memory, hidden_BxSxH, batch.text_BxS, batch.cls_BxK)
+            memory, answer = self.run_exit_if_asked(asked, exit_, memory, hidden_BxSxH, batch.text_BxS, batch.cls_BxK)
             return (hidden_BxSxH, memory), answer
 
         start = self.embed(params, batch), self.policy.start(len(batch.text_BxS))
-        return jax.lax.scan(step, start, (params["backbone"]["layers"], exits))[1]
+        return jax.lax.scan(step, start, (params["backbone"]["layers"], exits, jnp.array(self.asked)))[1]
 
     def _run_hidden_states(self, params: Params, batch: Batch) -> jax.Array:
         def step(hidden_BxSxH: jax.Array, layer: Params) -> tuple[jax.Array, jax.Array]:

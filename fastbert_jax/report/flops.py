@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from fastbert_jax.config import BertConfig
 
@@ -87,17 +87,20 @@ def total_flops(
     lengths: Iterable[int],
     executed_layers: Iterable[int],
     *,
-    students_evaluated: bool = True,
+    asked: Sequence[bool] | None = None,
 ) -> int:
     """FLOPs of many texts together.
 
     Args:
       lengths, executed_layers: one number per text.
-      students_evaluated: False where only the teacher was asked, as at speed 0.
+      asked: for each layer, whether its exit is asked; none: all are. Where only the last is, as at speed 0, that is
+        plain BERT.
     """
     texts = Counter(zip(map(int, lengths), map(int, executed_layers), strict=True))
-    exits = None if students_evaluated else 1
-    return sum(number * _total(count, config, *text, exits) for text, number in texts.items())
+    return sum(
+        number * _total(count, config, length, layers, None if asked is None else sum(asked[:layers]))
+        for (length, layers), number in texts.items()
+    )
 
 
 def speedup(
@@ -106,7 +109,7 @@ def speedup(
     lengths: Iterable[int],
     executed_layers: Iterable[int],
     *,
-    students_evaluated: bool = True,
+    asked: Sequence[bool] | None = None,
 ) -> float:
     """FLOPs of plain BERT (all layers and the teacher) over FLOPs of the same texts with early exit.
 
@@ -118,5 +121,10 @@ def speedup(
     lengths = list(lengths)
     if not lengths:
         raise ValueError("expected the length of at least one text, found none")
-    full = total_flops(count, config, lengths, [config.num_layers] * len(lengths), students_evaluated=False)
-    return full / total_flops(count, config, lengths, executed_layers, students_evaluated=students_evaluated)
+    full = total_flops(count, config, lengths, [config.num_layers] * len(lengths), asked=only_the_last(config))
+    return full / total_flops(count, config, lengths, executed_layers, asked=asked)
+
+
+def only_the_last(config: BertConfig) -> tuple[bool, ...]:
+    """The exits that plain BERT asks: the teacher's."""
+    return (*[False] * (config.num_layers - 1), True)

@@ -7,7 +7,7 @@ import functools
 import jax
 import numpy as np
 
-from fastbert_jax.config import BertConfig
+from fastbert_jax.config import BertConfig, ExitConfig
 from fastbert_jax.inference.runtime import Runtime
 from fastbert_jax.model.fastbert import FastBert, Params, init_params
 from fastbert_jax.text.batches import Batch
@@ -52,9 +52,9 @@ def tiny_params(config: BertConfig, *, seed: int = 0) -> Params:
     return jax.tree.map(np.copy, _tiny_params(config, seed))
 
 
-def tiny_runtime(num_classes: int, *, num_layers: int = LAYERS) -> Runtime:
+def tiny_runtime(num_classes: int, *, num_layers: int = LAYERS, exits: ExitConfig = ExitConfig()) -> Runtime:  # noqa: B008
     config = tiny_config(num_classes, num_layers=num_layers)
-    return Runtime(tiny_params(config), config)
+    return Runtime(tiny_params(config), config, exits=exits)
 
 
 def random_texts(count: int, *, longest: int, seed: int = 0) -> list[np.ndarray]:

@@ -1,4 +1,4 @@
-"""The entropy policy: its ends, its formula, its robustness; and the rule by which a text leaves."""
+"""The policies: their ends, formulas and robustness; and the rule by which a text leaves."""
 
 from __future__ import annotations
 
@@ -10,8 +10,19 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from fastbert_jax.config import ExitConfig, PolicyName
 from fastbert_jax.errors import UserError
-from fastbert_jax.inference.policies import entropy_uncertainty, exit_indices, layer_thresholds
+from fastbert_jax.inference.policies import (
+    Margin,
+    MaxProbability,
+    Patience,
+    Policy,
+    TopEntropy,
+    entropy_uncertainty,
+    exit_indices,
+    layer_thresholds,
+    make_policy,
+)
 
 
 @pytest.mark.parametrize("classes", [2, 3, 8, 40, 1000])
@@ -44,6 +55,64 @@ def test_bfloat16_logits_are_judged_in_float32() -> None:
     logits = jnp.array([1.5, -0.25, 0.5], jnp.bfloat16)
     assert entropy_uncertainty(logits).dtype == jnp.float32
     assert entropy_uncertainty(logits) == entropy_uncertainty(logits.astype(jnp.float32))
+
+
+LOGITS = np.random.default_rng(1).normal(0, 3, (6, 40)).astype(np.float32)
+
+
+def uncertainty(policy: Policy, logits: np.ndarray) -> np.ndarray:
+    """What a policy says of answers that nothing came before."""
+    return np.asarray(policy.judge(policy.start(len(logits)), jnp.asarray(logits))[1])
+
+
+def test_top_entropy_is_that_of_the_most_probable_classes_alone() -> None:
+    probabilities = np.exp(LOGITS) / np.exp(LOGITS).sum(-1, keepdims=True)
+    top = np.sort(probabilities)[:, -5:]
+    expected = scipy.stats.entropy(top / top.sum(-1, keepdims=True), axis=-1) / np.log(5)
+    np.testing.assert_allclose(uncertainty(TopEntropy(5), LOGITS), expected, atol=1e-6)
+    few = LOGITS[:, :3]
+    np.testing.assert_allclose(uncertainty(TopEntropy(5), few), entropy_uncertainty(few), atol=1e-6)
+
+
+def test_max_probability_and_margin() -> None:
+    probabilities = np.sort(np.exp(LOGITS) / np.exp(LOGITS).sum(-1, keepdims=True))
+    np.testing.assert_allclose(uncertainty(MaxProbability(), LOGITS), 1 - probabilities[:, -1], atol=1e-6)
+    np.testing.assert_allclose(
+        uncertainty(Margin(), LOGITS), 1 - (probabilities[:, -1] - probabilities[:, -2]), atol=1e-6
+    )
+
+
+def test_patience_counts_exits_in_a_row_that_agree() -> None:
+    labels = [3, 3, 1, 1, 1, 1]
+    found, policy = [], Patience(2)
+    memory = policy.start(1)
+    for label in labels:
+        memory, judged = policy.judge(memory, jnp.asarray(np.eye(5, dtype=np.float32)[[label]]))
+        found.append(float(judged[0]))
+    assert found == [1, 1, 1, 1, 0, 0]
+
+
+@pytest.mark.parametrize("name", PolicyName)
+def test_a_broken_answer_is_never_sure_whatever_the_policy(name: PolicyName) -> None:
+    policy = make_policy(ExitConfig(policy=name, patience=1))
+    broken = np.full((2, 4), np.nan, np.float32)
+    broken[1] = [np.nan, 0, 9, 0]
+    memory = policy.start(2)
+    for _ in range(3):
+        memory, judged = policy.judge(memory, jnp.asarray(broken))
+        assert judged.dtype == jnp.float32
+        np.testing.assert_array_equal(judged, 1)
+
+
+def test_the_exits_that_are_asked() -> None:
+    assert ExitConfig().asked(4) == (True,) * 4
+    assert ExitConfig(every=2).asked(5) == (False, True, False, True, True)
+    assert ExitConfig(layers=(1, 3)).asked(4) == (True, False, True, True)
+    with pytest.raises(UserError, match="exits.layers: expected layers up to 4, found"):
+        ExitConfig(layers=(5,)).asked(4)
+    for settings in ({"top": 1}, {"patience": 0}, {"every": 0}, {"layers": (0,)}, {"layers": (2,), "every": 2}):
+        with pytest.raises(UserError, match="exits"):
+            ExitConfig(**settings)
 
 
 def test_a_text_leaves_strictly_below_speed_and_the_last_layer_takes_the_rest() -> None:

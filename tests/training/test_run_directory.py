@@ -27,6 +27,7 @@ def test_settings_of_the_evaluation_may_change(tmp_path):
     run = RunDirectory(tmp_path)
     run.claim(CONFIG, LABELS, DATA)
     run.claim(dataclasses.replace(CONFIG, evaluate=EvaluateConfig(speeds=(0.2,))), LABELS, DATA)
+    assert from_yaml(TrainConfig, run.config) == CONFIG
 
 
 def test_other_settings_are_refused_with_every_difference(tmp_path):
@@ -71,7 +72,9 @@ def test_a_claim_that_was_cut_short_is_claimed_again(tmp_path, left):
     (tmp_path / left).write_text("[")
     run = RunDirectory(tmp_path)
     run.claim(CONFIG, LABELS, DATA)
-    run.claim(CONFIG, LABELS, DATA)
+    assert json.loads(run.labels.read_text()) == list(LABELS)
+    assert json.loads(run.data.read_text()) == DATA
+    assert from_yaml(TrainConfig, run.config) == CONFIG
 
 
 def test_a_run_without_its_labels_is_refused(tmp_path):

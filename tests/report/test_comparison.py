@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from fastbert_jax.report.compare import Comparison, ComparisonRow, render
+from fastbert_jax.report.comparison import Comparison, ComparisonRow, render
 from fastbert_jax.report.metrics import Spread
 
 FULL = ComparisonRow(

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from fastbert_jax.report.metrics import Spread
-from fastbert_jax.report.tables import table
+from fastbert_jax.report.plain_table import table
 
 HEADER = ("mode", "speed", "accuracy", "depth", "FLOPs/paper", "FLOPs/true", "measured", "(min..max)", "efficiency")
 

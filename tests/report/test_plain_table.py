@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fastbert_jax.report.tables import table
+from fastbert_jax.report.plain_table import table
 
 
 def test_columns_line_up_names_left_numbers_right() -> None:
