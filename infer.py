@@ -1,4 +1,4 @@
-"""Classify texts and measure what early exit buys: python infer.py {predict,compare} --help"""
+"""Classify texts and measure what early exit buys: python infer.py {predict,calibrate,compare} --help"""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,10 +6,11 @@ from typing import Annotated
 import tyro
 
 from fastbert_jax.command_line import TYRO_STYLE, end_with
-from fastbert_jax.config import CompareConfig, PredictConfig
+from fastbert_jax.config import CalibrateConfig, CompareConfig, PredictConfig
 
 Command = (
     Annotated[PredictConfig, tyro.conf.subcommand("predict")]
+    | Annotated[CalibrateConfig, tyro.conf.subcommand("calibrate")]
     | Annotated[CompareConfig, tyro.conf.subcommand("compare")]
 )
 
@@ -21,6 +22,11 @@ def main() -> None:
             from fastbert_jax.inference.predict_files import predict_file
 
             predict_file(config)
+        case CalibrateConfig() as config:
+            from fastbert_jax.inference.calibrate import calibrate_spec
+
+            print(calibrate_spec(config).words())
+            print(f"python infer.py predict --model {config.model} --target {config.target} --input TEXTS")
         case CompareConfig() as config:
             from fastbert_jax.inference.compare import compare_spec, save_json
             from fastbert_jax.report.comparison import render

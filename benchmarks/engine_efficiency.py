@@ -24,13 +24,13 @@ import numpy as np
 import tyro
 
 from fastbert_jax.command_line import TYRO_STYLE, end_with
-from fastbert_jax.config import BertConfig, DataConfig, Mode
+from fastbert_jax.config import BATCH_TOKENS, BertConfig, DataConfig, Mode
 from fastbert_jax.config_yaml import to_dict
 from fastbert_jax.errors import UserError
-from fastbert_jax.inference.compare import evenly, interleaved_times
 from fastbert_jax.inference.plan import Plan, plan_batches
 from fastbert_jax.inference.policies import exit_indices
 from fastbert_jax.inference.predictor import Predictor, load
+from fastbert_jax.inference.timing import evenly, interleaved_times
 from fastbert_jax.model.fastbert import init_params
 from fastbert_jax.report.metrics import Spread
 from fastbert_jax.text.sources import read_examples
@@ -50,8 +50,10 @@ class Settings:
     """SPEC of the texts; not for `synthetic`."""
     output: str = ""
     """JSON file of the result; empty: print it only."""
-    batch_size: int = 32
-    """Texts per batch."""
+    batch_size: int = 0
+    """Texts per batch; 0: as many as `batch_tokens` holds."""
+    batch_tokens: int = BATCH_TOKENS
+    """Tokens per batch, padding included."""
     texts: int = 1024
     """Texts to time, spread evenly over the data; 0: all."""
     length: int = 64
@@ -86,7 +88,7 @@ def trained_case(settings: Settings) -> Case:
     predictor = load(settings.model)
     examples = read_examples(settings.data, DataConfig(), need_label=False, role="test").examples
     texts = [examples[i].text for i in evenly(len(examples), settings.texts)]
-    plan = predictor.plan(texts, batch_size=settings.batch_size)
+    plan = predictor.plan(texts, batch_size=settings.batch_size, batch_tokens=settings.batch_tokens)
     uncertainty_LxB = predictor.all_exits(plan)[1].T
     speeds = np.geomspace(1e-6, 1, 1000)
     depths = np.array([1 + exit_indices(uncertainty_LxB, speed).mean() for speed in speeds])
@@ -101,7 +103,7 @@ def synthetic_case(settings: Settings) -> Case:
     tokens = np.random.default_rng(0).integers(0, config.vocab_size, number * length, dtype=np.int32)
     encoded = Encoded(tokens, np.zeros_like(tokens), np.arange(number + 1) * length, 0, 0)
     predictor = Predictor(params, config, None, labels=("a", "b"), max_length=length, length_buckets=(length,))
-    plan = plan_batches(encoded, batch_size=settings.batch_size, lengths=(length,))
+    plan = plan_batches(encoded, lengths=(length,), batch_size=settings.batch_size, batch_tokens=settings.batch_tokens)
     speed, staying = [], np.ones(number, bool)
     for uncertainty in predictor.all_exits(plan)[1].T:
         speed.append(np.median(uncertainty[staying]) if staying.any() else 1.0)
@@ -130,6 +132,7 @@ def measure(case: Case, settings: Settings) -> dict:
         "layers": layers,
         "speed": np.asarray(speed).tolist(),
         "texts_by_exit_layer": np.bincount(answers.exit_layer_B, minlength=layers + 1)[1:].tolist(),
+        "padding_share": plan.padding_share,
         "texts_by_padded_length": dict(zip(map(int, lengths), map(int, counts), strict=True)),
         "compiled_programs": predictor.compiled_programs,
         "command": " ".join(["python", *sys.argv]),

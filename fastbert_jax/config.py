@@ -11,6 +11,9 @@ from typing import ClassVar
 
 from fastbert_jax.errors import UserError
 
+BATCH_TOKENS = 2048
+"""Tokens in a batch of inference unless something else is asked: enough to keep a CPU's cores at their best."""
+
 
 class BadRow(enum.Enum):
     """What happens when a row of data cannot be read."""
@@ -67,6 +70,11 @@ class PolicyName(enum.Enum):
 def _require(condition: bool, key: str, expected: str, found: object) -> None:
     if not condition:
         raise UserError(f"{key}: expected {expected}, found {found!r}")
+
+
+def _require_batches(batch_size: int, batch_tokens: int) -> None:
+    _require(batch_size >= 0, "batch_size", "1 or more, or 0 to go by batch_tokens", batch_size)
+    _require(batch_tokens >= 1, "batch_tokens", "1 or more", batch_tokens)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -306,8 +314,10 @@ class EvaluateConfig:
     """Uncertainty thresholds to measure, in [0, 1]; full depth (0) is always measured."""
     modes: tuple[Mode, ...] = (Mode.MASKED, Mode.BUCKETED, Mode.CASCADE)
     """Engines to measure."""
-    batch_size: int = 32
-    """Texts per batch."""
+    batch_size: int = 0
+    """Texts per batch; 0: as many as `batch_tokens` holds."""
+    batch_tokens: int = BATCH_TOKENS
+    """Tokens per batch, padding included: short texts share large batches."""
     repeats: int = 3
     """Interleaved repetitions of every measurement; the median is shown."""
     baseline: bool = True
@@ -315,7 +325,7 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         _require(all(0 <= s <= 1 for s in self.speeds), "speeds", "thresholds in [0, 1]", self.speeds)
-        _require(self.batch_size >= 1, "batch_size", "1 or more", self.batch_size)
+        _require_batches(self.batch_size, self.batch_tokens)
         _require(self.repeats >= 1, "repeats", "1 or more", self.repeats)
 
 
@@ -349,12 +359,16 @@ class PredictConfig:
     """A .jsonl or .tsv file, which appears whole when all is done, or `-`: JSON lines on stdout."""
     speed: float = 0.5
     """Uncertainty below which a text leaves, in [0, 1]: higher is faster, 0 is plain BERT."""
+    target: str = ""
+    """Thresholds that `infer.py calibrate` found, such as `max-drop=0.5`, instead of speed and exits."""
     mode: Mode = Mode.CASCADE
     """`cascade` skips the layers that are not needed and keeps batches full; `bucketed` skips them batch by batch;
     `masked` runs all of them. All answer the same."""
     exits: ExitConfig = ExitConfig()
-    batch_size: int = 32
-    """Texts per batch."""
+    batch_size: int = 0
+    """Texts per batch; 0: as many as `batch_tokens` holds."""
+    batch_tokens: int = BATCH_TOKENS
+    """Tokens per batch, padding included: short texts share large batches."""
     on_bad_row: BadRow = BadRow.STOP
     """`stop` at a row that cannot be read, or `skip` it with an {"error": ...} line in its place."""
     text_column: str = ""
@@ -364,11 +378,73 @@ class PredictConfig:
 
     def __post_init__(self) -> None:
         _require(0 <= self.speed <= 1, "speed", "a threshold in [0, 1]", self.speed)
-        _require(self.batch_size >= 1, "batch_size", "1 or more", self.batch_size)
+        _require_batches(self.batch_size, self.batch_tokens)
         endings = (".jsonl", ".json", ".tsv")
         _require(
             self.output == "-" or self.output.lower().endswith(endings), "output", "a .jsonl or .tsv file", self.output
         )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CalibrateConfig:
+    """Find the thresholds that reach a target on a dev set, and keep them with the model for `predict --target`.
+
+    Give one target: --max-drop, --speedup or --agreement.
+
+    Example: python infer.py calibrate --model runs/demo --data builtin:reuters_r8#dev --max-drop 0.5
+    """
+
+    model: str
+    """Directory of a run, or of its model."""
+    data: str
+    """SPEC of labelled texts that were not trained on; --agreement and --speedup need no labels."""
+    max_drop: float | None = None
+    """Lose at most so many points of accuracy against full depth, as fast as that goes."""
+    speedup: float | None = None
+    """Be at least so many times faster than full depth, as measured here, at the least loss."""
+    agreement: float | None = None
+    """Give the answer of full depth to at least this share of texts like these, in (0, 1), with `confidence`."""
+    confidence: float = 0.95
+    """agreement only: the probability, over the choice of the data's texts, that the promise holds."""
+    per_layer: bool = False
+    """max-drop only: one threshold per layer instead of one for all."""
+    exits: ExitConfig = ExitConfig()
+    mode: Mode = Mode.CASCADE
+    """Engine that the speedup is measured on."""
+    batch_size: int = 0
+    """Texts per batch; 0: as many as `batch_tokens` holds."""
+    batch_tokens: int = BATCH_TOKENS
+    """Tokens per batch, padding included: short texts share large batches."""
+    repeats: int = 5
+    """Interleaved repetitions of every measurement; the median counts."""
+    text_column: str = ""
+    """Column of the text; empty: found by its name."""
+    pair_column: str = ""
+    """Column of the second text; empty: found by its name; `none`: single texts."""
+    label_column: str = ""
+    """Column of the label; empty: found by its name."""
+    on_bad_row: BadRow = BadRow.STOP
+    """`stop` at a row that cannot be read, or `skip` and count it."""
+
+    def __post_init__(self) -> None:
+        given = [value for value in (self.max_drop, self.speedup, self.agreement) if value is not None]
+        _require(len(given) == 1, "target", "one of --max-drop, --speedup and --agreement", f"{len(given)} of them")
+        _require(self.max_drop is None or self.max_drop >= 0, "max_drop", "points, 0 or more", self.max_drop)
+        _require(self.speedup is None or self.speedup >= 1, "speedup", "1 or more", self.speedup)
+        _require(self.agreement is None or 0 < self.agreement < 1, "agreement", "a share in (0, 1)", self.agreement)
+        _require(0 < self.confidence < 1, "confidence", "a probability in (0, 1)", self.confidence)
+        _require(not self.per_layer or self.max_drop is not None, "per_layer", "--max-drop beside it", "another target")
+        _require(self.repeats >= 1, "repeats", "1 or more", self.repeats)
+        _require_batches(self.batch_size, self.batch_tokens)
+
+    @property
+    def target(self) -> str:
+        """The target as `predict --target` names it: `max-drop=0.5`."""
+        if self.max_drop is not None:
+            return f"max-drop={self.max_drop:g}"
+        if self.speedup is not None:
+            return f"speedup={self.speedup:g}"
+        return f"agreement={self.agreement:g}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -387,8 +463,10 @@ class CompareConfig:
     modes: tuple[Mode, ...] = (Mode.MASKED, Mode.BUCKETED, Mode.CASCADE)
     """Engines to measure."""
     exits: ExitConfig = ExitConfig()
-    batch_size: int = 32
-    """Texts per batch."""
+    batch_size: int = 0
+    """Texts per batch; 0: as many as `batch_tokens` holds."""
+    batch_tokens: int = BATCH_TOKENS
+    """Tokens per batch, padding included: short texts share large batches."""
     repeats: int = 5
     """Interleaved repetitions of every measurement; the median is shown."""
     limit: int = 0
@@ -417,5 +495,10 @@ class CompareConfig:
     def evaluate(self) -> EvaluateConfig:
         """What to measure, in the form that training uses."""
         return EvaluateConfig(
-            speeds=self.speeds, modes=self.modes, batch_size=self.batch_size, repeats=self.repeats, baseline=False
+            speeds=self.speeds,
+            modes=self.modes,
+            batch_size=self.batch_size,
+            batch_tokens=self.batch_tokens,
+            repeats=self.repeats,
+            baseline=False,
         )

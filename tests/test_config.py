@@ -179,7 +179,7 @@ BERT = {"vocab_size": 10, "hidden_size": 8, "num_layers": 2, "num_heads": 2, "fe
         (PhaseConfig, {"clip_norm": -1.0}, "clip_norm: expected 0 or more, found -1.0"),
         (PhaseConfig, {"evaluations_per_epoch": 0}, "evaluations_per_epoch: expected 1 or more, found 0"),
         (EvaluateConfig, {"speeds": (0.5, 1.5)}, "speeds: expected thresholds in [0, 1], found (0.5, 1.5)"),
-        (EvaluateConfig, {"batch_size": 0}, "batch_size: expected 1 or more, found 0"),
+        (EvaluateConfig, {"batch_size": -1}, "batch_size: expected 1 or more, or 0 to go by batch_tokens, found -1"),
         (EvaluateConfig, {"repeats": 0}, "repeats: expected 1 or more, found 0"),
     ],
 )

@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -18,6 +17,7 @@ from fastbert_jax.inference.engine import Answers
 from fastbert_jax.inference.plan import Plan
 from fastbert_jax.inference.policies import exit_indices
 from fastbert_jax.inference.predictor import Predictor, load
+from fastbert_jax.inference.timing import evenly, interleaved_times
 from fastbert_jax.report.comparison import Comparison, ComparisonRow
 from fastbert_jax.report.flops import Count, only_the_last, speedup
 from fastbert_jax.report.metrics import Spread, accuracy
@@ -122,10 +122,11 @@ def compare(
         raise UserError("compare: expected at least one text, found none")
     speeds = [speed for speed in evaluate.speeds if speed > 0]
     choices: list[Choice] = [FULL_DEPTH, *((mode, speed) for mode in evaluate.modes for speed in speeds)]
-    plan = predictor.plan(texts, batch_size=evaluate.batch_size)
+    plan_of = functools.partial(predictor.plan, batch_size=evaluate.batch_size, batch_tokens=evaluate.batch_tokens)
+    plan = plan_of(texts)
     exits = AllExits(*predictor.all_exits(plan))
     timed = evenly(len(texts), timed_texts)
-    timed_plan = predictor.plan([texts[i] for i in timed], batch_size=evaluate.batch_size)
+    timed_plan = plan_of([texts[i] for i in timed])
 
     runs = [functools.partial(answer, predictor, timed_plan, choice) for choice in choices]
     disagreements = 0
@@ -150,7 +151,8 @@ def compare(
         layers=predictor.config.num_layers,
         texts=len(texts),
         timed_texts=len(timed),
-        batch_size=evaluate.batch_size,
+        batches=f"{evaluate.batch_size} texts" if evaluate.batch_size else f"{evaluate.batch_tokens} tokens",
+        padding_share=timed_plan.padding_share,
         repeats=evaluate.repeats,
         noise=Spread.of(times[0]).relative,
         disagreements=disagreements,
@@ -197,13 +199,6 @@ def comparison_rows(
         )
 
 
-def evenly(total: int, count: int) -> np.ndarray:
-    """`count` of `total` indices, spread evenly, rising; all of them when `count` is 0 or more than there are."""
-    if count == 0 or count >= total:
-        return np.arange(total)
-    return np.arange(count) * total // count
-
-
 class AllExits:
     """What every exit says of every text, and so what any speed gives."""
 
@@ -231,22 +226,3 @@ def answer(predictor: Predictor, plan: Plan, choice: Choice) -> Answers:
     """The answers of one mode at one speed."""
     mode, speed = choice
     return predictor.answers(plan, speed=speed, mode=mode or Mode.MASKED)
-
-
-def interleaved_times(
-    runs: Sequence[Callable[[], object]], repeats: int, on_run: Callable[[], None] | None = None
-) -> list[list[float]]:
-    """Seconds of every run in every repeat, `[runs][repeats]`.
-
-    All runs take turns, so that what else the machine does falls on all of them alike. `on_run` is called after each,
-    untimed.
-    """
-    times: list[list[float]] = [[] for _ in runs]
-    for _ in range(repeats):
-        for run, seconds in zip(runs, times, strict=True):
-            start = time.perf_counter()
-            run()
-            seconds.append(time.perf_counter() - start)
-            if on_run:
-                on_run()
-    return times

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastbert_jax.config import BATCH_TOKENS
+from fastbert_jax.errors import UserError
 from fastbert_jax.inference.bucketed import batch_buckets, smallest_bucket
 from fastbert_jax.text.batches import Batch, collate, inference_plan
 from fastbert_jax.text.tokenizer import Encoded
@@ -50,18 +52,26 @@ class Plan:
         return 1 - tokens / places if places else 0.0
 
 
-def plan_batches(encoded: Encoded, *, batch_size: int, lengths: Sequence[int]) -> Plan:
+def plan_batches(
+    encoded: Encoded, *, lengths: Sequence[int], batch_size: int = 0, batch_tokens: int = BATCH_TOKENS
+) -> Plan:
     """Lay texts out in batches of like lengths; a batch that is not full takes a smaller bucket of rows.
 
     Args:
       lengths: rising static lengths, the last as long as the longest text or longer.
+      batch_size: texts per batch; 0: as many as `batch_tokens` holds, so that short texts share large batches.
+      batch_tokens: tokens per batch, padding included.
+
+    Raises:
+      UserError: a batch of less than one text.
     """
-    buckets = batch_buckets(batch_size)
-    batches = tuple(
-        PlannedBatch(
-            part.rows,
-            collate(encoded, part.rows, batch_size=smallest_bucket(buckets, len(part.rows)), length=part.length),
-        )
-        for part in inference_plan(encoded.lengths, buckets=tuple(lengths), batch_size=batch_size)
-    )
-    return Plan(batches, encoded.truncated_texts, encoded.truncated_tokens)
+    if batch_size < 0:
+        raise UserError(f"batch_size: expected 1 or more, or 0 to go by batch_tokens, found {batch_size}")
+    if batch_tokens < 1:
+        raise UserError(f"batch_tokens: expected 1 or more, found {batch_tokens}")
+    sizes = {length: batch_size or max(1, batch_tokens // length) for length in lengths}
+    batches = []
+    for part in inference_plan(encoded.lengths, buckets=tuple(sizes), batch_sizes=tuple(sizes.values())):
+        rows = smallest_bucket(batch_buckets(sizes[part.length]), len(part.rows))
+        batches.append(PlannedBatch(part.rows, collate(encoded, part.rows, batch_size=rows, length=part.length)))
+    return Plan(tuple(batches), encoded.truncated_texts, encoded.truncated_tokens)

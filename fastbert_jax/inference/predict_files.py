@@ -11,8 +11,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
+import numpy as np
+
 from fastbert_jax.config import BadRow, DataConfig, PredictConfig
 from fastbert_jax.errors import UserError
+from fastbert_jax.inference.calibrate import read_calibration
 from fastbert_jax.inference.predictor import Prediction, load
 from fastbert_jax.report.progress import progress_bar, somebody_watches
 from fastbert_jax.text.examples import Example, Text, Unreadable
@@ -36,7 +39,12 @@ def predict_file(config: PredictConfig) -> None:
     Raises:
       UserError: no model, no input, an output that cannot be written, or a bad row under `stop`.
     """
-    predictor = load(config.model, exits=config.exits)
+    speed: float | np.ndarray = config.speed
+    exits = config.exits
+    if config.target:
+        calibration = read_calibration(config.model, config.target)
+        speed, exits = np.array(calibration.thresholds), calibration.exits
+    predictor = load(config.model, exits=exits)
     predictor.require_exits()
     records = _records(config)
     known = somebody_watches() and config.input != STANDARD
@@ -50,10 +58,10 @@ def predict_file(config: PredictConfig) -> None:
             texts = _readable(chunk, config)
             bad_rows += len(chunk) - len(texts)
             advance(len(chunk) - len(texts), "")
-            plan = predictor.plan(texts, batch_size=config.batch_size)
+            plan = predictor.plan(texts, batch_size=config.batch_size, batch_tokens=config.batch_tokens)
             truncated += plan.truncated_texts
             predictions = predictor.predict_plan(
-                plan, speed=config.speed, mode=config.mode, on_batch=lambda rows: advance(rows, "")
+                plan, speed=speed, mode=config.mode, on_batch=lambda rows: advance(rows, "")
             )
             for outcome in _in_order(chunk, predictions):
                 stream.write(form.record(outcome))

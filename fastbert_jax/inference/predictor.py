@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fastbert_jax.config import BertConfig, DataConfig, ExitConfig, Mode, Precision
+from fastbert_jax.config import BATCH_TOKENS, BertConfig, DataConfig, ExitConfig, Mode, Precision
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.engine import Answers, Engine
 from fastbert_jax.inference.engines import ENGINES
@@ -87,8 +87,9 @@ class Predictor:
         texts: Sequence[Text],
         speed: float = 0.5,
         mode: str | Mode = Mode.CASCADE,
-        batch_size: int = 32,
+        batch_size: int = 0,
         on_batch: Callable[[int], None] | None = None,
+        batch_tokens: int = BATCH_TOKENS,
     ) -> list[Prediction]:
         """Classify texts, each by the first layer that is sure enough.
 
@@ -98,16 +99,18 @@ class Predictor:
             it. 0 is plain BERT.
           mode: `cascade` skips the layers that are not needed and keeps batches full; `bucketed` skips them batch by
             batch; `masked` runs them all. All answer the same.
-          batch_size: texts per batch, at most.
+          batch_size: texts per batch, at most; 0: as many as `batch_tokens` holds.
           on_batch: called after each batch with the number of its texts.
+          batch_tokens: tokens per batch, padding included: short texts share large batches.
 
         Raises:
           UserError: something other than a list of texts, or a setting out of its range.
         """
-        return self.predict_plan(self.plan(texts, batch_size=batch_size), speed=speed, mode=mode, on_batch=on_batch)
+        plan = self.plan(texts, batch_size=batch_size, batch_tokens=batch_tokens)
+        return self.predict_plan(plan, speed=speed, mode=mode, on_batch=on_batch)
 
     def predict_plan(
-        self, plan: Plan, *, speed: float, mode: str | Mode, on_batch: Callable[[int], None] | None = None
+        self, plan: Plan, *, speed: float | np.ndarray, mode: str | Mode, on_batch: Callable[[int], None] | None = None
     ) -> list[Prediction]:
         """What `predict` gives, for texts that are laid out already."""
         answers = self.answers(plan, speed=speed, mode=mode, on_batch=on_batch)
@@ -116,11 +119,11 @@ class Predictor:
             for probabilities, exit_layer, uncertainty in zip(*answers, strict=True)
         ]
 
-    def exit_probabilities(self, texts: Sequence[Text], batch_size: int = 32) -> np.ndarray:
+    def exit_probabilities(self, texts: Sequence[Text], batch_size: int = 0) -> np.ndarray:
         """Every exit's answer: float32 `[texts, L, N]`."""
         return self.all_exits(self.plan(texts, batch_size=batch_size))[0]
 
-    def hidden_states(self, texts: Sequence[Text], batch_size: int = 32) -> list[np.ndarray]:
+    def hidden_states(self, texts: Sequence[Text], batch_size: int = 0) -> list[np.ndarray]:
         """The hidden states of each text, float32 `[L + 1, tokens, H]`: the embeddings, then every layer's output."""
         states: list[np.ndarray] = [np.empty(0)] * len(checked_texts(texts))
         for planned in self.plan(texts, batch_size=batch_size).batches:
@@ -129,17 +132,14 @@ class Predictor:
                 states[text] = hidden_LxBxSxH[:, row, planned.batch.text_BxS[row] > 0]
         return states
 
-    def plan(self, texts: Sequence[Text], *, batch_size: int) -> Plan:
-        """Tokenize texts and lay them out in batches of like lengths.
+    def plan(self, texts: Sequence[Text], *, batch_size: int = 0, batch_tokens: int = BATCH_TOKENS) -> Plan:
+        """Tokenize texts and lay them out in batches of like lengths; see `plan_batches`.
 
         Raises:
-          UserError: something other than a list of texts, or no batch size.
+          UserError: something other than a list of texts, or a batch of less than one text.
         """
-        texts = checked_texts(texts)
-        if batch_size < 1:
-            raise UserError(f"batch_size: expected 1 or more, found {batch_size}")
-        encoded = self.tokenizer.encode(texts, max_length=self.max_length)
-        return plan_batches(encoded, batch_size=batch_size, lengths=self.length_buckets)
+        encoded = self.tokenizer.encode(checked_texts(texts), max_length=self.max_length)
+        return plan_batches(encoded, lengths=self.length_buckets, batch_size=batch_size, batch_tokens=batch_tokens)
 
     def answers(
         self,

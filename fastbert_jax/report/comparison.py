@@ -47,7 +47,10 @@ class Comparison:
     """Texts that accuracy, depth and FLOPs are over."""
     timed_texts: int
     """Texts that were timed, spread evenly over all."""
-    batch_size: int
+    batches: str
+    """What a batch holds: `32 texts`, `2048 tokens`."""
+    padding_share: float
+    """Share of the places in the timed batches that hold no token."""
     repeats: int
     noise: float
     """Spread of the full-depth times over their median."""
@@ -78,7 +81,8 @@ def render(comparison: Comparison) -> str:
     lines = [
         table(HEADER, rows),
         "",
-        f"{c.texts} texts, {c.layers} layers, batches of {c.batch_size}, on {c.device}.",
+        f"{c.texts} texts, {c.layers} layers, batches of {c.batches}, {c.padding_share:.0%} of them padding, "
+        f"on {c.device}.",
         f"measured: wall-clock speedup over full depth on {c.timed_texts} of the texts, median of {c.repeats} "
         "interleaved repeats; tokenizing is left out.",
         f"efficiency: measured / (layers / depth). Noise: full depth itself varied by {c.noise:.1%}.",

@@ -109,13 +109,20 @@ def training_plan(
     return [batches[i] for i in generator.permutation(len(batches))]
 
 
-def inference_plan(lengths: np.ndarray, *, buckets: tuple[int, ...], batch_size: int) -> list[BatchRows]:
-    """Every text once, grouped by the smallest bucket that holds it, in input order; each bucket may end partial."""
+def inference_plan(
+    lengths: np.ndarray, *, buckets: tuple[int, ...], batch_sizes: int | Sequence[int]
+) -> list[BatchRows]:
+    """Every text once, grouped by the smallest bucket that holds it, in input order; each bucket may end partial.
+
+    Args:
+      batch_sizes: texts per batch, one number or one per bucket.
+    """
+    sizes = np.broadcast_to(np.asarray(batch_sizes), len(buckets)).tolist()
     bucket_of = _bucket_of(lengths, buckets)
     return [
         batch
         for bucket in np.unique(bucket_of)
-        for batch in _cut(np.flatnonzero(bucket_of == bucket), batch_size, buckets[bucket])
+        for batch in _cut(np.flatnonzero(bucket_of == bucket), sizes[bucket], buckets[bucket])
     ]
 
 

@@ -51,7 +51,7 @@ def dev_evaluation(
 ) -> Callable[[Tree], Evaluation]:
     """A function from a recipe's parameters to what the dev set says; the teacher's accuracy is the score."""
     step = jax.jit(functools.partial(evaluation_step, apply=apply))
-    plan = inference_plan(dev.lengths, buckets=buckets, batch_size=BATCH_SIZE)
+    plan = inference_plan(dev.lengths, buckets=buckets, batch_sizes=BATCH_SIZE)
     batches = [collate(dev, rows.rows, batch_size=BATCH_SIZE, length=rows.length, labels=labels) for rows in plan]
 
     def evaluate(params: Tree) -> Evaluation:

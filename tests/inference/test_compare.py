@@ -13,7 +13,7 @@ import pytest
 from fastbert_jax.config import BadRow, CompareConfig, EvaluateConfig, Mode
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference import compare as module
-from fastbert_jax.inference.compare import compare, compare_spec, evenly, interleaved_times, save_json
+from fastbert_jax.inference.compare import compare, compare_spec, save_json
 from fastbert_jax.inference.predictor import Predictor, load
 from tests.inference.models import LAYERS
 from tests.inference.saved import LABELS, save_tiny_model, some_texts
@@ -73,15 +73,6 @@ def test_an_engine_that_answers_otherwise_is_found_out(predictor: Predictor, mon
     assert 1 <= comparison.disagreements <= 2
 
 
-def test_runs_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    order: list[str] = []
-    clock: Iterator[int] = iter([0, 1, 1, 3, 10, 14, 20, 28])
-    monkeypatch.setattr(module.time, "perf_counter", lambda: next(clock))
-    times = interleaved_times([lambda: order.append("a"), lambda: order.append("b")], repeats=2)
-    assert order == ["a", "b", "a", "b"]
-    assert times == [[1, 4], [2, 8]]
-
-
 def test_the_bar_sees_every_pass(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
 
@@ -93,11 +84,6 @@ def test_the_bar_sees_every_pass(predictor: Predictor, monkeypatch: pytest.Monke
     monkeypatch.setattr(module, "progress_bar", bar)
     compare(predictor, TEXTS, EXPECTED, evaluate=EVALUATE)
     assert len(seen) > 1 and sum(seen) == 0
-
-
-@pytest.mark.parametrize(("total", "count", "indices"), [(5, 0, [0, 1, 2, 3, 4]), (3, 9, [0, 1, 2]), (9, 3, [0, 3, 6])])
-def test_a_part_is_spread_evenly(total: int, count: int, indices: list[int]) -> None:
-    assert evenly(total, count).tolist() == indices
 
 
 def test_no_texts_are_refused(predictor: Predictor) -> None:

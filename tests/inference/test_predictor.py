@@ -107,7 +107,8 @@ def test_the_batch_callback_counts_every_text(predictor: Predictor) -> None:
         ({"speed": float("nan")}, r"speed: expected one number or .* found nan"),
         ({"speed": "fast"}, r"speed: expected one number or .* found 'fast'"),
         ({"speed": [0.5, 0.5]}, r"speed: expected one number or .* found \[0.5, 0.5\]"),
-        ({"batch_size": 0}, r"batch_size: expected 1 or more, found 0"),
+        ({"batch_size": -1}, r"batch_size: expected 1 or more, or 0 to go by batch_tokens, found -1"),
+        ({"batch_tokens": 0}, r"batch_tokens: expected 1 or more, found 0"),
     ],
 )
 def test_a_bad_setting_is_refused(predictor: Predictor, settings: dict, message: str) -> None:

@@ -98,7 +98,7 @@ def test_epochs_and_seeds_differ_in_rows_and_in_the_order_of_lengths():
 
 @given(lengths_of_texts, batch_sizes)
 def test_inference_pads_every_text_to_its_smallest_bucket_and_keeps_the_order(lengths, size):
-    plan = inference_plan(lengths, buckets=BUCKETS, batch_size=size)
+    plan = inference_plan(lengths, buckets=BUCKETS, batch_sizes=size)
     assert sorted(np.concatenate([batch.rows for batch in plan])) == list(range(len(lengths)))
     for bucket in BUCKETS:
         own = [batch.rows for batch in plan if batch.length == bucket]
@@ -108,10 +108,18 @@ def test_inference_pads_every_text_to_its_smallest_bucket_and_keeps_the_order(le
         assert all(min(b for b in BUCKETS if b >= length) == bucket for length in lengths[rows])
 
 
+def test_every_bucket_may_have_its_own_batch_size():
+    lengths = np.repeat(BUCKETS, 7)
+    plan = inference_plan(lengths, buckets=BUCKETS, batch_sizes=range(1, len(BUCKETS) + 1))
+    for bucket, size in zip(BUCKETS, range(1, len(BUCKETS) + 1), strict=True):
+        own = [len(batch.rows) for batch in plan if batch.length == bucket]
+        assert sum(own) == 7 and set(own[:-1]) <= {size} and own[-1] <= size
+
+
 def test_a_text_longer_than_every_bucket_is_refused():
     with pytest.raises(ValueError, match="expected texts of up to 16 tokens, found one of 17"):
-        inference_plan(np.array([3, 17]), buckets=BUCKETS, batch_size=2)
-    assert inference_plan(np.array([], int), buckets=BUCKETS, batch_size=2) == []
+        inference_plan(np.array([3, 17]), buckets=BUCKETS, batch_sizes=2)
+    assert inference_plan(np.array([], int), buckets=BUCKETS, batch_sizes=2) == []
 
 
 def batches(epochs=3, labels=True, seed=5):

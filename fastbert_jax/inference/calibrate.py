@@ -1,0 +1,224 @@
+"""The calibrate command: thresholds for a target, with the evidence, kept in the model's directory."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import functools
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from fastbert_jax.config import CalibrateConfig, DataConfig, ExitConfig, Mode
+from fastbert_jax.config_yaml import from_dict, to_dict
+from fastbert_jax.errors import UserError, nearest
+from fastbert_jax.inference.calibration import (
+    ExitAnswers,
+    fastest_per_layer,
+    fastest_with_guarantee,
+    fastest_within,
+    slowest_of,
+)
+from fastbert_jax.inference.plan import Plan
+from fastbert_jax.inference.predictor import Predictor, load, model_directory
+from fastbert_jax.inference.timing import evenly, interleaved_times
+from fastbert_jax.report.metrics import Spread
+from fastbert_jax.text.sources import read_examples
+from fastbert_jax.text.tasks import label_ids
+from fastbert_jax.whole_files import write_json
+
+FILE = "calibration.json"
+TIMED_TEXTS = 512
+SPEEDUP_TRIES = 8
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Thresholds for a target, and what they rest on."""
+
+    target: str
+    thresholds: tuple[float, ...]
+    """One per layer, in [0, 1]."""
+    exits: ExitConfig
+    """Which exits the thresholds are for."""
+    data: str
+    texts: int
+    mean_depth: float
+    layers: int
+    agreement: float
+    """Share of the texts with full depth's answer."""
+    accuracy: float | None
+    """None without labels."""
+    full_accuracy: float | None
+    speedup: Spread
+    """Measured, over full depth."""
+    confidence: float | None
+    """Of the guarantee, where there is one."""
+    mode: str
+    device: str
+    date: str
+
+    def words(self) -> str:
+        """What was found, for a person."""
+        lines = [
+            f"target      {self.target}" + (f" with confidence {self.confidence:g}" if self.confidence else ""),
+            f"thresholds  {' '.join(f'{threshold:.4g}' for threshold in self.thresholds)}",
+            f"depth       {self.mean_depth:.2f} of {self.layers} layers on {self.texts} texts of {self.data}",
+            f"measured    {self.speedup.median:.2f}x full depth ({self.speedup.low:.2f}..{self.speedup.high:.2f}), "
+            f"{self.mode} on {self.device}",
+            f"agreement   {self.agreement:.2%} of the answers are full depth's",
+        ]
+        if self.accuracy is not None and self.full_accuracy is not None:
+            lines.append(f"accuracy    {self.accuracy:.4f}, at full depth {self.full_accuracy:.4f}")
+        return "\n".join(lines)
+
+
+def calibrate_spec(config: CalibrateConfig) -> Calibration:
+    """Find the thresholds, and write them beside the model, where they replace those of the same target.
+
+    Raises:
+      UserError: no model, no data, a label that the model does not know, or a speedup that cannot be reached.
+    """
+    predictor = load(config.model, exits=config.exits)
+    predictor.require_exits()
+    data = DataConfig(
+        text_column=config.text_column,
+        pair_column=config.pair_column,
+        label_column=config.label_column,
+        on_bad_row=config.on_bad_row,
+    )
+    need_label = config.max_drop is not None
+    examples = read_examples(config.data, data, need_label=need_label, role="dev").examples
+    expected_B = None
+    if all(example.label is not None for example in examples):
+        expected_B = label_ids(examples, predictor.labels, remedy="fix the row, or calibrate a model that knows it")
+    plan_of = functools.partial(predictor.plan, batch_size=config.batch_size, batch_tokens=config.batch_tokens)
+    probabilities, uncertainty = predictor.all_exits(plan_of([example.text for example in examples]))
+    answers = ExitAnswers(uncertainty.T, probabilities.argmax(-1).T)
+    timed = plan_of([examples[i].text for i in evenly(len(examples), TIMED_TEXTS)])
+    measure = functools.partial(measured_speedup, predictor, timed, mode=config.mode, repeats=config.repeats)
+
+    if config.speedup is not None:
+        found: float | np.ndarray
+        found, speedup = _reach_speedup(answers, measure, config.speedup)
+    else:
+        found = _find(config, answers, expected_B, predictor.asked_exits)
+        speedup = measure(thresholds=found)
+    thresholds = np.broadcast_to(np.asarray(found, np.float32), predictor.config.num_layers)
+    calibration = Calibration(
+        target=config.target,
+        thresholds=tuple(map(float, thresholds)),
+        exits=config.exits,
+        data=config.data,
+        texts=len(examples),
+        mean_depth=answers.mean_depth(thresholds),
+        layers=predictor.config.num_layers,
+        agreement=float((answers.answer_B(thresholds) == answers.answer_B(0.0)).mean()),
+        accuracy=None if expected_B is None else answers.accuracy(thresholds, expected_B),
+        full_accuracy=None if expected_B is None else answers.accuracy(0.0, expected_B),
+        speedup=speedup,
+        confidence=config.confidence if config.agreement is not None else None,
+        mode=config.mode.value,
+        device=jax.devices()[0].device_kind,
+        date=datetime.date.today().isoformat(),
+    )
+    _save(model_directory(config.model), calibration)
+    return calibration
+
+
+def _find(
+    config: CalibrateConfig, answers: ExitAnswers, expected_B: np.ndarray | None, asked: Sequence[bool]
+) -> float | np.ndarray:
+    """The thresholds of the two targets that need no clock."""
+    if config.agreement is not None:
+        return fastest_with_guarantee(answers, agreement=config.agreement, confidence=config.confidence)
+    assert config.max_drop is not None and expected_B is not None  # the settings and the reader saw to it
+    max_drop = config.max_drop / 100
+    if config.per_layer:
+        return fastest_per_layer(answers, expected_B, max_drop=max_drop, asked=asked)
+    return fastest_within(answers, expected_B, max_drop=max_drop)
+
+
+def measured_speedup(
+    predictor: Predictor, plan: Plan, *, thresholds: float | np.ndarray, mode: Mode, repeats: int
+) -> Spread:
+    """The wall-clock speedup of an engine over full depth on the same batches."""
+    runs = [
+        functools.partial(predictor.answers, plan, speed=speed, mode=mode) for speed in (0.0, np.asarray(thresholds))
+    ]
+    for run in runs:
+        run()
+    full, early = interleaved_times(runs, repeats)
+    return Spread.of([one / other for one, other in zip(full, early, strict=True)])
+
+
+def _reach_speedup(answers: ExitAnswers, measure: Callable[..., Spread], wanted: float) -> tuple[float, Spread]:
+    """The smallest threshold that was found to reach a measured speedup, and that measurement.
+
+    What a mean depth should give is corrected by what it was measured to give, until the two meet.
+    """
+    layers, efficiency = len(answers.uncertainty_LxB), 1.0
+    best: tuple[float, Spread] | None = None
+    measured: dict[float, Spread] = {}
+    for _ in range(SPEEDUP_TRIES):
+        threshold = slowest_of(answers, depth=efficiency * layers / wanted)
+        if threshold is None:
+            threshold = 1.0
+        if threshold in measured:
+            break
+        speedup = measured[threshold] = measure(thresholds=threshold)
+        if speedup.median >= wanted and (best is None or threshold < best[0]):
+            best = threshold, speedup
+        # A little more than needed, so that noise does not keep the search just below its aim.
+        efficiency = 0.99 * speedup.median * answers.mean_depth(threshold) / layers
+    if best is None:
+        reached = max(speedup.median for speedup in measured.values())
+        raise UserError(
+            f"speedup: expected to reach {wanted:g} times full depth, found {reached:.2f} at most on these texts; "
+            "ask for less"
+        )
+    return best
+
+
+def read_calibration(directory: str | Path, target: str) -> Calibration:
+    """The calibration of a target, as `calibrate_spec` left it with the model.
+
+    Raises:
+      UserError: none was made, or none for this target.
+    """
+    path = model_directory(directory) / FILE
+    entries = _entries(path)
+    if target not in entries:
+        known = nearest(target, list(entries)) if entries else "none was made"
+        raise UserError(f"{path}: expected a calibration for {target!r}, {known}; make it with `infer.py calibrate`")
+    values = entries[target]
+    try:
+        exits = from_dict(ExitConfig, values["exits"], where=str(path), prefix="exits.")
+        return Calibration(
+            **values
+            | {"exits": exits, "speedup": Spread(**values["speedup"]), "thresholds": tuple(values["thresholds"])}
+        )
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path}: expected what `infer.py calibrate` writes, found {error}; calibrate again") from None
+
+
+def _entries(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: expected what `infer.py calibrate` writes, found {error}; delete it") from None
+
+
+def _save(directory: Path, calibration: Calibration) -> None:
+    path = directory / FILE
+    values = dataclasses.asdict(calibration) | {"exits": to_dict(calibration.exits)}
+    try:
+        write_json(path, _entries(path) | {calibration.target: values})
+    except OSError as error:
+        raise UserError(f"{path}: expected a place to write the calibration to, found: {error.strerror}") from None

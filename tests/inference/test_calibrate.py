@@ -1,0 +1,113 @@
+"""The calibrate command: what it finds is what predict then does, and it is kept with the model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fastbert_jax.config import CalibrateConfig, ExitConfig, Mode, PolicyName, PredictConfig
+from fastbert_jax.errors import UserError
+from fastbert_jax.inference import calibrate as module
+from fastbert_jax.inference.calibrate import calibrate_spec, read_calibration
+from fastbert_jax.inference.predict_files import predict_file
+from fastbert_jax.inference.predictor import load
+from fastbert_jax.report.metrics import Spread
+from tests.inference.saved import save_tiny_model, some_texts
+
+TEXTS = some_texts(60)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return save_tiny_model(tmp_path / "run" / "model").parent
+
+
+@pytest.fixture
+def data(tmp_path: Path, model: Path) -> Path:
+    """Texts with the labels that full depth gives them."""
+    labels = [answer.label for answer in load(model).predict(TEXTS, speed=0)]
+    path = tmp_path / "dev.tsv"
+    path.write_text("text\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in zip(TEXTS, labels, strict=True)))
+    return path
+
+
+@pytest.fixture
+def fixed_speedup(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every measurement gives what skipped layers promise, and nothing is timed."""
+
+    def measured(predictor: object, plan: object, *, thresholds: float | np.ndarray, **settings: object) -> Spread:
+        depth = np.mean(predictor.answers(plan, speed=np.asarray(thresholds), mode=Mode.MASKED).exit_layer_B)
+        return Spread.of([predictor.config.num_layers / depth])
+
+    monkeypatch.setattr(module, "measured_speedup", measured)
+
+
+@pytest.mark.parametrize("per_layer", [False, True])
+def test_the_thresholds_found_are_those_that_predict_takes(
+    model: Path, data: Path, tmp_path: Path, per_layer: bool
+) -> None:
+    exits = ExitConfig(policy=PolicyName.MARGIN, layers=(1, 3))
+    found = calibrate_spec(
+        CalibrateConfig(model=str(model), data=str(data), max_drop=10.0, per_layer=per_layer, exits=exits, repeats=1)
+    )
+    assert found.full_accuracy == 1.0 and found.accuracy >= 0.9 and found.accuracy == found.agreement
+    assert found.mean_depth < 5 and found.speedup.median > 0 and found.texts == 60
+    assert read_calibration(model, "max-drop=10") == found
+    assert "max-drop=10" in found.words() and "of 5 layers" in found.words()
+
+    predict_file(
+        PredictConfig(
+            model=str(model), input=str(data), output=str(tmp_path / "out.jsonl"), target="max-drop=10", speed=1.0
+        )
+    )
+    answers = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert np.mean([answer["exit_layer"] for answer in answers]) == pytest.approx(found.mean_depth)
+    assert {answer["exit_layer"] for answer in answers} <= {1, 3, 5}
+
+
+def test_targets_stand_beside_each_other(model: Path, data: Path, fixed_speedup: None) -> None:
+    calibrate_spec(CalibrateConfig(model=str(model), data=str(data), max_drop=0.0))
+    promise = calibrate_spec(CalibrateConfig(model=str(model), data=str(data), agreement=0.7, confidence=0.9))
+    assert promise.agreement >= 0.7 and promise.confidence == 0.9
+    assert set(json.loads((model / "model" / "calibration.json").read_text())) == {"max-drop=0", "agreement=0.7"}
+
+
+def test_a_speedup_is_reached_at_the_least_loss_or_refused(model: Path, data: Path, fixed_speedup: None) -> None:
+    found = calibrate_spec(CalibrateConfig(model=str(model), data=str(data), speedup=1.5))
+    assert found.speedup.median >= 1.5 and 1.5 <= 5 / found.mean_depth < 2
+    with pytest.raises(UserError, match=r"speedup: expected to reach 50 times full depth, found .* at most"):
+        calibrate_spec(CalibrateConfig(model=str(model), data=str(data), speedup=50.0))
+
+
+def test_what_was_not_calibrated_is_refused(model: Path, data: Path, fixed_speedup: None) -> None:
+    with pytest.raises(UserError, match=r"expected a calibration for 'max-drop=0.5', none was made; make it with"):
+        read_calibration(model, "max-drop=0.5")
+    calibrate_spec(CalibrateConfig(model=str(model), data=str(data), max_drop=0.5))
+    with pytest.raises(UserError, match=r"max-drop=0.5"):
+        read_calibration(model, "max-dorp=0.5")
+    (model / "model" / "calibration.json").write_text('{"max-drop=0.5": {}}')
+    with pytest.raises(UserError, match="calibrate again"):
+        read_calibration(model, "max-drop=0.5")
+    (model / "model" / "calibration.json").write_text("{")
+    with pytest.raises(UserError, match="delete it"):
+        read_calibration(model, "max-drop=0.5")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"max_drop": 1.0, "speedup": 2.0},
+        {"max_drop": -1.0},
+        {"speedup": 0.5},
+        {"agreement": 1.0},
+        {"agreement": 0.9, "confidence": 1.0},
+        {"agreement": 0.9, "per_layer": True},
+    ],
+)
+def test_a_target_that_makes_no_sense_is_refused(settings: dict) -> None:
+    with pytest.raises(UserError, match="expected"):
+        CalibrateConfig(model="m", data="d", **settings)

@@ -1,0 +1,101 @@
+"""Calibration on arrays: the targets are met, per layer is never slower, and the guarantee holds in simulation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fastbert_jax.inference.calibration import (
+    GRID,
+    ExitAnswers,
+    fastest_per_layer,
+    fastest_with_guarantee,
+    fastest_within,
+    slowest_of,
+)
+
+LAYERS = 6
+ASKED = (True,) * LAYERS
+
+
+def simulated(texts: int, *, seed: int, classes: int = 3) -> tuple[ExitAnswers, np.ndarray]:
+    """Exits that are more often right the later they are and the surer they say they are; and the right answers."""
+    generator = np.random.default_rng(seed)
+    expected_B = generator.integers(classes, size=texts)
+    hardness_B = generator.random(texts)
+    depth_Lx1 = np.arange(1, LAYERS + 1)[:, None] / LAYERS
+    uncertainty_LxB = np.clip(hardness_B * (1.2 - depth_Lx1) + generator.normal(0, 0.05, (LAYERS, texts)), 0, 1)
+    wrong_LxB = generator.random((LAYERS, texts)) < 0.6 * uncertainty_LxB + 0.02
+    shift_LxB = generator.integers(1, classes, (LAYERS, texts))
+    label_LxB = np.where(wrong_LxB, (expected_B + shift_LxB) % classes, expected_B)
+    return ExitAnswers(uncertainty_LxB.astype(np.float32), label_LxB), expected_B
+
+
+@pytest.mark.parametrize("classes", [2, 40])
+@pytest.mark.parametrize("max_drop", [0.0, 0.005, 0.05])
+def test_no_threshold_that_keeps_the_accuracy_is_faster(max_drop: float, classes: int) -> None:
+    answers, expected_B = simulated(400, seed=1, classes=classes)
+    floor = answers.accuracy(0.0, expected_B) - max_drop
+    speed = fastest_within(answers, expected_B, max_drop=max_drop)
+    assert answers.accuracy(speed, expected_B) >= floor - 1e-9
+    for other in GRID:
+        if answers.mean_depth(other) < answers.mean_depth(speed):
+            assert answers.accuracy(other, expected_B) < floor
+
+
+def test_per_layer_thresholds_keep_the_accuracy_and_are_faster() -> None:
+    answers, expected_B = simulated(400, seed=2)
+    one = fastest_within(answers, expected_B, max_drop=0.01)
+    several_L = fastest_per_layer(answers, expected_B, max_drop=0.01, asked=ASKED)
+    assert several_L.shape == (LAYERS,)
+    assert answers.accuracy(several_L, expected_B) >= answers.accuracy(0.0, expected_B) - 0.01 - 1e-9
+    assert answers.mean_depth(several_L) < answers.mean_depth(one)
+    frozen_L = fastest_per_layer(answers, expected_B, max_drop=0.01, asked=(False,) * (LAYERS - 1) + (True,))
+    np.testing.assert_array_equal(frozen_L, np.full(LAYERS, one, np.float32))
+
+
+def test_where_nothing_may_be_lost_and_exits_are_bad_full_depth_is_left() -> None:
+    label_LxB = np.zeros((3, 50), int)
+    label_LxB[-1] = 1
+    answers = ExitAnswers(np.zeros((3, 50), np.float32), label_LxB)
+    assert fastest_within(answers, np.ones(50, int), max_drop=0.1) == 0
+    assert fastest_with_guarantee(answers, agreement=0.9, confidence=0.9) == 0
+
+
+def test_the_guarantee_holds_as_often_as_it_says() -> None:
+    population, _ = simulated(200_000, seed=3)
+    full = population.answer_B(0.0)
+    agreement_of = {float(speed): float((population.answer_B(speed) == full).mean()) for speed in GRID}
+    agreement_of[0.0] = 1.0
+    agreement, confidence, draws = 0.8, 0.8, 300
+    generator = np.random.default_rng(4)
+    found = []
+    for _ in range(draws):
+        rows = generator.choice(200_000, 400, replace=False)
+        part = ExitAnswers(population.uncertainty_LxB[:, rows], population.label_LxB[:, rows])
+        found.append(fastest_with_guarantee(part, agreement=agreement, confidence=confidence))
+    broken = np.mean([agreement_of[speed] < agreement for speed in found])
+    three_deviations = 3 * np.sqrt(confidence * (1 - confidence) / draws)
+    assert broken <= 1 - confidence + three_deviations
+    assert 0.01 < broken  # it does not keep its promise by promising nothing
+    assert np.median(found) > GRID[0]
+
+
+def test_more_texts_and_less_to_promise_allow_more_speed() -> None:
+    answers, _ = simulated(4000, seed=5)
+    few = ExitAnswers(answers.uncertainty_LxB[:, :200], answers.label_LxB[:, :200])
+    speeds = [
+        fastest_with_guarantee(few, agreement=0.85, confidence=0.95),
+        fastest_with_guarantee(answers, agreement=0.85, confidence=0.95),
+        fastest_with_guarantee(answers, agreement=0.7, confidence=0.95),
+    ]
+    assert speeds == sorted(speeds) and speeds[0] < speeds[2]
+
+
+def test_the_smallest_threshold_of_a_depth() -> None:
+    answers, _ = simulated(400, seed=6)
+    speed = slowest_of(answers, depth=3.0)
+    assert answers.mean_depth(speed) <= 3.0
+    below = GRID[GRID < speed]
+    assert all(answers.mean_depth(other) > 3.0 for other in below)
+    assert slowest_of(answers, depth=0.5) is None
