@@ -58,7 +58,7 @@ class Settings:
     """Texts to time, spread evenly over the data; 0: all."""
     length: int = 64
     """synthetic only: tokens of every text."""
-    modes: tuple[Mode, ...] = (Mode.BUCKETED, Mode.CASCADE)
+    modes: tuple[Mode, ...] = (Mode.BUCKETED, Mode.CASCADE, Mode.GRAPH_CASCADE)
     """Engines to measure."""
     repeats: int = 7
     """Interleaved repeats; the median counts."""

@@ -44,12 +44,13 @@ class Mode(enum.Enum):
     """How inference leaves early, with one answer.
 
     `masked` runs all layers on a static shape; `bucketed` skips layers, batch by batch; `cascade` skips them and keeps
-    its batches full.
+    its batches full; `graph-cascade` is the same as one compiled loop, without a word from the host.
     """
 
     MASKED = "masked"
     BUCKETED = "bucketed"
     CASCADE = "cascade"
+    GRAPH_CASCADE = "graph-cascade"
 
 
 class PolicyName(enum.Enum):

@@ -26,7 +26,7 @@ def test_engine_efficiency(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "out.json").read_text())
     assert json.loads(done.stdout) == result
-    assert list(result["engines"]) == ["bucketed", "cascade"]
+    assert list(result["engines"]) == ["bucketed", "cascade", "graph-cascade"]
     assert all(engine["efficiency"] > 0 for engine in result["engines"].values())
     assert sum(result["texts_by_exit_layer"]) == sum(result["texts_by_padded_length"].values()) == 30
     assert abs(result["mean_depth"] - result["layers"] / 3) < 0.5

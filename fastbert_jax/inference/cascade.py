@@ -49,6 +49,7 @@ class Cascade(Engine):
 
     def __init__(self, runtime: Runtime) -> None:
         super().__init__(runtime)
+        self.empty_queues = runtime.jit(self._empty_queues, static_argnames=("rows", "length"))
         self.embed = runtime.jit(self._embed, donate_argnums=2)
         self.advance = runtime.jit(self._advance, donate_argnums=(3, 4), static_argnames="rows")
 
@@ -65,6 +66,17 @@ class Cascade(Engine):
             yield from flow.add(batch)
         if flow is not None:
             yield from flow.finish()
+
+    def _empty_queues(self, *, rows: int, length: int) -> list[Queue]:
+        config = self.runtime.config
+        like = Texts(
+            jnp.zeros((rows, length, config.hidden_size), self.runtime.dtype),
+            jnp.zeros((rows, length), jnp.int32),
+            jnp.zeros((rows, 1), jnp.int32),
+            self.runtime.policy.start(rows),
+            jnp.zeros(rows, jnp.int32),
+        )
+        return [empty_queue(like, places=BATCHES_PER_QUEUE * rows) for _ in range(config.num_layers)]
 
     def _embed(self, params: Params, batch: Batch, queue: Queue, first_ticket: jax.Array) -> Queue:
         rows = len(batch.text_BxS)
@@ -100,20 +112,11 @@ class _Flow:
     """The texts of one length on their way through all layers, and the answers until their batch is whole."""
 
     def __init__(self, engine: Cascade, first: Batch, thresholds_L: np.ndarray) -> None:
-        runtime = engine.runtime
         self._engine, self._batch_size, self._length = engine, *first.text_BxS.shape
         self._buckets = batch_buckets(self._batch_size)
         # Whatever the last exit says, it is the last.
         self._thresholds_L = np.append(thresholds_L[:-1], np.float32(np.inf))
-        like = Texts(
-            jax.eval_shape(runtime.embed, runtime.params, first),
-            first.text_BxS,
-            first.cls_BxK,
-            runtime.policy.start(self._batch_size),
-            np.zeros(1, np.int32),
-        )
-        places = BATCHES_PER_QUEUE * self._batch_size
-        self._queues = [empty_queue(like, places=places) for _ in runtime.layers]
+        self._queues = engine.empty_queues(rows=self._batch_size, length=self._length)
         self._waiting = [0] * len(self._queues)
         """Texts in each queue, without those of steps under way."""
         self._under_way: deque[tuple[int, StepAnswers]] = deque()

@@ -6,6 +6,12 @@ from fastbert_jax.config import Mode
 from fastbert_jax.inference.bucketed import Bucketed
 from fastbert_jax.inference.cascade import Cascade
 from fastbert_jax.inference.engine import Engine
+from fastbert_jax.inference.graph_cascade import GraphCascade
 from fastbert_jax.inference.masked import Masked
 
-ENGINES: dict[Mode, type[Engine]] = {Mode.MASKED: Masked, Mode.BUCKETED: Bucketed, Mode.CASCADE: Cascade}
+ENGINES: dict[Mode, type[Engine]] = {
+    Mode.MASKED: Masked,
+    Mode.BUCKETED: Bucketed,
+    Mode.CASCADE: Cascade,
+    Mode.GRAPH_CASCADE: GraphCascade,
+}

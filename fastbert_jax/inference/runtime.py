@@ -48,10 +48,11 @@ class Runtime:
         """For each layer, whether its exit is asked; the last one's is."""
         self.params: Params = jax.device_put(params)
         self.compiled_programs = 0
-        dtype = compute_dtype(precision)
-        self._embeddings = Embeddings(config, dtype=dtype)
-        self._layer = EncoderLayer(config, dtype=dtype)
-        self._exit = Exit(config, dtype=dtype)
+        self.dtype = compute_dtype(precision)
+        """Of hidden states."""
+        self._embeddings = Embeddings(config, dtype=self.dtype)
+        self._layer = EncoderLayer(config, dtype=self.dtype)
+        self._exit = Exit(config, dtype=self.dtype)
         self._full_depth = self.jit(self._run_full_depth)
         self._all_exits = self.jit(self._run_all_exits)
         self._hidden_states = self.jit(self._run_hidden_states)

