@@ -16,15 +16,15 @@ import numpy as np
 from fastbert_jax.config import CalibrateConfig, DataConfig, ExitConfig, Mode
 from fastbert_jax.config_yaml import from_dict, to_dict
 from fastbert_jax.errors import UserError, nearest
-from fastbert_jax.inference.calibration import (
+from fastbert_jax.inference.plan import Plan
+from fastbert_jax.inference.predictor import Predictor, load, model_directory
+from fastbert_jax.inference.thresholds import (
     ExitAnswers,
     fastest_per_layer,
     fastest_with_guarantee,
     fastest_within,
     slowest_of,
 )
-from fastbert_jax.inference.plan import Plan
-from fastbert_jax.inference.predictor import Predictor, load, model_directory
 from fastbert_jax.inference.timing import evenly, interleaved_times
 from fastbert_jax.report.metrics import Spread
 from fastbert_jax.text.sources import read_examples

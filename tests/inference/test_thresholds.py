@@ -1,11 +1,11 @@
-"""Calibration on arrays: the targets are met, per layer is never slower, and the guarantee holds in simulation."""
+"""Thresholds found on arrays: the targets are met, per layer is never slower, and the guarantee holds in simulation."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from fastbert_jax.inference.calibration import (
+from fastbert_jax.inference.thresholds import (
     GRID,
     ExitAnswers,
     fastest_per_layer,
