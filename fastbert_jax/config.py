@@ -387,7 +387,31 @@ class PredictConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CalibrateConfig:
+class LabelledTexts:
+    """How a command reads labelled texts."""
+
+    text_column: str = ""
+    """Column of the text; empty: found by its name."""
+    pair_column: str = ""
+    """Column of the second text; empty: found by its name; `none`: single texts."""
+    label_column: str = ""
+    """Column of the label; empty: found by its name."""
+    on_bad_row: BadRow = BadRow.STOP
+    """`stop` at a row that cannot be read, or `skip` and count it."""
+
+    @property
+    def reading(self) -> DataConfig:
+        """The same, as the readers of texts take it."""
+        return DataConfig(
+            text_column=self.text_column,
+            pair_column=self.pair_column,
+            label_column=self.label_column,
+            on_bad_row=self.on_bad_row,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CalibrateConfig(LabelledTexts):
     """Find the thresholds that reach a target on a dev set, and keep them with the model for `predict --target`.
 
     Give one target: --max-drop, --speedup or --agreement.
@@ -418,14 +442,6 @@ class CalibrateConfig:
     """Tokens per batch, padding included: short texts share large batches."""
     repeats: int = 5
     """Interleaved repetitions of every measurement; the median counts."""
-    text_column: str = ""
-    """Column of the text; empty: found by its name."""
-    pair_column: str = ""
-    """Column of the second text; empty: found by its name; `none`: single texts."""
-    label_column: str = ""
-    """Column of the label; empty: found by its name."""
-    on_bad_row: BadRow = BadRow.STOP
-    """`stop` at a row that cannot be read, or `skip` and count it."""
 
     def __post_init__(self) -> None:
         given = [value for value in (self.max_drop, self.speedup, self.agreement) if value is not None]
@@ -449,7 +465,7 @@ class CalibrateConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CompareConfig:
+class CompareConfig(LabelledTexts):
     """Measure what early exit buys: accuracy, depth, FLOPs and wall-clock time of every mode at every speed.
 
     Example: python infer.py compare --model runs/demo --data builtin:reuters_r8#test
@@ -478,14 +494,6 @@ class CompareConfig:
     """SPEC of labelled texts to train a TF-IDF + linear SVM on, shown as the last row; empty: no such row."""
     json: str = ""
     """File to write all numbers to."""
-    text_column: str = ""
-    """Column of the text; empty: found by its name."""
-    pair_column: str = ""
-    """Column of the second text; empty: found by its name; `none`: single texts."""
-    label_column: str = ""
-    """Column of the label; empty: found by its name."""
-    on_bad_row: BadRow = BadRow.STOP
-    """`stop` at a row that cannot be read, or `skip` and count it."""
 
     def __post_init__(self) -> None:
         _require(self.limit >= 0, "limit", "0 or more", self.limit)

@@ -24,7 +24,7 @@ def batch_buckets(batch_size: int) -> tuple[int, ...]:
 
     1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 20, 24, 28, 32, ...: above 8, a fifth of a bucket is padding at most, and their
     number, each a program to compile, grows with the logarithm of the batch size. On a CPU a step costs nearly in
-    proportion to its rows, so that padding is paid in full; `benchmarks/bucketed_efficiency.py` measures it.
+    proportion to its rows, so that padding is paid in full; `benchmarks/engine_efficiency.py` measures it.
     """
     fine = [quarter << shift for shift in range(1, batch_size.bit_length()) for quarter in (4, 5, 6, 7)]
     return (*(rows for rows in [1, 2, 3, 4, 6, *fine] if rows < batch_size), batch_size)

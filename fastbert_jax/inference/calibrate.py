@@ -13,13 +13,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from fastbert_jax.config import CalibrateConfig, DataConfig, ExitConfig, Mode
+from fastbert_jax.config import CalibrateConfig, ExitConfig, Mode
 from fastbert_jax.config_yaml import from_dict, to_dict
 from fastbert_jax.errors import UserError, nearest
+from fastbert_jax.inference.exit_answers import ExitAnswers
 from fastbert_jax.inference.plan import Plan
 from fastbert_jax.inference.predictor import Predictor, load, model_directory
 from fastbert_jax.inference.thresholds import (
-    ExitAnswers,
     fastest_per_layer,
     fastest_with_guarantee,
     fastest_within,
@@ -85,20 +85,13 @@ def calibrate_spec(config: CalibrateConfig) -> Calibration:
     """
     predictor = load(config.model, exits=config.exits)
     predictor.require_exits()
-    data = DataConfig(
-        text_column=config.text_column,
-        pair_column=config.pair_column,
-        label_column=config.label_column,
-        on_bad_row=config.on_bad_row,
-    )
     need_label = config.max_drop is not None
-    examples = read_examples(config.data, data, need_label=need_label, role="dev").examples
+    examples = read_examples(config.data, config.reading, need_label=need_label, role="dev").examples
     expected_B = None
     if all(example.label is not None for example in examples):
         expected_B = label_ids(examples, predictor.labels, remedy="fix the row, or calibrate a model that knows it")
     plan_of = functools.partial(predictor.plan, batch_size=config.batch_size, batch_tokens=config.batch_tokens)
-    probabilities, uncertainty = predictor.all_exits(plan_of([example.text for example in examples]))
-    answers = ExitAnswers(uncertainty.T, probabilities.argmax(-1).T)
+    answers = ExitAnswers.of(*predictor.all_exits(plan_of([example.text for example in examples])))
     timed = plan_of([examples[i].text for i in evenly(len(examples), TIMED_TEXTS)])
     measure = functools.partial(measured_speedup, predictor, timed, mode=config.mode, repeats=config.repeats)
 

@@ -11,16 +11,16 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from fastbert_jax.config import BertConfig, CompareConfig, DataConfig, EvaluateConfig, Mode
+from fastbert_jax.config import BertConfig, CompareConfig, EvaluateConfig, Mode
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.engine import Answers
+from fastbert_jax.inference.exit_answers import ExitAnswers
 from fastbert_jax.inference.plan import Plan
-from fastbert_jax.inference.policies import exit_indices
 from fastbert_jax.inference.predictor import Predictor, load
 from fastbert_jax.inference.timing import evenly, interleaved_times
 from fastbert_jax.report.comparison import Comparison, ComparisonRow
 from fastbert_jax.report.flops import Count, only_the_last, speedup
-from fastbert_jax.report.metrics import Spread, accuracy
+from fastbert_jax.report.metrics import Spread
 from fastbert_jax.report.progress import progress_bar
 from fastbert_jax.text.baseline import tfidf_svm_accuracy
 from fastbert_jax.text.examples import Text
@@ -44,19 +44,13 @@ def compare_spec(config: CompareConfig) -> Comparison:
         require_place(Path(config.json))
     predictor = load(config.model, exits=config.exits)
     predictor.require_exits()
-    data = DataConfig(
-        text_column=config.text_column,
-        pair_column=config.pair_column,
-        label_column=config.label_column,
-        on_bad_row=config.on_bad_row,
-    )
-    test = read_examples(config.data, data, need_label=True, role="test")
+    test = read_examples(config.data, config.reading, need_label=True, role="test")
     examples = [test.examples[i] for i in evenly(len(test.examples), config.limit)]
     skipped_rows = test.skipped
     expected = label_ids(examples, predictor.labels, remedy="fix the row, or compare a model that knows this label")
     baseline_accuracy = None
     if config.baseline:
-        train = read_examples(config.baseline, data, need_label=True, role="train")
+        train = read_examples(config.baseline, config.reading, need_label=True, role="train")
         baseline_accuracy = tfidf_svm_accuracy(train.examples, examples)
         skipped_rows += train.skipped
     comparison = compare(
@@ -124,15 +118,15 @@ def compare(
     choices: list[Choice] = [FULL_DEPTH, *((mode, speed) for mode in evaluate.modes for speed in speeds)]
     plan_of = functools.partial(predictor.plan, batch_size=evaluate.batch_size, batch_tokens=evaluate.batch_tokens)
     plan = plan_of(texts)
-    exits = AllExits(*predictor.all_exits(plan))
+    exits = ExitAnswers.of(*predictor.all_exits(plan))
     timed = evenly(len(texts), timed_texts)
     timed_plan = plan_of([texts[i] for i in timed])
 
     runs = [functools.partial(answer, predictor, timed_plan, choice) for choice in choices]
-    disagreements = 0
+    differing = 0
     with progress_bar("compare", total=len(choices) * (1 + evaluate.repeats), unit="passes") as advance:
         for run, (_, speed) in zip(runs, choices, strict=True):  # the pass that compiles
-            disagreements += exits.disagreements(run(), speed, timed)
+            differing += disagreements(run(), exits, speed, timed)
             advance(1, "")
         times = interleaved_times(runs, evaluate.repeats, on_run=lambda: advance(1, ""))
     return Comparison(
@@ -155,7 +149,7 @@ def compare(
         padding_share=timed_plan.padding_share,
         repeats=evaluate.repeats,
         noise=Spread.of(times[0]).relative,
-        disagreements=disagreements,
+        disagreements=differing,
         device=jax.devices()[0].device_kind,
         baseline_accuracy=baseline_accuracy,
         truncated_texts=plan.truncated_texts,
@@ -166,7 +160,7 @@ def comparison_rows(
     config: BertConfig,
     choices: Sequence[Choice],
     times: Sequence[Sequence[float]],
-    exits: AllExits,
+    exits: ExitAnswers,
     expected: np.ndarray,
     *,
     asked: Sequence[bool],
@@ -183,13 +177,13 @@ def comparison_rows(
       timed: which texts were timed.
     """
     for (mode, speed), seconds in zip(choices, times, strict=True):
-        depths = exits.depths(speed)
+        depths = exits.depth_B(speed)
         spent = np.full_like(depths, config.num_layers) if mode is Mode.MASKED else depths
         asked_here = asked if mode else only_the_last(config)
         yield ComparisonRow(
             mode=mode.value if mode else "full depth",
             speed=speed,
-            accuracy=accuracy(exits.label_ids(speed), expected),
+            accuracy=exits.accuracy(speed, expected),
             mean_depth=float(depths.mean()),
             paper_speedup=speedup(Count.PAPER, config, lengths, depths, asked=asked_here),
             true_speedup=speedup(Count.TRUE, config, lengths, spent, asked=None if mode is Mode.MASKED else asked_here),
@@ -199,27 +193,11 @@ def comparison_rows(
         )
 
 
-class AllExits:
-    """What every exit says of every text, and so what any speed gives."""
-
-    def __init__(self, probabilities: np.ndarray, uncertainty: np.ndarray) -> None:
-        """Probabilities `[texts, L, N]` and uncertainties `[texts, L]`."""
-        self._label_ids = probabilities.argmax(-1)
-        self.uncertainty = uncertainty
-
-    def depths(self, speed: float) -> np.ndarray:
-        """Executed layers of each text, 1..L."""
-        return exit_indices(self.uncertainty.T, speed) + 1
-
-    def label_ids(self, speed: float) -> np.ndarray:
-        """The answer to each text."""
-        return np.take_along_axis(self._label_ids, self.depths(speed)[:, None] - 1, axis=1)[:, 0]
-
-    def disagreements(self, answers: Answers, speed: float, texts: np.ndarray) -> int:
-        """How many answers of an engine to `texts` have another label or depth."""
-        same_label = answers.probabilities_BxN.argmax(-1) == self.label_ids(speed)[texts]
-        same_depth = answers.exit_layer_B == self.depths(speed)[texts]
-        return int((~(same_label & same_depth)).sum())
+def disagreements(found: Answers, exits: ExitAnswers, speed: float, texts: np.ndarray) -> int:
+    """How many answers of an engine to `texts` have another label or depth than the pass that asks every exit."""
+    same_label = found.probabilities_BxN.argmax(-1) == exits.answer_B(speed)[texts]
+    same_depth = found.exit_layer_B == exits.depth_B(speed)[texts]
+    return int((~(same_label & same_depth)).sum())
 
 
 def answer(predictor: Predictor, plan: Plan, choice: Choice) -> Answers:

@@ -5,43 +5,17 @@ Shapes in names: B texts, L layers, T thresholds that were tried.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 import scipy.stats
 
-from fastbert_jax.inference.policies import exit_indices
+from fastbert_jax.inference.exit_answers import ExitAnswers
 
 GRID = np.geomspace(1e-4, 1, 200).astype(np.float32)
 """Thresholds to try, rising from next to 0: fixed before the data are seen, as a guarantee needs."""
 LAYER_CANDIDATES = 40
 """Thresholds to try for one layer: quantiles of its uncertainties."""
-
-
-@dataclasses.dataclass(frozen=True)
-class ExitAnswers:
-    """What every exit said of some texts."""
-
-    uncertainty_LxB: np.ndarray
-    label_LxB: np.ndarray
-    """int; each exit's answer."""
-
-    def depth_B(self, thresholds: float | np.ndarray) -> np.ndarray:
-        """Executed layers of each text, 1..L."""
-        return exit_indices(self.uncertainty_LxB, thresholds) + 1
-
-    def answer_B(self, thresholds: float | np.ndarray) -> np.ndarray:
-        """The answer to each text."""
-        return np.take_along_axis(self.label_LxB, self.depth_B(thresholds)[None] - 1, axis=0)[0]
-
-    def accuracy(self, thresholds: float | np.ndarray, expected_B: np.ndarray) -> float:
-        """The share of right answers."""
-        return float((self.answer_B(thresholds) == expected_B).mean())
-
-    def mean_depth(self, thresholds: float | np.ndarray) -> float:
-        """Executed layers per text."""
-        return float(self.depth_B(thresholds).mean())
 
 
 def fastest_within(answers: ExitAnswers, expected_B: np.ndarray, *, max_drop: float) -> float:

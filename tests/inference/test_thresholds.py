@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fastbert_jax.inference.exit_answers import ExitAnswers
 from fastbert_jax.inference.thresholds import (
     GRID,
-    ExitAnswers,
     fastest_per_layer,
     fastest_with_guarantee,
     fastest_within,
