@@ -27,7 +27,11 @@ SMALL_STEP = 4
 
 
 class Queues(NamedTuple):
-    """One ring buffer before every layer."""
+    """One ring buffer before every layer, stacked, as the layer is a number in the graph.
+
+    What `queues.py` does to one queue is done here at a depth: taking that queue out and putting it back would copy
+    all of its places at every turn.
+    """
 
     texts: Texts
     """Leaves `[L, Q, ...]`."""

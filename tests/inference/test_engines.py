@@ -262,6 +262,16 @@ def test_work_goes_on_side_by_side_and_results_keep_their_order() -> None:
     assert log == ["a", "b", "a", "a", "c"]
 
 
+def test_the_loop_in_the_graph_runs_little_more_than_it_must(engines: dict[Mode, Engine]) -> None:
+    engine = engines[Mode.GRAPH_CASCADE]
+    texts = random_texts(96, longest=LENGTH, seed=4)
+    before = engine.rows_run
+    depths = answers_to(engine, texts, 0.5, batch_size=6, length=LENGTH).exit_layer_B
+    run = engine.rows_run - before
+    rows_left_over_at_each_depth = 6
+    assert depths.sum() <= run <= depths.sum() + LAYERS * rows_left_over_at_each_depth
+
+
 def test_batches_are_taken_as_they_are_needed(engines: dict[Mode, Engine]) -> None:
     taken: list[int] = []
 
