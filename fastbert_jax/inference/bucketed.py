@@ -5,7 +5,6 @@ Shapes in names: B texts (one per row), S sequence, H hidden, L layers, N classe
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Generator, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -15,24 +14,9 @@ import numpy as np
 from fastbert_jax.inference.engine import BATCHES_UNDER_WAY, Answers, Engine, side_by_side
 from fastbert_jax.inference.policies import Memory
 from fastbert_jax.inference.runtime import Answer, Array, Runtime
+from fastbert_jax.inference.static_sizes import batch_buckets, first_rows, smallest_bucket
 from fastbert_jax.model.fastbert import Params
 from fastbert_jax.text.batches import Batch
-
-
-def batch_buckets(batch_size: int) -> tuple[int, ...]:
-    """The static numbers of rows that batches of up to `batch_size` texts shrink to, rising, `batch_size` last.
-
-    1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 20, 24, 28, 32, ...: above 8, a fifth of a bucket is padding at most, and their
-    number, each a program to compile, grows with the logarithm of the batch size. On a CPU a step costs nearly in
-    proportion to its rows, so that padding is paid in full; `benchmarks/engine_efficiency.py` measures it.
-    """
-    fine = [quarter << shift for shift in range(1, batch_size.bit_length()) for quarter in (4, 5, 6, 7)]
-    return (*(rows for rows in [1, 2, 3, 4, 6, *fine] if rows < batch_size), batch_size)
-
-
-def smallest_bucket(buckets: tuple[int, ...], rows: int) -> int:
-    """The smallest of the rising `buckets` that holds `rows`, which is at most the last of them."""
-    return buckets[bisect.bisect_left(buckets, rows)]
 
 
 class Survivors(NamedTuple):
@@ -66,6 +50,19 @@ class Bucketed(Engine):
     def _run_early(self, batches: Iterable[Batch], thresholds_L: np.ndarray) -> Iterator[Answers]:
         works = (self._answer(batch, thresholds_L) for batch in batches)
         return side_by_side(works, width=BATCHES_UNDER_WAY)
+
+    def warm_up(self, batch: Batch) -> None:
+        """Compile what batches of this shape, or with fewer rows, may need: a program per bucket, a gather per pair."""
+        runtime, buckets = self.runtime, batch_buckets(len(batch.text_BxS))
+        for number, rows in enumerate(buckets):
+            part = first_rows(batch, rows)
+            hidden_BxSxH = self._embed(runtime.params, part)
+            texts = Survivors(hidden_BxSxH, part.text_BxS, part.cls_BxK, runtime.policy.start(rows))
+            self._advance(runtime.layers[0], runtime.exits[0], texts)
+            if not all(runtime.asked):
+                self._run_layer(runtime.layers[0], texts.hidden_BxSxH, texts.text_BxS)
+            for fewer in buckets[:number]:
+                self._take(texts, np.zeros(fewer, np.int32))
 
     def _answer(self, batch: Batch, thresholds_L: np.ndarray) -> Generator[None, None, Answers]:
         runtime, batch_size = self.runtime, len(batch.text_BxS)

@@ -7,6 +7,7 @@ Shapes in names: B texts (one per row), S sequence, H hidden, L layers, N classe
 
 from __future__ import annotations
 
+import dataclasses
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -15,16 +16,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fastbert_jax.inference.bucketed import batch_buckets, smallest_bucket
 from fastbert_jax.inference.engine import Answers, Engine
 from fastbert_jax.inference.queues import Queue, Texts, empty_queue, pop, push
 from fastbert_jax.inference.runtime import Array, Runtime
+from fastbert_jax.inference.static_sizes import RowsByLength, first_rows, smallest_bucket, step_sizes, texts_of
 from fastbert_jax.model.fastbert import Params
 from fastbert_jax.text.batches import Batch
 
 STEPS_UNDER_WAY = 1
 """Layer steps whose answers the host has not read when it starts the next."""
-BATCHES_PER_QUEUE = STEPS_UNDER_WAY + 2
+STEPS_PER_QUEUE = STEPS_UNDER_WAY + 2
 """A queue whose turn has not come holds less than one; the steps under way and the next may each add a whole one."""
 
 
@@ -42,13 +43,14 @@ class StepAnswers(NamedTuple):
 class Cascade(Engine):
     """Hidden states wait in one queue per layer, on the device, for a full batch.
 
-    Device memory beside the parameters, for batches of B texts of S tokens: L x 3B x S x H hidden states, their masks
-    and the policy's memory; only one length is in the queues at a time. It does not depend on the number of texts.
-    Programs: one to embed and one to run a layer per (batch bucket, length); any layer runs by the same one.
+    Device memory beside the parameters, for steps of B texts of S tokens: L x 3B x S x H hidden states, their masks and
+    the policy's memory; only one length is in the queues at a time. It depends neither on the number of texts nor on
+    the size of the batches that come in. Programs: one to embed and one to run a layer per (step size, length).
     """
 
     def __init__(self, runtime: Runtime) -> None:
         super().__init__(runtime)
+        self.rows = RowsByLength()
         self.empty_queues = runtime.jit(self._empty_queues, static_argnames=("rows", "length"))
         self.embed = runtime.jit(self._embed, donate_argnums=2)
         self.advance = runtime.jit(self._advance, donate_argnums=(3, 4), static_argnames="rows")
@@ -59,13 +61,25 @@ class Cascade(Engine):
             return
         flow: _Flow | None = None
         for batch in batches:
-            if flow is None or not flow.fits(batch):
+            rows, length = self.rows.of(batch), batch.text_BxS.shape[1]
+            if flow is None or (rows, length) != (flow.rows, flow.length):
                 if flow is not None:
                     yield from flow.finish()
-                flow = _Flow(self, batch, thresholds_L)
+                flow = _Flow(self, rows, length, thresholds_L)
             yield from flow.add(batch)
         if flow is not None:
             yield from flow.finish()
+
+    def warm_up(self, batch: Batch) -> None:
+        """Compile what batches of this shape, or with fewer rows, may need."""
+        rows, (_, length) = self.rows.of(batch), batch.text_BxS.shape
+        always = np.zeros(self.runtime.config.num_layers, np.float32)
+        flow = _Flow(self, rows, length, always)
+        for size in step_sizes(rows):
+            for _ in flow.add(first_rows(batch, size)):
+                pass
+            for _ in flow.finish():
+                pass
 
     def _empty_queues(self, *, rows: int, length: int) -> list[Queue]:
         config = self.runtime.config
@@ -76,7 +90,7 @@ class Cascade(Engine):
             self.runtime.policy.start(rows),
             jnp.zeros(rows, jnp.int32),
         )
-        return [empty_queue(like, places=BATCHES_PER_QUEUE * rows) for _ in range(config.num_layers)]
+        return [empty_queue(like, places=STEPS_PER_QUEUE * rows) for _ in range(config.num_layers)]
 
     def _embed(self, params: Params, batch: Batch, queue: Queue, first_ticket: jax.Array) -> Queue:
         rows = len(batch.text_BxS)
@@ -111,45 +125,34 @@ class Cascade(Engine):
 class _Flow:
     """The texts of one length on their way through all layers, and the answers until their batch is whole."""
 
-    def __init__(self, engine: Cascade, first: Batch, thresholds_L: np.ndarray) -> None:
-        self._engine, self._batch_size, self._length = engine, *first.text_BxS.shape
-        self._buckets = batch_buckets(self._batch_size)
+    def __init__(self, engine: Cascade, rows: int, length: int, thresholds_L: np.ndarray) -> None:
+        self.rows, self.length = rows, length
+        self._engine, self._sizes = engine, step_sizes(rows)
         # Whatever the last exit says, it is the last.
         self._thresholds_L = np.append(thresholds_L[:-1], np.float32(np.inf))
-        self._queues = engine.empty_queues(rows=self._batch_size, length=self._length)
+        self._queues = engine.empty_queues(rows=rows, length=length)
         self._waiting = [0] * len(self._queues)
         """Texts in each queue, without those of steps under way."""
         self._under_way: deque[tuple[int, StepAnswers]] = deque()
-        self._answers: deque[Answers] = deque()
-        """Of the batches not given back yet."""
-        self._missing: deque[int] = deque()
-        """How many answers each of them lacks."""
-        self._given = self._taken = 0
-
-    def fits(self, batch: Batch) -> bool:
-        """Whether a batch can join: the same length, and no more rows than the queues were made for."""
-        rows, length = batch.text_BxS.shape
-        return length == self._length and rows <= self._batch_size
+        self._open: deque[_OpenBatch] = deque()
+        """Batches whose answers are not given back yet."""
+        self._tickets = 0
 
     def add(self, batch: Batch) -> Iterator[Answers]:
-        """Take a batch in and run all batches that are full; the answers of batches that are now whole."""
-        ticket = np.int32(self._taken * self._batch_size)
-        self._queues[0] = self._engine.embed(self._engine.runtime.params, batch, self._queues[0], ticket)
-        texts = int(np.count_nonzero(batch.valid_BxK))
-        self._waiting[0] += texts
-        self._taken += 1
-        rows = len(batch.text_BxS)
-        self._missing.append(texts)
-        self._answers.append(
-            Answers(
-                np.zeros((rows, self._engine.runtime.config.num_classes), np.float32),
-                np.zeros(rows, np.int32),
-                np.zeros(rows, np.float32),
-            )
-        )
-        while (depth := self._deepest_full()) is not None:
-            self._step(depth, self._batch_size)
-            yield from self._whole_batches()
+        """Take a batch in and run all steps that are full; the answers of batches that are now whole."""
+        total = len(batch.text_BxS)
+        self._open.append(_OpenBatch.of(batch, self._tickets, self._engine.runtime.config.num_classes))
+        for start in range(0, total, self.rows):
+            part: Batch = Batch(*(leaf[start : start + self.rows] for leaf in batch))
+            if texts := texts_of(part):
+                part = first_rows(part, smallest_bucket(self._sizes, len(part.text_BxS)))
+                ticket = np.int32(self._tickets + start)
+                self._queues[0] = self._engine.embed(self._engine.runtime.params, part, self._queues[0], ticket)
+                self._waiting[0] += texts
+            while (depth := self._deepest_full()) is not None:
+                self._step(depth, self.rows)
+                yield from self._whole_batches()
+        self._tickets += total
 
     def finish(self) -> Iterator[Answers]:
         """Run what is left, from the shallowest layer up; the answers of all batches not given back yet."""
@@ -162,11 +165,11 @@ class _Flow:
                 depth = next((depth for depth, texts in enumerate(self._waiting) if texts), None)
             if depth is None:
                 break
-            self._step(depth, smallest_bucket(self._buckets, min(self._waiting[depth], self._batch_size)))
+            self._step(depth, smallest_bucket(self._sizes, min(self._waiting[depth], self.rows)))
         yield from self._whole_batches()
 
     def _deepest_full(self) -> int | None:
-        full = (depth for depth, texts in enumerate(self._waiting) if texts >= self._batch_size)
+        full = (depth for depth, texts in enumerate(self._waiting) if texts >= self.rows)
         return max(full, default=None)
 
     def _step(self, depth: int, rows: int) -> None:
@@ -194,19 +197,37 @@ class _Flow:
         if stay := int(answers.stay):
             self._waiting[depth + 1] += stay
         leaves_B = np.asarray(answers.leaves_B)
-        number_B, row_B = np.divmod(np.asarray(answers.ticket_B)[leaves_B], self._batch_size)
-        probabilities_BxN = np.asarray(answers.probabilities_BxN)[leaves_B]
-        uncertainty_B = np.asarray(answers.uncertainty_B)[leaves_B]
+        left = (
+            np.asarray(array)[leaves_B]
+            for array in (answers.ticket_B, answers.probabilities_BxN, answers.uncertainty_B)
+        )
+        ticket_B, probabilities_BxN, uncertainty_B = left
+        number_B = np.searchsorted([batch.first_ticket for batch in self._open], ticket_B, side="right") - 1
         for number in np.unique(number_B):
-            place, of_batch_B = number - self._given, number_B == number
-            rows, batch = row_B[of_batch_B], self._answers[place]
-            batch.probabilities_BxN[rows] = probabilities_BxN[of_batch_B]
-            batch.exit_layer_B[rows] = depth + 1
-            batch.uncertainty_B[rows] = uncertainty_B[of_batch_B]
-            self._missing[place] -= len(rows)
+            batch, of_batch_B = self._open[number], number_B == number
+            rows = ticket_B[of_batch_B] - batch.first_ticket
+            batch.answers.probabilities_BxN[rows] = probabilities_BxN[of_batch_B]
+            batch.answers.exit_layer_B[rows] = depth + 1
+            batch.answers.uncertainty_B[rows] = uncertainty_B[of_batch_B]
+            batch.missing -= len(rows)
 
     def _whole_batches(self) -> Iterator[Answers]:
-        while self._missing and self._missing[0] == 0:
-            self._missing.popleft()
-            self._given += 1
-            yield self._answers.popleft()
+        while self._open and self._open[0].missing == 0:
+            yield self._open.popleft().answers
+
+
+@dataclasses.dataclass
+class _OpenBatch:
+    """A batch that texts still have to come back to."""
+
+    first_ticket: int
+    missing: int
+    answers: Answers
+
+    @classmethod
+    def of(cls, batch: Batch, first_ticket: int, num_classes: int) -> _OpenBatch:
+        rows = len(batch.text_BxS)
+        nothing = Answers(
+            np.zeros((rows, num_classes), np.float32), np.zeros(rows, np.int32), np.zeros(rows, np.float32)
+        )
+        return cls(first_ticket, texts_of(batch), nothing)

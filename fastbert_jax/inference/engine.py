@@ -52,6 +52,10 @@ class Engine(abc.ABC):
         return self._run_full_depth(batches)
 
     @abc.abstractmethod
+    def warm_up(self, batch: Batch) -> None:
+        """Compile what batches of this shape, or with fewer rows, may need to leave early."""
+
+    @abc.abstractmethod
     def _run_early(self, batches: Iterable[Batch], thresholds_L: np.ndarray) -> Iterator[Answers]:
         """Answer batches, each text by its first exit that is sure enough."""
 

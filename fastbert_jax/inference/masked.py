@@ -10,6 +10,7 @@ import numpy as np
 
 from fastbert_jax.inference.engine import BATCHES_UNDER_WAY, Answers, Engine, side_by_side
 from fastbert_jax.inference.runtime import Runtime
+from fastbert_jax.inference.static_sizes import batch_buckets, first_rows
 from fastbert_jax.model.fastbert import Params
 from fastbert_jax.text.batches import Batch
 
@@ -27,6 +28,13 @@ class Masked(Engine):
     def _run_early(self, batches: Iterable[Batch], thresholds_L: np.ndarray) -> Iterator[Answers]:
         works = (self._answer(batch, thresholds_L) for batch in batches)
         return side_by_side(works, width=BATCHES_UNDER_WAY)
+
+    def warm_up(self, batch: Batch) -> None:
+        """Compile what batches of this shape, or with fewer rows, may need."""
+        never = np.zeros(self.runtime.config.num_layers, np.float32)
+        for rows in batch_buckets(len(batch.text_BxS)):
+            for _ in self._run_early([first_rows(batch, rows)], never):
+                pass
 
     def _answer(self, batch: Batch, thresholds_L: np.ndarray) -> Generator[None, None, Answers]:
         answers = self._program(self.runtime.params, self.runtime.stacked_exits, batch, thresholds_L)

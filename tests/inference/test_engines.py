@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fastbert_jax.config import ExitConfig, Mode, PolicyName
-from fastbert_jax.inference.bucketed import Bucketed, batch_buckets, smallest_bucket
+from fastbert_jax.inference.bucketed import Bucketed
 from fastbert_jax.inference.cascade import Cascade
 from fastbert_jax.inference.engine import Answers, Engine, side_by_side
 from fastbert_jax.inference.engines import ENGINES
@@ -18,6 +18,7 @@ from fastbert_jax.inference.masked import Masked
 from fastbert_jax.inference.plan import plan_batches
 from fastbert_jax.inference.policies import exit_indices
 from fastbert_jax.inference.runtime import Runtime
+from fastbert_jax.inference.static_sizes import batch_buckets, smallest_bucket
 from fastbert_jax.model.fastbert import FastBert
 from fastbert_jax.text.batches import Batch
 from fastbert_jax.text.tokenizer import Encoded
