@@ -44,9 +44,11 @@ class Mode(enum.Enum):
     """How inference leaves early, with one answer.
 
     `masked` runs all layers on a static shape; `bucketed` skips layers, batch by batch; `cascade` skips them and keeps
-    its batches full; `graph-cascade` is the same as one compiled loop, without a word from the host.
+    its batches full; `graph-cascade` is the same as one compiled loop, without a word from the host. `auto` picks one
+    by the size of the input and by what it measures.
     """
 
+    AUTO = "auto"
     MASKED = "masked"
     BUCKETED = "bucketed"
     CASCADE = "cascade"
@@ -362,9 +364,10 @@ class PredictConfig:
     """Uncertainty below which a text leaves, in [0, 1]: higher is faster, 0 is plain BERT."""
     target: str = ""
     """Thresholds that `infer.py calibrate` found, such as `max-drop=0.5`, instead of speed and exits."""
-    mode: Mode = Mode.CASCADE
-    """`cascade` skips the layers that are not needed and keeps batches full; `bucketed` skips them batch by batch;
-    `masked` runs all of them. All answer the same."""
+    mode: Mode = Mode.AUTO
+    """`auto` picks by the size of the input and by what it measures, and says so; `cascade` and `graph-cascade` skip
+    the layers that are not needed and keep batches full; `bucketed` skips them batch by batch; `masked` runs all of
+    them. All answer the same."""
     exits: ExitConfig = ExitConfig()
     batch_size: int = 0
     """Texts per batch; 0: as many as `batch_tokens` holds."""

@@ -16,6 +16,7 @@ import numpy as np
 
 from fastbert_jax.inference.policies import layer_thresholds
 from fastbert_jax.inference.runtime import Runtime
+from fastbert_jax.inference.static_sizes import batch_buckets, first_rows
 from fastbert_jax.text.batches import Batch
 
 BATCHES_UNDER_WAY = 2
@@ -54,6 +55,11 @@ class Engine(abc.ABC):
     @abc.abstractmethod
     def warm_up(self, batch: Batch) -> None:
         """Compile what batches of this shape, or with fewer rows, may need to leave early."""
+
+    def warm_up_full_depth(self, batch: Batch) -> None:
+        """Compile what batches of this shape, or with fewer rows, may need at full depth."""
+        for rows in batch_buckets(len(batch.text_BxS)):
+            jax.block_until_ready(self.runtime.full_depth(first_rows(batch, rows)))
 
     @abc.abstractmethod
     def _run_early(self, batches: Iterable[Batch], thresholds_L: np.ndarray) -> Iterator[Answers]:

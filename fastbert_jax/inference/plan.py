@@ -52,6 +52,19 @@ class Plan:
         return 1 - tokens / places if places else 0.0
 
 
+def batch_rows(lengths: Sequence[int], *, batch_size: int, batch_tokens: int) -> dict[int, int]:
+    """How many texts of each length a full batch holds.
+
+    Raises:
+      UserError: a batch of less than one text.
+    """
+    if batch_size < 0:
+        raise UserError(f"batch_size: expected 1 or more, or 0 to go by batch_tokens, found {batch_size}")
+    if batch_tokens < 1:
+        raise UserError(f"batch_tokens: expected 1 or more, found {batch_tokens}")
+    return {length: batch_size or max(1, batch_tokens // length) for length in lengths}
+
+
 def plan_batches(
     encoded: Encoded, *, lengths: Sequence[int], batch_size: int = 0, batch_tokens: int = BATCH_TOKENS
 ) -> Plan:
@@ -65,11 +78,7 @@ def plan_batches(
     Raises:
       UserError: a batch of less than one text.
     """
-    if batch_size < 0:
-        raise UserError(f"batch_size: expected 1 or more, or 0 to go by batch_tokens, found {batch_size}")
-    if batch_tokens < 1:
-        raise UserError(f"batch_tokens: expected 1 or more, found {batch_tokens}")
-    sizes = {length: batch_size or max(1, batch_tokens // length) for length in lengths}
+    sizes = batch_rows(lengths, batch_size=batch_size, batch_tokens=batch_tokens)
     batches = []
     for part in inference_plan(encoded.lengths, buckets=tuple(sizes), batch_sizes=tuple(sizes.values())):
         rows = smallest_bucket(batch_buckets(sizes[part.length]), len(part.rows))

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastbert_jax.config import BATCH_TOKENS, BertConfig, DataConfig, ExitConfig, Mode, Precision
 from fastbert_jax.errors import UserError
+from fastbert_jax.inference.auto import Auto
 from fastbert_jax.inference.engine import Answers, Engine
-from fastbert_jax.inference.engines import ENGINES
-from fastbert_jax.inference.plan import Plan, plan_batches
+from fastbert_jax.inference.engines import make_engines
+from fastbert_jax.inference.plan import Plan, batch_rows, plan_batches
 from fastbert_jax.inference.policies import layer_thresholds
 from fastbert_jax.inference.runtime import Runtime
+from fastbert_jax.inference.static_sizes import full_batch
 from fastbert_jax.model.fastbert import Params
 from fastbert_jax.model.weights import check_vocabulary, is_fastbert, load_backbone, load_model, read_bert_config
 from fastbert_jax.text.examples import Text
@@ -33,6 +36,14 @@ class Prediction:
     """How many layers the text went through, 1..L."""
     uncertainty: float
     """Of the exit that answered, in [0, 1]."""
+
+
+class WarmUp(NamedTuple):
+    """What a warm-up did."""
+
+    programs: int
+    """Programs compiled."""
+    seconds: float
 
 
 class Predictor:
@@ -66,7 +77,7 @@ class Predictor:
         self.max_length = max_length
         self.length_buckets = tuple(length_buckets)
         self._runtime = Runtime(params, config, precision=precision, exits=exits or ExitConfig())
-        self._engines = {mode: engine(self._runtime) for mode, engine in ENGINES.items()}
+        self._engines = make_engines(self._runtime)
 
     @property
     def asked_exits(self) -> tuple[bool, ...]:
@@ -82,11 +93,34 @@ class Predictor:
         """
         return self._runtime.compiled_programs
 
+    @property
+    def picked(self) -> str:
+        """What mode `auto` gave its last input to, and why; empty before the first."""
+        auto = self._engines[Mode.AUTO]
+        assert isinstance(auto, Auto)
+        return auto.said
+
+    def warm_up(self, mode: str | Mode = Mode.AUTO, *, batch_size: int = 0, batch_tokens: int = BATCH_TOKENS) -> WarmUp:
+        """Compile all that texts of any length may need in a mode, so that no later call waits for a compiler.
+
+        Takes seconds to minutes, and much less where the programs are found in jax's compilation cache.
+
+        Raises:
+          UserError: a backbone without exits, no such mode, or a setting out of its range.
+        """
+        self.require_exits()
+        engine, before, start = self._engine(mode), self.compiled_programs, time.perf_counter()
+        for length, rows in batch_rows(self.length_buckets, batch_size=batch_size, batch_tokens=batch_tokens).items():
+            batch = full_batch(rows, length)
+            engine.warm_up(batch)
+            engine.warm_up_full_depth(batch)
+        return WarmUp(self.compiled_programs - before, time.perf_counter() - start)
+
     def predict(
         self,
         texts: Sequence[Text],
         speed: float = 0.5,
-        mode: str | Mode = Mode.CASCADE,
+        mode: str | Mode = Mode.AUTO,
         batch_size: int = 0,
         on_batch: Callable[[int], None] | None = None,
         batch_tokens: int = BATCH_TOKENS,
@@ -97,7 +131,8 @@ class Predictor:
           texts: strings, or pairs of strings.
           speed: the paper's threshold on normalised entropy, in [0, 1]: a text leaves when its uncertainty is below
             it. 0 is plain BERT.
-          mode: `cascade` skips the layers that are not needed and keeps batches full; `bucketed` skips them batch by
+          mode: `auto` picks one by the size of the input and by what it measures (see `picked`); `cascade` and
+            `graph-cascade` skip the layers that are not needed and keep batches full; `bucketed` skips them batch by
             batch; `masked` runs them all. All answer the same.
           batch_size: texts per batch, at most; 0: as many as `batch_tokens` holds.
           on_batch: called after each batch with the number of its texts.

@@ -67,3 +67,12 @@ def smallest_bucket(buckets: tuple[int, ...], rows: int) -> int:
 def texts_of(batch: Batch) -> int:
     """How many texts a batch holds."""
     return int(np.count_nonzero(batch.valid_BxK))
+
+
+def full_batch(rows: int, length: int) -> Batch:
+    """A batch of `rows` texts of one token each, to compile with."""
+    ids = np.zeros((rows, length), np.int32)
+    first = np.zeros((rows, 1), np.int32)
+    text = ids.copy()
+    text[:, 0] = 1
+    return Batch(ids, ids, ids, text, first, first, np.ones((rows, 1), bool))
