@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fastbert_jax.config import Mode
+from fastbert_jax.inference.all_devices import AllDevices
 from fastbert_jax.inference.auto import Auto
 from fastbert_jax.inference.bucketed import Bucketed
 from fastbert_jax.inference.cascade import Cascade
@@ -19,7 +22,11 @@ ENGINES: dict[Mode, type[Engine]] = {
 }
 
 
-def make_engines(runtime: Runtime) -> dict[Mode, Engine]:
-    """Every engine of one model, and `auto`, which picks among them."""
-    engines = {mode: engine(runtime) for mode, engine in ENGINES.items()}
-    return {Mode.AUTO: Auto(runtime, engines), **engines}
+def make_engines(runtimes: Sequence[Runtime]) -> dict[Mode, Engine]:
+    """Every engine of one model, on all devices that have a runtime, and `auto`, which picks among them."""
+    engines: dict[Mode, Engine] = {Mode.GRAPH_CASCADE: GraphCascade(*runtimes)}
+    for mode, engine in ENGINES.items():
+        if mode is not Mode.GRAPH_CASCADE:
+            one_each = [engine(runtime) for runtime in runtimes]
+            engines[mode] = one_each[0] if len(one_each) == 1 else AllDevices(one_each)
+    return {Mode.AUTO: Auto(runtimes[0], engines), **engines}

@@ -6,6 +6,7 @@ S sequence, H hidden, L layers, N classes.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -20,6 +21,8 @@ from fastbert_jax.inference.static_sizes import RowsByLength, first_rows, step_s
 from fastbert_jax.model.fastbert import Params
 from fastbert_jax.text.batches import Batch
 
+SHARDS = "data"
+"""The mesh axis that texts are shared out over."""
 STEPS_PER_CALL = 64
 """Full steps that the texts of one call fill at the first layer. What is left at its end runs in smaller steps."""
 
@@ -68,16 +71,38 @@ class Loop(NamedTuple):
 class GraphCascade(Engine):
     """One program per length answers up to `STEPS_PER_CALL` full steps; the host hands them in and reads the answers.
 
+    On several devices it is one program under `shard_map`: each runs its own loop on its share of the texts, and they
+    never wait for each other before the end of a call.
+
     Device memory beside the parameters, for steps of B texts of S tokens: L x 2B x S x H hidden states, their masks
     and the policy's memory, and the token ids of `STEPS_PER_CALL` x B texts. It does not depend on the number of texts.
     """
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, *others: Runtime) -> None:
+        """Build on the runtimes of all devices, which hold the same model."""
         super().__init__(runtime)
-        self.program = runtime.jit(self._answer_all, static_argnames="rows")
+        self._runtimes = (runtime, *others)
+        self._shards = len(self._runtimes)
+        self.program = runtime.jit(self._answer_shards if others else self._answer_all, static_argnames="rows")
+        self._rows = RowsByLength()
         self.rows_run = 0
         """Texts times layers computed so far, rows without a text included."""
-        self._rows = RowsByLength()
+
+    @functools.cached_property
+    def _mesh(self) -> jax.sharding.Mesh:
+        devices = [next(iter(jax.tree.leaves(one.params)[0].devices())) for one in self._runtimes]
+        return jax.make_mesh((self._shards,), (SHARDS,), devices=devices, axis_types=(jax.sharding.AxisType.Auto,))
+
+    @functools.cached_property
+    def _model(self) -> tuple[Params, Params]:
+        """Parameters and stacked exits; on several devices the copies that these hold already, as one tree."""
+        models = [(one.params, one.stacked_exits) for one in self._runtimes]
+        if self._shards == 1:
+            return models[0]
+        everywhere = jax.sharding.NamedSharding(self._mesh, jax.sharding.PartitionSpec())
+        return jax.tree.map(
+            lambda *copies: jax.make_array_from_single_device_arrays(copies[0].shape, everywhere, list(copies)), *models
+        )
 
     def _run_early(self, batches: Iterable[Batch], thresholds_L: np.ndarray) -> Iterator[Answers]:
         unread: tuple[list[Batch], tuple[Found, jax.Array]] | None = None
@@ -102,7 +127,7 @@ class GraphCascade(Engine):
         for batch in batches:
             new = texts_of(batch)
             same = batch.text_BxS.shape[1] == length and self._rows.of(batch) == rows
-            if group and not (same and texts + new <= STEPS_PER_CALL * rows):
+            if group and not (same and texts + new <= STEPS_PER_CALL * rows * self._shards):
                 yield group, rows if texts > 1 else 1
                 group, texts = [], 0
             rows, length = self._rows.of(batch), batch.text_BxS.shape[1]
@@ -113,32 +138,51 @@ class GraphCascade(Engine):
 
     def _call(self, group: Sequence[Batch], rows: int, thresholds_L: np.ndarray) -> tuple[Found, jax.Array]:
         texts = sum(map(texts_of, group))
-        together = _together(group, rows * (1 if texts == 1 else STEPS_PER_CALL))
-        runtime = self.runtime
-        return self.program(runtime.params, runtime.stacked_exits, together, np.int32(texts), thresholds_L, rows=rows)
+        places = rows * (1 if texts == 1 else STEPS_PER_CALL)
+        shares = np.array([len(share) for share in np.array_split(np.arange(texts), self._shards)], np.int32)
+        together = _together(group, shares, places)
+        return self.program(*self._model, together, shares, thresholds_L, rows=rows)
 
     def _read(self, group: Sequence[Batch], done: tuple[Found, jax.Array]) -> Iterator[Answers]:
-        answers = Answers(*map(np.asarray, done[0]))
-        self.rows_run += int(done[1])
+        self.rows_run += int(np.asarray(done[1]).sum())
+        shares = np.array_split(np.arange(sum(map(texts_of, group))), self._shards)
+        by_shard = (np.asarray(array) for array in done[0])
+        answers = Answers(
+            *(
+                np.concatenate([part[: len(s)] for part, s in zip(np.split(array, self._shards), shares, strict=True)])
+                for array in by_shard
+            )
+        )
         start = 0
         for batch in group:
             valid_B = batch.valid_BxK[:, 0]
-            texts = texts_of(batch)
+            part = slice(start, start := start + texts_of(batch))
             whole = (np.zeros((len(valid_B), *array.shape[1:]), array.dtype) for array in answers)
-            yield Answers(
-                *(_put_rows(w, valid_B, a[start : start + texts]) for w, a in zip(whole, answers, strict=True))
-            )
-            start += texts
+            yield Answers(*(_put_rows(rows, valid_B, array[part]) for rows, array in zip(whole, answers, strict=True)))
+
+    def _answer_shards(
+        self, params: Params, exits: Params, together: Batch, texts: jax.Array, thresholds_L: jax.Array, *, rows: int
+    ) -> tuple[Found, jax.Array]:
+        """`_answer_all` on every device, with its share of the rows of `together` and its one of `texts`."""
+        own, same = jax.sharding.PartitionSpec(SHARDS), jax.sharding.PartitionSpec()
+        answer = jax.shard_map(
+            functools.partial(self._answer_all, rows=rows),
+            mesh=self._mesh,
+            in_specs=(same, same, own, own, same),
+            out_specs=own,
+            check_vma=False,  # the loops start from constants, which are alike on all devices, and part from there
+        )
+        return answer(params, exits, together, texts, thresholds_L)
 
     def _answer_all(
         self, params: Params, exits: Params, together: Batch, texts: jax.Array, thresholds_L: jax.Array, *, rows: int
     ) -> tuple[Found, jax.Array]:
-        """The answers to the first `texts` of the rows of a batch, in steps of `rows`; the rows of all steps."""
+        """The answers to the first `texts` `[1]` rows of a batch, in steps of `rows`; the rows of all steps `[1]`."""
         # Whatever the last exit says, it is the last.
         thresholds_L = jnp.append(thresholds_L[:-1], jnp.inf)
-        task = _Task(self.runtime, params, exits, together, texts, thresholds_L, rows)
+        task = _Task(self.runtime, params, exits, together, texts[0], thresholds_L, rows)
         done = jax.lax.while_loop(task.goes_on, task.turn, task.start())
-        return done.found, done.rows_run
+        return done.found, done.rows_run[None]
 
 
 class _Task:
@@ -157,7 +201,8 @@ class _Task:
         self._runtime, self._params, self._batch, self._texts, self._rows = runtime, params, batch, texts, rows
         self._layer_parts = (params["backbone"]["layers"], exits, jnp.array(runtime.asked), thresholds_L)
         self._num_layers = runtime.config.num_layers
-        self._sizes = step_sizes(rows)
+        # Smaller steps than an eighth are not worth their compiling.
+        self._sizes = tuple(size for size in step_sizes(rows) if 8 * size >= rows)
 
     def start(self) -> Loop:
         """Empty stacks, no answers."""
@@ -249,16 +294,19 @@ def block(stacked: jax.Array, depth: jax.Array, start: jax.Array, rows: int) -> 
     return jax.lax.dynamic_slice(stacked, (depth, start, *(0,) * len(inner)), (1, rows, *inner))[0]
 
 
-def _together(group: Sequence[Batch], places: int) -> Batch:
-    """The texts of all batches one after the other, without the rows that hold none, padded to `places` rows."""
-    return Batch(
-        *(_padded(leaves, [batch.valid_BxK[:, 0] for batch in group], places) for leaves in zip(*group, strict=True))
-    )
+def _together(group: Sequence[Batch], shares: np.ndarray, places: int) -> Batch:
+    """The texts of all batches one after the other, shared out, each share padded to `places` rows."""
+    valid = [batch.valid_BxK[:, 0] for batch in group]
+    ends = np.cumsum(shares)[:-1]
 
+    def shared_out(leaves: Sequence[np.ndarray]) -> np.ndarray:
+        texts = np.concatenate([leaf[valid_B] for leaf, valid_B in zip(leaves, valid, strict=True)])
+        whole = np.zeros((len(shares), places, *texts.shape[1:]), texts.dtype)
+        for place, share in zip(whole, np.split(texts, ends), strict=True):
+            place[: len(share)] = share
+        return whole.reshape(-1, *texts.shape[1:])
 
-def _padded(leaves: Sequence[np.ndarray], valid: Sequence[np.ndarray], places: int) -> np.ndarray:
-    rows = np.concatenate([leaf[valid_B] for leaf, valid_B in zip(leaves, valid, strict=True)])
-    return np.concatenate([rows, np.zeros((places - len(rows), *rows.shape[1:]), rows.dtype)])
+    return Batch(*(shared_out(leaves) for leaves in zip(*group, strict=True)))
 
 
 def _put_rows(whole: np.ndarray, chosen_B: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from fastbert_jax.config import BATCH_TOKENS, BertConfig, DataConfig, ExitConfig, Mode, Precision
@@ -60,14 +61,16 @@ class Predictor:
         length_buckets: Sequence[int],
         precision: Precision = Precision.FLOAT32,
         exits: ExitConfig | None = None,
+        devices: Sequence[jax.Device] = (),
     ) -> None:
-        """Put the parameters on the device.
+        """Put the parameters on the devices.
 
         Args:
           labels: one name per class, in the classes' order; empty for a backbone without exits.
           max_length: the longest text in tokens; longer ones are cut.
           length_buckets: rising static lengths, the last `max_length`.
           exits: which exits are asked, and how their uncertainty is told; none: all of them, by entropy.
+          devices: devices of this process, each of which takes a share of the texts; none: jax's first.
         """
         if labels and len(labels) != config.num_classes:
             raise UserError(f"expected {config.num_classes} labels, one per class of the model, found {len(labels)}")
@@ -76,8 +79,12 @@ class Predictor:
         self.labels = tuple(labels)
         self.max_length = max_length
         self.length_buckets = tuple(length_buckets)
-        self._runtime = Runtime(params, config, precision=precision, exits=exits or ExitConfig())
-        self._engines = make_engines(self._runtime)
+        self._runtimes = [
+            Runtime(params, config, precision=precision, exits=exits or ExitConfig(), device=device)
+            for device in devices or [None]
+        ]
+        self._runtime = self._runtimes[0]
+        self._engines = make_engines(self._runtimes) if self.labels else {}
 
     @property
     def asked_exits(self) -> tuple[bool, ...]:
@@ -91,14 +98,13 @@ class Predictor:
         Bounded by batch buckets x lengths for each mode (twice where some exits are not asked), and for `bucketed` by
         the gathers between pairs of batch buckets at each length.
         """
-        return self._runtime.compiled_programs
+        return sum(runtime.compiled_programs for runtime in self._runtimes)
 
     @property
     def picked(self) -> str:
         """What mode `auto` gave its last input to, and why; empty before the first."""
-        auto = self._engines[Mode.AUTO]
-        assert isinstance(auto, Auto)
-        return auto.said
+        auto = self._engines.get(Mode.AUTO)
+        return auto.said if isinstance(auto, Auto) else ""
 
     def warm_up(self, mode: str | Mode = Mode.AUTO, *, batch_size: int = 0, batch_tokens: int = BATCH_TOKENS) -> WarmUp:
         """Compile all that texts of any length may need in a mode, so that no later call waits for a compiler.
@@ -257,12 +263,13 @@ def _no_answers(texts: int, num_classes: int) -> Answers:
     return Answers(np.zeros((texts, num_classes), np.float32), np.zeros(texts, np.int32), np.zeros(texts, np.float32))
 
 
-def load(directory: str | Path, *, exits: ExitConfig | None = None) -> Predictor:
+def load(directory: str | Path, *, exits: ExitConfig | None = None, devices: Sequence[jax.Device] = ()) -> Predictor:
     """Load what `train.py` made, or a Hugging Face BERT directory for its hidden states alone.
 
     Args:
       directory: a run, its `model` directory, or a Hugging Face directory with tokenizer files.
       exits: which exits are asked, and how their uncertainty is told; none: all of them, by entropy.
+      devices: devices of this process, each of which takes a share of the texts; none: jax's first.
 
     Raises:
       UserError: no such directory, no model in it, damaged files, or a tokenizer of another model.
@@ -283,7 +290,7 @@ def load(directory: str | Path, *, exits: ExitConfig | None = None) -> Predictor
         settings = {"labels": (), "max_length": config.max_positions, "length_buckets": lengths}
     tokenizer = load_tokenizer(directory)
     check_vocabulary(tokenizer.vocab_size, config)
-    return Predictor(params, config, tokenizer, exits=exits, **settings)
+    return Predictor(params, config, tokenizer, exits=exits, devices=devices, **settings)
 
 
 def model_directory(directory: str | Path) -> Path:

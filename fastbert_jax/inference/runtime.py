@@ -41,12 +41,14 @@ class Runtime:
         *,
         precision: Precision = Precision.FLOAT32,
         exits: ExitConfig = ExitConfig(),  # noqa: B008, frozen
+        device: jax.Device | None = None,
     ) -> None:
+        """Put the parameters on a device; none: jax's own choice."""
         self.config = config
         self.policy = make_policy(exits)
         self.asked = exits.asked(config.num_layers)
         """For each layer, whether its exit is asked; the last one's is."""
-        self.params: Params = jax.device_put(params)
+        self.params: Params = jax.device_put(params, device)
         self.compiled_programs = 0
         self.dtype = compute_dtype(precision)
         """Of hidden states."""

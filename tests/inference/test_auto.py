@@ -19,7 +19,7 @@ LENGTH = 16
 
 @pytest.fixture(scope="module")
 def engines() -> dict[Mode, Engine]:
-    return make_engines(tiny_runtime(2))
+    return make_engines([tiny_runtime(2)])
 
 
 def batches(count: int, *, length: int = LENGTH) -> Iterator[Batch]:
@@ -44,7 +44,7 @@ def test_one_batch_is_bucketed(engines: dict[Mode, Engine]) -> None:
 
 @pytest.mark.parametrize("slow", [Mode.CASCADE, Mode.GRAPH_CASCADE])
 def test_the_faster_cascade_goes_on_after_a_trial(monkeypatch: pytest.MonkeyPatch, slow: Mode) -> None:
-    engines = make_engines(tiny_runtime(2))
+    engines = make_engines([tiny_runtime(2)])
     clock = [0.0]
     monkeypatch.setattr(auto.time, "perf_counter", lambda: clock[0])
     given: dict[Mode, int] = {}

@@ -1,0 +1,100 @@
+"""Several devices: every engine answers as on one, in order, and no device waits for another inside the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+import pytest
+
+from fastbert_jax.config import Mode
+from fastbert_jax.inference.all_devices import AllDevices
+from fastbert_jax.inference.bucketed import Bucketed
+from fastbert_jax.inference.cascade import Cascade
+from fastbert_jax.inference.engine import Answers, Engine
+from fastbert_jax.inference.graph_cascade import GraphCascade
+from fastbert_jax.inference.masked import Masked
+from fastbert_jax.inference.runtime import Runtime
+from fastbert_jax.text.batches import Batch
+from tests.inference.models import batch_of, random_texts, tiny_config, tiny_params, tiny_runtime
+
+LENGTH = 16
+DEVICES = 3
+
+
+@pytest.fixture(scope="module")
+def runtimes() -> list[Runtime]:
+    config = tiny_config(2)
+    return [Runtime(tiny_params(config), config, device=device) for device in jax.local_devices()[:DEVICES]]
+
+
+def batches() -> Iterator[Batch]:
+    for seed, rows in enumerate([4, 4, 3, 1, 4, 4, 2]):
+        yield batch_of(random_texts(rows, longest=LENGTH, seed=seed), batch_size=4, length=LENGTH)
+
+
+def rows_of(answers: Iterator[Answers]) -> list[np.ndarray]:
+    valid = [batch.valid_BxK[:, 0] for batch in batches()]
+    return [
+        np.concatenate([array[valid_B] for array, valid_B in zip(arrays, valid, strict=True)])
+        for arrays in zip(*answers, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("mode", [Mode.MASKED, Mode.BUCKETED, Mode.CASCADE, Mode.GRAPH_CASCADE])
+def test_several_devices_answer_as_one_does(runtimes: list[Runtime], mode: Mode) -> None:
+    kinds = {Mode.MASKED: Masked, Mode.BUCKETED: Bucketed, Mode.CASCADE: Cascade}
+    engine: Engine
+    if mode is Mode.GRAPH_CASCADE:
+        engine = GraphCascade(*runtimes)
+    else:
+        engine = AllDevices([kinds[mode](runtime) for runtime in runtimes])
+    expected = rows_of(Masked(tiny_runtime(2)).run(batches(), 0.5))
+    found = rows_of(engine.run(batches(), 0.5))
+    np.testing.assert_array_equal(found[1], expected[1])
+    np.testing.assert_allclose(found[0], expected[0], atol=1e-5)
+    assert len(set(expected[1])) > 2
+
+
+def test_the_sharded_loop_has_no_collective_and_runs_on_every_device(runtimes: list[Runtime]) -> None:
+    engine = GraphCascade(*runtimes)
+    calls = []
+    program, engine.program = (
+        engine.program,
+        lambda *arguments, **keywords: calls.append((arguments, keywords)) or program(*arguments, **keywords),
+    )
+    list(engine.run(batches(), 0.5))
+    (arguments, keywords), *_ = calls
+    assert len(program(*arguments, **keywords)[0].exit_layer_T.sharding.device_set) == DEVICES
+    compiled = program.lower(*arguments, **keywords).compile().as_text()
+    for collective in ("all-reduce", "all-gather", "all-to-all", "collective-permute", "reduce-scatter"):
+        assert collective not in compiled
+    assert list(arguments[3]) == [8, 7, 7]
+
+
+def test_a_failure_on_one_device_reaches_the_caller_and_no_thread_is_left(runtimes: list[Runtime]) -> None:
+    engine = AllDevices([Masked(runtime) for runtime in runtimes])
+
+    def broken() -> Iterator[Batch]:
+        yield from batches()
+        raise OSError("the input broke off")
+
+    with pytest.raises(OSError, match="the input broke off"):
+        list(engine.run(broken(), 0.5))
+
+
+def test_a_reader_that_has_enough_stops_the_devices(runtimes: list[Runtime]) -> None:
+    taken = []
+
+    def endless() -> Iterator[Batch]:
+        for batch in batches():
+            while True:
+                taken.append(1)
+                yield batch
+
+    answers = AllDevices([Masked(runtime) for runtime in runtimes]).run(endless(), 0.5)
+    next(answers)
+    answers.close()
+    so_far = len(taken)
+    assert len(taken) == so_far < 1000
