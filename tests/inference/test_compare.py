@@ -110,11 +110,13 @@ def test_every_batch_size_is_held_against_its_own_full_depth(
     assert [choice for _, choice in there] == [(None, 0.0), (Mode.CASCADE, 0.6), (None, 0.0)] * 3
 
 
-def test_all_texts_are_timed_where_that_is_asked(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("batch_size", "timed_texts", "count"), [(1, 0, 40), (1, 512, 2), (3, 5, 5), (0, 5, 5)])
+def test_only_small_batches_take_fewer_texts_unless_all_are_asked_for(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch, batch_size: int, timed_texts: int, count: int
+) -> None:
     monkeypatch.setattr(module, "TIMED_BATCHES", 2)
-    for timed_texts, expected in ((0, 40), (512, 2)):
-        case = module.timed_case(predictor, TEXTS, batch_size=1, batch_tokens=64, timed_texts=timed_texts)
-        assert len(case.texts) == len(case.plan.batches) == expected
+    case = module.timed_case(predictor, TEXTS, batch_size=batch_size, batch_tokens=64, timed_texts=timed_texts)
+    assert len(case.texts) == case.plan.texts == count
 
 
 def test_an_engine_that_answers_otherwise_is_found_out(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
