@@ -1,5 +1,6 @@
 """Which way of telling uncertainty lets most texts leave early where there are many classes.
 
+    python train.py --config configs/reuters_r8.yaml --run runs/reuters_r52 --data.train builtin:reuters_r52
     python benchmarks/many_classes.py --model runs/reuters_r52 --dev builtin:reuters_r52#dev \
       --test builtin:reuters_r52#test --output OUT.json
 
