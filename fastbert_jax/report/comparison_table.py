@@ -71,8 +71,8 @@ def _notes(c: Comparison) -> Iterator[str]:
     yield "efficiency: measured / (layers / depth of the timed texts)."
     yield (
         "Noise: full depth runs twice in every repeat, and its row is one run over the other. Two runs of the same "
-        f"thing differed by {'; '.join(map(_noise, c.batch_sizes))}. Smaller differences, and those between speedups "
-        "whose ranges overlap, mean nothing."
+        f"thing differed by {'; '.join(map(_noise, c.batch_sizes))}. Speedups whose ranges overlap may be "
+        "equal; the last lines compare modes repeat by repeat."
     )
     if len({size.timed_texts for size in c.batch_sizes}) > 1:
         yield "Small batches are timed on fewer texts, a part of the others, spread evenly."
@@ -89,9 +89,11 @@ def _notes(c: Comparison) -> Iterator[str]:
 
 
 def _noise(size: BatchSizeComparison) -> str:
-    noise = size.noise
-    largest = f", {noise.high:.1%} at most" if noise.high > noise.low else ""
-    return f"{noise.median:.1%}{largest} (batches of {size.batches})"
+    noise, least = size.noise, size.least_difference
+    return (
+        f"{noise.median:.1%}, at most {noise.high:.1%}, in batches of {size.batches}, where less than {least:.1%} "
+        "means nothing"
+    )
 
 
 def _best(size: BatchSizeComparison) -> str:

@@ -38,7 +38,7 @@ def test_the_notes_tell_what_the_table_rests_on() -> None:
     for fact in (
         "2189 texts, 6 layers, on cpu.",
         "median of 3 interleaved repeats",
-        "differed by 1.0%, 3.0% at most (batches of 1 text); 1.0%, 3.0% at most (batches of 2048 tokens).",
+        "differed by 1.0%, at most 3.0%, in batches of 1 text, where less than 3.0% means nothing; 1.0%, at most",
         "Small batches are timed on fewer texts",
         "batches of 1 text: speed 0.5 bucketed 2.40x; speed 0.1 masked 0.95x (no faster than full depth)",
     ):
