@@ -29,7 +29,7 @@ def main() -> None:
             print(f"python infer.py predict --model {config.model} --target {config.target} --input TEXTS")
         case CompareConfig() as config:
             from fastbert_jax.inference.compare import compare_spec, save_json
-            from fastbert_jax.report.comparison import render
+            from fastbert_jax.report.comparison_table import render
 
             comparison = compare_spec(config)
             try:

@@ -321,15 +321,26 @@ class EvaluateConfig:
     """Texts per batch; 0: as many as `batch_tokens` holds."""
     batch_tokens: int = BATCH_TOKENS
     """Tokens per batch, padding included: short texts share large batches."""
+    batch_sizes: tuple[int, ...] = ()
+    """Several sizes of batches to compare, such as 1 8 32 128, each with its own full depth; empty: `batch_size`."""
     repeats: int = 3
-    """Interleaved repetitions of every measurement; the median is shown."""
+    """Interleaved repetitions of every measurement, every second one backwards; the median is shown."""
     baseline: bool = True
     """Add the row of a TF-IDF + linear SVM trained on the same texts."""
 
     def __post_init__(self) -> None:
         _require(all(0 <= s <= 1 for s in self.speeds), "speeds", "thresholds in [0, 1]", self.speeds)
         _require_batches(self.batch_size, self.batch_tokens)
+        sizes = self.batch_sizes
+        _require(all(size >= 0 for size in sizes), "batch_sizes", "1 or more, or 0 to go by batch_tokens", sizes)
+        _require(len(set(sizes)) == len(sizes), "batch_sizes", "each size once", sizes)
+        _require(not sizes or self.batch_size == 0, "batch_size", "0 where batch_sizes are given", self.batch_size)
         _require(self.repeats >= 1, "repeats", "1 or more", self.repeats)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The sizes of batches to measure, 0 for as many texts as `batch_tokens` holds."""
+        return self.batch_sizes or (self.batch_size,)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -471,7 +482,9 @@ class CalibrateConfig(LabelledTexts):
 class CompareConfig(LabelledTexts):
     """Measure what early exit buys: accuracy, depth, FLOPs and wall-clock time of every mode at every speed.
 
-    Example: python infer.py compare --model runs/demo --data builtin:reuters_r8#test
+    At your batch sizes: each has its own row of full depth, the same model without early exit, on the same batches.
+
+    Example: python infer.py compare --model runs/demo --data builtin:reuters_r8#test --batch-sizes 1 8 32 128
     """
 
     model: str
@@ -487,16 +500,18 @@ class CompareConfig(LabelledTexts):
     """Texts per batch; 0: as many as `batch_tokens` holds."""
     batch_tokens: int = BATCH_TOKENS
     """Tokens per batch, padding included: short texts share large batches."""
+    batch_sizes: tuple[int, ...] = ()
+    """Several sizes of batches to compare, each with its own full depth; empty: `batch_size`."""
     repeats: int = 5
-    """Interleaved repetitions of every measurement; the median is shown."""
+    """Interleaved repetitions of every measurement, every second one backwards; the median is shown."""
     limit: int = 0
     """Measure on this many texts, spread evenly over the data; 0: all."""
     timed_texts: int = 512
-    """Time this many of them, spread evenly; 0: all."""
+    """Time this many of them, spread evenly, but no more than make 128 batches; 0: all, at every batch size."""
     baseline: str = ""
     """SPEC of labelled texts to train a TF-IDF + linear SVM on, shown as the last row; empty: no such row."""
     json: str = ""
-    """File to write all numbers to."""
+    """File to write all numbers to, the seconds of every run included."""
 
     def __post_init__(self) -> None:
         _require(self.limit >= 0, "limit", "0 or more", self.limit)
@@ -511,6 +526,7 @@ class CompareConfig(LabelledTexts):
             modes=self.modes,
             batch_size=self.batch_size,
             batch_tokens=self.batch_tokens,
+            batch_sizes=self.batch_sizes,
             repeats=self.repeats,
             baseline=False,
         )

@@ -180,6 +180,17 @@ BERT = {"vocab_size": 10, "hidden_size": 8, "num_layers": 2, "num_heads": 2, "fe
         (PhaseConfig, {"evaluations_per_epoch": 0}, "evaluations_per_epoch: expected 1 or more, found 0"),
         (EvaluateConfig, {"speeds": (0.5, 1.5)}, "speeds: expected thresholds in [0, 1], found (0.5, 1.5)"),
         (EvaluateConfig, {"batch_size": -1}, "batch_size: expected 1 or more, or 0 to go by batch_tokens, found -1"),
+        (
+            EvaluateConfig,
+            {"batch_sizes": (8, -1)},
+            "batch_sizes: expected 1 or more, or 0 to go by batch_tokens, found",
+        ),
+        (EvaluateConfig, {"batch_sizes": (8, 8)}, "batch_sizes: expected each size once, found (8, 8)"),
+        (
+            EvaluateConfig,
+            {"batch_sizes": (8,), "batch_size": 4},
+            "batch_size: expected 0 where batch_sizes are given, found 4",
+        ),
         (EvaluateConfig, {"repeats": 0}, "repeats: expected 1 or more, found 0"),
     ],
 )

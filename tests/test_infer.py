@@ -98,12 +98,27 @@ def test_compare_prints_the_table(model: Path, tmp_path: Path) -> None:
     (tmp_path / "test.tsv").write_text("text\tlabel\n" + "".join(f"{text}\t{LABELS[1]}\n" for text in TEXTS))
     done = infer(
         *("compare", "--model", model, "--data", tmp_path / "test.tsv"),
-        *("--speeds", 0.5, "--modes", "bucketed", "--batch-size", 4, "--repeats", 1, "--json", tmp_path / "out.json"),
+        *(
+            "--speeds",
+            0.5,
+            "--modes",
+            "bucketed",
+            "--batch-sizes",
+            2,
+            4,
+            "--repeats",
+            1,
+            "--json",
+            tmp_path / "out.json",
+        ),
     )
     assert (done.returncode, done.stderr) == (0, b"")
-    assert json.loads((tmp_path / "out.json").read_text())["rows"][0]["mode"] == "full depth"
+    sizes = json.loads((tmp_path / "out.json").read_text())["batch_sizes"]
+    assert [size["batch_size"] for size in sizes] == [2, 4]
+    assert all([row["mode"] for row in size["rows"]] == ["full depth", "bucketed"] for size in sizes)
     lines = done.stdout.decode().splitlines()
-    assert lines[0].startswith("mode") and lines[2].startswith("full depth") and lines[3].startswith("bucketed")
+    assert lines[0].startswith("mode") and lines[2].startswith("batches of 2 texts")
+    assert lines[3].startswith("full depth") and lines[4].startswith("bucketed")
 
 
 def test_help_tells_every_setting() -> None:

@@ -25,8 +25,9 @@ from fastbert_jax.inference.thresholds import (
     fastest_within,
     slowest_of,
 )
-from fastbert_jax.inference.timing import evenly, interleaved_times
+from fastbert_jax.inference.timing import evenly, interleaved_times, speedups_over_first
 from fastbert_jax.report.metrics import Spread
+from fastbert_jax.text.examples import Example
 from fastbert_jax.text.sources import read_examples
 from fastbert_jax.text.tasks import label_ids
 from fastbert_jax.whole_files import write_json
@@ -52,7 +53,7 @@ class Calibration:
     agreement: float
     """Share of the texts with full depth's answer."""
     accuracy: float | None
-    """None without labels."""
+    """None where not every text has a label that the model knows."""
     full_accuracy: float | None
     speedup: Spread
     """Measured, over full depth."""
@@ -61,6 +62,8 @@ class Calibration:
     mode: str
     device: str
     date: str
+    no_accuracy: str = ""
+    """Why there is none; empty where there is one."""
 
     def words(self) -> str:
         """What was found, for a person."""
@@ -74,6 +77,8 @@ class Calibration:
         ]
         if self.accuracy is not None and self.full_accuracy is not None:
             lines.append(f"accuracy    {self.accuracy:.4f}, at full depth {self.full_accuracy:.4f}")
+        elif self.no_accuracy:
+            lines.append(f"accuracy    not known: {self.no_accuracy}")
         return "\n".join(lines)
 
 
@@ -81,14 +86,15 @@ def calibrate_spec(config: CalibrateConfig) -> Calibration:
     """Find the thresholds, and write them beside the model, where they replace those of the same target.
 
     Raises:
-      UserError: no model, no data, a label that the model does not know, or a speedup that cannot be reached.
+      UserError: no model, no data, a label that the model does not know where the target needs labels, or a speedup
+        that cannot be reached.
     """
     predictor = load(config.model, exits=config.exits)
     predictor.require_exits()
     need_label = config.max_drop is not None
     examples = read_examples(config.data, config.reading, need_label=need_label, role="dev").examples
-    expected_B = None
-    if all(example.label is not None for example in examples):
+    expected_B, no_accuracy = None, "" if need_label else unknown_labels(examples, predictor.labels)
+    if not no_accuracy:
         expected_B = label_ids(examples, predictor.labels, remedy="fix the row, or calibrate a model that knows it")
     plan_of = functools.partial(predictor.plan, batch_size=config.batch_size, batch_tokens=config.batch_tokens)
     answers = ExitAnswers.of(*predictor.all_exits(plan_of([example.text for example in examples])))
@@ -118,9 +124,23 @@ def calibrate_spec(config: CalibrateConfig) -> Calibration:
         mode=config.mode.value,
         device=jax.devices()[0].device_kind,
         date=datetime.date.today().isoformat(),
+        no_accuracy=no_accuracy,
     )
     _save(model_directory(config.model), calibration)
     return calibration
+
+
+def unknown_labels(examples: Sequence[Example], labels: Sequence[str]) -> str:
+    """What keeps an accuracy from being told, in words; empty where every label is known."""
+    missing = [example for example in examples if example.label is None]
+    if missing:
+        number = "the" if len(missing) == len(examples) else f"{len(missing)} of the {len(examples)}"
+        return f"{number} texts have no label"
+    unknown = [example for example in examples if example.label not in labels]
+    if unknown:
+        first = f"{unknown[0].label!r} at {unknown[0].where}"
+        return f"{len(unknown)} of the {len(examples)} texts have a label that the model does not know, first {first}"
+    return ""
 
 
 def _find(
@@ -140,13 +160,12 @@ def measured_speedup(
     predictor: Predictor, plan: Plan, *, thresholds: float | np.ndarray, mode: Mode, repeats: int
 ) -> Spread:
     """The wall-clock speedup of an engine over full depth on the same batches."""
-    runs = [
+    full, early = (
         functools.partial(predictor.answers, plan, speed=speed, mode=mode) for speed in (0.0, np.asarray(thresholds))
-    ]
-    for run in runs:
+    )
+    for run in (full, early):
         run()
-    full, early = interleaved_times(runs, repeats)
-    return Spread.of([one / other for one, other in zip(full, early, strict=True)])
+    return Spread.of(speedups_over_first(interleaved_times([full, early, full], repeats))[0])
 
 
 def _reach_speedup(answers: ExitAnswers, measure: Callable[..., Spread], wanted: float) -> tuple[float, Spread]:

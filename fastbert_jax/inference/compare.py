@@ -1,26 +1,32 @@
-"""What early exit buys: every mode and speed against full depth, in accuracy, FLOPs and wall-clock time."""
+"""What early exit buys: every mode, speed and batch size against full depth, in accuracy, FLOPs and time."""
 
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import functools
+import importlib.metadata
+import itertools
 import os
+import platform
+import shlex
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from fastbert_jax.config import BertConfig, CompareConfig, EvaluateConfig, Mode
+from fastbert_jax.config import CompareConfig, EvaluateConfig, Mode
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.engine import Answers
 from fastbert_jax.inference.exit_answers import ExitAnswers
 from fastbert_jax.inference.plan import Plan
 from fastbert_jax.inference.predictor import Predictor, load
-from fastbert_jax.inference.timing import evenly, interleaved_times
-from fastbert_jax.report.comparison import Comparison, ComparisonRow
+from fastbert_jax.inference.timing import evenly, interleaved_times, speedups_over_first
+from fastbert_jax.report.comparison import BatchSizeComparison, Comparison, ComparisonRow, Origin
 from fastbert_jax.report.flops import Count, only_the_last, speedup
-from fastbert_jax.report.metrics import Spread
 from fastbert_jax.report.progress import progress_bar
 from fastbert_jax.text.baseline import tfidf_svm_accuracy
 from fastbert_jax.text.examples import Text
@@ -31,6 +37,26 @@ from fastbert_jax.whole_files import write_json
 Choice = tuple[Mode | None, float]
 """A mode and a speed; no mode: full depth, which is the same program in all of them."""
 FULL_DEPTH: Choice = (None, 0.0)
+TIMED_BATCHES = 128
+"""Small batch sizes are timed on fewer texts, so that they make no more batches than this: batches of 1 take long."""
+
+
+class TimedCase(NamedTuple):
+    """The texts that a batch size is timed on."""
+
+    batch_size: int
+    texts: np.ndarray
+    """int, which of all texts."""
+    plan: Plan
+
+
+class Quality(NamedTuple):
+    """What `ComparisonRow` holds beside times."""
+
+    accuracy: float
+    mean_depth: float
+    paper_speedup: float
+    true_speedup: float
 
 
 def compare_spec(config: CompareConfig) -> Comparison:
@@ -99,98 +125,151 @@ def compare(
     baseline_accuracy: float | None = None,
     timed_texts: int = 512,
 ) -> Comparison:
-    """Measure every mode at every speed.
+    """Measure every mode at every speed and batch size.
 
-    Accuracy, depth and FLOPs are over all texts, from one pass that asks every exit. Times are over `timed_texts` of
-    them, spread evenly, whose answers are checked against that pass.
+    Accuracy, depth and FLOPs are over all texts, from one pass that asks every exit in batches of `batch_tokens`.
+    Times are over `timed_texts` of them, spread evenly, whose answers are checked against that pass; small batch sizes
+    take fewer, see `TIMED_BATCHES`.
 
     Args:
       expected: int `[texts]`, the right answers as indices into the predictor's labels.
       baseline_accuracy: to show beside ours.
-      timed_texts: 0 for all.
+      timed_texts: 0 for all, at every batch size.
 
     Raises:
       UserError: no texts.
     """
     if not len(texts):
         raise UserError("compare: expected at least one text, found none")
-    speeds = [speed for speed in evaluate.speeds if speed > 0]
+    speeds = dict.fromkeys(speed for speed in evaluate.speeds if speed > 0)
     choices: list[Choice] = [FULL_DEPTH, *((mode, speed) for mode in evaluate.modes for speed in speeds)]
-    plan_of = functools.partial(predictor.plan, batch_size=evaluate.batch_size, batch_tokens=evaluate.batch_tokens)
-    plan = plan_of(texts)
+    plan = predictor.plan(texts, batch_tokens=evaluate.batch_tokens)
     exits = ExitAnswers.of(*predictor.all_exits(plan))
-    timed = evenly(len(texts), timed_texts)
-    timed_plan = plan_of([texts[i] for i in timed])
-
-    runs = [functools.partial(answer, predictor, timed_plan, choice) for choice in choices]
-    differing = 0
-    with progress_bar("compare", total=len(choices) * (1 + evaluate.repeats), unit="passes") as advance:
-        for run, (_, speed) in zip(runs, choices, strict=True):  # the pass that compiles
-            differing += disagreements(run(), exits, speed, timed)
-            advance(1, "")
-        times = interleaved_times(runs, evaluate.repeats, on_run=lambda: advance(1, ""))
+    cases = [
+        timed_case(predictor, texts, batch_size=size, batch_tokens=evaluate.batch_tokens, timed_texts=timed_texts)
+        for size in evaluate.sizes
+    ]
+    times, differing = measure(predictor, cases, choices, exits, repeats=evaluate.repeats)
+    qualities = [quality(predictor, choice, exits, expected, plan.padded_lengths) for choice in choices]
     return Comparison(
-        rows=tuple(
-            comparison_rows(
-                predictor.config,
-                choices,
-                times,
-                exits,
-                expected,
-                asked=predictor.asked_exits,
-                lengths=plan.padded_lengths,
-                timed=timed,
+        batch_sizes=tuple(
+            BatchSizeComparison(
+                batch_size=case.batch_size,
+                batch_tokens=evaluate.batch_tokens,
+                rows=tuple(comparison_rows(choices, qualities, own, exits, case.texts)),
+                seconds_again=tuple(own[-1]),
+                timed_texts=len(case.texts),
+                timed_batches=len(case.plan.batches),
+                padding_share=case.plan.padding_share,
             )
+            for case, own in zip(cases, times, strict=True)
         ),
         layers=predictor.config.num_layers,
         texts=len(texts),
-        timed_texts=len(timed),
-        batches=f"{evaluate.batch_size} texts" if evaluate.batch_size else f"{evaluate.batch_tokens} tokens",
-        padding_share=timed_plan.padding_share,
         repeats=evaluate.repeats,
-        noise=Spread.of(times[0]).relative,
         disagreements=differing,
-        device=jax.devices()[0].device_kind,
+        origin=origin(),
         baseline_accuracy=baseline_accuracy,
         truncated_texts=plan.truncated_texts,
     )
 
 
-def comparison_rows(
-    config: BertConfig,
-    choices: Sequence[Choice],
-    times: Sequence[Sequence[float]],
-    exits: ExitAnswers,
-    expected: np.ndarray,
-    *,
-    asked: Sequence[bool],
-    lengths: np.ndarray,
-    timed: np.ndarray,
-) -> Iterator[ComparisonRow]:
-    """The row of every choice.
+def timed_case(
+    predictor: Predictor, texts: Sequence[Text], *, batch_size: int, batch_tokens: int, timed_texts: int
+) -> TimedCase:
+    """The texts that a batch size is timed on, laid out."""
+    # A power of two, as the default of timed_texts is, so that the fewer texts are a part of the others.
+    most = TIMED_BATCHES * batch_size
+    chosen = evenly(len(texts), min(timed_texts, most) if most else timed_texts)
+    plan = predictor.plan([texts[i] for i in chosen], batch_size=batch_size, batch_tokens=batch_tokens)
+    return TimedCase(batch_size, chosen, plan)
+
+
+def measure(
+    predictor: Predictor, cases: Sequence[TimedCase], choices: Sequence[Choice], exits: ExitAnswers, *, repeats: int
+) -> tuple[list[list[list[float]]], int]:
+    """Seconds `[cases][choices and full depth again][repeats]`, and how many answers differ from those of `exits`.
+
+    All batch sizes take turns within a repeat; a size's own runs follow each other, so that a speedup rests on times
+    that were taken close together.
+    """
+    turns = [*choices, FULL_DEPTH]
+    runs = [functools.partial(answer, predictor, case.plan, choice) for case in cases for choice in turns]
+    differing = 0
+    with progress_bar("compare", total=len(cases) * len(choices) + len(runs) * repeats, unit="passes") as advance:
+        for case, choice in itertools.product(cases, choices):  # the pass that compiles
+            differing += disagreements(answer(predictor, case.plan, choice), exits, choice[1], case.texts)
+            advance(1, "")
+        times = interleaved_times(runs, repeats, on_run=lambda: advance(1, ""))
+    return [times[start : start + len(turns)] for start in range(0, len(times), len(turns))], differing
+
+
+def quality(
+    predictor: Predictor, choice: Choice, exits: ExitAnswers, expected: np.ndarray, lengths: np.ndarray
+) -> Quality:
+    """What needs no clock.
 
     Args:
-      times: seconds `[choices][repeats]`, full depth first.
       expected: int `[texts]`, the right answers.
-      asked: for each layer, whether its exit is asked.
       lengths: int `[texts]`, what each text is padded to.
+    """
+    (mode, speed), config = choice, predictor.config
+    depths = exits.depth_B(speed)
+    spent = np.full_like(depths, config.num_layers) if mode is Mode.MASKED else depths
+    asked = predictor.asked_exits if mode else only_the_last(config)
+    return Quality(
+        accuracy=exits.accuracy(speed, expected),
+        mean_depth=float(depths.mean()),
+        paper_speedup=speedup(Count.PAPER, config, lengths, depths, asked=asked),
+        true_speedup=speedup(Count.TRUE, config, lengths, spent, asked=None if mode is Mode.MASKED else asked),
+    )
+
+
+def comparison_rows(
+    choices: Sequence[Choice],
+    qualities: Sequence[Quality],
+    times: Sequence[Sequence[float]],
+    exits: ExitAnswers,
+    timed: np.ndarray,
+) -> Iterator[ComparisonRow]:
+    """The row of every choice at one batch size.
+
+    Args:
+      times: seconds `[choices and full depth again][repeats]`, full depth first.
       timed: which texts were timed.
     """
-    for (mode, speed), seconds in zip(choices, times, strict=True):
-        depths = exits.depth_B(speed)
-        spent = np.full_like(depths, config.num_layers) if mode is Mode.MASKED else depths
-        asked_here = asked if mode else only_the_last(config)
+    itself = [one / other for one, other in zip(times[0], times[-1], strict=True)]
+    speedups = [itself, *speedups_over_first(times)]
+    for (mode, speed), known, seconds, ratios in zip(choices, qualities, times[:-1], speedups, strict=True):
         yield ComparisonRow(
             mode=mode.value if mode else "full depth",
             speed=speed,
-            accuracy=exits.accuracy(speed, expected),
-            mean_depth=float(depths.mean()),
-            paper_speedup=speedup(Count.PAPER, config, lengths, depths, asked=asked_here),
-            true_speedup=speedup(Count.TRUE, config, lengths, spent, asked=None if mode is Mode.MASKED else asked_here),
-            speedup=Spread.of([full / own for full, own in zip(times[0], seconds, strict=True)]),
-            timed_depth=float(depths[timed].mean()),
-            layers=config.num_layers,
+            **known._asdict(),
+            seconds=tuple(seconds),
+            speedups=tuple(ratios),
+            timed_depth=float(exits.depth_B(speed)[timed].mean()),
+            layers=len(exits.uncertainty_LxB),
         )
+
+
+def origin() -> Origin:
+    """Where the numbers of this process come from."""
+    device = jax.devices()[0]
+    package = __name__.partition(".")[0]
+    return Origin(
+        command=shlex.join(["python", *sys.argv]),
+        date=datetime.date.today().isoformat(),
+        packages={
+            # A room does not import the package it is in; it is loaded, or this would not run.
+            package: sys.modules[package].__version__,
+            "jax": jax.__version__,
+            "jaxlib": importlib.metadata.version("jaxlib"),
+            "python": platform.python_version(),
+        },
+        device=device.device_kind,
+        platform=device.platform,
+        machine=f"{platform.machine()}, {platform.system()}, {os.cpu_count()} cores",
+    )
 
 
 def disagreements(found: Answers, exits: ExitAnswers, speed: float, texts: np.ndarray) -> int:

@@ -1,4 +1,4 @@
-"""Timing that can be trusted: runs take turns, on texts spread evenly over the data."""
+"""Timing that can be trusted: runs take turns there and back, on texts spread evenly over the data."""
 
 from __future__ import annotations
 
@@ -20,15 +20,32 @@ def interleaved_times(
 ) -> list[list[float]]:
     """Seconds of every run in every repeat, `[runs][repeats]`.
 
-    All runs take turns, so that what else the machine does falls on all of them alike. `on_run` is called after each,
-    untimed.
+    All runs take turns, and every second repeat goes through them backwards, so that what else the machine does falls
+    on all of them alike. `on_run` is called after each, untimed.
     """
     times: list[list[float]] = [[] for _ in runs]
-    for _ in range(repeats):
-        for run, seconds in zip(runs, times, strict=True):
+    for repeat in range(repeats):
+        turns = list(zip(runs, times, strict=True))
+        for run, seconds in turns if repeat % 2 == 0 else reversed(turns):
             start = time.perf_counter()
             run()
             seconds.append(time.perf_counter() - start)
             if on_run:
                 on_run()
     return times
+
+
+def speedups_over_first(times: Sequence[Sequence[float]]) -> list[list[float]]:
+    """How many times faster than the first every run between the first and the last is, `[runs - 2][repeats]`.
+
+    What the first would have taken at the moment of another run lies on the line between its two times, one on either
+    side of the others: a machine that slows down or speeds up steadily changes no speedup.
+
+    Args:
+      times: of `interleaved_times`, where the last run is the first once more.
+    """
+    seconds_TxR = np.asarray(times)
+    first_R, last_R = seconds_TxR[0], seconds_TxR[-1]
+    middle_TxR = np.cumsum(seconds_TxR, 0) - seconds_TxR / 2
+    share_TxR = (middle_TxR - middle_TxR[0]) / (middle_TxR[-1] - middle_TxR[0])
+    return ((first_R + share_TxR * (last_R - first_R)) / seconds_TxR)[1:-1].tolist()

@@ -13,7 +13,8 @@ from fastbert_jax.inference.compare import compare
 from fastbert_jax.inference.predictor import load
 from fastbert_jax.model.fastbert import Params, init_params
 from fastbert_jax.model.weights import save_model
-from fastbert_jax.report.comparison import Comparison, render
+from fastbert_jax.report.comparison import Comparison
+from fastbert_jax.report.comparison_table import render
 from fastbert_jax.report.flops import true_flops
 from fastbert_jax.text.baseline import tfidf_svm_accuracy
 from fastbert_jax.training.checkpoints import Checkpoints

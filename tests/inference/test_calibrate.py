@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,11 @@ import pytest
 from fastbert_jax.config import CalibrateConfig, ExitConfig, Mode, PolicyName, PredictConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference import calibrate as module
-from fastbert_jax.inference.calibrate import calibrate_spec, read_calibration
+from fastbert_jax.inference.calibrate import calibrate_spec, read_calibration, unknown_labels
 from fastbert_jax.inference.predict_files import predict_file
 from fastbert_jax.inference.predictor import load
 from fastbert_jax.report.metrics import Spread
+from fastbert_jax.text.examples import Example
 from tests.inference.saved import save_tiny_model, some_texts
 
 TEXTS = some_texts(60)
@@ -80,6 +82,41 @@ def test_a_speedup_is_reached_at_the_least_loss_or_refused(model: Path, data: Pa
     assert found.speedup.median >= 1.5 and 1.5 <= 5 / found.mean_depth < 2
     with pytest.raises(UserError, match=r"speedup: expected to reach 50 times full depth, found .* at most"):
         calibrate_spec(CalibrateConfig(model=str(model), data=str(data), speedup=50.0))
+
+
+@pytest.mark.parametrize("target", [{"agreement": 0.7}, {"speedup": 1.5}])
+def test_labels_that_a_target_does_not_need_may_be_unknown(
+    model: Path, data: Path, tmp_path: Path, fixed_speedup: None, target: dict
+) -> None:
+    known = calibrate_spec(CalibrateConfig(model=str(model), data=str(data), **target))
+    assert known.accuracy is not None and "not known" not in known.words()
+    rows = data.read_text().splitlines()
+    rows[1] = rows[1].split("\t")[0] + "\twhale"
+    (tmp_path / "unknown.tsv").write_text("\n".join(rows))
+    found = calibrate_spec(CalibrateConfig(model=str(model), data=str(tmp_path / "unknown.tsv"), **target))
+    assert found.thresholds == known.thresholds and found.accuracy is found.full_accuracy is None
+    assert re.search("accuracy    not known: 1 of the 60 .* first 'whale' at .*unknown.tsv:2$", found.words())
+    assert read_calibration(model, found.target) == found
+
+
+def test_a_loss_of_accuracy_needs_every_label(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "unknown.tsv").write_text("text\tlabel\ngood\twhale\n")
+    with pytest.raises(UserError, match="expected label one of .*, found 'whale' at .*unknown.tsv:2"):
+        calibrate_spec(CalibrateConfig(model=str(model), data=str(tmp_path / "unknown.tsv"), max_drop=1.0))
+
+
+@pytest.mark.parametrize(
+    ("found", "why"),
+    [
+        (["ant", "mole"], ""),
+        ([None, None], "the texts have no label"),
+        (["ant", None], "1 of the 2 texts have no label"),
+        (["ant", "bee"], "1 of the 2 texts have a label that the model does not know, first 'bee' at a.tsv:2"),
+    ],
+)
+def test_why_an_accuracy_is_not_known_is_said(found: list, why: str) -> None:
+    examples = [Example("text", label, f"a.tsv:{line}") for line, label in enumerate(found, 1)]
+    assert unknown_labels(examples, ("ant", "mole")) == why
 
 
 def test_what_was_not_calibrated_is_refused(model: Path, data: Path, fixed_speedup: None) -> None:

@@ -13,6 +13,7 @@ import pytest
 from fastbert_jax.config import BadRow, CompareConfig, EvaluateConfig, Mode
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference import compare as module
+from fastbert_jax.inference import timing
 from fastbert_jax.inference.compare import compare, compare_spec, save_json
 from fastbert_jax.inference.predictor import Predictor, load
 from tests.inference.models import LAYERS
@@ -20,6 +21,15 @@ from tests.inference.saved import LABELS, save_tiny_model, some_texts
 
 TEXTS = some_texts(40)
 EXPECTED = np.arange(40) % 3
+BAD_SETTINGS = [
+    {"limit": -1},
+    {"timed_texts": -1},
+    {"speeds": (2.0,)},
+    {"repeats": 0},
+    {"batch_sizes": (8, -1)},
+    {"batch_sizes": (8, 8)},
+    {"batch_sizes": (8,), "batch_size": 8},
+]
 EVALUATE = EvaluateConfig(speeds=(0.0, 0.3, 0.6), batch_size=4, repeats=2)
 
 
@@ -44,7 +54,7 @@ def test_every_row_says_what_predict_gives(predictor: Predictor) -> None:
         ("cascade", 0.3),
         ("cascade", 0.6),
     ]
-    assert (comparison.texts, comparison.timed_texts, comparison.disagreements) == (40, 20, 0)
+    assert (comparison.texts, comparison.batch_sizes[0].timed_texts, comparison.disagreements) == (40, 20, 0)
     for row in comparison.rows:
         answers = predictor.predict(TEXTS, speed=row.speed, batch_size=4)
         right = [answer.label == LABELS[label] for answer, label in zip(answers, EXPECTED, strict=True)]
@@ -53,10 +63,60 @@ def test_every_row_says_what_predict_gives(predictor: Predictor) -> None:
         assert row.timed_depth == np.mean([answer.exit_layer for answer in answers[::2]])
         assert 0 < row.speedup.low <= row.speedup.median <= row.speedup.high
         assert row.efficiency == pytest.approx(row.speedup.median / (LAYERS / row.timed_depth))
+        assert len(row.seconds) == len(row.speedups) == 2
     full, masked, _, bucketed, faster, *_ = comparison.rows
-    assert full.speedup.low == full.speedup.high == full.paper_speedup == full.true_speedup == 1
+    assert full.paper_speedup == full.true_speedup == 1
     assert masked.true_speedup < 1 < bucketed.true_speedup < faster.true_speedup
     assert masked.paper_speedup == bucketed.paper_speedup
+
+
+def test_every_batch_size_is_held_against_its_own_full_depth(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a clock that tells how much was computed, each speedup is that of its own batches."""
+    now, order = 0.0, []
+    right = module.answer
+
+    def counted(predictor: Predictor, plan: module.Plan, choice: module.Choice) -> module.Answers:
+        nonlocal now
+        order.append((len(plan.batches), choice))
+        answers = right(predictor, plan, choice)
+        # A batch costs 10 for itself, and 1 for every layer of a text.
+        now += 10 * len(plan.batches) + int(answers.exit_layer_B.sum())
+        return answers
+
+    monkeypatch.setattr(module, "answer", counted)
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now)
+    monkeypatch.setattr(module, "TIMED_BATCHES", 8)
+    evaluate = EvaluateConfig(speeds=(0.6,), modes=(Mode.CASCADE,), batch_sizes=(1, 4, 0), repeats=2)
+    comparison = compare(predictor, TEXTS, EXPECTED, evaluate=evaluate)
+
+    assert [(size.batches, size.timed_texts) for size in comparison.batch_sizes] == [
+        ("1 text", 8),
+        ("4 texts", 32),
+        ("2048 tokens", 40),
+    ]
+    for size in comparison.batch_sizes:
+        full, early = size.rows
+        texts, depth = size.timed_texts, early.timed_depth
+        cost = 10 * size.timed_batches + texts * LAYERS, 10 * size.timed_batches + texts * depth
+        assert full.seconds == size.seconds_again == (cost[0],) * 2 and size.noise.high == 0
+        assert early.seconds == pytest.approx((cost[1],) * 2)
+        assert early.speedups == pytest.approx((cost[0] / cost[1],) * 2)
+        timed = predictor.predict(TEXTS, speed=0.6)[:: 40 // texts] if texts != 32 else None
+        assert timed is None or depth == np.mean([answer.exit_layer for answer in timed])
+    there, back = order[6:15], order[15:]
+    assert there == back[::-1]
+    assert [choice for _, choice in there] == [(None, 0.0), (Mode.CASCADE, 0.6), (None, 0.0)] * 3
+
+
+@pytest.mark.parametrize(("batch_size", "timed_texts", "count"), [(1, 0, 40), (1, 512, 2), (3, 5, 5), (0, 5, 5)])
+def test_only_small_batches_take_fewer_texts_unless_all_are_asked_for(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch, batch_size: int, timed_texts: int, count: int
+) -> None:
+    monkeypatch.setattr(module, "TIMED_BATCHES", 2)
+    case = module.timed_case(predictor, TEXTS, batch_size=batch_size, batch_tokens=64, timed_texts=timed_texts)
+    assert len(case.texts) == case.plan.texts == count
 
 
 def test_an_engine_that_answers_otherwise_is_found_out(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +164,7 @@ def test_the_command_reads_and_measures(directory: Path, tmp_path: Path) -> None
             **settings,
         )
     )
-    assert comparison.texts == comparison.timed_texts == 10
+    assert comparison.texts == comparison.batch_sizes[0].timed_texts == 10
     assert 0 < comparison.baseline_accuracy <= 1
     assert comparison.skipped_rows == 2  # one of the data, one of the baseline
 
@@ -126,13 +186,16 @@ def test_a_place_that_takes_no_file_is_found_before_anything_is_measured(tmp_pat
 def test_numbers_that_cannot_be_written_are_a_users_mistake(predictor: Predictor, tmp_path: Path) -> None:
     comparison = compare(predictor, TEXTS, EXPECTED, evaluate=EvaluateConfig(speeds=(), batch_size=4, repeats=1))
     save_json(tmp_path / "out.json", comparison)
-    assert json.loads((tmp_path / "out.json").read_text())["texts"] == len(TEXTS)
+    values = json.loads((tmp_path / "out.json").read_text())
+    assert (values["texts"], values["schema"]) == (len(TEXTS), 1)
+    assert set(values["origin"]["packages"]) == {"fastbert_jax", "jax", "jaxlib", "python"}
+    assert values["origin"]["platform"] == "cpu" and values["origin"]["command"].startswith("python ")
     (tmp_path / "taken").mkdir()
     with pytest.raises(UserError, match="taken: expected a place to write the numbers to, found: Is a directory"):
         save_json(tmp_path / "taken", comparison)
 
 
-@pytest.mark.parametrize("settings", [{"limit": -1}, {"timed_texts": -1}, {"speeds": (2.0,)}, {"repeats": 0}])
+@pytest.mark.parametrize("settings", BAD_SETTINGS)
 def test_a_bad_setting_is_refused(settings: dict) -> None:
     with pytest.raises(UserError, match="expected"):
         CompareConfig(model="m", data="d", **settings)

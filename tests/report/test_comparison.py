@@ -1,4 +1,4 @@
-"""The comparison as a table and as JSON."""
+"""The comparison as numbers: what follows from the times that were taken."""
 
 from __future__ import annotations
 
@@ -7,44 +7,7 @@ import json
 
 import pytest
 
-from fastbert_jax.report.comparison import Comparison, ComparisonRow, render
-from fastbert_jax.report.metrics import Spread
-
-FULL = ComparisonRow(
-    mode="full depth",
-    speed=0.0,
-    accuracy=0.97,
-    mean_depth=6.0,
-    paper_speedup=1.0,
-    true_speedup=1.0,
-    speedup=Spread(1.0, 1.0, 1.0),
-    timed_depth=6.0,
-    layers=6,
-)
-EARLY = dataclasses.replace(
-    FULL,
-    mode="bucketed",
-    speed=0.5,
-    accuracy=0.9651,
-    mean_depth=2.0,
-    paper_speedup=2.95,
-    true_speedup=2.93,
-    speedup=Spread(2.4, 2.3, 2.5),
-    timed_depth=2.1,
-)
-COMPARISON = Comparison(
-    rows=(FULL, EARLY),
-    layers=6,
-    texts=2189,
-    timed_texts=512,
-    batches="2048 tokens",
-    padding_share=0.25,
-    repeats=3,
-    noise=0.0213,
-    disagreements=0,
-    device="cpu",
-    baseline_accuracy=0.9735,
-)
+from tests.report.comparisons import COMPARISON, EARLY, FULL, SIZE
 
 
 def test_efficiency_is_measured_over_promised() -> None:
@@ -52,39 +15,49 @@ def test_efficiency_is_measured_over_promised() -> None:
     assert FULL.efficiency == 1
 
 
-def test_the_table_shows_every_number_and_what_it_rests_on() -> None:
-    lines = render(COMPARISON).split("\n")
-    assert lines[0].split() == "mode speed accuracy depth FLOPs/paper FLOPs/true measured (min..max) efficiency".split()
-    assert lines[2].split()[:2] == ["full", "depth"]
-    assert lines[3].split() == "bucketed 0.5 0.9651 2.00 2.95x 2.93x 2.40x 2.30..2.50 0.84".split()
-    assert lines[4].split() == "TF-IDF + linear SVM 0.9735".split()
-    notes = " ".join(lines[5:])
-    for fact in (
-        "2189 texts",
-        "6 layers",
-        "batches of 2048 tokens, 25% of them padding",
-        "on cpu",
-        "512 of the texts",
-        "median of 3",
-        "2.1%",
-    ):
-        assert fact in notes
-    assert "WARNING" not in notes and "left out." not in notes.replace("tokenizing is left out.", "")
+def test_noise_is_how_far_full_depth_is_from_itself() -> None:
+    assert SIZE.noise.median == pytest.approx(0.01) and SIZE.noise.high == pytest.approx(0.03)
+    assert SIZE.least_difference == pytest.approx(0.03)
+    full = dataclasses.replace(FULL, speedups=(1.0, 0.99, 1.02, 1.01, 1.5))
+    many = dataclasses.replace(SIZE, rows=(full, *SIZE.rows[1:]))
+    assert many.least_difference == pytest.approx(0.02)  # one run in which the machine did something else
 
 
-def test_no_baseline_no_row_and_disagreements_are_told() -> None:
-    words = render(dataclasses.replace(COMPARISON, baseline_accuracy=None, disagreements=2))
-    assert "SVM" not in words
-    assert "WARNING: 2 answers of the engines differ" in words
-
-
-def test_skipped_rows_are_told() -> None:
-    words = render(dataclasses.replace(COMPARISON, skipped_rows=3))
-    assert "3 rows could not be read and were left out." in words.split("\n")
+@pytest.mark.parametrize(
+    ("speedups", "fastest"),
+    [
+        ((2.5, 2.6, 2.7), ["cascade"]),
+        ((2.41, 2.32, 2.51), ["cascade", "bucketed"]),  # faster in every repeat, but within noise
+        ((2.6, 2.2, 2.7), ["cascade", "bucketed"]),  # faster by more than noise, but not always
+        ((2.4, 2.3, 2.5), ["bucketed", "cascade"]),
+        ((2.2, 2.1, 2.3), ["bucketed"]),
+    ],
+)
+def test_the_fastest_are_those_that_noise_cannot_tell_apart(speedups: tuple, fastest: list[str]) -> None:
+    other = dataclasses.replace(EARLY, mode="cascade", speedups=speedups)
+    size = dataclasses.replace(SIZE, rows=(FULL, EARLY, dataclasses.replace(EARLY, speed=0.1), other))
+    assert [row.mode for row in size.fastest(0.5)] == fastest
+    assert [row.mode for row in size.fastest(0.1)] == ["bucketed"]
+    assert size.speeds == (0.5, 0.1)
 
 
 def test_json_has_all_numbers() -> None:
     values = json.loads(json.dumps(COMPARISON.to_json()))
-    assert values["rows"][1]["efficiency"] == EARLY.efficiency
-    assert values["rows"][1]["speedup"] == {"median": 2.4, "low": 2.3, "high": 2.5}
-    assert values["noise"] == 0.0213 and values["baseline_accuracy"] == 0.9735
+    assert (values["schema"], values["baseline_accuracy"], values["origin"]["device"]) == (1, 0.9735, "cpu")
+    size = values["batch_sizes"][1]
+    full, early, slow = size["rows"]
+    assert full["seconds"] == [1.0, 0.99, 1.03] and size["seconds_again"] == [1.0, 1.0, 1.0]
+    assert early["efficiency"] == EARLY.efficiency
+    assert early["speedup"] == {
+        "median": 2.4,
+        "low": 2.3,
+        "high": 2.5,
+        "lower_quartile": None,
+        "upper_quartile": None,
+    }
+    assert size["noise"]["median"] == pytest.approx(0.01)
+    assert size["fastest"] == [
+        {"speed": 0.5, "modes": ["bucketed"], "faster_than_full_depth": True},
+        {"speed": 0.1, "modes": ["masked"], "faster_than_full_depth": False},
+    ]
+    assert slow["mode"] == "masked"

@@ -25,3 +25,9 @@ def test_spread_is_the_middle_and_the_ends() -> None:
     assert (spread.median, spread.low, spread.high) == (2.5, 1.0, 10.0)
     assert spread.relative == 9 / 2.5
     assert Spread.of([4.0]) == Spread(4.0, 4.0, 4.0)
+
+
+def test_the_middle_half_is_told_of_five_values_or_more() -> None:
+    assert Spread.of([1.0, 2.0, 3.0, 9.0]).middle == (1.0, 9.0)
+    five = Spread.of([9.0, 1.0, 4.0, 2.0, 3.0])
+    assert (five.lower_quartile, five.upper_quartile) == five.middle == (2.0, 4.0)

@@ -1,0 +1,170 @@
+"""Which way of telling uncertainty lets most texts leave early where there are many classes.
+
+    python train.py --config configs/reuters_r8.yaml --run runs/reuters_r52 --data.train builtin:reuters_r52
+    python benchmarks/many_classes.py --model runs/reuters_r52 --dev builtin:reuters_r52#dev \
+      --test builtin:reuters_r52#test --output OUT.json
+
+For each policy the one threshold is sought that loses at most `max_drop` points of accuracy on dev at the least mean
+depth; test then says, once, what it gives: accuracy, depth, and wall-clock speedup over full depth on the same batches.
+Full depth and all policies are timed in turns in one process.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import platform
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import tyro
+from engine_efficiency import git_commit
+
+from fastbert_jax.command_line import TYRO_STYLE, end_with
+from fastbert_jax.config import BATCH_TOKENS, DataConfig, ExitConfig, Mode, PolicyName
+from fastbert_jax.config_yaml import to_dict
+from fastbert_jax.inference.exit_answers import ExitAnswers
+from fastbert_jax.inference.plan import Plan
+from fastbert_jax.inference.predictor import Predictor, load
+from fastbert_jax.inference.thresholds import fastest_within
+from fastbert_jax.inference.timing import evenly, interleaved_times, speedups_over_first
+from fastbert_jax.report.metrics import Spread
+from fastbert_jax.text.examples import Text
+from fastbert_jax.text.sources import read_examples
+from fastbert_jax.text.tasks import label_ids
+from fastbert_jax.whole_files import write_json
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Compare exit policies at one loss of accuracy."""
+
+    model: str
+    """Directory of a run."""
+    dev: str
+    """SPEC of labelled texts that choose the thresholds."""
+    test: str
+    """SPEC of labelled texts that are measured with them."""
+    output: str = ""
+    """JSON file of the result; empty: print it only."""
+    max_drop: float = 0.5
+    """Points of accuracy that a policy may lose on dev."""
+    policies: tuple[PolicyName, ...] = (
+        PolicyName.ENTROPY,
+        PolicyName.TOP_ENTROPY,
+        PolicyName.MAX_PROBABILITY,
+        PolicyName.MARGIN,
+    )
+    """Policies to compare."""
+    mode: Mode = Mode.CASCADE
+    """Engine that is timed."""
+    batch_tokens: int = BATCH_TOKENS
+    """Tokens per batch, padding included."""
+    timed_texts: int = 1024
+    """Texts of test to time, spread evenly; 0: all."""
+    repeats: int = 7
+    """Interleaved repeats, every second one backwards; the median counts."""
+
+
+class Labelled(NamedTuple):
+    """Texts with their labels as numbers."""
+
+    texts: list[Text]
+    expected: np.ndarray
+
+
+class Chosen(NamedTuple):
+    """A policy with the threshold that dev chose for it."""
+
+    policy: PolicyName
+    predictor: Predictor
+    dev: ExitAnswers
+    threshold: float
+
+
+def main() -> None:
+    """Choose, measure, print, write."""
+    settings = tyro.cli(Settings, config=TYRO_STYLE)
+    result = measure(settings)
+    print(json.dumps(result, indent=2))
+    if settings.output:
+        write_json(Path(settings.output), result)
+
+
+def measure(settings: Settings) -> dict:
+    """Plain values that say what was measured, where and how."""
+    labels = load(settings.model).labels
+    dev, test = (_read(spec, labels, role) for spec, role in ((settings.dev, "dev"), (settings.test, "test")))
+    chosen = [_choose(settings, policy, dev) for policy in settings.policies]
+    plan_of = functools.partial(chosen[0].predictor.plan, batch_tokens=settings.batch_tokens)
+    timed = plan_of([test.texts[i] for i in evenly(len(test.texts), settings.timed_texts)])
+    speedups, noise = _time(chosen, timed, settings)
+    plan = plan_of(test.texts)
+    return {
+        "policies": {
+            each.policy.value: _said(each, dev, test, plan) | {"speedup": dataclasses.asdict(Spread.of(ratios))}
+            for each, ratios in zip(chosen, speedups, strict=True)
+        },
+        "noise": dataclasses.asdict(noise),
+        "layers": chosen[0].predictor.config.num_layers,
+        "classes": len(labels),
+        "dev_texts": len(dev.texts),
+        "test_texts": len(test.texts),
+        "timed_texts": timed.texts,
+        "command": " ".join(["python", *sys.argv]),
+        "settings": to_dict(settings),
+        "device": f"{jax.devices()[0].device_kind} ({platform.machine()}, {platform.system()})",
+        "jax": jax.__version__,
+        "git_commit": git_commit(),
+    }
+
+
+def _read(spec: str, labels: tuple[str, ...], role: str) -> Labelled:
+    examples = read_examples(spec, DataConfig(), need_label=True, role=role).examples
+    return Labelled([example.text for example in examples], label_ids(examples, labels, remedy="fix the row"))
+
+
+def _choose(settings: Settings, policy: PolicyName, dev: Labelled) -> Chosen:
+    predictor = load(settings.model, exits=ExitConfig(policy=policy))
+    answers = ExitAnswers.of(*predictor.all_exits(predictor.plan(dev.texts, batch_tokens=settings.batch_tokens)))
+    threshold = fastest_within(answers, dev.expected, max_drop=settings.max_drop / 100)
+    return Chosen(policy, predictor, answers, threshold)
+
+
+def _time(chosen: list[Chosen], plan: Plan, settings: Settings) -> tuple[list[list[float]], Spread]:
+    """The speedups of every policy, `[policies][repeats]`, and how far full depth was from itself, as a share."""
+    full = functools.partial(chosen[0].predictor.answers, plan, speed=0.0, mode=settings.mode)
+    runs = [full]
+    runs += [
+        functools.partial(each.predictor.answers, plan, speed=each.threshold, mode=settings.mode) for each in chosen
+    ]
+    for run in runs:
+        run()
+    times = interleaved_times([*runs, full], settings.repeats)
+    noise = Spread.of([abs(one / other - 1) for one, other in zip(times[0], times[-1], strict=True)])
+    return speedups_over_first(times), noise
+
+
+def _said(chosen: Chosen, dev: Labelled, test: Labelled, plan: Plan) -> dict:
+    """What needs no clock, on dev and on test."""
+    answers = ExitAnswers.of(*chosen.predictor.all_exits(plan))
+    both = (("dev", chosen.dev, dev.expected), ("test", answers, test.expected))
+    return {"threshold": chosen.threshold} | {
+        name: {
+            "full_accuracy": said.accuracy(0.0, expected),
+            "accuracy": said.accuracy(chosen.threshold, expected),
+            "mean_depth": said.mean_depth(chosen.threshold),
+            "agreement": float((said.answer_B(chosen.threshold) == said.answer_B(0.0)).mean()),
+            "accuracy_of_exits": [float((label_B == expected).mean()) for label_B in said.label_LxB],
+            "median_uncertainty_of_exits": np.median(said.uncertainty_LxB, axis=1).tolist(),
+        }
+        for name, said, expected in both
+    }
+
+
+if __name__ == "__main__":
+    end_with(main)
