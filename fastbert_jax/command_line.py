@@ -10,6 +10,7 @@ from typing import Annotated
 
 import tyro
 
+from fastbert_jax.cache import keep_compiled_programs
 from fastbert_jax.config import TrainConfig
 from fastbert_jax.config_yaml import from_yaml
 from fastbert_jax.errors import UserError
@@ -57,8 +58,9 @@ def end_with(main: Callable[[], None]) -> None:
     """Run a script's main function.
 
     A user's mistake ends with its message and code 2, Ctrl-C with 130, and a reader of our output that has seen
-    enough (`| head`) with 141, all without a traceback.
+    enough (`| head`) with 141, all without a traceback. Programs that jax compiles are kept for the next time.
     """
+    keep_compiled_programs()
     try:
         main()
     except UserError as error:

@@ -25,6 +25,7 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 _compiled = tempfile.TemporaryDirectory(prefix="fastbert_jax_tests_")
 jax.config.update("jax_compilation_cache_dir", _compiled.name)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name  # of the scripts that tests start
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 hypothesis.settings.register_profile("no time", deadline=None, derandomize=True, database=None)

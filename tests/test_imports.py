@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = "fastbert_jax"
 FLOORS = (
-    "errors whole_files",
+    "errors whole_files cache",
     "config",
     "config_yaml",
     "command_line",

@@ -6,7 +6,6 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import io
-import os
 import random
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from fastbert_jax.cache import cache_directory
 from fastbert_jax.errors import UserError, nearest
 from fastbert_jax.text.examples import Unreadable
 from fastbert_jax.text.files import open_file
@@ -179,13 +179,9 @@ def _read_orange(file: str, sha256: str) -> bytes:
     return content
 
 
-def _cache_directory() -> Path:
-    return Path(os.environ.get("FASTBERT_JAX_CACHE") or Path.home() / ".cache" / "fastbert_jax")
-
-
 def _movie_reviews() -> Path:
     """The directory with the checked files of `movie_reviews`; makes them when one is missing or damaged."""
-    directory = _cache_directory() / "movie_reviews"
+    directory = cache_directory() / "movie_reviews"
     if not all(_has_sha256(directory / file, sha256) for file, sha256 in MOVIE_SHA256.items()):
         try:
             directory.mkdir(parents=True, exist_ok=True)
