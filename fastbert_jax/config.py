@@ -13,6 +13,10 @@ from fastbert_jax.errors import UserError
 
 BATCH_TOKENS = 2048
 """Tokens in a batch of inference unless something else is asked: enough to keep a CPU's cores at their best."""
+ANSWER_ENDINGS = (".jsonl", ".json", ".tsv", ".csv", ".parquet")
+"""Files that answers can be written to."""
+COMPRESSED_ENDINGS = (".gz", ".zst")
+"""What may follow the ending of a text file: gzip and zstd."""
 
 
 class BadRow(enum.Enum):
@@ -127,8 +131,9 @@ class BertConfig:
 class DataConfig:
     """Where the texts come from and how they are cut.
 
-    A SPEC is `builtin:NAME`, `tfds:NAME`, or a .tsv, .csv, .jsonl or .parquet file; `#SPLIT` after a
-    builtin or tfds name picks a split (`tfds:glue/sst2#validation`).
+    A SPEC is `builtin:NAME`, `tfds:NAME`, or a .tsv, .csv, .jsonl or .parquet file, the text ones as they are or
+    compressed (`train.csv.gz`, `train.jsonl.zst`); `#SPLIT` after a builtin or tfds name picks a split
+    (`tfds:glue/sst2#validation`).
     """
 
     train: str = ""

@@ -11,6 +11,7 @@ from fastbert_jax.config import BadRow, DataConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.text import builtin, files, tfds
 from fastbert_jax.text.columns import Columns, find_columns, flags
+from fastbert_jax.text.compression import without_compression
 from fastbert_jax.text.examples import Example, Unreadable, text_problem
 from fastbert_jax.text.tables import Row, Table
 
@@ -104,7 +105,7 @@ def own_split(spec: str, role: Role, data: DataConfig, *, need_label: bool = Tru
 
 def _open(spec: str, data: DataConfig, *, need_label: bool, role: Role) -> tuple[Table, Columns]:
     table = _open_table(spec, data, need_label=need_label, role=role)
-    if spec == STDIN or spec.lower().endswith(".txt"):
+    if spec == STDIN or without_compression(spec).suffix.lower() == ".txt":
         if need_label:
             raise UserError(f"{spec}: expected texts with labels, found lines of text alone; use a .tsv file")
         return table, Columns("text", None, None)
