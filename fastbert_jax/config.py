@@ -355,14 +355,25 @@ class PredictConfig:
     """Classify texts: one answer per text, in the order of the texts.
 
     Example: python infer.py predict --model runs/demo --input texts.txt --output answers.jsonl
+
+    Many files, by as many processes as run this same command:
+    python infer.py predict --model runs/demo --input 'texts/*.jsonl.gz' --output 'answers/{}.jsonl.zst' --resume
     """
 
     model: str
     """Directory of a run, or of its model."""
-    input: str = "-"
-    """A .txt (one text a line), .tsv, .csv, .jsonl or .parquet file, any SPEC of train.py, or `-`: lines of stdin."""
+    input: tuple[str, ...] = ("-",)
+    """A .txt (one text a line), .tsv, .csv, .jsonl or .parquet file, the text ones also as .gz or .zst, any SPEC of
+    train.py, or `-`: lines of stdin. Also several files, or a pattern in quotes, such as `'texts/*.jsonl.gz'`."""
     output: str = "-"
-    """A .jsonl or .tsv file, which appears whole when all is done, or `-`: JSON lines on stdout."""
+    """A .jsonl, .tsv or .csv file, also as .gz or .zst, or a .parquet file, which appears whole when all is done; or
+    `-`: JSON lines on stdout. For several inputs, a name with `{}`, which each input's own replaces."""
+    resume: bool = False
+    """Go on after what a stopped process has left in OUTPUT.partial, and leave out outputs that are whole."""
+    process_count: int = 0
+    """How many processes run this command, each for its share of the inputs; 0: as Slurm or Open MPI tell, else 1."""
+    process_index: int = -1
+    """Which of them this is, from 0; -1: as Slurm or Open MPI tell, else 0."""
     speed: float = 0.5
     """Uncertainty below which a text leaves, in [0, 1]: higher is faster, 0 is plain BERT."""
     target: str = ""
@@ -385,10 +396,18 @@ class PredictConfig:
     def __post_init__(self) -> None:
         _require(0 <= self.speed <= 1, "speed", "a threshold in [0, 1]", self.speed)
         _require_batches(self.batch_size, self.batch_tokens)
-        endings = (".jsonl", ".json", ".tsv")
+        _require(len(self.input) > 0, "input", "one or more", self.input)
+        texts = tuple(ending for ending in ANSWER_ENDINGS if ending != ".parquet")
+        endings = (*ANSWER_ENDINGS, *(text + compressed for text in texts for compressed in COMPRESSED_ENDINGS))
+        expected = "a .jsonl, .tsv or .csv file, also as .gz or .zst, or a .parquet file"
+        _require(self.output == "-" or self.output.lower().endswith(endings), "output", expected, self.output)
+        _require(not self.resume or self.output != "-", "resume", "a file as output, which can be gone on with", "-")
         _require(
-            self.output == "-" or self.output.lower().endswith(endings), "output", "a .jsonl or .tsv file", self.output
+            self.process_count >= 0, "process_count", "1 or more, or 0 to be told by the launcher", self.process_count
         )
+        told = f"0 to {self.process_count - 1}, as process_count" if self.process_count else "-1 without process_count"
+        known = range(self.process_count) if self.process_count else (-1,)
+        _require(self.process_index in known, "process_index", told, self.process_index)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

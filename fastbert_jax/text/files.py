@@ -209,7 +209,7 @@ def _open_parquet(path: Path) -> Table:
 
     try:
         with pq.ParquetFile(path, buffer_size=PARQUET_BUFFER, pre_buffer=False) as file:
-            schema = file.schema_arrow
+            schema, row_count = file.schema_arrow, file.metadata.num_rows
     except (pa.ArrowException, OSError) as error:
         raise damaged(error) from None
 
@@ -224,7 +224,7 @@ def _open_parquet(path: Path) -> Table:
         except (pa.ArrowException, OSError) as error:
             raise damaged(error) from None
 
-    return Table(str(path), tuple(schema.names), rows, text_columns=_parquet_text_columns(schema))
+    return Table(str(path), tuple(schema.names), rows, text_columns=_parquet_text_columns(schema), row_count=row_count)
 
 
 def _parquet_text_columns(schema: Any) -> tuple[str, ...]:
