@@ -128,10 +128,13 @@ def _require_no_input(output: str, found: Sequence[str], patterns: Sequence[str]
     """Refuse an output in the place of an input, or one that the same command would take for an input next time."""
     if output == STDOUT:
         return
-    path = Path(output).expanduser().absolute()
-    places = [Path(name).expanduser().absolute() for name in found]
-    matching = [name for name in patterns if _is_pattern(name) and path.match(str(Path(name).expanduser().absolute()))]
-    if path in places or matching:
+    path = _place(output)
+    is_input = any(os.path.realpath(path) == os.path.realpath(_place(name)) for name in found)
+    if is_input or any(_is_pattern(name) and Path(path).match(_place(name)) for name in patterns):
         raise UserError(
             f"output: expected a file that is no input, found {output!r}; choose another directory or ending"
         )
+
+
+def _place(name: str) -> str:
+    return os.path.abspath(os.path.expanduser(name))
