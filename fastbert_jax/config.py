@@ -396,7 +396,7 @@ class PredictConfig:
     def __post_init__(self) -> None:
         _require(0 <= self.speed <= 1, "speed", "a threshold in [0, 1]", self.speed)
         _require_batches(self.batch_size, self.batch_tokens)
-        _require(len(self.input) > 0, "input", "one or more", self.input)
+        _require(isinstance(self.input, tuple) and len(self.input) > 0, "input", "a tuple of one or more", self.input)
         texts = tuple(ending for ending in ANSWER_ENDINGS if ending != ".parquet")
         endings = (*ANSWER_ENDINGS, *(text + compressed for text in texts for compressed in COMPRESSED_ENDINGS))
         expected = "a .jsonl, .tsv or .csv file, also as .gz or .zst, or a .parquet file"

@@ -185,7 +185,8 @@ BERT = {"vocab_size": 10, "hidden_size": 8, "num_layers": 2, "num_heads": 2, "fe
         (EvaluateConfig, {"speeds": (0.5, 1.5)}, "speeds: expected thresholds in [0, 1], found (0.5, 1.5)"),
         (EvaluateConfig, {"batch_size": -1}, "batch_size: expected 1 or more, or 0 to go by batch_tokens, found -1"),
         (EvaluateConfig, {"repeats": 0}, "repeats: expected 1 or more, found 0"),
-        (PREDICT, {"input": ()}, "input: expected one or more, found ()"),
+        (PREDICT, {"input": ()}, "input: expected a tuple of one or more, found ()"),
+        (PREDICT, {"input": "a.txt"}, "input: expected a tuple of one or more, found 'a.txt'"),
         (PREDICT, {"output": "a.parquet.gz"}, "output: expected a .jsonl, .tsv or .csv file, also as .gz or .zst, or"),
         (PREDICT, {"resume": True}, "resume: expected a file as output, which can be gone on with, found '-'"),
         (
