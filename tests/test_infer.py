@@ -129,9 +129,10 @@ def test_two_processes_answer_all_files_each_once(model: Path, tmp_path: Path) -
     (tmp_path / "texts").mkdir()
     (tmp_path / "answers").mkdir()
     for number in range(3):
-        (tmp_path / "texts" / f"part{number}.txt").write_text("\n".join(some_texts(5 + number, seed=number)))
+        (tmp_path / "texts" / f"part{number}.txt").write_text("good film\n" * (5 + number))
     command = [
-        *(sys.executable, "-W", "error", str(ROOT / "infer.py"), "predict", "--model", str(model), "--mode", "masked"),
+        *(sys.executable, "-W", "error", str(ROOT / "infer.py"), "predict", "--model", str(model)),
+        *("--mode", "masked", "--batch-size", "1"),
         *("--input", f"{tmp_path}/texts/*.txt", "--output", f"{tmp_path}/answers/{{}}.jsonl.gz", "--resume"),
     ]
     environments = [ENVIRONMENT | {"SLURM_NTASKS": "2", "SLURM_PROCID": str(index)} for index in range(2)]
