@@ -18,7 +18,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from fastbert_jax.config import BadRow, Mode, PredictConfig
+from fastbert_jax.config import BadRow, ExitConfig, Mode, PredictConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference import predict_files, row_chunks
 from fastbert_jax.inference.predict_files import predict
@@ -138,7 +138,10 @@ def test_a_stopped_command_goes_on_to_the_same_bytes(
     whole = answer(model, texts, tmp_path / f"whole{ending}")
     assert beside(tmp_path / f"whole{ending}") == [f"whole{ending}"]
     counts = capsys.readouterr().err
-    assert "1 rows could not be read" in counts and "have more than 16 tokens and were cut" in counts
+    good = [text for row, text in enumerate(some_texts(30)) if row != 19]
+    cut = predict_files.load(str(model), exits=ExitConfig()).plan(good).truncated_texts
+    assert "1 rows could not be read" in counts
+    assert f"\n{cut} texts have more than 16 tokens and were cut" in counts and cut > 0
     output = tmp_path / f"a{ending}"
     for chunks, error in ((1, RuntimeError), (2, KeyboardInterrupt), (0, KeyboardInterrupt)):
         with stopped_after(chunks, error):
