@@ -19,9 +19,9 @@ def main() -> None:
     """Read the settings, then do what they ask."""
     match tyro.cli(Command, config=TYRO_STYLE):
         case PredictConfig() as config:
-            from fastbert_jax.inference.predict_files import predict_file
+            from fastbert_jax.inference.predict_files import predict
 
-            predict_file(config)
+            predict(config)
         case CalibrateConfig() as config:
             from fastbert_jax.inference.calibrate import calibrate_spec
 

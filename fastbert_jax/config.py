@@ -13,6 +13,10 @@ from fastbert_jax.errors import UserError
 
 BATCH_TOKENS = 2048
 """Tokens in a batch of inference unless something else is asked: enough to keep a CPU's cores at their best."""
+ANSWER_ENDINGS = (".jsonl", ".json", ".tsv", ".csv", ".parquet")
+"""Files that answers can be written to."""
+COMPRESSED_ENDINGS = (".gz", ".zst")
+"""What may follow the ending of a text file: gzip and zstd."""
 
 
 class BadRow(enum.Enum):
@@ -129,8 +133,9 @@ class BertConfig:
 class DataConfig:
     """Where the texts come from and how they are cut.
 
-    A SPEC is `builtin:NAME`, `tfds:NAME`, or a .tsv, .csv, .jsonl or .parquet file; `#SPLIT` after a
-    builtin or tfds name picks a split (`tfds:glue/sst2#validation`).
+    A SPEC is `builtin:NAME`, `tfds:NAME`, or a .tsv, .csv, .jsonl or .parquet file, the text ones as they are or
+    compressed (`train.csv.gz`, `train.jsonl.zst`); `#SPLIT` after a builtin or tfds name picks a split
+    (`tfds:glue/sst2#validation`).
     """
 
     train: str = ""
@@ -363,14 +368,25 @@ class PredictConfig:
     """Classify texts: one answer per text, in the order of the texts.
 
     Example: python infer.py predict --model runs/demo --input texts.txt --output answers.jsonl
+
+    Many files, by as many processes as run this same command:
+    python infer.py predict --model runs/demo --input 'texts/*.jsonl.gz' --output 'answers/{}.jsonl.zst' --resume
     """
 
     model: str
     """Directory of a run, or of its model."""
-    input: str = "-"
-    """A .txt (one text a line), .tsv, .csv, .jsonl or .parquet file, any SPEC of train.py, or `-`: lines of stdin."""
+    input: tuple[str, ...] = ("-",)
+    """A .txt (one text a line), .tsv, .csv, .jsonl or .parquet file, the text ones also as .gz or .zst, any SPEC of
+    train.py, or `-`: lines of stdin. Also several files, or a pattern in quotes, such as `'texts/*.jsonl.gz'`."""
     output: str = "-"
-    """A .jsonl or .tsv file, which appears whole when all is done, or `-`: JSON lines on stdout."""
+    """A .jsonl, .tsv or .csv file, also as .gz or .zst, or a .parquet file, which appears whole when all is done; or
+    `-`: JSON lines on stdout. For several inputs, a name with `{}`, which each input's own replaces."""
+    resume: bool = False
+    """Go on after what a stopped process has left in OUTPUT.partial, and leave out outputs that are whole."""
+    process_count: int = 0
+    """How many processes run this command, each for its share of the inputs; 0: as Slurm or Open MPI tell, else 1."""
+    process_index: int = -1
+    """Which of them this is, from 0; -1: as Slurm or Open MPI tell, else 0."""
     speed: float = 0.5
     """Uncertainty below which a text leaves, in [0, 1]: higher is faster, 0 is plain BERT."""
     target: str = ""
@@ -384,6 +400,8 @@ class PredictConfig:
     """Texts per batch; 0: as many as `batch_tokens` holds."""
     batch_tokens: int = BATCH_TOKENS
     """Tokens per batch, padding included: short texts share large batches."""
+    devices: int = 0
+    """Devices of this process that share the texts; 0: all it has."""
     on_bad_row: BadRow = BadRow.STOP
     """`stop` at a row that cannot be read, or `skip` it with an {"error": ...} line in its place."""
     text_column: str = ""
@@ -392,12 +410,21 @@ class PredictConfig:
     """Column of the second text; empty: found by its name; `none`: single texts."""
 
     def __post_init__(self) -> None:
+        _require(self.devices >= 0, "devices", "1 or more, or 0 for all", self.devices)
         _require(0 <= self.speed <= 1, "speed", "a threshold in [0, 1]", self.speed)
         _require_batches(self.batch_size, self.batch_tokens)
-        endings = (".jsonl", ".json", ".tsv")
+        _require(isinstance(self.input, tuple) and len(self.input) > 0, "input", "a tuple of one or more", self.input)
+        texts = tuple(ending for ending in ANSWER_ENDINGS if ending != ".parquet")
+        endings = (*ANSWER_ENDINGS, *(text + compressed for text in texts for compressed in COMPRESSED_ENDINGS))
+        expected = "a .jsonl, .tsv or .csv file, also as .gz or .zst, or a .parquet file"
+        _require(self.output == "-" or self.output.lower().endswith(endings), "output", expected, self.output)
+        _require(not self.resume or self.output != "-", "resume", "a file as output, which can be gone on with", "-")
         _require(
-            self.output == "-" or self.output.lower().endswith(endings), "output", "a .jsonl or .tsv file", self.output
+            self.process_count >= 0, "process_count", "1 or more, or 0 to be told by the launcher", self.process_count
         )
+        told = f"0 to {self.process_count - 1}, as process_count" if self.process_count else "-1 without process_count"
+        known = range(self.process_count) if self.process_count else (-1,)
+        _require(self.process_index in known, "process_index", told, self.process_index)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

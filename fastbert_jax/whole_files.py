@@ -11,7 +11,7 @@ from typing import IO, Any
 
 
 @contextlib.contextmanager
-def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+def whole_file(path: Path, mode: str = "w", *, meanwhile: Path | None = None) -> Iterator[IO[Any]]:
     """A file to write that takes its name, and the place of one that has it, when the block ends well.
 
     It is then on the disk, so that a power cut cannot empty it. When the block does not end well, nothing is left; a
@@ -19,11 +19,12 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 
     Args:
       mode: `w` for UTF-8 text, `wb` for bytes.
+      meanwhile: what it is called until then, beside `path`; none: a name that no other process takes.
 
     Raises:
       OSError: the file cannot be written.
     """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    unfinished = meanwhile or path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
         with open(unfinished, mode, encoding=None if "b" in mode else "utf-8") as stream:
             yield stream

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,7 @@ from fastbert_jax.config import (
     ModelConfig,
     PhaseConfig,
     Precision,
+    PredictConfig,
     TrainConfig,
 )
 from fastbert_jax.errors import UserError, nearest
@@ -149,6 +152,7 @@ def test_no_file_and_no_text(tmp_path: Path) -> None:
         config_yaml.from_yaml(TrainConfig, tmp_path / "bytes.yaml")
 
 
+PREDICT = functools.partial(PredictConfig, model="runs/demo")
 BERT = {"vocab_size": 10, "hidden_size": 8, "num_layers": 2, "num_heads": 2, "feed_forward_size": 8}
 
 
@@ -192,9 +196,25 @@ BERT = {"vocab_size": 10, "hidden_size": 8, "num_layers": 2, "num_heads": 2, "fe
             "batch_size: expected 0 where batch_sizes are given, found 4",
         ),
         (EvaluateConfig, {"repeats": 0}, "repeats: expected 1 or more, found 0"),
+        (PREDICT, {"input": ()}, "input: expected a tuple of one or more, found ()"),
+        (PREDICT, {"input": "a.txt"}, "input: expected a tuple of one or more, found 'a.txt'"),
+        (PREDICT, {"output": "a.parquet.gz"}, "output: expected a .jsonl, .tsv or .csv file, also as .gz or .zst, or"),
+        (PREDICT, {"resume": True}, "resume: expected a file as output, which can be gone on with, found '-'"),
+        (
+            PREDICT,
+            {"process_count": -1},
+            "process_count: expected 1 or more, or 0 to be told by the launcher, found -1",
+        ),
+        (PREDICT, {"process_count": 2}, "process_index: expected 0 to 1, as process_count, found -1"),
+        (
+            PREDICT,
+            {"process_count": 2, "process_index": 2},
+            "process_index: expected 0 to 1, as process_count, found 2",
+        ),
+        (PREDICT, {"process_index": 0}, "process_index: expected -1 without process_count, found 0"),
     ],
 )
-def test_values_out_of_their_range(schema: type, values: dict, message: str) -> None:
+def test_values_out_of_their_range(schema: Callable, values: dict, message: str) -> None:
     with pytest.raises(UserError, match=re.escape(message)):
         schema(**values)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import subprocess
@@ -84,7 +85,10 @@ def test_a_skipped_row_keeps_its_place(model: Path, tmp_path: Path) -> None:
         (("--speed", 2), "speed: expected a threshold in [0, 1], found 2.0"),
         (("--mode", "fast"), "invalid choice 'fast'"),
         (("--input", "/nowhere/in.txt"), "expected a file, found nothing at /nowhere/in.txt"),
-        (("--output", "out.xml"), "output: expected a .jsonl or .tsv file, found 'out.xml'"),
+        (
+            ("--output", "out.xml"),
+            "output: expected a .jsonl, .tsv or .csv file, also as .gz or .zst, or a .parquet file, found 'out.xml'",
+        ),
         (("--output", "/nowhere/out.tsv"), "expected a place to write the answers to"),
     ],
 )
@@ -134,3 +138,34 @@ def test_more_texts_than_one_chunk_and_a_reader_that_has_enough(model: Path) -> 
     shell = ["bash", "-o", "pipefail", "-c", command]
     done = subprocess.run(shell, input=b"good\n" * 5000, env=ENVIRONMENT, capture_output=True, check=False)
     assert (done.returncode, len(done.stdout.splitlines()), done.stderr) == (0, 1, b"")
+
+
+def test_two_processes_answer_all_files_each_once(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "answers").mkdir()
+    for number in range(3):
+        (tmp_path / "texts" / f"part{number}.txt").write_text("good film\n" * (5 + number))
+    command = [
+        *(sys.executable, "-W", "error", str(ROOT / "infer.py"), "predict", "--model", str(model)),
+        *("--mode", "masked", "--batch-size", "1"),
+        *("--input", f"{tmp_path}/texts/*.txt", "--output", f"{tmp_path}/answers/{{}}.jsonl.gz", "--resume"),
+    ]
+    environments = [ENVIRONMENT | {"SLURM_NTASKS": "2", "SLURM_PROCID": str(index)} for index in range(2)]
+    processes = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) for environment in environments]
+    told = [process.communicate()[1].decode() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], told
+    for index, share in enumerate((2, 1)):
+        assert f"process {index} of 2 (SLURM_NTASKS and SLURM_PROCID) answers {share} of 3 inputs" in told[index]
+    answers = sorted((tmp_path / "answers").iterdir())
+    assert [path.name for path in answers] == [f"part{number}.jsonl.gz" for number in range(3)]
+    assert [len(records(gzip.decompress(path.read_bytes()))) for path in answers] == [5, 6, 7]
+
+
+def test_a_process_without_an_input_has_nothing_to_do(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("good film")
+    done = infer(
+        *("predict", "--model", model, "--input", tmp_path / "a.txt", "--output", tmp_path / "a.jsonl"),
+        *("--process-count", 2, "--process-index", 1),
+    )
+    assert (done.returncode, done.stdout) == (0, b"") and not (tmp_path / "a.jsonl").exists()
+    assert done.stderr == b"process 1 of 2 answers 0 of 1 inputs: nothing to do\n"

@@ -1,83 +1,143 @@
-"""The predict command: a file or stdin in, one answer per row out, piece by piece."""
+"""The predict command: files or stdin in, one answer per row out, chunk by chunk."""
 
 from __future__ import annotations
 
 import contextlib
-import itertools
-import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import numpy as np
 
-from fastbert_jax.config import BadRow, DataConfig, PredictConfig
+from fastbert_jax.config import BadRow, DataConfig, Mode, PredictConfig
 from fastbert_jax.errors import UserError
+from fastbert_jax.inference.answer_files import Form, form_of
 from fastbert_jax.inference.calibrate import read_calibration
-from fastbert_jax.inference.predictor import Prediction, load
+from fastbert_jax.inference.input_files import STDOUT, Task, tasks_of, this_process
+from fastbert_jax.inference.predictor import Prediction, Predictor, load, local_devices
+from fastbert_jax.inference.resumable import Done, Partial, finished, resumable_file
+from fastbert_jax.inference.row_chunks import Record, checksum_after, chunks_of, skip_done
+from fastbert_jax.inference.standard_output import StandardOutput, standard_output
+from fastbert_jax.inference.work import work_of
 from fastbert_jax.report.progress import progress_bar, somebody_watches
 from fastbert_jax.text.examples import Example, Text, Unreadable
-from fastbert_jax.text.sources import read_records
-from fastbert_jax.whole_files import whole_file
-
-CHUNK = 4096
-"""Rows read, answered and written at a time: enough to fill the batches of every length."""
-STANDARD = "-"
-
-Outcome = Prediction | Unreadable
-"""What a row of the input gives: an answer, or why there is none."""
+from fastbert_jax.text.sources import count_rows, read_records
 
 
-def predict_file(config: PredictConfig) -> None:
-    """Answer every row of `config.input` into `config.output`, in order.
+def predict(config: PredictConfig) -> None:
+    """Answer every row of the inputs that are this process's share, each input into its output, in order.
 
     An output file appears under its name only when all of it is written. Under `skip`, a row that cannot be read
     gives a record with the reason, so that there are as many records as rows.
 
     Raises:
-      UserError: no model, no input, an output that cannot be written, or a bad row under `stop`.
+      UserError: no model, no input, an output that cannot be written or gone on with, or a bad row under `stop`.
     """
+    mine = _to_do(config)
+    if not mine:
+        return
     speed: float | np.ndarray = config.speed
     exits = config.exits
     if config.target:
         calibration = read_calibration(config.model, config.target)
         speed, exits = np.array(calibration.thresholds), calibration.exits
-    predictor = load(config.model, exits=exits)
+    predictor = load(config.model, exits=exits, devices=local_devices(config.devices))
     predictor.require_exits()
-    records = _records(config)
-    known = somebody_watches() and config.input != STANDARD
-    total = sum(1 for _ in _records(config)) if known else None
-    bad_rows = truncated = 0
-    with _output(config.output) as stream, progress_bar("predict", total=total, unit="texts") as advance:
-        tsv = config.output.lower().endswith(".tsv")
-        form = TsvForm(predictor.labels) if tsv else JsonForm(predictor.labels)
-        stream.write(form.header)
-        while chunk := list(itertools.islice(records, CHUNK)):
+    work = work_of(config, speed=speed, exits=exits) if config.output != STDOUT else {}
+    answered = 0
+    try:
+        for task in mine:
+            form = form_of(task.output, predictor.labels)
+            records = read_records(task.input, _reading(config), role="test")
+            with _opened(task, form, config, work) as output:
+                _answer(task, records, form, output, predictor, speed, config)
+            _tell(task if len(mine) > 1 else None, output.done, predictor)
+            answered += 1
+        if config.mode is Mode.AUTO and predictor.picked:
+            print(f"auto picked {predictor.picked}", file=sys.stderr)
+    finally:
+        if 0 < answered < len(mine):
+            print(f"{answered} of {len(mine)} inputs are answered; --resume leaves them out", file=sys.stderr)
+
+
+def _to_do(config: PredictConfig) -> list[Task]:
+    """This process's share of the inputs, without those that are answered where the command is to go on."""
+    tasks = tasks_of(config.input, config.output)
+    process = this_process(config.process_count, config.process_index, os.environ)
+    mine = process.share(tasks)
+    if process.count > 1:
+        nothing = "" if mine else ": nothing to do"
+        print(f"{process} answers {len(mine)} of {len(tasks)} inputs{nothing}", file=sys.stderr)
+    if not config.resume:
+        return mine
+    left = [task for task in mine if not finished(Path(task.output).expanduser())]
+    if len(left) < len(mine):
+        which = mine[0].output if len(mine) == 1 else f"{len(mine) - len(left)} of {len(mine)} outputs"
+        print(f"{which}: whole already, nothing to do; without --resume made anew", file=sys.stderr)
+    return left
+
+
+@contextlib.contextmanager
+def _opened(
+    task: Task, form: Form, config: PredictConfig, work: Mapping[str, Any]
+) -> Iterator[Partial | StandardOutput]:
+    if task.output == STDOUT:
+        with standard_output() as output:
+            yield output
+    else:
+        path = Path(task.output).expanduser()
+        with resumable_file(path, form, work={"input": task.input, **work}, resume=config.resume) as partial:
+            yield partial
+
+
+def _answer(
+    task: Task,
+    records: Iterable[Record],
+    form: Form,
+    output: Partial | StandardOutput,
+    predictor: Predictor,
+    speed: float | np.ndarray,
+    config: PredictConfig,
+) -> None:
+    """Answer the rows of one input that are not answered yet."""
+    chunks = chunks_of(records)
+    skip_done(chunks, output.done, name=task.input)
+    total = count_rows(task.input, _reading(config), role="test") if somebody_watches() else None
+    with progress_bar("predict", total=total, unit="texts", done=output.done.rows) as advance:
+        for chunk in chunks:
             texts = _readable(chunk, config)
-            bad_rows += len(chunk) - len(texts)
             advance(len(chunk) - len(texts), "")
             plan = predictor.plan(texts, batch_size=config.batch_size, batch_tokens=config.batch_tokens)
-            truncated += plan.truncated_texts
             predictions = predictor.predict_plan(
                 plan, speed=speed, mode=config.mode, on_batch=lambda rows: advance(rows, "")
             )
-            for outcome in _in_order(chunk, predictions):
-                stream.write(form.record(outcome))
-            stream.flush()
-    if bad_rows:
-        print(f"{bad_rows} rows could not be read; their records say why", file=sys.stderr)
-    if truncated:
-        print(f"{truncated} texts have more than {predictor.max_length} tokens and were cut", file=sys.stderr)
+            before = output.done
+            piece = form.piece(list(_in_order(chunk, predictions)))
+            done = Done(
+                rows=before.rows + len(chunk),
+                unreadable=before.unreadable + len(chunk) - len(texts),
+                cut=before.cut + plan.truncated_texts,
+                checksum=checksum_after(before.checksum, chunk),
+            )
+            output.add(piece if before.rows else form.header() + piece, done)
 
 
-def _records(config: PredictConfig) -> Iterator[Example | Unreadable]:
-    data = DataConfig(text_column=config.text_column, pair_column=config.pair_column)
-    return read_records(config.input, data, role="test")
+def _reading(config: PredictConfig) -> DataConfig:
+    return DataConfig(text_column=config.text_column, pair_column=config.pair_column)
 
 
-def _readable(chunk: Sequence[Example | Unreadable], config: PredictConfig) -> list[Text]:
+def _tell(task: Task | None, done: Done, predictor: Predictor) -> None:
+    """Say what became of rows that are not as the others; with the input's name where there are several."""
+    name = f"{task.input}: " if task else ""
+    if done.unreadable:
+        print(f"{name}{done.unreadable} rows could not be read; their records say why", file=sys.stderr)
+    if done.cut:
+        print(f"{name}{done.cut} texts have more than {predictor.max_length} tokens and were cut", file=sys.stderr)
+
+
+def _readable(chunk: Sequence[Record], config: PredictConfig) -> list[Text]:
     """The texts of the rows that can be read; under `stop`, all must be."""
     bad = [record for record in chunk if isinstance(record, Unreadable)]
     if bad and config.on_bad_row is BadRow.STOP:
@@ -85,73 +145,8 @@ def _readable(chunk: Sequence[Example | Unreadable], config: PredictConfig) -> l
     return [record.text for record in chunk if isinstance(record, Example)]
 
 
-def _in_order(chunk: Sequence[Example | Unreadable], predictions: Sequence[Prediction]) -> Iterator[Outcome]:
+def _in_order(chunk: Sequence[Record], predictions: Sequence[Prediction]) -> Iterator[Prediction | Unreadable]:
     """One outcome per row."""
     following = iter(predictions)
     for record in chunk:
         yield record if isinstance(record, Unreadable) else next(following)
-
-
-class JsonForm:
-    """One JSON object a line."""
-
-    header = ""
-
-    def __init__(self, labels: Sequence[str]) -> None:
-        self._labels = labels
-
-    def record(self, outcome: Outcome) -> str:
-        """The line of one row."""
-        values: dict[str, object]
-        if isinstance(outcome, Unreadable):
-            values = {"error": f"{outcome.where}: {outcome.problem}"}
-        else:
-            values = {
-                "label": outcome.label,
-                "probabilities": dict(zip(self._labels, map(_short, outcome.probabilities), strict=True)),
-                "exit_layer": outcome.exit_layer,
-                "uncertainty": _short(outcome.uncertainty),
-            }
-        return json.dumps(values, ensure_ascii=False) + "\n"
-
-
-class TsvForm:
-    """Tab-separated columns, the last one for the reason where a row has no answer."""
-
-    def __init__(self, labels: Sequence[str]) -> None:
-        columns = ["label", "exit_layer", "uncertainty", *(f"probability of {label}" for label in labels), "error"]
-        self.header = self._line(columns)
-        self._columns = len(columns)
-
-    def record(self, outcome: Outcome) -> str:
-        """The line of one row."""
-        if isinstance(outcome, Unreadable):
-            return self._line([*[""] * (self._columns - 1), f"{outcome.where}: {outcome.problem}"])
-        numbers = [_short(outcome.uncertainty), *map(_short, outcome.probabilities)]
-        return self._line([outcome.label, outcome.exit_layer, *numbers, ""])
-
-    def _line(self, cells: Sequence[object]) -> str:
-        return "\t".join(" ".join(str(cell).split()) for cell in cells) + "\n"
-
-
-def _short(number: float) -> float:
-    """All digits that a float32 has, and no more."""
-    return float(f"{number:.7g}")
-
-
-@contextlib.contextmanager
-def _output(name: str) -> Iterator[IO[str]]:
-    """Standard output, or a file that takes its name when the block ends well and leaves nothing when it does not."""
-    if name == STANDARD:
-        with open(sys.stdout.fileno(), "w", encoding="utf-8", closefd=False) as stream:
-            try:
-                yield stream
-            except BrokenPipeError:  # a reader such as `head` has enough; what is still in the buffer goes nowhere
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return
-    path = Path(name).expanduser()
-    try:
-        with whole_file(path) as stream:
-            yield stream
-    except OSError as error:
-        raise UserError(f"{path}: expected a place to write the answers to, found: {error.strerror}") from None

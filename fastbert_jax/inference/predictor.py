@@ -293,6 +293,18 @@ def load(directory: str | Path, *, exits: ExitConfig | None = None, devices: Seq
     return Predictor(params, config, tokenizer, exits=exits, devices=devices, **settings)
 
 
+def local_devices(count: int) -> list[jax.Device]:
+    """The first `count` devices of this process; 0: all.
+
+    Raises:
+      UserError: it has not so many.
+    """
+    devices = jax.local_devices()
+    if count > len(devices):
+        raise UserError(f"devices: expected up to {len(devices)}, found {count}")
+    return devices[: count or None]
+
+
 def model_directory(directory: str | Path) -> Path:
     """The directory of the weights: `directory` itself, or `model` in it when it is a run's.
 

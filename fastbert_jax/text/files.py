@@ -1,9 +1,10 @@
-"""Readers of local files: .tsv, .csv, .jsonl, .parquet and .txt as tables, row by row."""
+"""Readers of local files, row by row: .tsv, .csv, .jsonl and .txt, compressed or not, and .parquet, all as tables."""
 
 from __future__ import annotations
 
 import csv
 import functools
+import io
 import itertools
 import json
 import sys
@@ -11,7 +12,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from fastbert_jax.config import COMPRESSED_ENDINGS
 from fastbert_jax.errors import UserError
+from fastbert_jax.text.compression import MAGIC, codec_of, opened, without_compression
 from fastbert_jax.text.examples import Unreadable
 from fastbert_jax.text.tables import Row, Table
 
@@ -20,14 +23,17 @@ BOM = b"\xef\xbb\xbf"
 JSON_LINES_TO_LOOK_AT = 100
 # The largest size that the csv module takes on every platform.
 CSV_FIELD_LIMIT = min(sys.maxsize, 2**31 - 1)
+# Parquet is read in pieces of so many bytes, not by whole row groups, which may be larger than memory.
+PARQUET_BUFFER = 2**20
 
 
 def open_file(path: str | Path) -> Table:
     """Open a file by its ending.
 
     Raises:
-      UserError: no such file, an ending without a reader, an empty file, another encoding than UTF-8 by its
-        first bytes, a header with a name twice, or (from `rows`) a file that is damaged as a whole.
+      UserError: no such file, an ending without a reader, an empty file, another encoding than UTF-8 or a
+        compression that the name does not tell by its first bytes, a header with a name twice, or (from `rows` too)
+        a file that is damaged as a whole.
     """
     path = Path(path).expanduser()
     readers = {
@@ -37,22 +43,25 @@ def open_file(path: str | Path) -> Table:
         ".parquet": _open_parquet,
         ".txt": _open_txt,
     }
-    reader = readers.get(path.suffix.lower())
+    reader = readers.get(without_compression(path).suffix.lower())
     if reader is None:
-        raise UserError(f"expected a file ending in {', '.join(readers)}, found {str(path)!r}")
+        endings = f"{', '.join(readers)}, or such an ending with {' or '.join(COMPRESSED_ENDINGS)} after it"
+        raise UserError(f"expected a file ending in {endings}, found {str(path)!r}")
+    if reader is _open_parquet and codec_of(path):
+        raise UserError(f"{path}: expected a Parquet file as it is, for it is compressed inside, found {path.suffix}")
     if not path.exists():
         raise UserError(f"expected a file, found nothing at {path}; check the path")
     if not path.is_file():
         raise UserError(f"expected a file, found a directory at {path}")
-    try:
-        with open(path, "rb") as stream:
-            start = stream.read(4)
-    except OSError as error:
-        raise UserError(f"{path}: expected a readable file, found {error.strerror}") from None
+    with opened(path) as stream:
+        start = stream.read(4)
     if not start.removeprefix(BOM):
         raise UserError(f"{path}: expected rows, found an empty file")
     if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise UserError(f"{path}: expected UTF-8, found UTF-16; save the file again as UTF-8")
+    for magic, ending in MAGIC.items():
+        if start.startswith(magic):
+            raise UserError(f"{path}: expected text, found compressed bytes; its name should end in {ending}")
     return reader(path)
 
 
@@ -68,7 +77,7 @@ def open_lines(stream: BinaryIO, name: str) -> Table:
 
 def _open_txt(path: Path) -> Table:
     def rows(columns: tuple[str, ...]) -> Iterator[Row | Unreadable]:
-        with open(path, "rb") as stream:
+        with opened(path) as stream:
             yield from open_lines(stream, str(path)).rows(columns)
 
     return Table(str(path), ("text",), rows, text_columns=("text",))
@@ -85,13 +94,13 @@ def _lines(stream: Iterable[bytes]) -> Iterator[str]:
 
 
 def _open_tsv(path: Path) -> Table:
-    with open(path, "rb") as stream:
+    with opened(path) as stream:
         columns = next(_lines(stream)).split("\t")
     return _table_with_header(path, columns, functools.partial(_tsv_records, path))
 
 
 def _tsv_records(path: Path) -> Iterator[tuple[int, list[str]]]:
-    with open(path, "rb") as stream:
+    with opened(path) as stream:
         for number, line in enumerate(_lines(stream), start=1):
             yield number, line.split("\t")
 
@@ -111,8 +120,9 @@ def _open_csv(path: Path) -> Table:
 def _csv_records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str] | str]]:
     """(line where it starts, fields or the problem) of each record; quoted fields may hold line breaks."""
     csv.field_size_limit(CSV_FIELD_LIMIT)
-    with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-        reader = csv.reader(stream, delimiter=delimiter, strict=True)
+    with opened(path) as stream:
+        lines = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
+        reader = csv.reader(lines, delimiter=delimiter, strict=True)
         while True:
             start = reader.line_num + 1
             try:
@@ -152,14 +162,14 @@ def _table_with_header(path: Path, columns: Sequence[str], records: Any) -> Tabl
 
 def _open_jsonl(path: Path) -> Table:
     columns: dict[str, bool] = {}
-    with open(path, "rb") as stream:
+    with opened(path) as stream:
         for record in itertools.islice(_json_records(path, stream), JSON_LINES_TO_LOOK_AT):
             if not isinstance(record, Unreadable):
                 for key, value in record[1].items():
                     columns[key] = columns.get(key, False) or isinstance(value, str)
 
     def rows(wanted: tuple[str, ...]) -> Iterator[Row | Unreadable]:
-        with open(path, "rb") as stream:
+        with opened(path) as stream:
             for record in _json_records(path, stream):
                 if isinstance(record, Unreadable):
                     yield record
@@ -198,14 +208,14 @@ def _open_parquet(path: Path) -> Table:
         return UserError(f"{path}: expected a Parquet file, found a damaged one ({str(error).strip()}); copy it again")
 
     try:
-        with pq.ParquetFile(path) as file:
-            schema = file.schema_arrow
+        with pq.ParquetFile(path, buffer_size=PARQUET_BUFFER, pre_buffer=False) as file:
+            schema, row_count = file.schema_arrow, file.metadata.num_rows
     except (pa.ArrowException, OSError) as error:
         raise damaged(error) from None
 
     def rows(wanted: tuple[str, ...]) -> Iterator[Row | Unreadable]:
         try:
-            with pq.ParquetFile(path) as file:
+            with pq.ParquetFile(path, buffer_size=PARQUET_BUFFER, pre_buffer=False) as file:
                 number = 0
                 for batch in file.iter_batches(batch_size=1024, columns=list(wanted)):
                     for values in zip(*(_parquet_values(batch.column(name)) for name in wanted), strict=True):
@@ -214,7 +224,7 @@ def _open_parquet(path: Path) -> Table:
         except (pa.ArrowException, OSError) as error:
             raise damaged(error) from None
 
-    return Table(str(path), tuple(schema.names), rows, text_columns=_parquet_text_columns(schema))
+    return Table(str(path), tuple(schema.names), rows, text_columns=_parquet_text_columns(schema), row_count=row_count)
 
 
 def _parquet_text_columns(schema: Any) -> tuple[str, ...]:

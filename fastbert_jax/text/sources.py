@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from fastbert_jax.config import BadRow, DataConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.text import builtin, files, tfds
 from fastbert_jax.text.columns import Columns, find_columns, flags
+from fastbert_jax.text.compression import without_compression
 from fastbert_jax.text.examples import Example, Unreadable, text_problem
 from fastbert_jax.text.tables import Row, Table
 
@@ -18,6 +20,8 @@ Role = Literal["train", "dev", "test"]
 
 BUILTIN, TFDS = "builtin:", "tfds:"
 STDIN = "-"
+# A larger file is not read a first time only to count its rows.
+COUNT_BYTES = 2**26
 # What TFDS sets call the split that plays each role.
 TFDS_SPLITS: dict[Role, tuple[str, ...]] = {
     "train": ("train",),
@@ -51,6 +55,23 @@ def read_records(
     """
     table, columns = _open(spec, data, need_label=need_label, role=role)
     return _records(table, columns, need_label=need_label)
+
+
+def count_rows(spec: str, data: DataConfig, *, role: Role = "train") -> int | None:
+    """How many rows `read_records` gives; None where only reading a large file or a stream to its end would tell.
+
+    Raises:
+      UserError: what `read_records` raises.
+    """
+    if spec == STDIN:
+        return None
+    table, columns = _open(spec, data, need_label=False, role=role)
+    if table.row_count is not None:
+        return table.row_count
+    path = Path(spec).expanduser()
+    if path.is_file() and path.stat().st_size > COUNT_BYTES:
+        return None
+    return sum(1 for _ in _records(table, columns, need_label=False))
 
 
 def read_examples(spec: str, data: DataConfig, *, need_label: bool, role: Role = "train") -> Loaded:
@@ -104,7 +125,7 @@ def own_split(spec: str, role: Role, data: DataConfig, *, need_label: bool = Tru
 
 def _open(spec: str, data: DataConfig, *, need_label: bool, role: Role) -> tuple[Table, Columns]:
     table = _open_table(spec, data, need_label=need_label, role=role)
-    if spec == STDIN or spec.lower().endswith(".txt"):
+    if spec == STDIN or without_compression(spec).suffix.lower() == ".txt":
         if need_label:
             raise UserError(f"{spec}: expected texts with labels, found lines of text alone; use a .tsv file")
         return table, Columns("text", None, None)

@@ -23,7 +23,7 @@ class Table:
 
     `rows(columns)` starts reading from the first row; a row that cannot be read comes as `Unreadable`, so that
     its place among the others is kept. `text_columns` are those that may hold texts, `class_names` the order
-    of the classes by column, where the source knows it.
+    of the classes by column, `row_count` how many rows there are, where the source knows them without reading.
     """
 
     name: str
@@ -31,3 +31,4 @@ class Table:
     rows: Callable[[tuple[str, ...]], Iterator[Row | Unreadable]]
     text_columns: tuple[str, ...] = ()
     class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    row_count: int | None = None

@@ -13,7 +13,7 @@ from fastbert_jax.config import CalibrateConfig, ExitConfig, Mode, PolicyName, P
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference import calibrate as module
 from fastbert_jax.inference.calibrate import calibrate_spec, read_calibration, unknown_labels
-from fastbert_jax.inference.predict_files import predict_file
+from fastbert_jax.inference.predict_files import predict
 from fastbert_jax.inference.predictor import load
 from fastbert_jax.report.metrics import Spread
 from fastbert_jax.text.examples import Example
@@ -60,9 +60,9 @@ def test_the_thresholds_found_are_those_that_predict_takes(
     assert read_calibration(model, "max-drop=10") == found
     assert "max-drop=10" in found.words() and "of 5 layers" in found.words()
 
-    predict_file(
+    predict(
         PredictConfig(
-            model=str(model), input=str(data), output=str(tmp_path / "out.jsonl"), target="max-drop=10", speed=1.0
+            model=str(model), input=(str(data),), output=str(tmp_path / "out.jsonl"), target="max-drop=10", speed=1.0
         )
     )
     answers = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]

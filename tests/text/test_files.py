@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import random
+import subprocess
+import sys
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -178,3 +181,19 @@ def test_a_file_is_read_as_it_is_asked_for(tmp_path):
     rows = open_file(path).rows(("text",))
     assert next(rows).values == ("0",)
     assert sum(isinstance(row, Unreadable) for row in rows) == 1
+
+
+def test_a_large_row_group_is_read_in_small_pieces(tmp_path):
+    generator = random.Random(0)
+    texts = [generator.randbytes(300).hex() for _ in range(50_000)]
+    table = pa.table({"text": texts})
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=len(texts), use_dictionary=False)
+    del table
+    source = (
+        "import sys, pyarrow as pa\nfrom fastbert_jax.text.files import open_file\n"
+        "rows = sum(1 for _ in open_file(sys.argv[1]).rows(('text',)))\n"
+        "print(rows, pa.default_memory_pool().max_memory())"
+    )
+    command = [sys.executable, "-c", source, str(tmp_path / "a.parquet")]
+    rows, memory = map(int, subprocess.run(command, capture_output=True, check=True).stdout.split())
+    assert rows == len(texts) and memory < 0.5 * sum(map(len, texts))

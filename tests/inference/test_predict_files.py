@@ -1,0 +1,358 @@
+"""The predict command: its forms, what a stop leaves and how it goes on, and several files."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gzip
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from fastbert_jax.config import BadRow, ExitConfig, Mode, PredictConfig
+from fastbert_jax.errors import UserError
+from fastbert_jax.inference import predict_files, row_chunks
+from fastbert_jax.inference.predict_files import predict
+from fastbert_jax.inference.predictor import Predictor
+from fastbert_jax.text.compression import opened
+from fastbert_jax.text.files import open_file
+from tests.inference.saved import LABELS, save_tiny_model, some_texts
+from tests.training.test_checkpoints import room_for
+
+ROWS = 8
+"""Rows of a chunk in these tests."""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("run") / "model")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_chunks() -> Iterator[None]:
+    """Chunks of few rows, and no model loaded twice."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(row_chunks, "ROWS", ROWS)
+        patch.setattr(predict_files, "load", functools.cache(predict_files.load))
+        yield
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    """Thirty rows, of which the twentieth has no text."""
+    rows = [{"text": text} for text in some_texts(30)]
+    rows[19] = {"text": None}
+    return write_rows(tmp_path / "texts.jsonl", rows)
+
+
+def write_rows(path: Path, rows: list[dict]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def answer(model: Path, source: Path | str, output: Path, **settings: object) -> bytes:
+    """The bytes of the answers, with all bad rows skipped unless something else is asked."""
+    common = {"mode": Mode.MASKED, "batch_size": 1, "on_bad_row": BadRow.SKIP}
+    predict(PredictConfig(model=str(model), input=(str(source),), output=str(output), **common | settings))
+    return output.read_bytes()
+
+
+def beside(path: Path) -> list[str]:
+    return sorted(child.name for child in path.parent.iterdir() if child.name.startswith((path.name, f".{path.name}")))
+
+
+@contextlib.contextmanager
+def stopped_after(chunks: int, error: type[BaseException] = RuntimeError) -> Iterator[None]:
+    """Something ends the command after so many chunks."""
+    with pytest.MonkeyPatch.context() as patch:
+        count = iter(range(chunks))
+        plan = Predictor.plan
+
+        def stop(self: Predictor, *arguments: object, **settings: object) -> object:
+            if next(count, None) is None:
+                raise error
+            return plan(self, *arguments, **settings)
+
+        patch.setattr(Predictor, "plan", stop)
+        with pytest.raises(error):
+            yield
+
+
+def test_all_forms_hold_the_same_records(model: Path, texts: Path, tmp_path: Path, capsys) -> None:
+    records = [json.loads(line) for line in answer(model, texts, tmp_path / "a.jsonl").splitlines()]
+    assert len(records) == 30 and ["error" in record for record in records] == [row == 19 for row in range(30)]
+    assert records[19]["error"] == f"{texts}:20: expected a text, found none (null)"
+    for compression in (".gz", ".zst"):
+        packed = tmp_path / f"a.jsonl{compression}"
+        answer(model, texts, packed)
+        with opened(packed) as stream:
+            assert stream.read() == (tmp_path / "a.jsonl").read_bytes()
+    assert gzip.decompress((tmp_path / "a.jsonl.gz").read_bytes()) == (tmp_path / "a.jsonl").read_bytes()
+
+    columns = ("label", "exit_layer", "uncertainty", *(f"probability of {label}" for label in LABELS), "error")
+    for ending in (".tsv", ".csv", ".csv.zst"):
+        answer(model, texts, tmp_path / f"a{ending}")
+        table = open_file(tmp_path / f"a{ending}")
+        assert table.columns == columns
+        rows = [dict(zip(columns, row.values, strict=True)) for row in table.rows(columns)]
+        assert [as_record(row) for row in rows] == records
+    answer(model, texts, tmp_path / "a.parquet")
+    table = pq.read_table(tmp_path / "a.parquet")
+    assert table.column_names == list(columns)
+    assert [str(kind) for kind in table.schema.types] == ["string", "int32", *["float"] * 4, "string"]
+    rows = [
+        {key: f"{value:.7g}" if isinstance(value, float) else value for key, value in row.items()}
+        for row in table.to_pylist()
+    ]
+    assert [as_record(row) for row in rows] == records
+    assert capsys.readouterr().err.count("1 rows could not be read; their records say why") == 7
+
+
+def as_record(row: dict) -> dict:
+    """A row of a table as the JSON record of the same answer."""
+    if row["error"]:
+        return {"error": row["error"]}
+    probabilities = {label: float(row[f"probability of {label}"]) for label in LABELS}
+    uncertainty = float(row["uncertainty"])
+    return {
+        "label": row["label"],
+        "probabilities": probabilities,
+        "exit_layer": int(row["exit_layer"]),
+        "uncertainty": uncertainty,
+    }
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".csv.gz", ".tsv.zst", ".parquet"])
+def test_a_stopped_command_goes_on_to_the_same_bytes(
+    model: Path, texts: Path, tmp_path: Path, ending: str, capsys
+) -> None:
+    whole = answer(model, texts, tmp_path / f"whole{ending}")
+    assert beside(tmp_path / f"whole{ending}") == [f"whole{ending}"]
+    counts = capsys.readouterr().err
+    good = [text for row, text in enumerate(some_texts(30)) if row != 19]
+    cut = predict_files.load(str(model), exits=ExitConfig()).plan(good).truncated_texts
+    assert "1 rows could not be read" in counts
+    assert f"\n{cut} texts have more than 16 tokens and were cut" in counts and cut > 0
+    output = tmp_path / f"a{ending}"
+    for chunks, error in ((1, RuntimeError), (2, KeyboardInterrupt), (0, KeyboardInterrupt)):
+        with stopped_after(chunks, error):
+            answer(model, texts, output, resume=True)
+        assert beside(output) == [f"a{ending}.partial", f"a{ending}.partial.json"]
+    told = capsys.readouterr().err
+    assert (
+        told.count(f"24 rows are answered in {output}.partial; the same command with --resume goes on after them") == 2
+    )
+    with open(f"{output}.partial", "ab") as stream:  # as a kill between a piece and its entry in the ledger leaves it
+        stream.write(b"half of a piece")
+    assert answer(model, texts, output, resume=True) == whole
+    assert beside(output) == [f"a{ending}"]
+    told = capsys.readouterr().err
+    assert told == f"{output}: 24 rows were answered before; going on\n{counts}"  # of the rows before the stop too
+
+
+def test_a_bad_row_later_on_is_stopped_at_and_gone_on_from(model: Path, texts: Path, tmp_path: Path) -> None:
+    output = tmp_path / "a.jsonl"
+    with pytest.raises(UserError, match=r"texts\.jsonl:20: expected a text, found none"):
+        answer(model, texts, output, on_bad_row=BadRow.STOP)
+    assert json.loads((tmp_path / "a.jsonl.partial.json").read_text())["done"]["rows"] == 16
+    rows = [json.loads(line) for line in texts.read_text().splitlines()]
+    rows[19] = {"text": "mended"}
+    write_rows(texts, rows)
+    mended = answer(model, texts, output, resume=True, on_bad_row=BadRow.STOP)
+    assert mended == answer(model, texts, tmp_path / "whole.jsonl") and b"error" not in mended
+
+
+def test_other_work_is_not_gone_on_with(model: Path, texts: Path, tmp_path: Path) -> None:
+    output = tmp_path / "a.jsonl"
+    with stopped_after(2):
+        answer(model, texts, output)
+    there = (tmp_path / "a.jsonl.partial").read_bytes()
+    other = shutil.copytree(model, tmp_path / "other")
+    (other / "config.json").write_text((model / "config.json").read_text() + " ")
+    with pytest.raises(
+        UserError, match=r"a\.jsonl\.partial: expected the settings .* found speed: there 0\.5, now 0\.25; give"
+    ):
+        answer(model, texts, output, resume=True, speed=0.25)
+    with pytest.raises(UserError, match=r"found model: there '[0-9a-f]{64}', now '[0-9a-f]{64}'; give the same"):
+        answer(other, texts, output, resume=True)
+    with pytest.raises(UserError, match=r"found mode: there 'masked', now 'cascade'; batch_size: there 1, now 8; give"):
+        answer(model, texts, output, resume=True, mode=Mode.CASCADE, batch_size=8)
+    with pytest.raises(UserError, match=r"found input: there '.*texts\.jsonl', now '.*b\.jsonl'"):
+        answer(model, write_rows(tmp_path / "b.jsonl", [{"text": "a"}]), output, resume=True)
+    rows = texts.read_text().splitlines(keepends=True)
+    for changed in (rows[:3] + rows[2:], rows[1:], rows[:10]):
+        texts.write_text("".join(changed))
+        with pytest.raises(
+            UserError, match=r"texts\.jsonl: expected the 16 rows that are answered already, found others; .* --resume"
+        ):
+            answer(model, texts, output, resume=True)
+    texts.write_text("".join(rows))
+    assert (tmp_path / "a.jsonl.partial").read_bytes() == there
+    os.truncate(f"{output}.partial", len(there) - 1)
+    with pytest.raises(
+        UserError, match=rf"expected {len(there)} bytes or more, found {len(there) - 1}; the file was changed"
+    ):
+        answer(model, texts, output, resume=True)
+    (tmp_path / "a.jsonl.partial").write_bytes(there)
+    (tmp_path / "a.jsonl.partial.json").write_text("{}")
+    with pytest.raises(UserError, match=r"a\.jsonl\.partial\.json: expected how far .* delete it to start over"):
+        answer(model, texts, output, resume=True)
+
+
+def test_without_resume_what_is_left_is_started_over_and_a_whole_file_is_left_alone(
+    model: Path, texts: Path, tmp_path: Path, capsys
+) -> None:
+    output = tmp_path / "a.jsonl"
+    with stopped_after(2):
+        answer(model, texts, output)
+    with stopped_after(0):
+        answer(model, texts, output, speed=0.9)
+    assert f"{output}.partial: started over; --resume goes on after its 16 rows" in capsys.readouterr().err
+    assert beside(output) == []  # nothing was done
+    whole = answer(model, texts, output)
+    (tmp_path / "a.jsonl.partial.json").write_text("{}")  # as a kill after the last step but one leaves it
+    assert answer(model, texts, output, resume=True, speed=0.9) == whole
+    assert beside(output) == ["a.jsonl"]
+    assert f"{output}: whole already, nothing to do; without --resume made anew" in capsys.readouterr().err
+    assert answer(model, texts, output, speed=0.9) != whole
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
+def test_a_full_disk_keeps_what_is_done(model: Path, texts: Path, tmp_path: Path, ending: str, capsys) -> None:
+    whole = answer(model, texts, tmp_path / f"whole{ending}")
+    output = tmp_path / f"a{ending}"
+    with room_for(2500), pytest.raises(UserError, match=rf"a\{ending}: expected a place to write .* File too large"):
+        answer(model, texts, output)
+    rows = json.loads((tmp_path / f"a{ending}.partial.json").read_text())["done"]["rows"]
+    assert 0 < rows < 30 and not output.exists()
+    assert f"{rows} rows are answered in {output}.partial; the same command with --resume" in capsys.readouterr().err
+    assert answer(model, texts, output, resume=True) == whole
+    assert beside(output) == [f"a{ending}"]
+    with room_for(100), pytest.raises(UserError, match="File too large"):
+        answer(model, texts, tmp_path / f"b{ending}")
+    assert beside(tmp_path / f"b{ending}") == []
+
+
+def test_a_disk_that_is_full_for_the_parquet_file_alone(model: Path, texts: Path, tmp_path: Path, monkeypatch) -> None:
+    def full(*arguments: object, **settings: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    output = tmp_path / "a.parquet"
+    with monkeypatch.context() as patch:
+        patch.setattr(pq.ParquetWriter, "write_table", full)
+        with pytest.raises(UserError, match="No space left on device"):
+            answer(model, texts, output)
+    assert beside(output) == ["a.parquet.partial", "a.parquet.partial.json"]
+    assert answer(model, texts, output, resume=True) == answer(model, texts, tmp_path / "whole.parquet")
+
+
+def test_two_processes_do_not_write_one_file(model: Path, texts: Path, tmp_path: Path, monkeypatch) -> None:
+    output = tmp_path / "a.jsonl"
+    plan = Predictor.plan
+
+    def other_command(self: Predictor, *arguments: object, **settings: object) -> object:
+        monkeypatch.setattr(Predictor, "plan", plan)
+        with pytest.raises(
+            UserError, match=r"a\.jsonl: expected to be the only one to write it, found another process"
+        ):
+            answer(model, texts, output, resume=True)
+        return plan(self, *arguments, **settings)
+
+    monkeypatch.setattr(Predictor, "plan", other_command)
+    assert len(answer(model, texts, output).splitlines()) == 30
+
+
+def test_many_files_load_the_model_once_and_finished_ones_are_left_out(
+    model: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    for number in range(3):
+        (tmp_path / f"in{number}.txt").write_text("\n".join(some_texts(10, seed=number)))
+    config = PredictConfig(
+        model=str(model),
+        input=(f"{tmp_path}/in*.txt",),
+        output=f"{tmp_path}/out/{{}}.jsonl",
+        mode=Mode.MASKED,
+        batch_size=1,
+        resume=True,
+    )
+    (tmp_path / "out").mkdir()
+    loads: list[object] = []
+    load = predict_files.load
+    monkeypatch.setattr(
+        predict_files, "load", lambda *arguments, **settings: loads.append(0) or load(*arguments, **settings)
+    )
+    with stopped_after(3):  # two files have two chunks each
+        predict(config)
+    assert "1 of 3 inputs are answered; --resume leaves them out" in capsys.readouterr().err
+    assert sorted(os.listdir(tmp_path / "out")) == ["in0.jsonl", "in1.jsonl.partial", "in1.jsonl.partial.json"]
+    predict(config)
+    assert len(loads) == 2
+    assert "1 of 3 outputs: whole already" in capsys.readouterr().err
+    for number in range(3):
+        alone = answer(model, tmp_path / f"in{number}.txt", tmp_path / "alone.jsonl")
+        assert (tmp_path / "out" / f"in{number}.jsonl").read_bytes() == alone
+
+
+def test_more_answers_than_a_row_group(model: Path, tmp_path: Path, monkeypatch) -> None:
+    from fastbert_jax.inference import answer_files
+
+    monkeypatch.setattr(answer_files, "ROW_GROUP", 20)
+    (tmp_path / "a.txt").write_text("\n".join(some_texts(50)))
+    answer(model, tmp_path / "a.txt", tmp_path / "a.parquet")
+    file = pq.ParquetFile(tmp_path / "a.parquet")
+    assert file.metadata.num_rows == 50 and file.metadata.num_row_groups > 1
+
+
+KILLED_ENDINGS = (".jsonl", ".jsonl.zst", ".parquet")
+KILLED_ROWS = 60 * 32
+PROGRAM = """
+import functools, sys
+from concurrent.futures import ThreadPoolExecutor
+from fastbert_jax.config import Mode, PredictConfig
+from fastbert_jax.inference import predict_files, row_chunks
+
+row_chunks.ROWS = 32
+model, texts, *outputs = sys.argv[1:]
+predictor = predict_files.load(model)
+predictor.length_buckets = (16,)  # with full batches, a single program to compile
+predictor.predict(["good"] * 32, mode="masked", batch_size=32)
+predict_files.load = lambda *arguments, **settings: predictor
+
+def answer(output):
+    settings = {"mode": Mode.MASKED, "batch_size": 32, "resume": True}
+    predict_files.predict(PredictConfig(model=model, input=(texts,), output=output, **settings))
+
+with ThreadPoolExecutor() as pool:
+    list(pool.map(answer, outputs))
+"""
+
+
+def test_a_killed_process_loses_and_doubles_nothing(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_text("\n".join(some_texts(KILLED_ROWS)))
+    killed, whole = ([tmp_path / f"{name}{ending}" for ending in KILLED_ENDINGS] for name in ("killed", "whole"))
+    ledgers = [output.with_name(f"{output.name}.partial.json") for output in killed]
+    command = [sys.executable, "-c", PROGRAM, str(model), str(tmp_path / "texts.txt")]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    with subprocess.Popen([*command, *map(str, killed)], env=environment, stderr=subprocess.PIPE) as process:
+        while not all(ledger.exists() for ledger in ledgers):
+            assert process.poll() is None
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+    for ledger in ledgers:
+        assert 0 < json.loads(ledger.read_text())["done"]["rows"] < KILLED_ROWS
+    subprocess.run([*command, *map(str, killed + whole)], env=environment, check=True)
+    for output, expected in zip(killed, whole, strict=True):
+        assert output.read_bytes() == expected.read_bytes(), output.name
+    assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "texts.txt", *killed, *whole])
+    with opened(whole[1]) as stream:
+        assert stream.read() == whole[0].read_bytes() and whole[0].read_bytes().count(b"\n") == KILLED_ROWS
+    assert pq.read_metadata(whole[2]).num_rows == KILLED_ROWS
