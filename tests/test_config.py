@@ -115,7 +115,7 @@ def test_the_resolved_config_reads_back(original: TrainConfig) -> None:
         ("distil: {kl: [both]}", "distil.kl: expected one of ['student-teacher', 'teacher-student'], found ['both']"),
         ("data: {labels: neg}", "data.labels: expected a list, found 'neg'"),
         ("data: {labels: [1]}", "data.labels: expected str, found 1"),
-        ("evaluate: {modes: [fast]}", "evaluate.modes: expected one of ['masked', 'bucketed'"),
+        ("evaluate: {modes: [fast]}", "evaluate.modes: expected one of ['auto', 'masked', 'bucketed'"),
         ("data: a.tsv", "expected `key: value` lines under 'data.', found 'a.tsv'"),
         ("data:", "expected `key: value` lines under 'data.', found None"),
         ("- 1", "expected `key: value` lines under 'the top level', found [1]"),

@@ -37,7 +37,9 @@ def test_stdin_to_stdout(model: Path) -> None:
     done = infer("predict", "--model", model, "--batch-size", 4, stdin="\n".join(TEXTS).encode())
     truncated = fastbert_jax.load(model).plan(TEXTS, batch_size=4).truncated_texts
     assert done.returncode == 0
-    assert done.stderr.decode() == f"{truncated} texts have more than 16 tokens and were cut\n" and truncated > 0
+    cut, picked = done.stderr.decode().splitlines()
+    assert cut == f"{truncated} texts have more than 16 tokens and were cut" and truncated > 0
+    assert picked.startswith("auto picked cascade: fewer than")
     answers = records(done.stdout)
     assert len(answers) == len(TEXTS)
     for answer in answers:
@@ -134,7 +136,7 @@ def test_help_tells_every_setting() -> None:
 def test_more_texts_than_one_chunk_and_a_reader_that_has_enough(model: Path) -> None:
     done = infer("predict", "--model", model, stdin=b"good\n" * 5000)
     assert (done.returncode, len(done.stdout.splitlines())) == (0, 5000)
-    command = f"'{sys.executable}' '{ROOT / 'infer.py'}' predict --model '{model}' | head -1"
+    command = f"'{sys.executable}' '{ROOT / 'infer.py'}' predict --model '{model}' --mode masked | head -1"
     shell = ["bash", "-o", "pipefail", "-c", command]
     done = subprocess.run(shell, input=b"good\n" * 5000, env=ENVIRONMENT, capture_output=True, check=False)
     assert (done.returncode, len(done.stdout.splitlines()), done.stderr) == (0, 1, b"")

@@ -24,9 +24,10 @@ ENGINES: dict[Mode, type[Engine]] = {
 
 def make_engines(runtimes: Sequence[Runtime]) -> dict[Mode, Engine]:
     """Every engine of one model, on all devices that have a runtime, and `auto`, which picks among them."""
-    engines: dict[Mode, Engine] = {Mode.GRAPH_CASCADE: GraphCascade(*runtimes)}
-    for mode, engine in ENGINES.items():
-        if mode is not Mode.GRAPH_CASCADE:
-            one_each = [engine(runtime) for runtime in runtimes]
-            engines[mode] = one_each[0] if len(one_each) == 1 else AllDevices(one_each)
+    engines: dict[Mode, Engine] = {}
+    for mode, kind in ENGINES.items():
+        one_each = [kind(runtime) for runtime in runtimes]
+        engines[mode] = one_each[0] if len(one_each) == 1 else AllDevices(one_each)
+    if len(runtimes) > 1:
+        engines[Mode.GRAPH_CASCADE] = GraphCascade(*runtimes)
     return {Mode.AUTO: Auto(runtimes[0], engines), **engines}

@@ -293,7 +293,7 @@ def load(directory: str | Path, *, exits: ExitConfig | None = None, devices: Seq
     return Predictor(params, config, tokenizer, exits=exits, devices=devices, **settings)
 
 
-def local_devices(count: int) -> list[jax.Device]:
+def local_devices(count: int) -> tuple[jax.Device, ...]:
     """The first `count` devices of this process; 0: all.
 
     Raises:
@@ -302,7 +302,7 @@ def local_devices(count: int) -> list[jax.Device]:
     devices = jax.local_devices()
     if count > len(devices):
         raise UserError(f"devices: expected up to {len(devices)}, found {count}")
-    return devices[: count or None]
+    return tuple(devices[: count or None])
 
 
 def model_directory(directory: str | Path) -> Path:

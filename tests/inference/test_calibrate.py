@@ -62,7 +62,12 @@ def test_the_thresholds_found_are_those_that_predict_takes(
 
     predict(
         PredictConfig(
-            model=str(model), input=(str(data),), output=str(tmp_path / "out.jsonl"), target="max-drop=10", speed=1.0
+            model=str(model),
+            input=(str(data),),
+            output=str(tmp_path / "out.jsonl"),
+            target="max-drop=10",
+            speed=1.0,
+            devices=2,
         )
     )
     answers = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]

@@ -61,7 +61,7 @@ def write_rows(path: Path, rows: list[dict]) -> Path:
 
 def answer(model: Path, source: Path | str, output: Path, **settings: object) -> bytes:
     """The bytes of the answers, with all bad rows skipped unless something else is asked."""
-    common = {"mode": Mode.MASKED, "batch_size": 1, "on_bad_row": BadRow.SKIP}
+    common = {"mode": Mode.MASKED, "batch_size": 1, "on_bad_row": BadRow.SKIP, "devices": 1}
     predict(PredictConfig(model=str(model), input=(str(source),), output=str(output), **common | settings))
     return output.read_bytes()
 
@@ -282,6 +282,7 @@ def test_many_files_load_the_model_once_and_finished_ones_are_left_out(
         output=f"{tmp_path}/out/{{}}.jsonl",
         mode=Mode.MASKED,
         batch_size=1,
+        devices=1,
         resume=True,
     )
     (tmp_path / "out").mkdir()
