@@ -12,11 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
-import platform
-import subprocess
-import sys
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -25,7 +20,6 @@ import tyro
 
 from fastbert_jax.command_line import TYRO_STYLE, end_with
 from fastbert_jax.config import BATCH_TOKENS, BertConfig, DataConfig, Mode
-from fastbert_jax.config_yaml import to_dict
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.plan import Plan, plan_batches
 from fastbert_jax.inference.policies import exit_indices
@@ -34,8 +28,7 @@ from fastbert_jax.inference.timing import evenly, interleaved_times
 from fastbert_jax.model.fastbert import init_params
 from fastbert_jax.report.metrics import Spread
 from fastbert_jax.text.sources import read_examples
-from fastbert_jax.text.tokenizer import Encoded
-from fastbert_jax.whole_files import write_json
+from measured import VOCABULARY, publish, random_tokens, ratio
 
 SYNTHETIC = "synthetic"
 
@@ -75,10 +68,8 @@ class Case(NamedTuple):
 def main() -> None:
     """Measure, print, write."""
     settings = tyro.cli(Settings, config=TYRO_STYLE)
-    result = measure(synthetic_case(settings) if settings.model == SYNTHETIC else trained_case(settings), settings)
-    print(json.dumps(result, indent=2))
-    if settings.output:
-        write_json(Path(settings.output), result)
+    case = synthetic_case(settings) if settings.model == SYNTHETIC else trained_case(settings)
+    publish(measure(case, settings), settings)
 
 
 def trained_case(settings: Settings) -> Case:
@@ -97,11 +88,10 @@ def trained_case(settings: Settings) -> Case:
 
 def synthetic_case(settings: Settings) -> Case:
     """Random weights of MiniLM's size and random tokens; each layer's threshold lets half of those who come leave."""
-    config = BertConfig(vocab_size=30522, hidden_size=384, num_layers=6, num_heads=12, feed_forward_size=1536)
+    config = BertConfig(vocab_size=VOCABULARY, hidden_size=384, num_layers=6, num_heads=12, feed_forward_size=1536)
     params = init_params(config, jax.random.key(0))
     number, length = settings.texts or 1024, settings.length
-    tokens = np.random.default_rng(0).integers(0, config.vocab_size, number * length, dtype=np.int32)
-    encoded = Encoded(tokens, np.zeros_like(tokens), np.arange(number + 1) * length, 0, 0)
+    encoded = random_tokens(config, texts=number, length=length)
     predictor = Predictor(params, config, None, labels=("a", "b"), max_length=length, length_buckets=(length,))
     plan = plan_batches(encoded, lengths=(length,), batch_size=settings.batch_size, batch_tokens=settings.batch_tokens)
     speed, staying = [], np.ones(number, bool)
@@ -112,7 +102,7 @@ def synthetic_case(settings: Settings) -> Case:
 
 
 def measure(case: Case, settings: Settings) -> dict:
-    """Plain values that say what was measured, where and how."""
+    """What is published, as plain values."""
     predictor, plan, speed = case
     runs = [functools.partial(predictor.answers, plan, speed=0.0, mode=settings.modes[0])]
     runs += [functools.partial(predictor.answers, plan, speed=speed, mode=mode) for mode in settings.modes]
@@ -120,11 +110,11 @@ def measure(case: Case, settings: Settings) -> dict:
         answers = run()
     mean_depth, layers = float(answers.exit_layer_B.mean()), predictor.config.num_layers
     full, *early = interleaved_times(runs, settings.repeats)
-    speedups = [Spread.of([one / other for one, other in zip(full, own, strict=True)]) for own in early]
+    speedups = [ratio(full, own) for own in early]
     lengths, counts = np.unique(plan.padded_lengths, return_counts=True)
     return {
         "engines": {
-            mode.value: {"efficiency": speedup.median * mean_depth / layers, "speedup": dataclasses.asdict(speedup)}
+            mode.value: {"efficiency": speedup["median"] * mean_depth / layers, "speedup": speedup}
             for mode, speedup in zip(settings.modes, speedups, strict=True)
         },
         "noise": Spread.of(full).relative,
@@ -135,24 +125,7 @@ def measure(case: Case, settings: Settings) -> dict:
         "padding_share": plan.padding_share,
         "texts_by_padded_length": dict(zip(map(int, lengths), map(int, counts), strict=True)),
         "compiled_programs": predictor.compiled_programs,
-        "command": " ".join(["python", *sys.argv]),
-        "settings": to_dict(settings),
-        "device": f"{jax.devices()[0].device_kind} ({platform.machine()}, {platform.system()})",
-        "jax": jax.__version__,
-        "git_commit": git_commit(),
     }
-
-
-def git_commit() -> str:
-    """The commit that is checked out, with `-dirty` where files differ from it."""
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":
