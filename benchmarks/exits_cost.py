@@ -40,7 +40,7 @@ class Settings:
     """Directory of a run."""
     data: str = "builtin:movie_reviews#test"
     """SPEC of its texts."""
-    texts: int = 512
+    texts: int = 256
     """Texts to time, spread evenly over the data; 0: all."""
     batch_tokens: int = BATCH_TOKENS
     """Tokens per batch, padding included."""
@@ -48,13 +48,13 @@ class Settings:
     """Layers of the random model."""
     random_hidden_size: int = 768
     """Width of the random model."""
-    random_texts: int = 16
-    """Texts for the random model, in batches of 8."""
+    random_texts: int = 8
+    """Texts for the random model, in batches of 4."""
     random_length: int = 128
     """Tokens of each of them."""
     modes: tuple[Mode, ...] = tuple(Mode)
     """Engines to measure."""
-    repeats: int = 5
+    repeats: int = 9
     """Interleaved repeats; the median counts."""
     output: str = ""
     """JSON file of the result; empty: print it only."""
@@ -80,7 +80,7 @@ def random(settings: Settings) -> dict:
     config = random_config(layers=settings.random_layers, hidden_size=settings.random_hidden_size)
     length = settings.random_length
     encoded = random_tokens(config, texts=settings.random_texts, length=length)
-    plan = plan_batches(encoded, lengths=(length,), batch_size=8)
+    plan = plan_batches(encoded, lengths=(length,), batch_size=4)
     return measure(random_model(config, lengths=(length,)), plan, settings, at_most=1.03)
 
 

@@ -16,12 +16,12 @@ import numpy as np
 
 from fastbert_jax.config import BertConfig, Precision
 from fastbert_jax.config_yaml import to_dict
-from fastbert_jax.inference.predictor import Predictor, load, model_directory
+from fastbert_jax.inference.predictor import Predictor, model_directory
 from fastbert_jax.inference.runtime import Runtime
 from fastbert_jax.model.fastbert import Params, init_params
 from fastbert_jax.model.weights import load_model
 from fastbert_jax.report.metrics import Spread
-from fastbert_jax.text.tokenizer import Encoded, Tokenizer
+from fastbert_jax.text.tokenizer import Encoded, Tokenizer, load_tokenizer
 from fastbert_jax.whole_files import write_json
 
 VOCABULARY = 30522
@@ -91,15 +91,27 @@ def random_tokens(config: BertConfig, *, texts: int, length: int) -> Encoded:
 
 def trained_model(directory: str) -> Model:
     """A model of `train.py`."""
-    params, config, extra = load_model(model_directory(directory))
-    runtime = Runtime(params, config, precision=Precision(extra["precision"]))
-    return Model(load(directory), runtime, runtime.params)
+    path = model_directory(directory)
+    params, config, extra = load_model(path)
+    settings = {key: extra[key] for key in ("labels", "max_length", "length_buckets")}
+    return _model(params, config, load_tokenizer(path), precision=Precision(extra["precision"]), **settings)
 
 
 def random_model(config: BertConfig, *, lengths: Sequence[int], tokenizer: Tokenizer | None = None) -> Model:
     """Random weights, for texts padded to one of the rising `lengths`."""
     params = init_params(config, jax.random.key(0))
-    predictor = Predictor(
-        params, config, tokenizer, labels=("a", "b"), max_length=lengths[-1], length_buckets=tuple(lengths)
-    )
-    return Model(predictor, Runtime(params, config), params)
+    return _model(params, config, tokenizer, labels=("a", "b"), max_length=lengths[-1], length_buckets=lengths)
+
+
+def _model(
+    params: Params,
+    config: BertConfig,
+    tokenizer: Tokenizer | None,
+    *,
+    precision: Precision = Precision.FLOAT32,
+    **settings: Any,
+) -> Model:
+    # One copy for all: programs that take turns on two copies would throw each other's out of the cache.
+    params = jax.device_put(params)
+    predictor = Predictor(params, config, tokenizer, precision=precision, **settings)
+    return Model(predictor, Runtime(params, config, precision=precision), params)

@@ -56,7 +56,7 @@ class Settings:
     """Tokens of the texts for it."""
     modes: tuple[Mode, ...] = tuple(Mode)
     """Engines to measure; `early` leaves `masked` out, which skips nothing."""
-    seconds: float = 8.0
+    seconds: float = 12.0
     """Of repeats for each text, in either part."""
     output: str = ""
     """JSON file of the result; empty: print it only."""

@@ -95,7 +95,7 @@ def minilm(settings: Settings) -> dict[str, dict]:
     examples = read_examples(settings.data, data, need_label=False, role="test").examples
     texts = [examples[i].text for i in evenly(len(examples), settings.texts)]
     encoded = load_tokenizer(directory).encode(texts, max_length=data.max_length)
-    lengths = tuple(length for length in data.length_buckets if length <= data.max_length)
+    lengths = data.lengths
     by_texts = plan_batches(encoded, lengths=lengths, batch_size=settings.batch_size)
     by_tokens = plan_batches(encoded, lengths=lengths, batch_tokens=settings.batch_tokens)
     compare = functools.partial(measure, Runtime(params, config), load_torch(directory), repeats=settings.repeats)
