@@ -4,7 +4,7 @@
 
 Two models: a trained one on real texts, and random weights of BERT-base's size. For each engine, speed 1e-30, at which
 every exit is asked and none is sure, over speed 0, plain BERT; and, without any engine, one program that scans all
-layers with all exits over one that scans them without. Pairs take turns in one process, after all has compiled.
+layers with all exits over one that scans them without. All take turns in one process, after all has compiled.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Settings:
     """Tokens of each of them."""
     modes: tuple[Mode, ...] = tuple(Mode)
     """Engines to measure."""
-    repeats: int = 9
+    repeats: int = 7
     """Interleaved repeats; the median counts."""
     output: str = ""
     """JSON file of the result; empty: print it only."""
@@ -88,25 +88,26 @@ def measure(model: Model, plan: Plan, settings: Settings, *, at_most: float) -> 
     """The ratios of one model. The times of one repeat stand for the whole plan."""
     predictor, runtime, _ = model
     batches = [planned.batch for planned in plan.batches]
-    names = [PURE, *(mode.value for mode in settings.modes)]
-    without = [functools.partial(in_turn, runtime.full_depth, batches)]
-    with_exits = [functools.partial(in_turn, runtime.all_exits, batches)]
+    runs = [
+        functools.partial(in_turn, runtime.full_depth, batches),
+        functools.partial(in_turn, runtime.all_exits, batches),
+        functools.partial(predictor.answers, plan, speed=0.0, mode=settings.modes[0]),  # in all modes the same
+    ]
     for mode in settings.modes:
-        without.append(functools.partial(predictor.answers, plan, speed=0.0, mode=mode))
-        with_exits.append(functools.partial(predictor.answers, plan, speed=NEVER_SURE, mode=mode))
-        left = int((with_exits[-1]().exit_layer_B < predictor.config.num_layers).sum())
+        runs.append(functools.partial(predictor.answers, plan, speed=NEVER_SURE, mode=mode))
+        left = int((runs[-1]().exit_layer_B < predictor.config.num_layers).sum())
         if left:
             raise RuntimeError(f"expected every text to go through all layers by {mode.value}, found {left} that left")
-    pairs = [run for pair in zip(without, with_exits, strict=True) for run in pair]
-    for run in pairs:
+    for run in runs:
         run()
-    times = interleaved_times(pairs, settings.repeats)
+    pure, pure_with_exits, full, *engines = interleaved_times(runs, settings.repeats)
     return {
         "over_full_depth": {
-            name: ratio(own, full) for name, full, own in zip(names, times[::2], times[1::2], strict=True)
+            PURE: ratio(pure_with_exits, pure),
+            **{mode.value: ratio(own, full) for mode, own in zip(settings.modes, engines, strict=True)},
         },
         "wanted_at_most": at_most,
-        "noise": max(Spread.of(full).relative for full in times[::2]),
+        "noise": Spread.of(full).relative,
         "layers": predictor.config.num_layers,
         "hidden_size": predictor.config.hidden_size,
         "texts": plan.texts,
