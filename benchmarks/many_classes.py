@@ -13,20 +13,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
-import platform
-import sys
-from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import numpy as np
 import tyro
-from engine_efficiency import git_commit
 
 from fastbert_jax.command_line import TYRO_STYLE, end_with
 from fastbert_jax.config import BATCH_TOKENS, DataConfig, ExitConfig, Mode, PolicyName
-from fastbert_jax.config_yaml import to_dict
 from fastbert_jax.inference.exit_answers import ExitAnswers
 from fastbert_jax.inference.plan import Plan
 from fastbert_jax.inference.predictor import Predictor, load
@@ -36,7 +29,7 @@ from fastbert_jax.report.metrics import Spread
 from fastbert_jax.text.examples import Text
 from fastbert_jax.text.sources import read_examples
 from fastbert_jax.text.tasks import label_ids
-from fastbert_jax.whole_files import write_json
+from measured import publish
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,14 +82,11 @@ class Chosen(NamedTuple):
 def main() -> None:
     """Choose, measure, print, write."""
     settings = tyro.cli(Settings, config=TYRO_STYLE)
-    result = measure(settings)
-    print(json.dumps(result, indent=2))
-    if settings.output:
-        write_json(Path(settings.output), result)
+    publish(measure(settings), settings)
 
 
 def measure(settings: Settings) -> dict:
-    """Plain values that say what was measured, where and how."""
+    """What is published, as plain values."""
     labels = load(settings.model).labels
     dev, test = (_read(spec, labels, role) for spec, role in ((settings.dev, "dev"), (settings.test, "test")))
     chosen = [_choose(settings, policy, dev) for policy in settings.policies]
@@ -115,11 +105,6 @@ def measure(settings: Settings) -> dict:
         "dev_texts": len(dev.texts),
         "test_texts": len(test.texts),
         "timed_texts": timed.texts,
-        "command": " ".join(["python", *sys.argv]),
-        "settings": to_dict(settings),
-        "device": f"{jax.devices()[0].device_kind} ({platform.machine()}, {platform.system()})",
-        "jax": jax.__version__,
-        "git_commit": git_commit(),
     }
 
 

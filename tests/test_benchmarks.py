@@ -13,26 +13,29 @@ from tests.inference.saved import LABELS, save_tiny_model, some_texts
 ROOT = Path(__file__).parent.parent
 
 
-ENVIRONMENT = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "PYTHONPATH": str(ROOT)}
+def result_of(script: str, tmp_path: Path, *, texts: object = None, **settings: object) -> dict:
+    """What a benchmark prints, which must be what it writes, with the tiny model and 60 texts, or `texts` of them.
 
-
-def result_of(script: str, output: Path, **settings: object) -> dict:
-    """What a benchmark printed, which is what it wrote."""
+    `texts` is False for a script that has its own texts.
+    """
+    model = save_tiny_model(tmp_path / "model")
+    (tmp_path / "texts.txt").write_text("\n".join(some_texts(60)))
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "PYTHONPATH": str(ROOT)}
+    if texts is not False:
+        settings |= {"data": tmp_path / "texts.txt", "texts": texts or 0}
+    settings |= {"model": model, "output": tmp_path / "out.json"}
     words = [word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", *str(value).split())]
-    command = [sys.executable, "-W", "error", str(ROOT / "benchmarks" / script), *words, "--output", str(output)]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-W", "error", str(ROOT / "benchmarks" / script), *words]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    result = json.loads(output.read_text())
+    result = json.loads((tmp_path / "out.json").read_text())
     assert json.loads(done.stdout) == result
-    assert result["command"].startswith("python ") and result["jax"] and result["git_commit"]
+    assert result["command"].startswith("python ") and result["device"] and result["jax"] and result["git_commit"]
     return result
 
 
 def test_engine_efficiency(tmp_path: Path) -> None:
-    model = save_tiny_model(tmp_path / "model")
-    (tmp_path / "texts.txt").write_text("\n".join(some_texts(60)))
-    settings = {"model": model, "data": tmp_path / "texts.txt", "texts": 30, "batch_size": 4, "repeats": 2}
-    result = result_of("engine_efficiency.py", tmp_path / "out.json", **settings)
+    result = result_of("engine_efficiency.py", tmp_path, texts=30, batch_size=4, repeats=2)
     assert list(result["engines"]) == ["bucketed", "cascade", "graph-cascade"]
     assert all(engine["efficiency"] > 0 for engine in result["engines"].values())
     assert sum(result["texts_by_exit_layer"]) == sum(result["texts_by_padded_length"].values()) == 30
@@ -40,17 +43,38 @@ def test_engine_efficiency(tmp_path: Path) -> None:
 
 
 def test_many_classes(tmp_path: Path) -> None:
-    model = save_tiny_model(tmp_path / "model")
     for name, seed in (("dev", 0), ("test", 1)):
         texts = some_texts(40, seed=seed)
         rows = [f"{text}\t{LABELS[place % 3]}" for place, text in enumerate(texts)]
         (tmp_path / f"{name}.tsv").write_text("\n".join(["text\tlabel", *rows]))
-    settings = {"model": model, "dev": tmp_path / "dev.tsv", "test": tmp_path / "test.tsv", "max_drop": 5}
+    settings = {"dev": tmp_path / "dev.tsv", "test": tmp_path / "test.tsv", "max_drop": 5}
     settings |= {"policies": "entropy margin", "repeats": 1, "timed_texts": 20}
-    result = result_of("many_classes.py", tmp_path / "out.json", **settings)
+    result = result_of("many_classes.py", tmp_path, texts=False, **settings)
     assert list(result["policies"]) == ["entropy", "margin"]
     for policy in result["policies"].values():
         assert policy["dev"]["accuracy"] >= policy["dev"]["full_accuracy"] - 0.05 - 1e-9
         assert 1 <= policy["test"]["mean_depth"] <= result["layers"] and policy["speedup"]["median"] > 0
         assert len(policy["test"]["accuracy_of_exits"]) == result["layers"]
     assert (result["classes"], result["test_texts"], result["timed_texts"]) == (3, 40, 20)
+
+
+def test_exits_cost(tmp_path: Path) -> None:
+    sizes = {"random_layers": 2, "random_hidden_size": 8, "random_texts": 2, "random_length": 8}
+    result = result_of("exits_cost.py", tmp_path, texts=4, modes="cascade", repeats=2, **sizes)
+    for case in ("trained", "random"):
+        assert list(result[case]["over_full_depth"]) == ["one program", "cascade"]
+        assert all(0 < found["low"] <= found["high"] for found in result[case]["over_full_depth"].values())
+    assert result["random"]["batches"] == [[2, 8]] and result["trained"]["texts"] == 4
+
+
+def test_one_text(tmp_path: Path) -> None:
+    sizes = {"random_layers": 3, "random_hidden_size": 8, "random_lengths": 8}
+    result = result_of(
+        "one_text.py", tmp_path, texts=False, data=tmp_path / "texts.txt", modes="bucketed", seconds=0.01, **sizes
+    )
+    assert [found["length"] for found in result["trained"]["full_depth"]] == [8, 16]
+    assert [found["length"] for found in result["random"]["early"]] == [8]
+    for found in result["trained"]["full_depth"] + result["random"]["full_depth"]:
+        assert list(found["planned_before"]) == list(found["planned_inside"]) == ["bucketed"]
+    for found in result["random"]["early"]:
+        assert list(found["engines"]) == ["bucketed"] and found["exit_layer"] == 1

@@ -20,6 +20,11 @@ def test_the_package_asks_for_what_requirements_install() -> None:
     assert {line.partition(">")[0] for line in extra} == {"pytest", "hypothesis", "ruff", "mypy", "types-PyYAML"}
 
 
+def test_the_extra_for_peers_is_what_their_benchmarks_install() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["optional-dependencies"]["peers"] == required(ROOT / "benchmarks/peers/requirements.txt")
+
+
 def test_every_requirement_has_both_bounds_and_data_is_exact() -> None:
     for line in required(ROOT / "requirements.txt"):
         assert ">=" in line and ("<" in line or line.startswith("importlib_resources"))

@@ -102,7 +102,10 @@ def test_the_batch_callback_counts_every_text(predictor: Predictor) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"mode": "fast"}, r"mode: expected one of \['auto', 'masked', 'bucketed', 'cascade', 'graph-cascade'\], found 'fast'"),
+        (
+            {"mode": "fast"},
+            r"mode: expected one of \['auto', 'masked', 'bucketed', 'cascade', 'graph-cascade'\], found 'fast'",
+        ),
         ({"speed": 1.5}, rf"speed: expected one number or {LAYERS} numbers in \[0, 1\], found 1.5"),
         ({"speed": float("nan")}, r"speed: expected one number or .* found nan"),
         ({"speed": "fast"}, r"speed: expected one number or .* found 'fast'"),
