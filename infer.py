@@ -19,7 +19,7 @@ def main() -> None:
     """Read the settings, then do what they ask."""
     match tyro.cli(Command, config=TYRO_STYLE):
         case PredictConfig() as config:
-            from fastbert_jax.inference.predict_files import predict
+            from fastbert_jax.inference.predict_command.predict_files import predict
 
             predict(config)
         case CalibrateConfig() as config:

@@ -16,8 +16,8 @@ import numpy as np
 
 from fastbert_jax.config import BertConfig, Precision
 from fastbert_jax.config_yaml import to_dict
+from fastbert_jax.inference.engines.runtime import Runtime
 from fastbert_jax.inference.predictor import Predictor, model_directory
-from fastbert_jax.inference.runtime import Runtime
 from fastbert_jax.model.fastbert import Params, init_params
 from fastbert_jax.model.weights import load_model
 from fastbert_jax.report.metrics import Spread

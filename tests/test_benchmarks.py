@@ -78,3 +78,17 @@ def test_one_text(tmp_path: Path) -> None:
         assert list(found["planned_before"]) == list(found["planned_inside"]) == ["bucketed"]
     for found in result["random"]["early"]:
         assert list(found["engines"]) == ["bucketed"] and found["exit_layer"] == 1
+
+
+def test_cascade_memory_is_flat_and_as_promised(tmp_path: Path) -> None:
+    sizes = {"hidden_size": 8, "layers": 2, "rows": 4, "length": 8}
+    command = [sys.executable, "-W", "error", str(ROOT / "benchmarks" / "cascade_memory.py")]
+    words = [word for name, value in sizes.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    arguments = [*command, *words, "--texts", "4000", "--modes", "cascade", "--output", str(tmp_path / "out.json")]
+    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "out.json").read_text())
+    found = result["engines"]["cascade"]
+    held = [look["device_bytes"] for look in found["looks"]]
+    assert len(held) == 20 and max(held) - min(held) < found["queues_of_the_formula"]

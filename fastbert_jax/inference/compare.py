@@ -20,7 +20,7 @@ import numpy as np
 
 from fastbert_jax.config import CompareConfig, EvaluateConfig, Mode
 from fastbert_jax.errors import UserError
-from fastbert_jax.inference.engine import Answers
+from fastbert_jax.inference.engines.engine import Answers
 from fastbert_jax.inference.exit_answers import ExitAnswers
 from fastbert_jax.inference.plan import Plan
 from fastbert_jax.inference.predictor import Predictor, load

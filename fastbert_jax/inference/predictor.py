@@ -13,13 +13,13 @@ import numpy as np
 
 from fastbert_jax.config import BATCH_TOKENS, BertConfig, DataConfig, ExitConfig, Mode, Precision
 from fastbert_jax.errors import UserError
-from fastbert_jax.inference.auto import Auto
-from fastbert_jax.inference.engine import Answers, Engine
-from fastbert_jax.inference.engines import make_engines
+from fastbert_jax.inference.engines.auto import Auto
+from fastbert_jax.inference.engines.engine import Answers, Engine
+from fastbert_jax.inference.engines.every_engine import make_engines
+from fastbert_jax.inference.engines.runtime import Runtime
+from fastbert_jax.inference.engines.static_sizes import full_batch
 from fastbert_jax.inference.plan import Plan, batch_rows, plan_batches
 from fastbert_jax.inference.policies import layer_thresholds
-from fastbert_jax.inference.runtime import Runtime
-from fastbert_jax.inference.static_sizes import full_batch
 from fastbert_jax.model.fastbert import Params
 from fastbert_jax.model.weights import check_vocabulary, is_fastbert, load_backbone, load_model, read_bert_config
 from fastbert_jax.text.examples import Text

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from fastbert_jax.config import BertConfig, ExitConfig
-from fastbert_jax.inference.runtime import Runtime
+from fastbert_jax.inference.engines.runtime import Runtime
 from fastbert_jax.model.fastbert import FastBert, Params, init_params
 from fastbert_jax.text.batches import Batch
 

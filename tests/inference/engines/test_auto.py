@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from fastbert_jax.config import Mode
-from fastbert_jax.inference import auto
-from fastbert_jax.inference.engine import Answers, Engine
-from fastbert_jax.inference.engines import make_engines
+from fastbert_jax.inference.engines import auto
+from fastbert_jax.inference.engines.engine import Answers, Engine
+from fastbert_jax.inference.engines.every_engine import make_engines
 from fastbert_jax.text.batches import Batch
 from tests.inference.models import batch_of, random_texts, tiny_runtime
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fastbert_jax.config import Mode
-from fastbert_jax.inference.all_devices import AllDevices
-from fastbert_jax.inference.auto import Auto
-from fastbert_jax.inference.bucketed import Bucketed
-from fastbert_jax.inference.cascade import Cascade
-from fastbert_jax.inference.engine import Engine
-from fastbert_jax.inference.graph_cascade import GraphCascade
-from fastbert_jax.inference.masked import Masked
-from fastbert_jax.inference.runtime import Runtime
+from fastbert_jax.inference.engines.all_devices import AllDevices
+from fastbert_jax.inference.engines.auto import Auto
+from fastbert_jax.inference.engines.bucketed import Bucketed
+from fastbert_jax.inference.engines.cascade import Cascade
+from fastbert_jax.inference.engines.engine import Engine
+from fastbert_jax.inference.engines.graph_cascade import GraphCascade
+from fastbert_jax.inference.engines.masked import Masked
+from fastbert_jax.inference.engines.runtime import Runtime
 
 ENGINES: dict[Mode, type[Engine]] = {
     Mode.MASKED: Masked,

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from fastbert_jax.config import ExitConfig, Mode, PolicyName
-from fastbert_jax.inference.engine import Answers, Engine
-from fastbert_jax.inference.engines import make_engines
+from fastbert_jax.inference.engines.engine import Answers, Engine
+from fastbert_jax.inference.engines.every_engine import make_engines
 from fastbert_jax.inference.plan import Plan, plan_batches
 from fastbert_jax.text.tokenizer import Encoded
 from tests.inference.models import LAYERS, random_texts, tiny_runtime

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import IO
 
 from fastbert_jax.errors import UserError
-from fastbert_jax.inference.resumable import Done
+from fastbert_jax.inference.predict_command.resumable import Done
 
 
 class StandardOutput:

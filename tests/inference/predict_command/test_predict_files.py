@@ -20,8 +20,8 @@ import pytest
 
 from fastbert_jax.config import BadRow, ExitConfig, Mode, PredictConfig
 from fastbert_jax.errors import UserError
-from fastbert_jax.inference import predict_files, row_chunks
-from fastbert_jax.inference.predict_files import predict
+from fastbert_jax.inference.predict_command import predict_files, row_chunks
+from fastbert_jax.inference.predict_command.predict_files import predict
 from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.text.compression import opened
 from fastbert_jax.text.files import open_file
@@ -304,7 +304,7 @@ def test_many_files_load_the_model_once_and_finished_ones_are_left_out(
 
 
 def test_more_answers_than_a_row_group(model: Path, tmp_path: Path, monkeypatch) -> None:
-    from fastbert_jax.inference import answer_files
+    from fastbert_jax.inference.predict_command import answer_files
 
     monkeypatch.setattr(answer_files, "ROW_GROUP", 20)
     (tmp_path / "a.txt").write_text("\n".join(some_texts(50)))
@@ -319,7 +319,7 @@ PROGRAM = """
 import functools, sys
 from concurrent.futures import ThreadPoolExecutor
 from fastbert_jax.config import Mode, PredictConfig
-from fastbert_jax.inference import predict_files, row_chunks
+from fastbert_jax.inference.predict_command import predict_files, row_chunks
 
 row_chunks.ROWS = 32
 model, texts, *outputs = sys.argv[1:]

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 
 from fastbert_jax.config import ExitConfig, Mode, PolicyName
-from fastbert_jax.inference.bucketed import Bucketed
-from fastbert_jax.inference.cascade import Cascade
-from fastbert_jax.inference.engine import Answers, Engine, side_by_side
-from fastbert_jax.inference.engines import ENGINES
-from fastbert_jax.inference.graph_cascade import GraphCascade
-from fastbert_jax.inference.masked import Masked
+from fastbert_jax.inference.engines.bucketed import Bucketed
+from fastbert_jax.inference.engines.cascade import Cascade
+from fastbert_jax.inference.engines.engine import Answers, Engine, side_by_side
+from fastbert_jax.inference.engines.every_engine import ENGINES
+from fastbert_jax.inference.engines.graph_cascade import GraphCascade
+from fastbert_jax.inference.engines.masked import Masked
+from fastbert_jax.inference.engines.runtime import Runtime
+from fastbert_jax.inference.engines.static_sizes import batch_buckets, smallest_bucket
 from fastbert_jax.inference.plan import plan_batches
 from fastbert_jax.inference.policies import exit_indices
-from fastbert_jax.inference.runtime import Runtime
-from fastbert_jax.inference.static_sizes import batch_buckets, smallest_bucket
 from fastbert_jax.model.fastbert import FastBert
 from fastbert_jax.text.batches import Batch
 from fastbert_jax.text.tokenizer import Encoded

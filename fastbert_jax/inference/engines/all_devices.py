@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from fastbert_jax.inference.engine import Answers, Engine
+from fastbert_jax.inference.engines.engine import Answers, Engine
 from fastbert_jax.text.batches import Batch
 
 

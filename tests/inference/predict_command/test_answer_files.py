@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from fastbert_jax.inference.answer_files import form_of
+from fastbert_jax.inference.predict_command.answer_files import form_of
 from fastbert_jax.inference.predictor import Prediction
 from fastbert_jax.text.examples import Unreadable
 from fastbert_jax.text.files import open_file

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 
 from fastbert_jax.errors import UserError
-from fastbert_jax.inference.resumable import Done
+from fastbert_jax.inference.predict_command.resumable import Done
 from fastbert_jax.text.examples import Example, Unreadable
 
 Record = Example | Unreadable

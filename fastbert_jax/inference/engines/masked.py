@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fastbert_jax.inference.engine import BATCHES_UNDER_WAY, Answers, Engine, side_by_side
-from fastbert_jax.inference.runtime import Runtime
-from fastbert_jax.inference.static_sizes import batch_buckets, first_rows
+from fastbert_jax.inference.engines.engine import BATCHES_UNDER_WAY, Answers, Engine, side_by_side
+from fastbert_jax.inference.engines.runtime import Runtime
+from fastbert_jax.inference.engines.static_sizes import batch_buckets, first_rows
 from fastbert_jax.model.fastbert import Params
 from fastbert_jax.text.batches import Batch
 

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from fastbert_jax.inference.engines.runtime import Array
 from fastbert_jax.inference.policies import Memory
-from fastbert_jax.inference.runtime import Array
 
 
 class Texts(NamedTuple):

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from fastbert_jax.config import Mode
-from fastbert_jax.inference.all_devices import AllDevices
-from fastbert_jax.inference.bucketed import Bucketed
-from fastbert_jax.inference.cascade import Cascade
-from fastbert_jax.inference.engine import Answers, Engine
-from fastbert_jax.inference.graph_cascade import GraphCascade
-from fastbert_jax.inference.masked import Masked
-from fastbert_jax.inference.runtime import Runtime
+from fastbert_jax.inference.engines.all_devices import AllDevices
+from fastbert_jax.inference.engines.bucketed import Bucketed
+from fastbert_jax.inference.engines.cascade import Cascade
+from fastbert_jax.inference.engines.engine import Answers, Engine
+from fastbert_jax.inference.engines.graph_cascade import GraphCascade
+from fastbert_jax.inference.engines.masked import Masked
+from fastbert_jax.inference.engines.runtime import Runtime
 from fastbert_jax.text.batches import Batch
 from tests.inference.models import batch_of, random_texts, tiny_config, tiny_params, tiny_runtime
 

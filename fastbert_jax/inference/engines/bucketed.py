@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from fastbert_jax.inference.engine import BATCHES_UNDER_WAY, Answers, Engine, side_by_side
+from fastbert_jax.inference.engines.engine import BATCHES_UNDER_WAY, Answers, Engine, side_by_side
+from fastbert_jax.inference.engines.runtime import Answer, Array, Runtime
+from fastbert_jax.inference.engines.static_sizes import batch_buckets, first_rows, smallest_bucket
 from fastbert_jax.inference.policies import Memory
-from fastbert_jax.inference.runtime import Answer, Array, Runtime
-from fastbert_jax.inference.static_sizes import batch_buckets, first_rows, smallest_bucket
 from fastbert_jax.model.fastbert import Params
 from fastbert_jax.text.batches import Batch
 

@@ -14,9 +14,9 @@ from typing import NamedTuple, TypeVar
 import jax
 import numpy as np
 
+from fastbert_jax.inference.engines.runtime import Runtime
+from fastbert_jax.inference.engines.static_sizes import batch_buckets, first_rows
 from fastbert_jax.inference.policies import layer_thresholds
-from fastbert_jax.inference.runtime import Runtime
-from fastbert_jax.inference.static_sizes import batch_buckets, first_rows
 from fastbert_jax.text.batches import Batch
 
 BATCHES_UNDER_WAY = 2

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastbert_jax.errors import UserError
-from fastbert_jax.inference import row_chunks
-from fastbert_jax.inference.resumable import Done
-from fastbert_jax.inference.row_chunks import Record, checksum_after, chunks_of, skip_done
+from fastbert_jax.inference.predict_command import row_chunks
+from fastbert_jax.inference.predict_command.resumable import Done
+from fastbert_jax.inference.predict_command.row_chunks import Record, checksum_after, chunks_of, skip_done
 from fastbert_jax.text.examples import Example, Unreadable
 
 TEXTS = st.text(max_size=12) | st.tuples(st.text(max_size=6), st.text(max_size=6))

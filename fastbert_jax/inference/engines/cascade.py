@@ -16,10 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fastbert_jax.inference.engine import Answers, Engine
-from fastbert_jax.inference.queues import Queue, Texts, empty_queue, pop, push
-from fastbert_jax.inference.runtime import Array, Runtime
-from fastbert_jax.inference.static_sizes import RowsByLength, first_rows, smallest_bucket, step_sizes, texts_of
+from fastbert_jax.inference.engines.engine import Answers, Engine
+from fastbert_jax.inference.engines.queues import Queue, Texts, empty_queue, pop, push
+from fastbert_jax.inference.engines.runtime import Array, Runtime
+from fastbert_jax.inference.engines.static_sizes import RowsByLength, first_rows, smallest_bucket, step_sizes, texts_of
 from fastbert_jax.model.fastbert import Params
 from fastbert_jax.text.batches import Batch
 

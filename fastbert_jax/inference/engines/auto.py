@@ -10,9 +10,9 @@ import jax
 import numpy as np
 
 from fastbert_jax.config import Mode
-from fastbert_jax.inference.engine import Answers, Engine
-from fastbert_jax.inference.runtime import Runtime
-from fastbert_jax.inference.static_sizes import texts_of
+from fastbert_jax.inference.engines.engine import Answers, Engine
+from fastbert_jax.inference.engines.runtime import Runtime
+from fastbert_jax.inference.engines.static_sizes import texts_of
 from fastbert_jax.text.batches import Batch
 
 ONE_BATCH, DEFAULT, RIVAL = Mode.BUCKETED, Mode.CASCADE, Mode.GRAPH_CASCADE

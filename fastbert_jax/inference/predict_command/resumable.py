@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from fastbert_jax.errors import UserError
-from fastbert_jax.inference.answer_files import Form
+from fastbert_jax.inference.predict_command.answer_files import Form
 from fastbert_jax.whole_files import whole_file
 
 
