@@ -110,13 +110,17 @@ def test_the_same_command_again_trains_nothing(settings, tmp_path):
 
 
 def test_a_killed_run_resumes_to_the_same_model(settings, tmp_path):
+    long = ("--distil.epochs", 8)  # so that the signals come long before the end, however quick the machine is
     whole = tmp_path / "whole"
-    assert _train(settings, "--run", whole).returncode == 0
+    assert _train(settings, "--run", whole, *long).returncode == 0
     killed = tmp_path / "killed"
     # At or after the first and the second measurement.
     for checkpoint, with_signal in ((7, signal.SIGINT), (14, signal.SIGKILL)):
         with subprocess.Popen(
-            _command(settings, "--run", killed), env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            _command(settings, "--run", killed, *long),
+            env=_environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         ) as process:
             while process.poll() is None and checkpoint not in _steps(killed):
                 time.sleep(0.01)
@@ -125,7 +129,7 @@ def test_a_killed_run_resumes_to_the_same_model(settings, tmp_path):
         if with_signal is signal.SIGINT:
             assert process.returncode == 130 and b"Traceback" not in errors, errors
             assert b"stopped; the same command goes on from step" in printed
-    again = _train(settings, "--run", killed)
+    again = _train(settings, "--run", killed, *long)
     assert again.returncode == 0, again.stderr
     for name in ("metrics.jsonl", "model/model.safetensors"):
         assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
