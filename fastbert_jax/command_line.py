@@ -13,7 +13,7 @@ import tyro
 from fastbert_jax.cache import keep_compiled_programs
 from fastbert_jax.config import TrainConfig
 from fastbert_jax.config_yaml import from_yaml
-from fastbert_jax.errors import UserError
+from fastbert_jax.errors import PreemptedError, UserError
 
 TYRO_STYLE = (tyro.conf.EnumChoicesFromValues, tyro.conf.FlagCreatePairsOff)
 
@@ -57,8 +57,9 @@ def parse_train(argv: Sequence[str]) -> TrainArguments:
 def end_with(main: Callable[[], None]) -> None:
     """Run a script's main function.
 
-    A user's mistake ends with its message and code 2, Ctrl-C with 130, and a reader of our output that has seen
-    enough (`| head`) with 141, all without a traceback. Programs that jax compiles are kept for the next time.
+    A user's mistake ends with its message and code 2, a run that was asked to stop and is saved with 42, Ctrl-C with
+    130, and a reader of our output that has seen enough (`| head`) with 141, all without a traceback. Programs that
+    jax compiles are kept for the next time.
     """
     keep_compiled_programs()
     try:
@@ -66,6 +67,9 @@ def end_with(main: Callable[[], None]) -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except PreemptedError as error:
+        print(error, file=sys.stderr)
+        sys.exit(42)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)

@@ -1,4 +1,4 @@
-"""The one error a user's mistake raises: what was expected, what was found, what to do."""
+"""How a command ends early: by a user's mistake (expected, found, what to do), or asked to stop."""
 
 from __future__ import annotations
 
@@ -10,6 +10,13 @@ class UserError(Exception):
     """A mistake in settings, data or files that the user can mend.
 
     The scripts print its message without a traceback and end with exit code 2.
+    """
+
+
+class PreemptedError(Exception):
+    """The process was asked to stop (SIGTERM), and all that it did is saved: the same command goes on.
+
+    The scripts print its message and end with exit code 42, which launchers can take as "start me again".
     """
 
 

@@ -15,7 +15,7 @@ PACKAGE = "fastbert_jax"
 FLOORS = (
     "errors whole_files cache",
     "config",
-    "config_yaml",
+    "config_yaml processes",
     "command_line",
     "report",
     "text",

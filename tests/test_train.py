@@ -16,6 +16,7 @@ import fastbert_jax
 from fastbert_jax.config import TrainConfig
 from fastbert_jax.config_yaml import from_yaml
 from fastbert_jax.errors import UserError
+from fastbert_jax.model import sharding
 from fastbert_jax.training import run
 
 ROOT = Path(__file__).parent.parent
@@ -50,6 +51,12 @@ def settings(tmp_path) -> Path:
     path = tmp_path / "tiny.yaml"
     path.write_text(SETTINGS.format(run=tmp_path / "run", train=train, test=test))
     return path
+
+
+@pytest.fixture(autouse=True)
+def _one_device(monkeypatch):
+    """Runs inside the tests' own process take one of its eight devices: programs for eight compile slowly."""
+    monkeypatch.setattr(run, "make_mesh", lambda config: sharding.make_mesh(config, jax.devices()[:1]))
 
 
 def _environment() -> dict[str, str]:
@@ -87,6 +94,7 @@ def test_a_run_from_text_to_answers(settings, tmp_path, capsys):
         "labels.json",
         "data.json",
         "metrics.jsonl",
+        "throughput.jsonl",
         "checkpoints",
         "model",
         "comparison.json",

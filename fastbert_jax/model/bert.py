@@ -13,7 +13,10 @@ import jax
 import jax.numpy as jnp
 
 from fastbert_jax.config import BertConfig
+from fastbert_jax.model.sharding import keep_sharded
 
+HIDDEN_AXES = ("batch", "sequence", "features")
+"""The axes of hidden states, for the mesh."""
 MASKED_SCORE = -1e30
 """Score of a key that must not be seen: finite, so that a row with no key at all stays free of NaN."""
 
@@ -122,6 +125,7 @@ class Backbone(nn.Module):
     config: BertConfig
     dropout: float = 0.0
     dtype: jnp.dtype = jnp.float32
+    remat: bool = False
 
     @nn.compact
     def __call__(
@@ -138,13 +142,15 @@ class Backbone(nn.Module):
         embedded_BxSxH = Embeddings(**settings, name="embeddings")(
             token_ids_BxS, token_type_BxS, position_BxS, deterministic=deterministic
         )
+        embedded_BxSxH = keep_sharded(embedded_BxSxH, HIDDEN_AXES)
 
         def run_layer(layer: EncoderLayer, hidden_BxSxH: jax.Array, _: None) -> tuple[jax.Array, tuple]:
             hidden_BxSxH, scores_BxAxSxS = layer(hidden_BxSxH, text_BxS, deterministic=deterministic)
+            hidden_BxSxH = keep_sharded(hidden_BxSxH, HIDDEN_AXES)
             return hidden_BxSxH, (hidden_BxSxH, scores_BxAxSxS)
 
         run_layers = nn.scan(
-            run_layer,
+            nn.remat(run_layer, prevent_cse=False) if self.remat else run_layer,
             variable_axes={"params": 0},
             split_rngs={"params": True, "dropout": True},
             length=self.config.num_layers,

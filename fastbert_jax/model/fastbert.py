@@ -51,6 +51,8 @@ class FastBert(nn.Module):
     """Dropout probability of the parts that a call names."""
     dtype: jnp.dtype = jnp.float32
     """dtype of the arithmetic; parameters, norms' statistics, softmax and logits are float32."""
+    remat: bool = False
+    """Compute each layer again in the backward pass instead of keeping what is inside it."""
 
     @nn.compact
     def __call__(
@@ -74,7 +76,7 @@ class FastBert(nn.Module):
         if not noisy <= set(PARTS):
             raise ValueError(f"noisy: expected parts of {PARTS}, found {sorted(noisy)}")
         settings = {"config": self.config, "dropout": self.dropout, "dtype": self.dtype}
-        hidden_LxBxSxH, scores_LxBxAxSxS = Backbone(**settings, name="backbone")(
+        hidden_LxBxSxH, scores_LxBxAxSxS = Backbone(**settings, remat=self.remat, name="backbone")(
             token_ids_BxS, token_type_BxS, position_BxS, text_BxS, deterministic="backbone" not in noisy
         )
 
@@ -98,7 +100,10 @@ def compute_dtype(precision: Precision) -> jnp.dtype:
 
 
 def init_params(config: BertConfig, key: jax.Array) -> Params:
-    """Random float32 parameters: normal(0, 0.02), zero biases and unit norms as BERT's; exits as in `exits.py`."""
+    """Random float32 parameters: normal(0, 0.02), zero biases and unit norms as BERT's; exits as in `exits.py`.
+
+    Inside a `jax.jit` with `out_shardings` every device makes its own part, and what is not asked for is not made.
+    """
     ids_1x4 = jnp.zeros((1, 4), jnp.int32)
     cls_1x1 = jnp.zeros((1, 1), jnp.int32)
 

@@ -36,10 +36,10 @@ EMBEDDING_NAMES = (
     *_norm("embeddings/norm", "embeddings.LayerNorm"),
 )
 LAYER_NAMES = (
-    *_linear("layers/query", "encoder.layer.{i}.attention.self.query", "HH"),
-    *_linear("layers/key", "encoder.layer.{i}.attention.self.key", "HH"),
-    *_linear("layers/value", "encoder.layer.{i}.attention.self.value", "HH"),
-    *_linear("layers/attention_output", "encoder.layer.{i}.attention.output.dense", "HH"),
+    *_linear("layers/query", "encoder.layer.{i}.attention.self.query", "AH"),
+    *_linear("layers/key", "encoder.layer.{i}.attention.self.key", "AH"),
+    *_linear("layers/value", "encoder.layer.{i}.attention.self.value", "AH"),
+    *_linear("layers/attention_output", "encoder.layer.{i}.attention.output.dense", "HA"),
     *_norm("layers/attention_norm", "encoder.layer.{i}.attention.output.LayerNorm"),
     *_linear("layers/intermediate", "encoder.layer.{i}.intermediate.dense", "FH"),
     *_linear("layers/output", "encoder.layer.{i}.output.dense", "HF"),
@@ -56,6 +56,19 @@ EXIT_NAMES = (
 )
 
 
+AXES = {
+    "V": "vocabulary",
+    "P": "positions",
+    "T": "token_types",
+    "H": "hidden",
+    "A": "heads",
+    "F": "feed_forward",
+    "C": "exit",
+    "N": "classes",
+}
+"""The letters of a shape in words. `heads` are all heads side by side: as wide as `hidden`, but another axis."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Leaf:
     """One leaf of a given model: the tensors of a file that it is made of, and the shape of each of them there."""
@@ -63,11 +76,26 @@ class Leaf:
     path: str
     tensors: tuple[str, ...]
     stacked: bool
+    axes: tuple[str, ...]
+    """What each axis of such a tensor is, by the words of `AXES`."""
     shape: tuple[int, ...]
 
     @property
     def transposed(self) -> bool:
+        """Whether the tree has the axes the other way round."""
         return self.path.endswith("/kernel")
+
+    @property
+    def tree_axes(self) -> tuple[str, ...]:
+        """The axes of the leaf as the tree has it."""
+        axes = self.axes[::-1] if self.transposed else self.axes
+        return ("layers", *axes) if self.stacked else axes
+
+    @property
+    def tree_shape(self) -> tuple[int, ...]:
+        """The shape of the leaf as the tree has it."""
+        shape = self.shape[::-1] if self.transposed else self.shape
+        return (len(self.tensors), *shape) if self.stacked else shape
 
 
 def model_leaves(config: BertConfig, *, exits: bool) -> list[Leaf]:
@@ -77,6 +105,7 @@ def model_leaves(config: BertConfig, *, exits: bool) -> list[Leaf]:
         "P": config.max_positions,
         "T": config.token_types,
         "H": config.hidden_size,
+        "A": config.hidden_size,
         "F": config.feed_forward_size,
         "C": config.exit_size,
         "N": config.num_classes,
@@ -93,6 +122,7 @@ def model_leaves(config: BertConfig, *, exits: bool) -> list[Leaf]:
             path=f"{part}/{name.path}",
             tensors=tuple(name.tensor.format(i=i) for i in numbers),
             stacked=stacked,
+            axes=tuple(AXES[letter] for letter in name.shape),
             shape=tuple(sizes[letter] for letter in name.shape),
         )
         for part, names, numbers, stacked in groups

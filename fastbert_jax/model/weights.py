@@ -6,12 +6,15 @@ The table of `names.py` says which tensor of a file is which leaf of the tree.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import flax.traverse_util
+import jax
 import numpy as np
 import safetensors.numpy
 
@@ -19,7 +22,7 @@ from fastbert_jax.config import BertConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.model.fastbert import Params
 from fastbert_jax.model.names import Leaf, model_leaves
-from fastbert_jax.model.tensor_files import IGNORED, open_tensors, read_json
+from fastbert_jax.model.tensor_files import IGNORED, Source, open_tensors, read_json
 
 ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"}
 """`hidden_act` of a Hugging Face config -> `BertConfig.activation`."""
@@ -76,6 +79,10 @@ def read_bert_config(directory: str | Path, *, num_classes: int, exit_size: int,
         raise UserError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
 
 
+NOT_BACKBONE = (*IGNORED, "exits.")
+"""Starts of the names that a directory may hold beside the backbone's."""
+
+
 def is_fastbert(directory: str | Path) -> bool:
     """Whether a model directory was written by `save_model`; False for a plain Hugging Face one.
 
@@ -98,16 +105,32 @@ def check_vocabulary(tokenizer_vocab_size: int, config: BertConfig) -> None:
         )
 
 
-def load_backbone(directory: str | Path, config: BertConfig) -> Params:
-    """The backbone of a Hugging Face BERT directory, or of one of ours; heads are left out.
-
-    Returns:
-      `{"embeddings", "layers"}`, float32 numpy leaves, those of `layers` stacked `[L, ...]`.
+def check_backbone(directory: str | Path, config: BertConfig) -> None:
+    """Look whether `load_backbone` will find what it needs, without reading it.
 
     Raises:
       UserError: no safetensors, an unreadable file, or tensors missing, unknown or misshaped, all in one message.
     """
-    return _load(Path(directory), model_leaves(config, exits=False), ignored=(*IGNORED, "exits."))["backbone"]
+    with contextlib.ExitStack() as stack:
+        open_tensors(Path(directory), model_leaves(config, exits=False), stack, ignored=NOT_BACKBONE)
+
+
+def load_backbone(directory: str | Path, config: BertConfig, *, shardings: Params | None = None) -> Params:
+    """The backbone of a Hugging Face BERT directory, or of one of ours; heads are left out.
+
+    Args:
+      shardings: of the backbone's leaves; each device then gets its part alone, and nothing else is read.
+
+    Returns:
+      `{"embeddings", "layers"}`, float32 leaves, those of `layers` stacked `[L, ...]`; jax arrays with shardings,
+      numpy arrays without.
+
+    Raises:
+      UserError: what `check_backbone` raises.
+    """
+    leaves = model_leaves(config, exits=False)
+    wanted = None if shardings is None else {"backbone": shardings}
+    return _load(Path(directory), leaves, ignored=NOT_BACKBONE, shardings=wanted)["backbone"]
 
 
 def load_model(directory: str | Path) -> tuple[Params, BertConfig, dict[str, Any]]:
@@ -129,20 +152,29 @@ def load_model(directory: str | Path) -> tuple[Params, BertConfig, dict[str, Any
     return _load(Path(directory), model_leaves(config, exits=True), ignored=()), config, section["extra"]
 
 
-def _load(directory: Path, leaves: list[Leaf], *, ignored: tuple[str, ...]) -> Params:
+def _load(directory: Path, leaves: list[Leaf], *, ignored: tuple[str, ...], shardings: Params | None = None) -> Params:
+    flat_shardings = None if shardings is None else flax.traverse_util.flatten_dict(shardings, sep="/")
     with contextlib.ExitStack() as stack:
         sources = open_tensors(directory, leaves, stack, ignored=ignored)
-        params: Params = {}
+        arrays: dict[str, Any] = {}
         for leaf in leaves:
-            arrays = [sources[name].file.get_tensor(sources[name].name).astype(np.float32) for name in leaf.tensors]
-            if leaf.transposed:
-                arrays = [array.T for array in arrays]
-            *path, last = leaf.path.split("/")
-            tree = params
-            for key in path:
-                tree = tree.setdefault(key, {})
-            tree[last] = np.stack(arrays) if leaf.stacked else np.ascontiguousarray(arrays[0])
-        return params
+            read = functools.partial(_read, leaf, sources)
+            if flat_shardings is None:
+                arrays[leaf.path] = read((slice(None),) * len(leaf.tree_shape))
+            else:
+                sharding = flat_shardings[leaf.path]
+                arrays[leaf.path] = jax.make_array_from_callback(leaf.tree_shape, sharding, read)
+    return flax.traverse_util.unflatten_dict(arrays, sep="/")
+
+
+def _read(leaf: Leaf, sources: Mapping[str, Source], index: tuple[slice, ...]) -> np.ndarray:
+    """The part of a leaf at `index`, which is in the tree's axes, as float32; no more than it is read."""
+    names, place = (leaf.tensors[index[0]], index[1:]) if leaf.stacked else (leaf.tensors, index)
+    place = place[::-1] if leaf.transposed else place
+    parts = [sources[name].file.get_slice(sources[name].name)[place].astype(np.float32) for name in names]
+    if leaf.transposed:
+        parts = [part.T for part in parts]
+    return np.stack(parts) if leaf.stacked else np.ascontiguousarray(parts[0])
 
 
 def save_model(directory: str | Path, params: Params, config: BertConfig, *, extra: Mapping[str, Any]) -> None:
@@ -195,10 +227,8 @@ def _to_tensors(params: Params, config: BertConfig) -> dict[str, np.ndarray]:
     tensors = {}
     for leaf in leaves:
         array = arrays[leaf.path]
-        shape = leaf.shape[::-1] if leaf.transposed else leaf.shape
-        shape = (len(leaf.tensors), *shape) if leaf.stacked else shape
-        if array.shape != shape or array.dtype != np.float32:
-            raise ValueError(f"{leaf.path}: expected float32 {shape}, found {array.dtype} {array.shape}")
+        if array.shape != leaf.tree_shape or array.dtype != np.float32:
+            raise ValueError(f"{leaf.path}: expected float32 {leaf.tree_shape}, found {array.dtype} {array.shape}")
         for name, part in zip(leaf.tensors, array if leaf.stacked else [array], strict=True):
             prefix = "" if name.startswith("exits.") else "bert."
             # safetensors writes the memory as it lies, so a transposed view must be copied.

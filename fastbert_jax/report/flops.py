@@ -81,6 +81,24 @@ def _total(count: Count, config: BertConfig, length: int, executed_layers: int, 
     return layers * true_layer_flops(config, length) + exits * true_exit_flops(config, length)
 
 
+def fine_tune_flops(config: BertConfig, length: int) -> int:
+    """One text in a step of fine-tuning: backbone and teacher forward, and twice that backward.
+
+    What is computed a second time to save memory does not count.
+    """
+    return 3 * true_flops(config, length, config.num_layers, exits_evaluated=1)
+
+
+def distil_flops(config: BertConfig, length: int) -> int:
+    """One text in a step of distillation: backbone and teacher forward alone, the students forward and backward.
+
+    A student's first map, nearly all of its cost, needs the gradient of its matrix only, as what it reads is frozen:
+    once more the forward pass instead of twice.
+    """
+    students = (config.num_layers - 1) * true_exit_flops(config, length)
+    return true_flops(config, length, config.num_layers, exits_evaluated=1) + 2 * students
+
+
 def total_flops(
     count: Count,
     config: BertConfig,

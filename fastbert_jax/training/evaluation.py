@@ -1,6 +1,6 @@
-"""What the dev set says of some parameters: accuracy and cross entropy of every exit.
+"""What the dev set says of some parameters: accuracy and cross entropy of every exit, and where texts would leave.
 
-Shapes in names: B batch, K texts per row, L layers, N classes.
+Shapes in names: B batch, K texts per row, L layers, N classes, U speeds.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
+from fastbert_jax.inference.policies import entropy_uncertainty
+from fastbert_jax.model.sharding import local_rows, sharding_of, share_batch
 from fastbert_jax.text.batches import Batch, collate, inference_plan
 from fastbert_jax.text.tokenizer import Encoded
 from fastbert_jax.training.loop import Evaluation
@@ -20,6 +23,9 @@ from fastbert_jax.training.losses import cross_entropy
 from fastbert_jax.training.recipe import Apply, Tree
 
 BATCH_SIZE = 64
+"""Rows of a batch, or the next multiple of what the mesh shares a batch out to."""
+SPEEDS = (0.1, 0.3, 0.5, 0.8)
+"""Where the exits' histogram is taken."""
 
 
 class EvaluationSums(NamedTuple):
@@ -30,6 +36,8 @@ class EvaluationSums(NamedTuple):
     """Texts that each exit answers rightly."""
     loss_L: jax.Array
     """Cross entropy of each exit."""
+    leaving_UxL: jax.Array
+    """Texts that leave at each layer, for each of the U `SPEEDS`."""
 
 
 def evaluation_step(params: Tree, batch: Batch, *, apply: Apply) -> EvaluationSums:
@@ -43,24 +51,46 @@ def evaluation_step(params: Tree, batch: Batch, *, apply: Apply) -> EvaluationSu
     valid_LxBxK = jnp.broadcast_to(batch.valid_BxK[None], label_LxBxK.shape)
     correct_LxBxK = (logits_LxBxKxN.argmax(-1) == label_LxBxK) & valid_LxBxK
     loss_LxBxK = jnp.where(valid_LxBxK, cross_entropy(logits_LxBxKxN, label_LxBxK), 0.0)
-    return EvaluationSums(batch.valid_BxK.sum(), correct_LxBxK.sum((1, 2)), loss_LxBxK.sum((1, 2)))
+    sure_UxLxBxK = jnp.stack([entropy_uncertainty(logits_LxBxKxN) < speed for speed in SPEEDS])
+    leaving_UxBxK = jnp.argmax(sure_UxLxBxK.at[:, -1].set(True), axis=1)
+    layers_L = jnp.arange(len(logits_LxBxKxN))
+    leaving_UxLxBxK = (leaving_UxBxK[:, None] == layers_L[None, :, None, None]) & valid_LxBxK[None]
+    return EvaluationSums(
+        batch.valid_BxK.sum(), correct_LxBxK.sum((1, 2)), loss_LxBxK.sum((1, 2)), leaving_UxLxBxK.sum((2, 3))
+    )
 
 
 def dev_evaluation(
-    apply: Apply, dev: Encoded, labels: np.ndarray, *, buckets: tuple[int, ...]
+    apply: Apply, dev: Encoded, labels: np.ndarray, *, buckets: tuple[int, ...], mesh: Mesh
 ) -> Callable[[Tree], Evaluation]:
-    """A function from a recipe's parameters to what the dev set says; the teacher's accuracy is the score."""
-    step = jax.jit(functools.partial(evaluation_step, apply=apply))
-    plan = inference_plan(dev.lengths, buckets=buckets, batch_sizes=BATCH_SIZE)
-    batches = [collate(dev, rows.rows, batch_size=BATCH_SIZE, length=rows.length, labels=labels) for rows in plan]
+    """A function from a recipe's parameters to what the dev set says; the teacher's accuracy is the score.
+
+    Every process calls it with the same parameters, and gets the same answer.
+    """
+    shares = sharding_of(mesh, ("batch",)).num_devices // mesh.shape["tensor"]
+    size = -(-BATCH_SIZE // shares) * shares
+    rows = local_rows(mesh, size)
+    whole = sharding_of(mesh, ())
+    step = jax.jit(functools.partial(evaluation_step, apply=apply), out_shardings=whole)
+    plan = inference_plan(dev.lengths, buckets=buckets, batch_sizes=size)
+    batches = [
+        Batch(*(array[rows] for array in collate(dev, part.rows, batch_size=size, length=part.length, labels=labels)))
+        for part in plan
+    ]
 
     def evaluate(params: Tree) -> Evaluation:
-        sums = [step(params["model"], batch) for batch in batches]
-        texts, correct_L, loss_L = jax.tree.map(lambda *parts: np.sum([np.asarray(p) for p in parts], 0), *sums)
+        sums = [step(params["model"], share_batch(mesh, batch, size)) for batch in batches]
+        texts, correct_L, loss_L, leaving_UxL = jax.tree.map(
+            lambda *parts: np.sum([np.asarray(part) for part in parts], 0), *sums
+        )
         accuracy_L, loss_L = correct_L / texts, loss_L / texts
         return Evaluation(
             score=float(accuracy_L[-1]),
-            values={"accuracy": accuracy_L.tolist(), "loss": loss_L.tolist()},
+            values={
+                "accuracy": accuracy_L.tolist(),
+                "loss": loss_L.tolist(),
+                "leaving": {str(speed): texts_L.tolist() for speed, texts_L in zip(SPEEDS, leaving_UxL, strict=True)},
+            },
             words="dev accuracy by exit " + " ".join(f"{accuracy:.4f}" for accuracy in accuracy_L),
         )
 

@@ -5,10 +5,13 @@ Liu et al. 2020, section 3.2, with the released code's behaviour (other KL direc
 
 from __future__ import annotations
 
+import functools
+
 import jax
 
 from fastbert_jax.config import DistilConfig, FineTuneConfig, KLDirection
 from fastbert_jax.model.fastbert import FastBert, Trace
+from fastbert_jax.report.flops import distil_flops, fine_tune_flops
 from fastbert_jax.text.batches import Batch
 from fastbert_jax.training import losses
 from fastbert_jax.training.recipe import Apply, Keep, Phase, Recipe, Ref, Stream, Term, Tree
@@ -35,6 +38,7 @@ def fastbert_recipe(model: FastBert, *, fine_tune: FineTuneConfig, distil: Disti
                 stream=Stream.LABELLED,
                 keep=Keep.BEST,
                 settings=fine_tune,
+                row_flops=functools.partial(fine_tune_flops, model.config),
             ),
             Phase(
                 name="distil",
@@ -44,6 +48,7 @@ def fastbert_recipe(model: FastBert, *, fine_tune: FineTuneConfig, distil: Disti
                 stream=Stream.UNLABELLED,
                 keep=Keep.LAST,
                 settings=distil,
+                row_flops=functools.partial(distil_flops, model.config),
             ),
         ),
     )

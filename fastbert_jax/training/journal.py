@@ -5,36 +5,47 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+from fastbert_jax import processes
 from fastbert_jax.whole_files import write_text
 
 
 class Journal:
-    """Writes events to `metrics.jsonl` and words to the terminal.
+    """Writes events to `metrics.jsonl` and words to the terminal; of several processes, the first one does.
 
-    Every event has `step`, counted over the whole run. Opening a journal at a step forgets what was logged after it,
-    so that a resumed run's file reads as if it had never stopped.
+    Every event has `step`, counted over the whole run. `resume` forgets what was logged after a step, so that a
+    resumed run's file reads as if it had never stopped.
     """
 
-    def __init__(self, path: Path, *, start_step: int) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        if path.exists():
-            kept = [line for line in path.read_text().splitlines() if _step(line) <= start_step]
-            write_text(path, "".join(line + "\n" for line in kept))
-        self._file = path.open("a", buffering=1)
+        self._speaks = processes.is_first()
+        self._file: IO[str] | None = None
+
+    def resume(self, step: int) -> None:
+        """Begin to write, after what was logged up to `step`; 0: anew."""
+        if not self._speaks:
+            return
+        if self._path.exists():
+            kept = [line for line in self._path.read_text().splitlines() if _step(line) <= step]
+            write_text(self._path, "".join(line + "\n" for line in kept))
+        self._file = self._path.open("a", buffering=1)
 
     def log(self, event: str, *, step: int, values: Mapping[str, Any]) -> None:
         """Append one line."""
-        self._file.write(json.dumps({"event": event, "step": step, **values}) + "\n")
+        if self._file is not None:
+            self._file.write(json.dumps({"event": event, "step": step, **values}) + "\n")
 
     def say(self, words: str) -> None:
-        """One line on standard output."""
-        print(words, flush=True)
+        """Words on standard output."""
+        if self._speaks:
+            print(words, flush=True)
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
 
 def _step(line: str) -> float:

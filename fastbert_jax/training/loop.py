@@ -1,24 +1,28 @@
-"""The one training loop: any recipe, phase by phase, resumed where its checkpoints end."""
+"""The one training loop: any recipe, phase by phase, on any mesh, resumed where its checkpoints end."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
-from fastbert_jax.errors import UserError
+from fastbert_jax.errors import PreemptedError, UserError
+from fastbert_jax.model.sharding import sharding_of, share_batch
 from fastbert_jax.report.progress import progress_bar
-from fastbert_jax.text.batches import TrainingBatches
-from fastbert_jax.training.checkpoints import Checkpoints, Position
+from fastbert_jax.text.batches import Batch, TrainingBatches
+from fastbert_jax.training.checkpoints import Checkpoints, Position, Restored
 from fastbert_jax.training.journal import Journal
 from fastbert_jax.training.optimizer import make_optimizer
+from fastbert_jax.training.preemption import StopRequest
 from fastbert_jax.training.recipe import Keep, Phase, Recipe, Tree, merge, split
-from fastbert_jax.training.step import StepMetrics, init_state, train_step
+from fastbert_jax.training.step import StepMetrics, TrainState, abstract_state, init_state, train_step
+from fastbert_jax.training.throughput import Meter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,45 +37,67 @@ class Evaluation:
     """The same for a person, in one line."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Surroundings:
+    """What a recipe runs in."""
+
+    mesh: Mesh
+    evaluate: Callable[[Tree], Evaluation]
+    """Measures parameters on the dev set, `evaluations_per_epoch` times an epoch."""
+    checkpoints: Checkpoints
+    journal: Journal
+    meter: Meter
+    stop: StopRequest
+    save_every: int = 0
+    """Steps between saves; 0: only where dev is measured."""
+
+
 def run_recipe(
     recipe: Recipe,
-    params: Tree,
+    init: Callable[[], Tree],
     batches: Mapping[str, TrainingBatches],
     *,
+    shapes: Tree,
     seed: int,
-    evaluate: Callable[[Tree], Evaluation],
-    checkpoints: Checkpoints,
-    journal: Journal,
+    surroundings: Surroundings,
 ) -> Tree:
     """Run the phases that are not done yet; the parameters that the last one hands on.
 
     Args:
-      params: initial parameters `{source: tree}`; not used when there is a checkpoint.
+      init: makes the initial parameters `{source: tree}`, for this loop to keep; not called when there is a checkpoint.
       batches: the batches of each phase, by its name; their number is the phase's length.
-      evaluate: measures parameters on the dev set, `evaluations_per_epoch` times an epoch.
+      shapes: what `init` makes, as abstract arrays with their shardings.
+
+    Raises:
+      PreemptedError: a stop was asked for, and the state is saved.
+      UserError: a loss that is no number, a checkpoint that cannot be written or read.
     """
-    latest = checkpoints.latest()
-    resumed = None if latest is None else checkpoints.position(latest)
+    checkpoints, journal = surroundings.checkpoints, surroundings.journal
     names = [phase.name for phase in recipe.phases]
-    first = 0 if resumed is None else names.index(resumed.phase)
-    for index, phase in enumerate(recipe.phases):
-        if index < first:
-            continue
-        run = _PhaseRun(
+    runs = [
+        _PhaseRun(
             phase,
             batches[phase.name],
-            params,
+            shapes,
             index=index,
             first_step=sum(len(batches[name]) for name in names[:index]),
             key=jax.random.fold_in(jax.random.key(seed), index),
-            evaluate=evaluate,
-            checkpoints=checkpoints,
-            journal=journal,
+            surroundings=surroundings,
         )
-        if index == first and latest is not None and resumed is not None:
-            run.restore(latest, resumed)
+        for index, phase in enumerate(recipe.phases)
+    ]
+    restored = checkpoints.newest(lambda position: runs[names.index(position.phase)].abstract, refused=journal.say)
+    journal.resume(0 if restored is None else restored.step)
+    first = 0 if restored is None else names.index(restored.position.phase)
+    params: Tree | None = None
+    for index, run in enumerate(runs[first:], start=first):
+        if index == first and restored is not None:
+            run.restore(restored)
+        else:
+            run.begin(init() if params is None else params)
         params = run.finish()
-    return params
+    checkpoints.wait()
+    return init() if params is None else params
 
 
 class _PhaseRun:
@@ -81,50 +107,84 @@ class _PhaseRun:
         self,
         phase: Phase,
         batches: TrainingBatches,
-        params: Tree,
+        shapes: Tree,
         *,
         index: int,
         first_step: int,
         key: jax.Array,
-        evaluate: Callable[[Tree], Evaluation],
-        checkpoints: Checkpoints,
-        journal: Journal,
+        surroundings: Surroundings,
     ) -> None:
         self._phase, self._index, self._batches, self._first_step = phase, index, batches, first_step
-        self._evaluate, self._checkpoints, self._journal = evaluate, checkpoints, journal
-        optimizer = make_optimizer(phase.settings, total_steps=len(batches), rates=phase.trainable)
-        trained, self._frozen = split(params, phase.trainable)
-        # The step gives its input's buffers away; the caller keeps its own parameters.
-        self._state = init_state(jax.tree.map(jax.numpy.array, trained), optimizer)
+        self._around = surroundings
+        self._optimizer = make_optimizer(phase.settings, total_steps=len(batches), rates=phase.trainable)
+        trained, frozen = split(shapes, phase.trainable)
+        self._whole = sharding_of(surroundings.mesh, ())
+        state = abstract_state(trained, self._optimizer, whole=self._whole)
+        self.abstract: tuple[TrainState, Tree] = (state, frozen)
+        """What a checkpoint of this phase holds, as abstract arrays."""
+        self._state: TrainState
+        self._frozen: Tree
         self._best_step: int | None = None
         self._best_score: float | None = None
-        step = functools.partial(train_step, phase=phase, optimizer=optimizer, key=key)
-        self._step = jax.jit(step, donate_argnums=0)
+        step = functools.partial(train_step, phase=phase, optimizer=self._optimizer, key=key)
+        # The step gives its input's buffers away.
+        self._step = jax.jit(step, donate_argnums=0, out_shardings=(self._shardings, self._whole))
 
-    def restore(self, step: int, position: Position) -> None:
-        """Go to a checkpoint of this phase."""
-        self._state, self._frozen = self._checkpoints.load(step, (self._state, self._frozen))
+    @property
+    def _shardings(self) -> TrainState:
+        return jax.tree.map(lambda leaf: leaf.sharding, self.abstract[0])
+
+    def begin(self, params: Tree) -> None:
+        """Start at the first step; the parameters are this phase's from now on."""
+        trained, self._frozen = split(params, self._phase.trainable)
+        init = functools.partial(init_state, optimizer=self._optimizer)
+        self._state = jax.jit(init, donate_argnums=0, out_shardings=self._shardings)(trained)
+
+    def restore(self, restored: Restored) -> None:
+        """Start where a checkpoint of this phase was taken."""
+        self._state, self._frozen = restored.tree
+        position = restored.position
         self._best_step, self._best_score = position.best_step, position.best_score
-        self._journal.say(f"{self._phase.name}: resumed at step {position.phase_step} of {len(self._batches)}")
+        self._around.journal.say(f"{self._phase.name}: resumed at step {position.phase_step} of {len(self._batches)}")
 
     def finish(self) -> Tree:
         """Run the steps that are left; the parameters the phase hands on."""
         done, total = int(self._state.step), len(self._batches)
-        unread: tuple[int, StepMetrics] | None = None
+        unread: tuple[int, StepMetrics, Batch] | None = None
+        # Loaded parameters and a new state are placed as the mesh says; what the step does inside, it says too.
         with progress_bar(self._phase.name, total=total, unit="steps", done=done) as advance:
-            for step, batch in enumerate(self._batches.stream(done), start=done + 1):
-                self._state, metrics = self._step(self._state, self._frozen, batch)
+            for step, batch in self._timed_stream(done):
+                with jax.set_mesh(self._around.mesh):
+                    rows = self._phase.settings.batch_size
+                    shared = share_batch(self._around.mesh, batch, rows)
+                    self._state, metrics = self._step(self._state, self._frozen, shared)
                 # A step's metrics are read when the next step is under way, so that the device never waits.
                 if unread is not None:
                     advance(1, self._log(*unread))
-                unread = (step, metrics)
-                if self._is_time_to_evaluate(step):
+                unread = (step, metrics, batch)
+                stopping = self._around.stop.agreed(self._around.mesh)
+                evaluating = self._is_time_to_evaluate(step)
+                if evaluating or stopping or self._is_time_to_save(step):
                     advance(1, self._log(*unread))
                     unread = None
-                    self._evaluate_and_save(step)
+                    self._evaluate_and_save(step) if evaluating else self._save(step, score=None)
+                if stopping:
+                    self._around.checkpoints.wait()
+                    raise PreemptedError(
+                        f"{self._phase.name}: stopped by SIGTERM and saved at step {step} of {total}; "
+                        "the same command goes on"
+                    )
         if self._phase.keep is Keep.BEST and self._best_step not in (None, self._first_step + total):
-            self._state, self._frozen = self._checkpoints.load(self._best_step, (self._state, self._frozen))
+            self._state, self._frozen = self._around.checkpoints.load(self._best_step, self.abstract)
         return merge(self._state.trained, self._frozen)
+
+    def _timed_stream(self, done: int) -> Iterator[tuple[int, Batch]]:
+        """Steps from `done` on with their batches; the time that they are waited for is counted."""
+        stream = self._batches.stream(done)
+        for step in range(done + 1, len(self._batches) + 1):
+            with self._around.meter.spending("data"):
+                batch = next(stream)
+            yield step, batch
 
     def _is_time_to_evaluate(self, step: int) -> bool:
         """As often per epoch as asked, spread evenly, the end of every epoch always among them."""
@@ -132,21 +192,34 @@ class _PhaseRun:
         in_epoch = self._batches.batches_per_epoch
         return step * evaluations // in_epoch > (step - 1) * evaluations // in_epoch
 
+    def _is_time_to_save(self, step: int) -> bool:
+        every = self._around.save_every
+        return every > 0 and step % every == 0
+
     def _evaluate_and_save(self, step: int) -> None:
         run_step, total = self._first_step + step, len(self._batches)
-        evaluation = self._evaluate(merge(self._state.trained, self._frozen))
-        self._journal.log("dev", step=run_step, values=evaluation.values)
-        self._journal.say(f"{self._phase.name} step {step} of {total}: {evaluation.words}")
-        score = evaluation.score if self._phase.keep is Keep.BEST else None
+        around = self._around
+        with around.meter.spending("evaluation"), jax.set_mesh(around.mesh):
+            evaluation = around.evaluate(merge(self._state.trained, self._frozen))
+        around.journal.log("dev", step=run_step, values=evaluation.values)
+        around.journal.say(f"{self._phase.name} step {step} of {total}: {evaluation.words}")
+        speed = around.meter.report(self._phase.name, step=run_step)
+        if speed:
+            around.journal.say(f"  {speed}")
+        self._save(step, score=evaluation.score if self._phase.keep is Keep.BEST else None)
+
+    def _save(self, step: int, *, score: float | None) -> None:
+        run_step = self._first_step + step
         # Equal scores: the later step, which is also the one that the checkpoints' policy keeps.
         if score is not None and (self._best_score is None or score >= self._best_score):
             self._best_step, self._best_score = run_step, score
         position = Position(self._phase.name, step, self._best_step, self._best_score)
         rank = None if score is None else (self._index, score)
-        self._checkpoints.save(run_step, (self._state, self._frozen), position, rank=rank)
+        with self._around.meter.spending("checkpoint"):
+            self._around.checkpoints.save(run_step, (self._state, self._frozen), position, rank=rank)
 
-    def _log(self, step: int, metrics: StepMetrics) -> str:
-        """Journal a step and say its loss; raises when that is no number."""
+    def _log(self, step: int, metrics: StepMetrics, batch: Batch) -> str:
+        """Journal and count a step and say its loss; raises when that is no number."""
         loss, gradient_norm = float(metrics.loss), float(metrics.gradient_norm)
         if not math.isfinite(loss) or not math.isfinite(gradient_norm):
             raise UserError(
@@ -155,5 +228,12 @@ class _PhaseRun:
             )
         terms = {name: np.asarray(value).tolist() for name, value in metrics.terms.items()}
         values = {"loss": loss, "terms": terms, "gradient_norm": gradient_norm}
-        self._journal.log(self._phase.name, step=self._first_step + step, values=values)
+        self._around.journal.log(self._phase.name, step=self._first_step + step, values=values)
+        rows, length = self._phase.settings.batch_size, batch.token_ids_BxS.shape[1]
+        self._around.meter.count(
+            texts=float(metrics.texts),
+            tokens=float(metrics.tokens),
+            places=rows * length,
+            flops=rows * self._phase.row_flops(length),
+        )
         return f"loss {loss:.4f}"

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jax.sharding import Mesh
 
 from fastbert_jax.config import BertConfig, TrainConfig
 from fastbert_jax.errors import UserError
-from fastbert_jax.model.fastbert import FastBert, Params, compute_dtype
-from fastbert_jax.model.weights import check_vocabulary, load_backbone, read_bert_config
+from fastbert_jax.model.fastbert import FastBert, compute_dtype
+from fastbert_jax.model.sharding import check_batch, param_shardings
+from fastbert_jax.model.weights import check_backbone, check_vocabulary, read_bert_config
 from fastbert_jax.text.batches import TrainingBatches
 from fastbert_jax.text.builtin import builtin_model_directory
 from fastbert_jax.text.examples import Example
@@ -41,16 +43,16 @@ class Prepared:
     dev: Encoded
     dev_labels: np.ndarray
     test_labels: np.ndarray
-    backbone: Params | None
-    """Pretrained, on the host; none when the model starts at random."""
+    backbone: Path | None
+    """Directory of the pretrained weights; none when the model starts at random."""
     notes: tuple[str, ...]
     """What was found, guessed, cut and left out, in sentences."""
     data: dict[str, str]
     """Number and checksum of each set of texts that touches training."""
 
 
-def prepare(config: TrainConfig) -> Prepared:
-    """Read texts and weights, choose the architecture, lay out the batches. Writes nothing.
+def prepare(config: TrainConfig, mesh: Mesh) -> Prepared:
+    """Read texts, look at the weights, choose the architecture, lay out the batches. Writes nothing.
 
     Raises:
       UserError: anything that cannot be used, found before the first step.
@@ -66,7 +68,16 @@ def prepare(config: TrainConfig) -> Prepared:
             f"data.max_length: expected at most the backbone's {architecture.max_positions} positions, "
             f"found {config.data.max_length}"
         )
-    model = FastBert(architecture, dropout=config.model.dropout, dtype=compute_dtype(config.model.precision))
+    param_shardings(mesh, architecture)  # whether the mesh divides the model
+    backbone = None if config.model.pretrained == RANDOM else _backbone_directory(config)
+    if backbone is not None:
+        check_backbone(backbone, architecture)
+    model = FastBert(
+        architecture,
+        dropout=config.model.dropout,
+        dtype=compute_dtype(config.model.precision),
+        remat=config.model.remat,
+    )
     recipe = fastbert_recipe(model, fine_tune=config.fine_tune, distil=config.distil)
     encode = functools.partial(_encode, tokenizer, max_length=config.data.max_length)
     labelled, dev = encode(task.train), encode(task.dev)
@@ -81,13 +92,11 @@ def prepare(config: TrainConfig) -> Prepared:
         config=architecture,
         model=model,
         recipe=recipe,
-        batches=_batches(config, recipe, streams),
+        batches=_batches(config, recipe, streams, mesh),
         dev=dev,
         dev_labels=label_ids(task.dev, task.labels),
         test_labels=label_ids(task.test, task.labels),
-        backbone=None
-        if config.model.pretrained == RANDOM
-        else load_backbone(_backbone_directory(config), architecture),
+        backbone=backbone,
         notes=_notes(config, task, {"train": labelled, "dev": dev, "unlabelled": unlabelled}),
         data={name: _fingerprint(getattr(task, name)) for name in ("train", "dev", "unlabelled")},
     )
@@ -101,11 +110,14 @@ def _tokenizer(config: TrainConfig, task: Task) -> Tokenizer:
 
 
 def _batches(
-    config: TrainConfig, recipe: Recipe, streams: Mapping[Stream, tuple[Encoded, np.ndarray | None]]
+    config: TrainConfig, recipe: Recipe, streams: Mapping[Stream, tuple[Encoded, np.ndarray | None]], mesh: Mesh
 ) -> dict[str, TrainingBatches]:
     batches = {}
     for index, phase in enumerate(recipe.phases):
         encoded, labels = streams[phase.stream]
+        settings = phase.settings
+        parts = f" / {settings.SECTION}.accumulate" if settings.accumulate > 1 else ""
+        check_batch(mesh, settings.batch_size // settings.accumulate, f"{settings.SECTION}.batch_size{parts}")
         batches[phase.name] = TrainingBatches(
             encoded,
             labels,

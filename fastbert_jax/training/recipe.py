@@ -79,6 +79,8 @@ class Phase:
     stream: Stream
     keep: Keep
     settings: PhaseConfig
+    row_flops: Callable[[int], float]
+    """FLOPs of a step's arithmetic on one row of so many tokens, to tell how well the devices are used."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,13 +6,16 @@ from collections import Counter
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
 
+from fastbert_jax import processes
 from fastbert_jax.config import BertConfig, TrainConfig
 from fastbert_jax.inference.compare import compare
 from fastbert_jax.inference.predictor import load
 from fastbert_jax.model.fastbert import Params, init_params
-from fastbert_jax.model.weights import save_model
+from fastbert_jax.model.sharding import make_mesh, param_shardings, sharding_of
+from fastbert_jax.model.weights import load_backbone, save_model
 from fastbert_jax.report.comparison import Comparison
 from fastbert_jax.report.comparison_table import render
 from fastbert_jax.report.flops import true_flops
@@ -21,72 +24,127 @@ from fastbert_jax.training.checkpoints import Checkpoints
 from fastbert_jax.training.evaluation import dev_evaluation
 from fastbert_jax.training.fastbert_recipe import forward
 from fastbert_jax.training.journal import Journal
-from fastbert_jax.training.loop import run_recipe
+from fastbert_jax.training.loop import Surroundings, run_recipe
+from fastbert_jax.training.preemption import StopRequest, stop_on_sigterm
 from fastbert_jax.training.prepare import Prepared, prepare
 from fastbert_jax.training.run_directory import RunDirectory
+from fastbert_jax.training.throughput import Meter
 from fastbert_jax.whole_files import write_json
 
 
-def train(config: TrainConfig) -> Comparison:
+def train(config: TrainConfig) -> Comparison | None:
     """Do the run that `config` describes, or what is left of it, and measure it on the test texts.
+
+    The same call in every process; the first one writes and measures, the others return None.
 
     Raises:
       UserError: data, settings or files that cannot be used.
+      PreemptedError: stopped by SIGTERM, and saved.
     """
-    prepared = prepare(config)
-    run = RunDirectory(Path(config.run))
-    run.claim(config, prepared.task.labels, prepared.data)
-    for note in prepared.notes:
-        print(note)
-    if not run.model.exists():
-        params = _train(config, prepared, run)
-        _save(config, prepared, run, params)
-    return _compare(config, prepared, run)
+    with stop_on_sigterm() as stop:
+        processes.join(config.processes)
+        mesh = make_mesh(config.mesh)
+        prepared = prepare(config, mesh)
+        run = RunDirectory(Path(config.run))
+        processes.first_alone(lambda: run.claim(config, prepared.task.labels, prepared.data))
+        if processes.is_first():
+            for note in prepared.notes:
+                print(note)
+        if not run.model.exists():
+            params = _train(config, prepared, run, mesh, stop)
+            host = on_host(params, mesh)
+            processes.first_alone(lambda: _save(config, prepared, run, host))
+        return _compare(config, prepared, run) if processes.is_first() else None
 
 
-def initial_params(architecture: BertConfig, backbone: Params | None, *, seed: int) -> Params:
-    """Random parameters, the backbone's replaced by pretrained ones where there are any."""
-    params = init_params(architecture, jax.random.key(seed))
+def initial_params(architecture: BertConfig, backbone: Path | None, *, seed: int, shardings: Params) -> Params:
+    """Random parameters, or pretrained ones for the backbone; every device makes or reads its own part alone.
+
+    The exits that go with a pretrained backbone are those that the seed gives without one.
+    """
+
+    def init() -> Params:
+        params = init_params(architecture, jax.random.key(seed))
+        return params if backbone is None else {part: params[part] for part in params if part != "backbone"}
+
+    made = jax.jit(init, out_shardings={part: shardings[part] for part in jax.eval_shape(init)})()
     if backbone is not None:
-        params["backbone"] = jax.tree.map(jnp.asarray, backbone)
-    return params
+        made["backbone"] = load_backbone(backbone, architecture, shardings=shardings["backbone"])
+    return made
 
 
-def _train(config: TrainConfig, prepared: Prepared, run: RunDirectory) -> Params:
-    checkpoints = Checkpoints(run.checkpoints)
-    journal = Journal(run.metrics, start_step=checkpoints.latest() or 0)
+def abstract_params(architecture: BertConfig, shardings: Params) -> Params:
+    """The shapes and shardings of `initial_params`."""
+    shapes = jax.eval_shape(lambda: init_params(architecture, jax.random.key(0)))
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        shapes,
+        {part: shardings[part] for part in shapes},
+    )
+
+
+def on_host(params: Params, mesh: Mesh) -> Params | None:
+    """Whole copies in the memory of the first process, one leaf after the other; None in the others."""
+
+    def fetch(leaf: jax.Array) -> np.ndarray | None:
+        whole = leaf
+        if not leaf.is_fully_addressable:
+            whole = jax.jit(lambda array: array, out_shardings=sharding_of(mesh, ()))(leaf)
+        return np.asarray(whole) if processes.is_first() else None
+
+    return jax.tree.map(fetch, params)
+
+
+def _train(config: TrainConfig, prepared: Prepared, run: RunDirectory, mesh: Mesh, stop: StopRequest) -> Params:
+    shardings = param_shardings(mesh, prepared.config)
+    checkpoints = Checkpoints(run.checkpoints, keep=config.checkpoints.keep)
+    journal = Journal(run.metrics)
+    surroundings = Surroundings(
+        mesh=mesh,
+        evaluate=dev_evaluation(
+            forward(prepared.model, noisy=frozenset()),
+            prepared.dev,
+            prepared.dev_labels,
+            buckets=config.data.lengths,
+            mesh=mesh,
+        ),
+        checkpoints=checkpoints,
+        journal=journal,
+        meter=Meter(run.throughput if processes.is_first() else None, dtype=prepared.model.dtype),
+        stop=stop,
+        save_every=config.checkpoints.every,
+    )
     try:
+        stop.heeded = True
         params = run_recipe(
             prepared.recipe,
-            {"model": initial_params(prepared.config, prepared.backbone, seed=config.seed)},
+            lambda: {
+                "model": initial_params(prepared.config, prepared.backbone, seed=config.seed, shardings=shardings)
+            },
             prepared.batches,
+            shapes={"model": abstract_params(prepared.config, shardings)},
             seed=config.seed,
-            evaluate=dev_evaluation(
-                forward(prepared.model, noisy=frozenset()),
-                prepared.dev,
-                prepared.dev_labels,
-                buckets=config.data.lengths,
-            ),
-            checkpoints=checkpoints,
-            journal=journal,
+            surroundings=surroundings,
         )
     except KeyboardInterrupt:
         journal.say(f"stopped; the same command goes on from step {checkpoints.latest() or 0}")
         raise
     finally:
+        stop.heeded = False
         journal.close()
         checkpoints.close()
     return params["model"]
 
 
-def _save(config: TrainConfig, prepared: Prepared, run: RunDirectory, params: Params) -> None:
+def _save(config: TrainConfig, prepared: Prepared, run: RunDirectory, params: Params | None) -> None:
     """Write `model/` beside its place, then rename it there: a model directory is always a whole one."""
     unfinished = run.path / "model.tmp"
     unfinished.mkdir(exist_ok=True)
     prepared.tokenizer.save(unfinished)
+    assert params is not None
     save_model(
         unfinished,
-        jax.device_get(params),
+        params,
         prepared.config,
         extra={
             "labels": list(prepared.task.labels),
@@ -116,7 +174,8 @@ def _compare(config: TrainConfig, prepared: Prepared, run: RunDirectory) -> Comp
 
 def describe(config: TrainConfig) -> str:
     """What `train` would do, in words: texts, shapes, steps, parameters, FLOPs. Trains nothing, writes nothing."""
-    prepared = prepare(config)
+    mesh = make_mesh(config.mesh)
+    prepared = prepare(config, mesh)
     architecture, task = prepared.config, prepared.task
     shapes = jax.eval_shape(lambda: init_params(architecture, jax.random.key(0)))
     sizes = {part: sum(leaf.size for leaf in jax.tree.leaves(tree)) for part, tree in shapes.items()}

@@ -1,6 +1,7 @@
 """The directory of a run: which settings it belongs to, and what is written there besides checkpoints.
 
-runs/NAME/  config.yaml  labels.json  data.json  metrics.jsonl  checkpoints/STEP/  model/  comparison.json
+runs/NAME/  config.yaml  labels.json  data.json  metrics.jsonl  throughput.jsonl  checkpoints/STEP/  model/
+            comparison.json
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from fastbert_jax.config_yaml import from_yaml, to_dict, to_yaml
 from fastbert_jax.errors import UserError
 from fastbert_jax.whole_files import is_unfinished, write_json, write_text
 
-FREE_KEYS = ("run", "evaluate")
+FREE_KEYS = ("run", "evaluate", "mesh", "processes", "checkpoints")
 """Settings that a resumed run may change: they do not touch what is trained."""
 
 
@@ -38,6 +39,11 @@ class RunDirectory:
     def metrics(self) -> Path:
         """The journal, one JSON object a line."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def throughput(self) -> Path:
+        """How fast the run went, one JSON object a measurement; other than the journal, it grows with every restart."""
+        return self.path / "throughput.jsonl"
 
     @property
     def checkpoints(self) -> Path:

@@ -22,7 +22,7 @@ class TrainState(NamedTuple):
 
 
 class StepMetrics(NamedTuple):
-    """What a step tells, all float32."""
+    """What a step tells, all float32; numbers of the whole batch, wherever its rows are."""
 
     loss: jax.Array
     """Mean over the batch's texts, before the step."""
@@ -30,11 +30,39 @@ class StepMetrics(NamedTuple):
     """Each term's mean, one value per exit where the term has several."""
     gradient_norm: jax.Array
     """Global norm before clipping."""
+    texts: jax.Array
+    """Texts of the batch."""
+    tokens: jax.Array
+    """Their tokens, padding left out."""
 
 
 def init_state(trained: Tree, optimizer: optax.GradientTransformation) -> TrainState:
     """The state before a phase's first step."""
     return TrainState(jnp.zeros((), jnp.int32), trained, optimizer.init(trained))
+
+
+def abstract_state(
+    trained: Tree, optimizer: optax.GradientTransformation, *, whole: jax.sharding.Sharding
+) -> TrainState:
+    """The shapes and shardings of `init_state`: the optimizer's moments lie where their parameters do.
+
+    Args:
+      trained: abstract arrays with shardings.
+      whole: the sharding of numbers that every device has.
+    """
+
+    def placed(leaf: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    state = jax.eval_shape(lambda trained: init_state(trained, optimizer), trained)
+    opt_state = optax.tree_map_params(
+        optimizer,
+        lambda leaf, param: placed(leaf, param.sharding),
+        state.opt_state,
+        trained,
+        transform_non_params=lambda leaf: placed(leaf, whole),
+    )
+    return TrainState(placed(state.step, whole), trained, opt_state)  # type: ignore[arg-type]
 
 
 def train_step(
@@ -53,10 +81,11 @@ def train_step(
     """
     parts = phase.settings.accumulate
     key = jax.random.fold_in(key, state.step)
-    batches = jax.tree.map(lambda array: jnp.asarray(array).reshape(parts, -1, *array.shape[1:]), batch)
+    # Part i is every row i, i + parts, ...: so each device that shares the batch has rows of every part.
+    batches = jax.tree.map(lambda array: jnp.asarray(array).reshape(-1, parts, *array.shape[1:]), batch)
 
     def part_sums(index: int | jax.Array) -> tuple:
-        part = jax.tree.map(lambda array: array[index], batches)
+        part = jax.tree.map(lambda array: array[:, index], batches)
         return jax.value_and_grad(loss_sums, has_aux=True)(
             state.trained, frozen, phase, part, step=state.step, key=jax.random.fold_in(key, index)
         )
@@ -66,9 +95,11 @@ def train_step(
     else:
         zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), jax.eval_shape(part_sums, 0))
         sums = jax.lax.fori_loop(0, parts, lambda i, total: jax.tree.map(jnp.add, total, part_sums(i)), zeros)
-    texts = jnp.maximum(batch.valid_BxK.sum(), 1).astype(jnp.float32)
-    (loss, terms), gradients = jax.tree.map(lambda value: value / texts, sums)
+    texts = batch.valid_BxK.sum().astype(jnp.float32)
+    tokens = (batch.text_BxS > 0).sum().astype(jnp.float32)
+    (loss, terms), gradients = jax.tree.map(lambda value: value / jnp.maximum(texts, 1.0), sums)
 
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.trained)
     trained = optax.apply_updates(state.trained, updates)
-    return TrainState(state.step + 1, trained, opt_state), StepMetrics(loss, terms, optax.tree.norm(gradients))
+    metrics = StepMetrics(loss, terms, optax.tree.norm(gradients), texts, tokens)
+    return TrainState(state.step + 1, trained, opt_state), metrics

@@ -103,6 +103,73 @@ def test_a_damaged_checkpoint_is_refused_by_name(tmp_path):
         Checkpoints(tmp_path / "checkpoints").load(1, {"weights": jnp.zeros((256, 256))})
 
 
+def _flip(path, bit: int) -> None:
+    with open(path, "r+b") as file:
+        file.seek(bit // 8)
+        byte = file.read(1)[0]
+        file.seek(bit // 8)
+        file.write(bytes([byte ^ 1 << bit % 8]))
+
+
+def _saved(directory, steps) -> Checkpoints:
+    checkpoints = Checkpoints(directory)
+    for step in steps:
+        tree = {"weights": jax.random.normal(jax.random.key(step), (64, 32)), "step": jnp.int32(step)}
+        checkpoints.save(step, tree, _position(step), rank=None)
+    checkpoints.wait()
+    return checkpoints
+
+
+def test_every_one_of_a_hundred_flipped_bits_is_found_by_name(tmp_path):
+    checkpoints = _saved(tmp_path / "checkpoints", [1])
+    directory = tmp_path / "checkpoints" / "1"
+    checkpoints.verify(1)
+    files = sorted(path for path in directory.rglob("*") if path.is_file() and path.stat().st_size)
+    sizes = np.cumsum([0, *(8 * path.stat().st_size for path in files)])
+    generator = np.random.default_rng(0)
+    for bit in generator.integers(0, sizes[-1], 100):
+        number = int(np.searchsorted(sizes, bit, "right")) - 1
+        _flip(files[number], int(bit - sizes[number]))
+        with pytest.raises(UserError, match=r"checkpoints/1") as error:
+            checkpoints.verify(1)
+        assert files[number].name in str(error.value) or "weights" in str(error.value)
+        _flip(files[number], int(bit - sizes[number]))
+    checkpoints.verify(1)
+
+
+def test_a_flipped_bit_that_orbax_restores_is_refused_and_the_checkpoint_before_is_taken(tmp_path):
+    _saved(tmp_path / "checkpoints", [1, 2]).close()
+    largest = max((tmp_path / "checkpoints" / "2").rglob("*"), key=lambda path: path.stat().st_size * path.is_file())
+    _flip(largest, 4 * largest.stat().st_size)
+    checkpoints, refused = Checkpoints(tmp_path / "checkpoints"), []
+    like = {"weights": jnp.zeros((64, 32)), "step": jnp.int32(0)}
+    restored = checkpoints.newest(lambda position: like, refused=refused.append)
+    assert restored.step == 1 and restored.position.phase_step == 1 and restored.tree["step"] == 1
+    assert len(refused) == 1 and "checkpoints/2" in refused[0]
+    assert (tmp_path / "checkpoints.refused" / "2").is_dir() and checkpoints.steps() == [1]
+    checkpoints.save(2, like, _position(2), rank=None)  # its place is free again
+    checkpoints.wait()
+    assert checkpoints.steps() == [2, 1]
+
+
+def test_a_file_that_is_gone_or_new_is_found_by_name(tmp_path):
+    checkpoints = _saved(tmp_path / "checkpoints", [1])
+    (tmp_path / "checkpoints" / "1" / "odd.txt").write_text("x")
+    with pytest.raises(UserError, match=r"checkpoints/1/odd.txt: .* found a file more"):
+        checkpoints.verify(1)
+
+
+def test_only_damaged_checkpoints_end_the_run(tmp_path):
+    _saved(tmp_path / "checkpoints", [1]).close()
+    for path in (tmp_path / "checkpoints" / "1").rglob("*"):
+        if path.is_file() and "METADATA" not in path.name.upper():
+            path.write_bytes(b"")
+    with pytest.raises(UserError, match="found only damaged ones; begin a new --run"):
+        Checkpoints(tmp_path / "checkpoints").newest(
+            lambda position: {"weights": jnp.zeros((64, 32)), "step": jnp.int32(0)}, refused=lambda words: None
+        )
+
+
 @contextlib.contextmanager
 def room_for(size: int):
     """No file of more than `size` bytes can be written: what a full disk does, without filling one."""
@@ -120,12 +187,14 @@ def test_a_full_disk_is_loud_and_leaves_the_checkpoint_before(tmp_path):
     large = {"weights": jax.random.normal(jax.random.key(0), (500, 500)), "step": jnp.int32(2)}
     with room_for(100_000), pytest.raises(UserError, match=r"checkpoints/2: expected to write a checkpoint, found"):
         checkpoints.save(2, large, _position(2), rank=None)
+        checkpoints.wait()
     checkpoints.close()
 
     again = Checkpoints(tmp_path / "checkpoints")
     assert again.latest() == 1
     assert again.load(1, _tree(0))["step"] == 1
     again.save(2, large, _position(2), rank=None)
+    again.wait()
     assert again.latest() == 2
 
 
@@ -136,6 +205,7 @@ checkpoints = Checkpoints(pathlib.Path(sys.argv[1]))
 for step in itertools.count((checkpoints.latest() or 0) + 1):
     tree = {"weights": jnp.full((512, 1024), step, jnp.float32), "step": jnp.int32(step)}
     checkpoints.save(step, tree, Position("fine_tune", step, None, None), rank=None)
+    checkpoints.wait()
     print(step, flush=True)
 """
 

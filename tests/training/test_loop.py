@@ -6,14 +6,18 @@ import jax
 import numpy as np
 import pytest
 
-from fastbert_jax.config import DistilConfig, FineTuneConfig
+from fastbert_jax.config import DistilConfig, FineTuneConfig, MeshConfig
 from fastbert_jax.errors import UserError
+from fastbert_jax.model.sharding import make_mesh, param_shardings
 from fastbert_jax.text.batches import TrainingBatches
 from fastbert_jax.text.tokenizer import Encoded
 from fastbert_jax.training.checkpoints import Checkpoints
 from fastbert_jax.training.fastbert_recipe import fastbert_recipe
 from fastbert_jax.training.journal import Journal
-from fastbert_jax.training.loop import Evaluation, run_recipe
+from fastbert_jax.training.loop import Evaluation, Surroundings, run_recipe
+from fastbert_jax.training.preemption import StopRequest
+from fastbert_jax.training.run import abstract_params
+from fastbert_jax.training.throughput import Meter
 from tests.training import tiny
 
 TEXTS = 22
@@ -32,7 +36,7 @@ class _Stop(Exception):
     """Stands for a kill."""
 
 
-def _run(directory, *, scores=None, stop_at=None, epochs=2, learning_rate=0.01):
+def _run(directory, *, scores=None, stop_at=None, epochs=2, learning_rate=0.01, stop=None, save_every=0):
     """Run the recipe in `directory`; stop with `_Stop` at the `stop_at`-th dev measurement."""
     fine_tune = FineTuneConfig(epochs=epochs, batch_size=8, learning_rate=learning_rate)
     distil = DistilConfig(epochs=epochs, batch_size=8, learning_rate=learning_rate)
@@ -52,16 +56,25 @@ def _run(directory, *, scores=None, stop_at=None, epochs=2, learning_rate=0.01):
 
     directory.mkdir(exist_ok=True)
     checkpoints = Checkpoints(directory / "checkpoints")
-    journal = Journal(directory / "metrics.jsonl", start_step=checkpoints.latest() or 0)
+    journal = Journal(directory / "metrics.jsonl")
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    shardings = {"model": param_shardings(mesh, tiny.CONFIG)}
     try:
         params = run_recipe(
             fastbert_recipe(tiny.model(), fine_tune=fine_tune, distil=distil),
-            tiny.params(),
+            lambda: jax.device_put(tiny.params(), shardings),
             batches,
+            shapes={"model": abstract_params(tiny.CONFIG, shardings["model"])},
             seed=0,
-            evaluate=evaluate,
-            checkpoints=checkpoints,
-            journal=journal,
+            surroundings=Surroundings(
+                mesh=mesh,
+                evaluate=evaluate,
+                checkpoints=checkpoints,
+                journal=journal,
+                meter=Meter(directory / "throughput.jsonl"),
+                stop=stop or StopRequest(),
+                save_every=save_every,
+            ),
         )
     finally:
         journal.close()

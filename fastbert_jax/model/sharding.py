@@ -1,0 +1,135 @@
+"""Which axis of which array lies along which axis of the mesh.
+
+One table, `MESH_AXES`, says it for parameters and activations alike. A batch is shared by `data` and `fsdp`; `fsdp`
+also holds the hidden width of the parameters (and of their optimizer state) in pieces, which XLA gathers layer by
+layer; `tensor` holds the heads and the feed-forward width of each layer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import flax.traverse_util
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from fastbert_jax.config import BertConfig, MeshConfig
+from fastbert_jax.errors import UserError
+from fastbert_jax.model.names import model_leaves
+
+MESH = ("data", "fsdp", "tensor")
+"""The axes of every mesh."""
+MESH_AXES: dict[str, tuple[str, ...]] = {
+    "layers": (),
+    "vocabulary": (),  # BERT's 30,522 = 2 x 3 x 5087 cannot be shared out
+    "positions": (),
+    "token_types": (),
+    "hidden": ("fsdp",),
+    "heads": ("tensor",),
+    "feed_forward": ("tensor",),
+    "exit": (),
+    "classes": (),
+    "batch": ("data", "fsdp"),
+    "sequence": (),
+    "features": (),
+}
+"""From an axis's name to the mesh's axes that share it. `hidden` is the width of parameters, `features` of activations,
+which are whole on each device that has their rows."""
+LIMITS = {"hidden": "the backbone's width", "heads": "the heads' joint width", "feed_forward": "the feed-forward width"}
+"""Axes that a mesh can fail to divide, in words."""
+
+
+def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The mesh of all devices of all processes, or of those given.
+
+    Raises:
+      UserError: the sizes asked for do not make up their number.
+    """
+    devices = jax.devices() if devices is None else devices
+    sizes = config.sizes(len(devices))
+    return jax.make_mesh(sizes, MESH, axis_types=(AxisType.Auto,) * len(MESH), devices=devices)
+
+
+def partition(axes: Sequence[str]) -> PartitionSpec:
+    """How an array with these axes is shared out.
+
+    Raises:
+      KeyError: an axis that the table lacks.
+      ValueError: two axes on one of the mesh.
+    """
+    places = [MESH_AXES[axis] for axis in axes]
+    used = [place for mesh_axes in places for place in mesh_axes]
+    if len(set(used)) != len(used):
+        raise ValueError(f"expected each axis of the mesh once, found {dict(zip(axes, places, strict=True))}")
+    return PartitionSpec(*(place or None for place in places))
+
+
+def sharding_of(mesh: Mesh, axes: Sequence[str]) -> NamedSharding:
+    """The sharding of an array with these axes; none stands for one number, or a copy on every device."""
+    return NamedSharding(mesh, partition(axes))
+
+
+def param_shardings(mesh: Mesh, config: BertConfig) -> dict[str, Any]:
+    """The shardings of a FastBERT's parameters, in their tree.
+
+    Raises:
+      UserError: a size of the model that the mesh does not divide, with both numbers.
+    """
+    leaves = model_leaves(config, exits=True)
+    for leaf in leaves:
+        for axis, size in zip(leaf.tree_axes, leaf.tree_shape, strict=True):
+            _check_divides(mesh, axis, size, LIMITS.get(axis, axis))
+    if config.num_heads % mesh.shape["tensor"]:
+        raise UserError(f"mesh.tensor: expected a divisor of the {config.num_heads} heads, {_found(mesh, 'heads')}")
+    return flax.traverse_util.unflatten_dict({leaf.path: sharding_of(mesh, leaf.tree_axes) for leaf in leaves}, sep="/")
+
+
+def check_batch(mesh: Mesh, size: int, key: str) -> None:
+    """Refuse a number of rows that the mesh cannot share out.
+
+    Args:
+      key: the setting that it comes from.
+
+    Raises:
+      UserError: with the setting, the axes and the numbers.
+    """
+    _check_divides(mesh, "batch", size, f"{key} =")
+
+
+def _check_divides(mesh: Mesh, axis: str, size: int, words: str) -> None:
+    if size % _shares(mesh, axis):
+        keys = " x ".join(f"mesh.{name}" for name in MESH_AXES[axis])
+        raise UserError(f"{keys}: expected a divisor of {words} {size}, {_found(mesh, axis)}")
+
+
+def _shares(mesh: Mesh, axis: str) -> int:
+    return math.prod(mesh.shape[name] for name in MESH_AXES[axis])
+
+
+def _found(mesh: Mesh, axis: str) -> str:
+    return f"found {' x '.join(str(mesh.shape[name]) for name in MESH_AXES[axis])}"
+
+
+def local_rows(mesh: Mesh, rows: int) -> np.ndarray:
+    """The rows of a batch that this process's devices hold, int64, rising."""
+    places = sharding_of(mesh, ("batch",)).addressable_devices_indices_map((rows,)).values()
+    return np.unique(np.concatenate([np.arange(rows)[place] for place in places if place is not None]))
+
+
+def share_batch(mesh: Mesh, batch: Any, rows: int) -> Any:
+    """A tree of host arrays that hold this process's rows of a batch of `rows`, as arrays over the whole mesh."""
+    sharding = sharding_of(mesh, ("batch",))
+    return jax.tree.map(
+        lambda array: jax.make_array_from_process_local_data(sharding, array, (rows, *array.shape[1:])), batch
+    )
+
+
+def keep_sharded(array: jax.Array, axes: Sequence[str]) -> jax.Array:
+    """Hold an activation to its place on the mesh that is set; without one, the array as it is."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.axis_names != MESH:
+        return array
+    return jax.lax.with_sharding_constraint(array, partition(axes))

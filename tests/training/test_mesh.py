@@ -1,0 +1,140 @@
+"""Properties of training on a mesh: every mesh trains the same model, and moves no more than it must."""
+
+import functools
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from fastbert_jax.config import BertConfig, DistilConfig, FineTuneConfig, MeshConfig
+from fastbert_jax.model.fastbert import FastBert
+from fastbert_jax.model.sharding import make_mesh, param_shardings, sharding_of, share_batch
+from fastbert_jax.training.fastbert_recipe import fastbert_recipe
+from fastbert_jax.training.optimizer import make_optimizer
+from fastbert_jax.training.recipe import split
+from fastbert_jax.training.run import abstract_params, initial_params
+from fastbert_jax.training.step import abstract_state, init_state, train_step
+from tests.training import tiny
+
+MESHES = {"one device": (1, 1, 1), "data": (8, 1, 1), "fsdp": (1, 8, 1), "all three": (2, 2, 2)}
+STEPS = 3
+
+
+def _config(feed_forward_size: int = 32) -> BertConfig:
+    return BertConfig(
+        vocab_size=30,
+        hidden_size=16,
+        num_layers=3,
+        num_heads=2,
+        feed_forward_size=feed_forward_size,
+        max_positions=16,
+        exit_size=8,
+    )
+
+
+def _mesh(sizes):
+    data, fsdp, tensor = sizes
+    return make_mesh(MeshConfig(data=data, fsdp=fsdp, tensor=tensor), jax.devices()[: data * fsdp * tensor])
+
+
+def _phase(config: BertConfig, index: int, **settings):
+    model = FastBert(config, dropout=0.1)
+    recipe = fastbert_recipe(
+        model,
+        fine_tune=FineTuneConfig(batch_size=16, learning_rate=1e-3, **settings),
+        distil=DistilConfig(batch_size=16, learning_rate=1e-3),
+    )
+    return recipe.phases[index]
+
+
+def _jitted(phase, mesh, config):
+    """The jitted step, abstract (state, frozen), and the optimizer."""
+    optimizer = make_optimizer(phase.settings, total_steps=10, rates=phase.trainable)
+    shapes = {"model": abstract_params(config, param_shardings(mesh, config))}
+    trained, frozen = split(shapes, phase.trainable)
+    whole = sharding_of(mesh, ())
+    state = abstract_state(trained, optimizer, whole=whole)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+    step = functools.partial(train_step, phase=phase, optimizer=optimizer, key=jax.random.key(7))
+    return jax.jit(step, out_shardings=(shardings, whole)), (state, frozen), optimizer
+
+
+def _train(sizes, index, **settings):
+    config, mesh = _config(), _mesh(sizes)
+    phase = _phase(config, index, **settings)
+    step, (state, _), optimizer = _jitted(phase, mesh, config)
+    params = initial_params(config, None, seed=0, shardings=param_shardings(mesh, config))
+    trained, frozen = split({"model": params}, phase.trainable)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+    state = jax.jit(functools.partial(init_state, optimizer=optimizer), out_shardings=shardings)(trained)
+    losses = []
+    with jax.set_mesh(mesh):
+        for number in range(STEPS):
+            batch = tiny.batch(rows=16, seed=number, valid=13)
+            state, metrics = step(state, frozen, share_batch(mesh, batch, 16))
+            losses.append(float(metrics.loss))
+    assert metrics.texts == 13
+    return losses, jax.device_get(state.trained)
+
+
+@functools.cache
+def _on_one_device(index, accumulate):
+    return _train(MESHES["one device"], index, **({"accumulate": accumulate} if accumulate > 1 else {}))
+
+
+@pytest.mark.parametrize(
+    ("mesh", "index", "accumulate"), [("data", 0, 2), ("fsdp", 0, 1), ("all three", 0, 2), ("all three", 1, 1)]
+)
+def test_every_mesh_trains_the_same_model(mesh, index, accumulate):
+    losses, trained = _train(MESHES[mesh], index, **({"accumulate": accumulate} if accumulate > 1 else {}))
+    expected_losses, expected = _on_one_device(index, accumulate)
+    np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
+    # Adam's first steps are as large as the rate, whatever the gradient: where that is near 0, rounding decides.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), trained, expected)
+
+
+def test_initial_parameters_are_the_same_on_every_mesh():
+    one, all_three = (
+        jax.device_get(initial_params(_config(), None, seed=0, shardings=param_shardings(_mesh(sizes), _config())))
+        for sizes in (MESHES["one device"], MESHES["all three"])
+    )
+    jax.tree.map(np.testing.assert_array_equal, one, all_three)
+
+
+COLLECTIVE = re.compile(r"= (.*?) (all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute)(?:-start)?\(")
+SHAPE = re.compile(r"(f32|bf16|s32|u32|pred)\[([\d,]*)\]")
+
+
+def _collectives(index: int, *, rows: int, feed_forward_size: int = 32) -> list[tuple[str, int]]:
+    """The collectives of a compiled data-parallel step: kind, and numbers that it moves."""
+    config, mesh = _config(feed_forward_size), _mesh(MESHES["data"])
+    step, (state, frozen), _ = _jitted(_phase(config, index), mesh, config)
+    rows_of = sharding_of(mesh, ("batch",))
+    batch = jax.tree.map(
+        lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=rows_of), tiny.batch(rows=rows)
+    )
+    with jax.set_mesh(mesh):
+        text = step.lower(state, frozen, batch).compile().as_text()
+    found = []
+    for shapes, kind in COLLECTIVE.findall(text):
+        sizes = [int(np.prod([int(size) for size in shape.split(",") if size])) for _, shape in SHAPE.findall(shapes)]
+        found.append((kind, sum(sizes)))
+    return found
+
+
+def test_distillation_moves_the_exits_gradients_alone_whatever_the_backbone_and_the_batch():
+    shapes = abstract_params(_config(), param_shardings(_mesh(MESHES["data"]), _config()))
+    gradients = sum(leaf.size for leaf in jax.tree.leaves(shapes["students"]))
+    moved = {}
+    for rows, inner in ((16, 32), (64, 32), (16, 64)):
+        found = _collectives(1, rows=rows, feed_forward_size=inner)
+        assert {kind for kind, _ in found} == {"all-reduce"}, found
+        moved[rows, inner] = sum(size for _, size in found)
+    assert len(set(moved.values())) == 1, moved
+    assert gradients <= moved[16, 32] <= gradients + 16  # the rest: loss, terms, counts
+
+
+def test_fine_tuning_does_move_the_backbones_gradients():
+    small, large = (sum(size for _, size in _collectives(0, rows=16, feed_forward_size=inner)) for inner in (32, 64))
+    assert large - small >= 2 * 16 * 32
