@@ -7,6 +7,7 @@ import re
 import shlex
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -276,7 +277,7 @@ def _multi_vm(tmp_path: Path, *words: str) -> list[str | Path]:
     )
     (tmp_path / "process.py").write_text(PROCESS)
     _executable(tmp_path / "ssh", FAKE_SSH)
-    return [LAUNCH / "multi_vm.sh", "hosts.txt", "python3", "process.py", *words]
+    return [LAUNCH / "multi_vm.sh", "hosts.txt", sys.executable, "process.py", *words]
 
 
 def _where(tmp_path: Path) -> dict:

@@ -81,6 +81,22 @@ def _total(count: Count, config: BertConfig, length: int, executed_layers: int, 
     return layers * true_layer_flops(config, length) + exits * true_exit_flops(config, length)
 
 
+def distillation_flops(config: BertConfig, length: int, *, texts: int = 1) -> int:
+    """FLOPs of one row in one step of self-distillation: what `training/step.py` computes, AdamW left out.
+
+    The frozen backbone and the teacher run forward; the students run forward and backward. Nothing is differentiated by
+    the hidden states, so a student's first map costs twice its forward pass, and all behind it three times.
+
+    Args:
+      length: tokens of the row, padding included.
+      texts: texts that the row has room for, K in the batch's shapes.
+    """
+    first = 2 * int(length) * config.hidden_size * config.exit_size
+    behind = int(texts) * (true_exit_flops(config, length) - first)
+    backbone = config.num_layers * true_layer_flops(config, length)
+    return backbone + (first + behind) + (config.num_layers - 1) * (2 * first + 3 * behind)
+
+
 def total_flops(
     count: Count,
     config: BertConfig,
