@@ -13,17 +13,18 @@ from tests.inference.saved import LABELS, save_tiny_model, some_texts
 ROOT = Path(__file__).parent.parent
 
 
-def result_of(script: str, tmp_path: Path, *, texts: object = None, **settings: object) -> dict:
+def result_of(script: str, tmp_path: Path, *, texts: object = None, model: bool = True, **settings: object) -> dict:
     """What a benchmark prints, which must be what it writes, with the tiny model and 60 texts, or `texts` of them.
 
-    `texts` is False for a script that has its own texts.
+    `texts` is False for a script that has its own texts, `model` for one that takes no run.
     """
-    model = save_tiny_model(tmp_path / "model")
     (tmp_path / "texts.txt").write_text("\n".join(some_texts(60)))
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "PYTHONPATH": str(ROOT)}
     if texts is not False:
         settings |= {"data": tmp_path / "texts.txt", "texts": texts or 0}
-    settings |= {"model": model, "output": tmp_path / "out.json"}
+    if model:
+        settings |= {"model": save_tiny_model(tmp_path / "model")}
+    settings |= {"output": tmp_path / "out.json"}
     words = [word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", *str(value).split())]
     command = [sys.executable, "-W", "error", str(ROOT / "benchmarks" / script), *words]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -78,6 +79,20 @@ def test_one_text(tmp_path: Path) -> None:
         assert list(found["planned_before"]) == list(found["planned_inside"]) == ["bucketed"]
     for found in result["random"]["early"]:
         assert list(found["engines"]) == ["bucketed"] and found["exit_layer"] == 1
+
+
+def test_distillation(tmp_path: Path) -> None:
+    settings = {"models": "2x16x2 3x8x2", "rows": "4 2", "length": 16, "repeats": 2}
+    result = result_of("distillation.py", tmp_path, texts=30, model=False, **settings)
+    assert list(result["cases"]) == ["2x16x2", "3x8x2"]
+    for case, layers in zip(result["cases"].values(), (2, 3), strict=True):
+        assert case["layers"] == layers and case["length"] == 16 and case["utilisation"] is None
+        assert case["step_over_backbone"]["median"] > 0 and case["flops_of_step_over_backbone"] > 1
+    packed, padded, buckets = result["texts"]["layouts"].values()
+    assert packed["texts_per_row"] > padded["texts_per_row"] == buckets["texts_per_row"] == 1
+    assert packed["shapes"] == padded["shapes"] == [[4, 16]]
+    assert padded["batches"] == buckets["batches"] == 8 and packed["batches"] < 8
+    assert packed["real_token_share"] > buckets["real_token_share"] >= padded["real_token_share"]
 
 
 def test_cascade_memory_is_flat_and_as_promised(tmp_path: Path) -> None:

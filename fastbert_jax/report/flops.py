@@ -81,7 +81,7 @@ def _total(count: Count, config: BertConfig, length: int, executed_layers: int, 
     return layers * true_layer_flops(config, length) + exits * true_exit_flops(config, length)
 
 
-def fine_tune_flops(config: BertConfig, length: int) -> int:
+def fine_tuning_flops(config: BertConfig, length: int) -> int:
     """One text in a step of fine-tuning: backbone and teacher forward, and twice that backward.
 
     What is computed a second time to save memory does not count.
@@ -89,14 +89,20 @@ def fine_tune_flops(config: BertConfig, length: int) -> int:
     return 3 * true_flops(config, length, config.num_layers, exits_evaluated=1)
 
 
-def distil_flops(config: BertConfig, length: int) -> int:
-    """One text in a step of distillation: backbone and teacher forward alone, the students forward and backward.
+def distillation_flops(config: BertConfig, length: int, *, texts: int = 1) -> int:
+    """FLOPs of one row in one step of self-distillation: what `training/step.py` computes, AdamW left out.
 
-    A student's first map, nearly all of its cost, needs the gradient of its matrix only, as what it reads is frozen:
-    once more the forward pass instead of twice.
+    The frozen backbone and the teacher run forward; the students run forward and backward. Nothing is differentiated by
+    the hidden states, so a student's first map costs twice its forward pass, and all behind it three times.
+
+    Args:
+      length: tokens of the row, padding included.
+      texts: texts that the row has room for, K in the batch's shapes.
     """
-    students = (config.num_layers - 1) * true_exit_flops(config, length)
-    return true_flops(config, length, config.num_layers, exits_evaluated=1) + 2 * students
+    first = 2 * int(length) * config.hidden_size * config.exit_size
+    behind = int(texts) * (true_exit_flops(config, length) - first)
+    backbone = config.num_layers * true_layer_flops(config, length)
+    return backbone + (first + behind) + (config.num_layers - 1) * (2 * first + 3 * behind)
 
 
 def total_flops(

@@ -11,7 +11,7 @@ import jax
 
 from fastbert_jax.config import DistilConfig, FineTuneConfig, KLDirection
 from fastbert_jax.model.fastbert import FastBert, Trace
-from fastbert_jax.report.flops import distil_flops, fine_tune_flops
+from fastbert_jax.report.flops import distillation_flops, fine_tuning_flops
 from fastbert_jax.text.batches import Batch
 from fastbert_jax.training import losses
 from fastbert_jax.training.recipe import Apply, Keep, Phase, Recipe, Ref, Stream, Term, Tree
@@ -38,7 +38,7 @@ def fastbert_recipe(model: FastBert, *, fine_tune: FineTuneConfig, distil: Disti
                 stream=Stream.LABELLED,
                 keep=Keep.BEST,
                 settings=fine_tune,
-                row_flops=functools.partial(fine_tune_flops, model.config),
+                row_flops=functools.partial(fine_tuning_flops, model.config),
             ),
             Phase(
                 name="distil",
@@ -48,7 +48,7 @@ def fastbert_recipe(model: FastBert, *, fine_tune: FineTuneConfig, distil: Disti
                 stream=Stream.UNLABELLED,
                 keep=Keep.LAST,
                 settings=distil,
-                row_flops=functools.partial(distil_flops, model.config),
+                row_flops=functools.partial(distillation_flops, model.config),
             ),
         ),
     )

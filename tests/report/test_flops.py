@@ -6,11 +6,17 @@ import jax
 import numpy as np
 import pytest
 
-from fastbert_jax.config import BertConfig
+from fastbert_jax.config import BertConfig, DistilConfig, FineTuneConfig
 from fastbert_jax.model.bert import EncoderLayer
 from fastbert_jax.model.exits import Exit
+from fastbert_jax.model.fastbert import FastBert, init_params
 from fastbert_jax.report import flops
 from fastbert_jax.report.flops import Count
+from fastbert_jax.text.batches import Batch
+from fastbert_jax.training.fastbert_recipe import fastbert_recipe
+from fastbert_jax.training.optimizer import make_optimizer
+from fastbert_jax.training.recipe import split
+from fastbert_jax.training.step import init_state, train_step
 
 BERT_BASE = BertConfig(
     vocab_size=30522, hidden_size=768, num_layers=12, num_heads=12, feed_forward_size=3072, num_classes=2
@@ -36,12 +42,13 @@ def test_what_an_exit_costs_of_a_layer(config: BertConfig, absorbed: float, per_
 
 
 def count_products(jaxpr: jax.extend.core.Jaxpr) -> int:
-    """2 x multiplications of every matrix product in a traced program."""
+    """2 x multiplications of every matrix product in a traced program, as often as a scan repeats it."""
     total = 0
     for equation in jaxpr.eqns:
+        times = equation.params["length"] if equation.primitive.name == "scan" else 1
         for parameter in equation.params.values():
             inner = getattr(parameter, "jaxpr", parameter)
-            total += count_products(inner) if hasattr(inner, "eqns") else 0
+            total += times * count_products(inner) if hasattr(inner, "eqns") else 0
         if equation.primitive.name == "dot_general":
             (contracted, _), _ = equation.params["dimension_numbers"]
             inner_size = np.prod([equation.invars[0].aval.shape[axis] for axis in contracted], dtype=np.int64)
@@ -62,6 +69,29 @@ def test_true_layer_flops_are_those_of_the_program() -> None:
     program = jax.make_jaxpr(lambda key, *inputs: EncoderLayer(MINILM).init_with_output(key, *inputs)[0])
     traced = program(jax.random.key(0), hidden, text)
     assert count_products(traced.jaxpr) == flops.true_layer_flops(MINILM, 40)
+
+
+@pytest.mark.parametrize("texts", [1, 5])
+def test_distillation_flops_are_those_of_the_step(texts: int) -> None:
+    rows, length = 3, 40
+    ids = jax.ShapeDtypeStruct((rows, length), np.int32)
+    places = jax.ShapeDtypeStruct((rows, texts), np.int32)
+    batch = Batch(ids, ids, ids, ids, places, places, jax.ShapeDtypeStruct((rows, texts), np.bool_))
+    phase = fastbert_recipe(FastBert(MINILM), fine_tune=FineTuneConfig(), distil=DistilConfig()).phases[1]
+    optimizer = make_optimizer(phase.settings, total_steps=9)
+
+    def step(key: jax.Array, batch: Batch) -> object:
+        trained, frozen = split({"model": init_params(MINILM, key)}, phase.trainable)
+        return train_step(init_state(trained, optimizer), frozen, batch, phase=phase, optimizer=optimizer, key=key)
+
+    def init_alone(key: jax.Array) -> object:
+        return init_params(MINILM, key)
+
+    key = jax.random.key(0)
+    found = count_products(jax.make_jaxpr(step)(key, batch).jaxpr) - count_products(
+        jax.make_jaxpr(init_alone)(key).jaxpr
+    )
+    assert found == rows * flops.distillation_flops(MINILM, length, texts=texts)
 
 
 @pytest.mark.parametrize("count", Count)

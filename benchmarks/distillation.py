@@ -1,0 +1,221 @@
+"""What a step of self-distillation costs, and how much of it goes into real tokens.
+
+    python benchmarks/distillation.py --output benchmarks/results/distillation.json
+
+`cases`: the step as training runs it (frozen backbone and teacher forward, students forward and backward, AdamW) over
+the backbone's forward pass alone, on the same full batch, with random weights; beside it the same ratio of FLOPs. On a
+device whose peak is known, in bfloat16, the utilisation too: FLOPs of the step over seconds times peak.
+
+`texts`: real tokens per second of the first model on given texts, laid out in three ways: packed rows, one text a row
+padded to `length`, and length buckets. One pass over all texts each, one static batch shape per length.
+
+All that is compared takes turns in one process, after all has compiled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+import tyro
+
+from fastbert_jax.command_line import TYRO_STYLE, end_with
+from fastbert_jax.config import BertConfig, DataConfig, DistilConfig, FineTuneConfig, Precision
+from fastbert_jax.errors import UserError
+from fastbert_jax.inference.timing import evenly, interleaved_times
+from fastbert_jax.model.fastbert import FastBert, compute_dtype, init_params
+from fastbert_jax.report.flops import distillation_flops, true_layer_flops
+from fastbert_jax.report.metrics import Spread
+from fastbert_jax.text.batches import Batch, TrainingBatches, collate
+from fastbert_jax.text.builtin import builtin_model_directory
+from fastbert_jax.text.packed_batches import PackedBatches
+from fastbert_jax.text.sources import read_examples
+from fastbert_jax.text.tokenizer import Encoded, load_tokenizer
+from fastbert_jax.training.fastbert_recipe import fastbert_recipe, forward
+from fastbert_jax.training.optimizer import make_optimizer
+from fastbert_jax.training.recipe import split
+from fastbert_jax.training.step import init_state, train_step
+from measured import publish, random_tokens, ratio
+from scaling import MODELS, bert
+
+TOTAL_STEPS = 100_000
+"""Of the schedule: more than are timed."""
+PEAK_FLOPS = {
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5": 459e12,
+    "TPU v6 lite": 918e12,
+    "NVIDIA A100-SXM4-40GB": 312e12,
+    "NVIDIA A100-SXM4-80GB": 312e12,
+    "NVIDIA H100 80GB HBM3": 989e12,
+    "NVIDIA H200": 989e12,
+}
+"""Dense bfloat16 by JAX's name of the device: the makers' data sheets (cloud.google.com/tpu/docs, nvidia.com)."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Measure the step of self-distillation."""
+
+    models: tuple[str, ...] = ("MiniLM", "BERT-base")
+    """Names of scaling.py, or LAYERSxWIDTHxHEADS; weights are random."""
+    length: int = 128
+    """Tokens of a row."""
+    rows: tuple[int, ...] = (32, 8)
+    """Rows of a batch, for each model."""
+    data: str = "builtin:movie_reviews#unlabelled"
+    """SPEC of the texts to lay out."""
+    texts: int = 1024
+    """Texts to time, spread evenly over the data; 0: all."""
+    precision: Precision = Precision.FLOAT32
+    """dtype of the arithmetic."""
+    repeats: int = 7
+    """Interleaved repeats; the median counts."""
+    output: str = ""
+    """JSON file of the result; empty: print it only."""
+
+
+class Distillation:
+    """The second phase of the recipe on one model, step by step."""
+
+    def __init__(self, config: BertConfig, precision: Precision) -> None:
+        model = FastBert(config, dropout=0.1, dtype=compute_dtype(precision))
+        phase = fastbert_recipe(model, fine_tune=FineTuneConfig(), distil=DistilConfig()).phases[1]
+        optimizer = make_optimizer(phase.settings, total_steps=TOTAL_STEPS, rates=phase.trainable)
+        self._params = {"model": init_params(config, jax.random.key(0))}
+        trained, self._frozen = split(self._params, phase.trainable)
+        # The step gives its input's buffers away, as in training.
+        self._state = init_state(jax.tree.map(jax.numpy.array, trained), optimizer)
+        step = functools.partial(train_step, phase=phase, optimizer=optimizer, key=jax.random.key(1))
+        self._step = jax.jit(step, donate_argnums=0)
+        show = forward(model, noisy=frozenset())
+        # Exits that nobody reads are not computed.
+        self._backbone = jax.jit(lambda params, batch: show(params, batch, None).hidden_LxBxSxH[-1])
+
+    def step(self, batch: Batch) -> None:
+        """One optimizer step."""
+        self._state, metrics = self._step(self._state, self._frozen, batch)
+        jax.block_until_ready((self._state, metrics))
+
+    def backbone(self, batch: Batch) -> None:
+        """The last hidden states alone."""
+        jax.block_until_ready(self._backbone(self._params["model"], batch))
+
+
+def main() -> None:
+    """Measure, print, write."""
+    settings = tyro.cli(Settings, config=TYRO_STYLE)
+    if len(settings.rows) != len(settings.models):
+        raise UserError(f"rows: expected a number for each of {settings.models}, found {settings.rows}")
+    cases = {
+        name: step_over_forward(config_of(name), rows, settings)
+        for name, rows in zip(settings.models, settings.rows, strict=True)
+    }
+    texts = layouts(config_of(settings.models[0]), settings.rows[0], settings)
+    publish({"cases": cases, "texts": texts}, settings)
+
+
+def config_of(name: str) -> BertConfig:
+    """The architecture of a name of scaling.py, or of LAYERSxWIDTHxHEADS.
+
+    Raises:
+      UserError: neither of them.
+    """
+    if name in MODELS:
+        return MODELS[name]
+    sizes = name.split("x")
+    if len(sizes) != 3 or not all(size.isdigit() for size in sizes):
+        raise UserError(f"models: expected one of {sorted(MODELS)} or LAYERSxWIDTHxHEADS, found {name!r}")
+    return bert(*map(int, sizes))
+
+
+def step_over_forward(config: BertConfig, rows: int, settings: Settings) -> dict:
+    """The step and the backbone's forward pass on one full batch."""
+    run = Distillation(config, settings.precision)
+    encoded = random_tokens(config, texts=rows, length=settings.length)
+    batch = jax.device_put(collate(encoded, np.arange(rows), batch_size=rows, length=settings.length))
+    runs = [functools.partial(run.backbone, batch), functools.partial(run.step, batch)]
+    for each in runs:
+        each()
+    backbone, step = interleaved_times(runs, settings.repeats)
+    flops = rows * distillation_flops(config, settings.length)
+    return {
+        "step_over_backbone": ratio(step, backbone),
+        "flops_of_step_over_backbone": flops / (rows * config.num_layers * true_layer_flops(config, settings.length)),
+        "backbone_seconds": dataclasses.asdict(Spread.of(backbone)),
+        "step_seconds": dataclasses.asdict(Spread.of(step)),
+        "tokens_per_second": dataclasses.asdict(Spread.of([rows * settings.length / one for one in step])),
+        "flops_per_second": dataclasses.asdict(Spread.of([flops / one for one in step])),
+        "utilisation": utilisation(flops, step, settings.precision),
+        "noise": Spread.of(backbone).relative,
+        "rows": rows,
+        "length": settings.length,
+        "layers": config.num_layers,
+        "hidden_size": config.hidden_size,
+    }
+
+
+def utilisation(flops: int, seconds: Sequence[float], precision: Precision) -> dict[str, float | None] | None:
+    """FLOPs of a step over what the device could do in its time; none where its peak is not known."""
+    peak = PEAK_FLOPS.get(jax.devices()[0].device_kind)
+    if peak is None or precision is not Precision.BFLOAT16:
+        return None
+    return dataclasses.asdict(Spread.of([flops / (one * peak) for one in seconds]))
+
+
+def layouts(config: BertConfig, rows: int, settings: Settings) -> dict:
+    """Real tokens per second of one pass over the texts, in each of the layouts."""
+    examples = read_examples(settings.data, DataConfig(), need_label=False, role="unlabelled").examples
+    texts = [examples[i].text for i in evenly(len(examples), settings.texts)]
+    encoded = load_tokenizer(builtin_model_directory("minilm")).encode(texts, max_length=settings.length)
+    batches = batches_of(encoded, rows, settings.length)
+    run = Distillation(config, settings.precision)
+    runs: list[Callable[[], None]] = []
+    for laid_out in batches.values():
+        runs.append(functools.partial(one_pass, run, laid_out))
+        runs[-1]()
+    times = interleaved_times(runs, settings.repeats)
+    real = int(encoded.lengths.sum())
+    packed = times[list(batches).index("packed")]
+    return {
+        "layouts": {
+            name: {
+                "real_tokens_per_second": dataclasses.asdict(Spread.of([real / one for one in own])),
+                "packed_is_faster_by": ratio(own, packed),
+                "batches": len(batches[name]),
+                "shapes": sorted({batch.text_BxS.shape for batch in batches[name]}),
+                "texts_per_row": batches[name][0].valid_BxK.shape[1],
+                "real_token_share": real / sum(batch.text_BxS.size for batch in batches[name]),
+            }
+            for name, own in zip(batches, times, strict=True)
+        },
+        "texts": len(encoded),
+        "mean_tokens": real / len(encoded),
+        "model": settings.models[0],
+        "noise": Spread.of(packed).relative,
+    }
+
+
+def batches_of(encoded: Encoded, rows: int, length: int) -> dict[str, list[Batch]]:
+    """One epoch in each layout, in the device's memory. The last batch of a layout may be partial."""
+    buckets = dataclasses.replace(DataConfig(), max_length=length).lengths
+    of_texts = functools.partial(TrainingBatches, encoded, None, batch_size=rows, epochs=1, seed=0)
+    laid_out = {
+        "packed": PackedBatches(encoded, None, max_length=length, batch_size=rows, epochs=1, seed=0),
+        f"one text a row of {length}": of_texts(buckets=(length,)),
+        "length buckets": of_texts(buckets=buckets),
+    }
+    return {name: [jax.device_put(batches[i]) for i in range(len(batches))] for name, batches in laid_out.items()}
+
+
+def one_pass(run: Distillation, batches: list[Batch]) -> None:
+    """A step on every batch."""
+    for batch in batches:
+        run.step(batch)
+
+
+if __name__ == "__main__":
+    end_with(main)

@@ -1,0 +1,262 @@
+"""What distilling a billion texts on a TPU slice takes: the tables of docs/scaling.md, by arithmetic alone.
+
+    python benchmarks/scaling.py
+
+Nothing is measured here. FLOPs are counted by `report/flops.py`, bytes from the shapes of the parameters; the
+constants below are the assumptions, each with its source. Where `benchmarks/results/distillation.json` holds a
+utilisation that was measured on an accelerator, it gets a row of its own. `tests/test_scaling.py` fails when the page
+is not what this prints.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax.traverse_util
+import jax
+
+from fastbert_jax.config import BertConfig
+from fastbert_jax.model.fastbert import init_params
+from fastbert_jax.report.flops import distillation_flops
+
+TEXTS = 10**9
+MEAN_TOKENS = 23.6
+"""[CLS] and [SEP] included: 13,098 English posts, reviews and editorials by MiniLM's tokenizer, cut at 128. The public
+set `builtin:movie_reviews#unlabelled` has 24.8."""
+ROW_LENGTH = 128
+REAL_TOKENS = 0.96
+"""Share of a packed row's tokens that are no padding, on the safe side: `text/packing.py` reaches 0.995 with those."""
+TEXT_SLOTS = 16
+"""Texts that a packed row has room for, as `text/packing.py` chose for them; the exits compute for all of them, though
+128 x 0.96 / 23.6 = 5.2 is what a row holds on average."""
+
+CHIPS = 256
+PEAK_FLOPS = 197e12
+"""bfloat16 per v5e chip: https://cloud.google.com/tpu/docs/v5e"""
+HBM_BYTES = 16e9
+"""Memory of a v5e chip; the same page."""
+HBM_BANDWIDTH = 819e9
+"""Bytes per second of a v5e chip's memory; the same page."""
+LINK_BANDWIDTH = 50e9
+"""Bytes per second, one way, of one of the four inter-chip links: 1600 Gbit/s a chip on the same page, over 8 and 4. A
+chip has four; reckoning with one is on the safe side."""
+DOLLARS_PER_CHIP_HOUR = 1.20
+"""An assumption: about what v5e was listed at on demand in us-central1. See https://cloud.google.com/tpu/pricing"""
+CHIPS_PER_HOST = 4
+"""https://cloud.google.com/tpu/docs/v5e: machines of 1, 4 or 8 chips; slices of several hosts are made of 4 on GKE."""
+
+UTILISATIONS = (0.2, 0.3, 0.4, 0.5)
+"""Shares of the peak; a variable, as nothing here was measured on a TPU."""
+TYPICAL_UTILISATION = 0.3
+ROWS_PER_CHIP = 64
+"""Rows per chip and step, for what happens once a step."""
+SMALL_SLICE = 8
+"""Chips of the smaller slice in the table of times."""
+
+FLOAT = 4
+"""Bytes; parameters, gradients and Adam's moments are float32 whatever the precision of the arithmetic."""
+MESHES = ((8, 1, 1), (1, 8, 1), (2, 2, 2))
+"""data, fsdp, tensor."""
+MEASURED = Path(__file__).parent / "results" / "distillation.json"
+
+
+def bert(layers: int, hidden_size: int, num_heads: int) -> BertConfig:
+    """An English BERT (Devlin et al. 2019, or MiniLM, Wang et al. 2020) with exits for two classes."""
+    return BertConfig(
+        vocab_size=30522,
+        hidden_size=hidden_size,
+        num_layers=layers,
+        num_heads=num_heads,
+        feed_forward_size=4 * hidden_size,
+    )
+
+
+MODELS = {"MiniLM": bert(6, 384, 12), "BERT-base": bert(12, 768, 12), "BERT-large": bert(24, 1024, 16)}
+
+
+class Sizes(NamedTuple):
+    """Numbers of parameters."""
+
+    backbone: int
+    students: int
+    teacher: int
+
+
+def main() -> None:
+    """Print the tables."""
+    print("\n\n".join(tables()))
+
+
+def tables() -> list[str]:
+    """All tables, in the page's order."""
+    return [times(), once_a_step(), checkpoints(), memory()]
+
+
+def rows() -> float:
+    """Packed rows that the texts fill."""
+    return TEXTS * MEAN_TOKENS / (ROW_LENGTH * REAL_TOKENS)
+
+
+def row_flops(config: BertConfig) -> int:
+    """FLOPs of a packed row in a step of distillation."""
+    return distillation_flops(config, ROW_LENGTH, texts=TEXT_SLOTS)
+
+
+def seconds(config: BertConfig, utilisation: float, *, chips: int = CHIPS) -> float:
+    """One pass over the texts."""
+    return rows() * row_flops(config) / (chips * PEAK_FLOPS * utilisation)
+
+
+def step_seconds(config: BertConfig, utilisation: float) -> float:
+    """One step of `ROWS_PER_CHIP` rows on each chip."""
+    return ROWS_PER_CHIP * row_flops(config) / (PEAK_FLOPS * utilisation)
+
+
+def times() -> str:
+    """Time and price of one pass, by utilisation; and what was measured, if anything was."""
+    cells = []
+    for name, config in MODELS.items():
+        texts = row_flops(config) * rows() / TEXTS
+        for utilisation in UTILISATIONS:
+            cells.append([name, f"{texts / 1e9:.2f}", f"{utilisation:.1f}", *pass_cells(config, utilisation)])
+        measured = measured_utilisation(name)
+        if measured is not None:
+            cells.append([name, f"{texts / 1e9:.2f}", f"{measured[0]:.2f}, on {measured[1]}"])
+            cells[-1] += pass_cells(config, measured[0])
+    return markdown(
+        ("model", "GFLOPs a text", "utilisation", f"{CHIPS} chips", f"{SMALL_SLICE} chips", "price", "texts/s a host"),
+        cells,
+    )
+
+
+def pass_cells(config: BertConfig, utilisation: float) -> list[str]:
+    """Time on the slice and on a small one, the price (the same for both), texts per second for each host to feed."""
+    whole = seconds(config, utilisation)
+    price = whole / 3600 * CHIPS * DOLLARS_PER_CHIP_HOUR
+    small = seconds(config, utilisation, chips=SMALL_SLICE)
+    return [words(whole), words(small), f"${price:.2f}", f"{TEXTS / whole / (CHIPS / CHIPS_PER_HOST):,.0f}"]
+
+
+def once_a_step() -> str:
+    """The all-reduce of the students' gradients, and attention scores through memory, against the step."""
+    cells = []
+    for name, config in MODELS.items():
+        gradient = sizes(config).students * FLOAT
+        reduce = 2 * (CHIPS - 1) / CHIPS * gradient / LINK_BANDWIDTH
+        step = step_seconds(config, TYPICAL_UTILISATION)
+        scores = ROWS_PER_CHIP * config.num_layers * config.num_heads * ROW_LENGTH**2 * FLOAT
+        traffic = 2 * scores / HBM_BANDWIDTH
+        arithmetic = step * TYPICAL_UTILISATION
+        bytes_and_times = f"{gradient / 1e6:.1f} MB", f"{1e3 * reduce:.2f} ms", f"{1e3 * step:.1f} ms"
+        cells.append([name, *bytes_and_times, f"{reduce / step:.1%}", f"{traffic / arithmetic:.2f}"])
+    header = ("model", "students' gradient", "all-reduce", f"step at {TYPICAL_UTILISATION}", "share")
+    return markdown((*header, "scores through memory / arithmetic"), cells)
+
+
+def checkpoints() -> str:
+    """Bytes of a checkpoint in either phase, and of the saved model."""
+    cells = []
+    for name, config in MODELS.items():
+        backbone, students, teacher = sizes(config)
+        whole = backbone + students + teacher
+        fine_tune, distil = whole + 2 * (backbone + teacher), whole + 2 * students
+        cells.append([name, f"{whole / 1e6:.1f} M", *(size(FLOAT * count) for count in (whole, fine_tune, distil))])
+    return markdown(("model", "parameters", "saved model", "checkpoint, fine-tuning", "checkpoint, distilling"), cells)
+
+
+def memory() -> str:
+    """Bytes per device in fine-tuning that do not depend on the batch."""
+    cells = []
+    for name, config in MODELS.items():
+        for mesh in MESHES:
+            trained, frozen = device_parameters(config, mesh)
+            stays, in_a_step = (FLOAT * (copies * trained + frozen) for copies in (3, 4))
+            row = [name, " x ".join(map(str, mesh)), size(stays), size(in_a_step), f"{in_a_step / HBM_BYTES:.1%}"]
+            cells.append(row)
+    return markdown(
+        ("model", "data x fsdp x tensor", "parameters and Adam", "with gradients", "of a v5e chip's 16 GB"), cells
+    )
+
+
+def shapes(config: BertConfig) -> dict[str, tuple[int, ...]]:
+    """The shape of every parameter by its path."""
+    tree = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
+    return {path: leaf.shape for path, leaf in flax.traverse_util.flatten_dict(tree, sep="/").items()}
+
+
+def sizes(config: BertConfig) -> Sizes:
+    """The number of parameters of each part."""
+    counts = dict.fromkeys(Sizes._fields, 0)
+    for path, shape in shapes(config).items():
+        counts[path.partition("/")[0]] += math.prod(shape)
+    return Sizes(**counts)
+
+
+def mesh_axes(path: str) -> set[str]:
+    """The axes of the mesh that share a parameter: what `model/sharding.py` does, in short.
+
+    Hidden widths lie along `fsdp`; the heads' and the feed-forward part's along `tensor`; all else is whole everywhere.
+    """
+    *parents, module, leaf = path.split("/")
+    if parents[0] in ("students", "teacher"):
+        return {"fsdp"} if (module, leaf) == ("narrow", "kernel") else set()
+    if module in ("query", "key", "value", "intermediate"):
+        return {"fsdp", "tensor"} if leaf == "kernel" else {"tensor"}
+    if module in ("attention_output", "output"):
+        return {"fsdp", "tensor"} if leaf == "kernel" else {"fsdp"}
+    return {"fsdp"}
+
+
+def device_parameters(config: BertConfig, mesh: tuple[int, int, int]) -> tuple[int, int]:
+    """Parameters that train and that are frozen in fine-tuning, as each device holds them."""
+    _, fsdp, tensor = mesh
+    trained = frozen = 0
+    for path, shape in shapes(config).items():
+        axes = mesh_axes(path)
+        held = math.prod(shape) // ((fsdp if "fsdp" in axes else 1) * (tensor if "tensor" in axes else 1))
+        if path.startswith("students/"):
+            frozen += held
+        else:
+            trained += held
+    return trained, frozen
+
+
+def measured_utilisation(model: str, path: Path = MEASURED) -> tuple[float, str] | None:
+    """The utilisation that `benchmarks/distillation.py` found for a model, and its device; none where it has none.
+
+    Read from `cases.MODEL.utilisation`, which is null on devices whose peak is not known, such as CPUs.
+    """
+    if not path.exists():
+        return None
+    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    value = result.get("cases", {}).get(model, {}).get("utilisation")
+    return None if value is None else (float(value["median"]), result["device"])
+
+
+def words(seconds: float) -> str:
+    """A time for people."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 2 * 3600 else f"{seconds / 3600:.1f} h"
+
+
+def size(count: float) -> str:
+    """Bytes for people."""
+    return f"{count / 1e6:,.0f} MB" if count < 1e9 else f"{count / 1e9:.2f} GB"
+
+
+def markdown(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    """A table as Markdown has it, the first column to the left."""
+    rule = ["---", *["---:"] * (len(header) - 1)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (header, rule, *cells))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        sys.exit("expected no arguments: the assumptions are constants of this file")
+    main()

@@ -1,0 +1,284 @@
+"""What launch/ and docs/launch/ promise: files that parse, one command everywhere, and scripts that end as they say."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fastbert_jax.command_line import parse_train
+
+ROOT = Path(__file__).parent.parent
+LAUNCH = ROOT / "launch"
+PAGES = sorted((ROOT / "docs" / "launch").glob("*.md"))
+PROCESS_FLAGS = ("--processes.coordinator", "--processes.count", "--processes.index")
+
+FAKE_SSH = """#!/usr/bin/env bash
+while [[ $1 == -* ]]; do shift; done
+shift  # the host
+exec bash -c "$*"
+"""
+PROCESS = """
+import os, signal, sys, time
+index = int(sys.argv[sys.argv.index("--processes.index") + 1])
+print(sys.argv[1:])
+if sys.argv[1] == "sleep":
+    signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.1 * index), os._exit(42)))
+    print("ready", flush=True)
+    time.sleep(60)
+sys.exit(int(sys.argv[1].split(",")[index]))
+"""
+
+
+def train_command(text: str) -> list[str]:
+    """The words after `python train.py` in a shell text, up to the end of the command."""
+    text = text.replace("\\\n", " ")
+    words = shlex.split(re.split(r"python train\.py", text, maxsplit=1)[1].splitlines()[0].split("'")[0])
+    return [word for word in words if word != "..."]
+
+
+def without_process_flags(words: list[str]) -> list[str]:
+    kept, skip = [], False
+    for word in words:
+        if skip or word in PROCESS_FLAGS:
+            skip = not skip
+        else:
+            kept.append(word)
+    return kept
+
+
+def jobset() -> dict:
+    return yaml.safe_load((LAUNCH / "jobset.yaml").read_text())
+
+
+def sky() -> dict:
+    return yaml.safe_load((LAUNCH / "sky.yaml").read_text())
+
+
+def jobset_container() -> dict:
+    [job] = jobset()["spec"]["replicatedJobs"]
+    [container] = job["template"]["spec"]["template"]["spec"]["containers"]
+    return container
+
+
+def the_command() -> list[str]:
+    """The one command, as the page that all others point to has it."""
+    return train_command((ROOT / "docs" / "launch" / "README.md").read_text())
+
+
+def commands() -> dict[str, list[str]]:
+    """Every train.py command of launch/ and docs/launch/, by where it stands."""
+    found = {
+        "jobset.yaml": jobset_container()["command"][2:],
+        "sky.yaml": train_command(sky()["run"]),
+        "slurm.sbatch": train_command((LAUNCH / "slurm.sbatch").read_text()),
+    }
+    for page in PAGES:
+        text = page.read_text().replace("\\\n", " ")
+        for number, place in enumerate(re.finditer(r"python train\.py", text)):
+            found[f"{page.name} {number}"] = train_command(text[place.start() :])
+    return found
+
+
+def test_every_launcher_runs_the_same_command() -> None:
+    assert jobset_container()["command"][:2] == ["python", "train.py"]
+    found = commands()
+    assert len(found) >= 8
+    for place, words in found.items():
+        assert without_process_flags(words) == the_command(), place
+
+
+@pytest.mark.parametrize("place", sorted(commands()))
+def test_every_flag_is_one_of_train_py(place: str) -> None:
+    words = [word.replace("$SKYPILOT_NUM_NODES", "2") for word in commands()[place]]
+    words = ["1" if word == "$SKYPILOT_NODE_RANK" else word for word in words]
+    settings = parse_train(words).settings
+    assert settings.run == "/shared/runs/reviews" and settings.distil.pack
+    assert settings.data.unlabelled == "prepared:/shared/corpora/english"
+
+
+def test_settings_that_the_pages_name_exist() -> None:
+    for page in PAGES:
+        for flag in re.findall(r"`--((?:mesh|processes|checkpoints|distil|data)\.[a-z_]+)", page.read_text()):
+            place = parse_train([]).settings
+            for name in flag.split("."):
+                assert hasattr(place, name), f"{page.name}: --{flag}"
+                place = getattr(place, name)
+
+
+def test_the_module_that_prepares_a_corpus_exists() -> None:
+    assert (ROOT / "fastbert_jax" / "text" / "prepare.py").exists()
+
+
+def test_jobset_restarts_on_all_but_a_users_mistake() -> None:
+    found = jobset()
+    assert (found["apiVersion"], found["kind"]) == ("jobset.x-k8s.io/v1alpha2", "JobSet")
+    assert re.fullmatch(r"[a-z0-9-]+", found["metadata"]["name"])
+    policy = found["spec"]["failurePolicy"]
+    assert policy["maxRestarts"] > 0
+    assert policy["rules"] == [{"action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]}]
+    [job] = found["spec"]["replicatedJobs"]
+    spec = job["template"]["spec"]
+    assert job["replicas"] == 1 and spec["backoffLimit"] == 0 and spec["completionMode"] == "Indexed"
+    evicted, mistake = spec["podFailurePolicy"]["rules"]
+    assert evicted == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+    assert mistake["action"] == "FailJob"
+    container = jobset_container()["name"]
+    assert mistake["onExitCodes"] == {"containerName": container, "operator": "In", "values": [2]}
+
+
+def test_jobset_fills_its_slice_and_mounts_what_the_command_names() -> None:
+    [job] = jobset()["spec"]["replicatedJobs"]
+    spec = job["template"]["spec"]
+    pod, container = spec["template"]["spec"], jobset_container()
+    assert pod["restartPolicy"] == "Never"  # podFailurePolicy allows no other
+    rows, columns = map(int, pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"].split("x"))
+    assert spec["parallelism"] == spec["completions"]
+    assert spec["parallelism"] * container["resources"]["limits"]["google.com/tpu"] == rows * columns
+    assert [port["containerPort"] for port in container["ports"]] == [8471, 8482]
+    [mount] = container["volumeMounts"]
+    [volume] = pod["volumes"]
+    assert volume["name"] == mount["name"] and volume["persistentVolumeClaim"]["claimName"]
+    paths = [word.removeprefix("prepared:") for word in container["command"] if "/" in word]
+    assert len(paths) == 3 and all(path.startswith(mount["mountPath"] + "/") for path in paths)
+    assert all(isinstance(word, str) for word in container["command"])
+
+
+def test_sky_job_recovers_and_tells_each_node_its_place() -> None:
+    found = sky()
+    assert found["num_nodes"] == 2 and found["resources"]["use_spot"]
+    assert found["resources"]["job_recovery"]["recover_on_exit_codes"] == [42]
+    for name in re.findall(r"requirements[a-z-]*\.txt", found["setup"]):
+        assert (ROOT / name).exists()
+    for shell in ("setup", "run"):
+        subprocess.run(["bash", "-n"], input=found[shell], text=True, check=True)
+    flags = subprocess.run(
+        ["bash", "-euc", f"source() {{ :; }}\npython() {{ printf '%s\\n' \"$@\"; }}\n{found['run']}"],
+        env=os.environ
+        | {"SKYPILOT_NODE_IPS": "10.0.0.1\n10.0.0.2", "SKYPILOT_NUM_NODES": "2", "SKYPILOT_NODE_RANK": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    assert flags[-6:] == [PROCESS_FLAGS[0], "10.0.0.1:8482", PROCESS_FLAGS[1], "2", PROCESS_FLAGS[2], "1"]
+
+
+@pytest.mark.parametrize("kind", ["tpu", "gpu"])
+def test_dockerfiles_copy_what_exists_and_run_as_a_user(kind: str) -> None:
+    lines = (LAUNCH / f"Dockerfile.{kind}").read_text().splitlines()
+    instructions = [line.split() for line in lines if re.match(r"[A-Z]+ ", line)]
+    copied = [word for name, *words in instructions if name == "COPY" for word in words[:-1]]
+    assert {"train.py", "infer.py", "fastbert_jax", f"requirements-{kind}.txt"} <= set(copied)
+    ignored = (ROOT / ".dockerignore").read_text().split()
+    for path in copied:
+        assert (ROOT / path).exists() and path not in ignored
+    installed = re.findall(r"requirements[a-z-]*\.txt", " ".join(line for line in lines if line.startswith("RUN")))
+    assert set(installed) == {f"requirements-{kind}.txt", "requirements-data.txt"} <= set(copied)
+    [base] = [words[0] for name, *words in instructions if name == "FROM"]
+    assert ":" in base and not base.endswith(":latest")
+    [user] = [words[0] for name, *words in instructions if name == "USER"]
+    assert user != "root" and instructions[-1][0] == "CMD"
+
+
+@pytest.mark.parametrize(("kind", "extras"), [("tpu", {"tpu"}), ("gpu", {"cuda12", "cuda13"})])
+def test_accelerators_take_jax_from_the_same_range(kind: str, extras: set[str]) -> None:
+    lines = [line for line in (ROOT / f"requirements-{kind}.txt").read_text().splitlines() if not line.startswith("#")]
+    [jax] = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line.startswith("jax>")]
+    assert lines[0] == "-r requirements.txt"
+    extra, versions = re.fullmatch(r"jax\[(\w+)\](.*)", lines[1]).groups()
+    assert extra in extras and f"jax{versions}" == jax
+
+
+@pytest.mark.parametrize("script", ["multi_vm.sh", "slurm.sbatch"])
+def test_scripts_parse(script: str) -> None:
+    subprocess.run(["bash", "-n", LAUNCH / script], check=True)
+    assert (LAUNCH / script).read_text().startswith("#!/usr/bin/env bash\n")
+    assert os.access(LAUNCH / script, os.X_OK)
+
+
+@pytest.mark.parametrize(("code", "requeued"), [(0, False), (2, False), (42, True), (134, False)])
+def test_slurm_script_requeues_after_a_save_alone(tmp_path: Path, code: int, requeued: bool) -> None:
+    _executable(tmp_path / "srun", f'#!/usr/bin/env bash\necho "$*"\nexit {code}\n')
+    _executable(tmp_path / "scontrol", f'#!/usr/bin/env bash\necho "$*" > {tmp_path}/requeued\n')
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
+    script = LAUNCH / "slurm.sbatch"
+    done = subprocess.run([script], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert "python train.py" in done.stdout
+    assert (tmp_path / "requeued").exists() == requeued
+    if requeued:
+        assert (tmp_path / "requeued").read_text() == "requeue 7\n"
+
+
+def test_slurm_script_has_a_process_per_gpu_and_is_warned() -> None:
+    options = dict(re.findall(r"^#SBATCH --([a-z-]+)=?(.*)$", (LAUNCH / "slurm.sbatch").read_text(), re.MULTILINE))
+    assert options["ntasks-per-node"] == options["gpus-per-node"]  # as JAX numbers them; see docs/launch/slurm.md
+    assert "gpus-per-task" not in options and "requeue" in options
+    name, seconds = options["signal"].split("@")
+    assert name == "TERM" and int(seconds) >= 120
+
+
+@pytest.mark.parametrize(
+    ("codes", "expected"),
+    [("0,0,0", 0), ("0,42,42", 42), ("42,2,0", 2), ("7,42,0", 42), ("0,9,7", 9), ("130,42,1", 130)],
+)
+def test_multi_vm_gathers_exit_codes(tmp_path: Path, codes: str, expected: int) -> None:
+    done = subprocess.run(
+        _multi_vm(tmp_path, codes, "two words"), capture_output=True, text=True, check=False, **_where(tmp_path)
+    )
+    assert done.returncode == expected, done.stderr
+    hosts = ["user@a.example.com", "b.example.com", "c.example.com"]
+    assert done.stderr.splitlines() == [
+        f"{host}: exit code {code}" for host, code in zip(hosts, codes.split(","), strict=True)
+    ]
+    for index, host in enumerate(hosts):
+        flags = [PROCESS_FLAGS[0], "a.example.com:8482", PROCESS_FLAGS[1], "3", PROCESS_FLAGS[2], str(index)]
+        assert f"[{index} {host}] {[codes, 'two words', *flags]}" in done.stdout.splitlines()
+
+
+def test_multi_vm_passes_sigterm_on_and_waits_for_all(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        _multi_vm(tmp_path, "sleep"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **_where(tmp_path)
+    )
+    assert process.stdout is not None
+    ready, deadline = 0, time.monotonic() + 50
+    while ready < 3 and time.monotonic() < deadline:
+        ready += process.stdout.readline().strip().endswith("ready")
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=50)
+    assert process.returncode == 42, errors
+    assert errors.count("exit code 42") == 3
+
+
+@pytest.mark.parametrize("arguments", [[], ["missing.txt", "true"], ["empty.txt", "true"]])
+def test_multi_vm_refuses_what_it_cannot_start(tmp_path: Path, arguments: list[str]) -> None:
+    (tmp_path / "empty.txt").write_text("# nobody\n")
+    command = [LAUNCH / "multi_vm.sh", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 2 and ("usage" in done.stderr or "expected a host" in done.stderr)
+
+
+def _executable(path: Path, text: str) -> None:
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+def _multi_vm(tmp_path: Path, *words: str) -> list[str | Path]:
+    (tmp_path / "hosts.txt").write_text(
+        "user@a.example.com\n# not this one\n\nb.example.com\nc.example.com  # the last\n"
+    )
+    (tmp_path / "process.py").write_text(PROCESS)
+    _executable(tmp_path / "ssh", FAKE_SSH)
+    return [LAUNCH / "multi_vm.sh", "hosts.txt", sys.executable, "process.py", *words]
+
+
+def _where(tmp_path: Path) -> dict:
+    return {"cwd": tmp_path, "env": os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}}
