@@ -52,7 +52,7 @@ def test_a_batch_without_labels_or_without_texts():
 
 @pytest.mark.parametrize(("rows", "length"), [([0, 1, 0], 3), ([1], 2)])
 def test_texts_that_do_not_fit_are_refused(rows, length):
-    with pytest.raises(ValueError, match="expected up to 2 texts of"):
+    with pytest.raises(ValueError, match="expected up to 2 rows of"):
         collate(encode([2, 3]), rows, batch_size=2, length=length)
 
 
