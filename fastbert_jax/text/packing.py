@@ -56,7 +56,8 @@ def pack(lengths: np.ndarray, *, max_length: int, texts_per_row: int = 0) -> Pac
     if len(lengths) and not 1 <= lengths.min() <= lengths.max() <= max_length:
         raise ValueError(f"expected texts of 1 to {max_length} tokens, found {lengths.min()} to {lengths.max()}")
     most = texts_per_row or choose_texts_per_row(lengths, max_length=max_length)
-    texts, sizes = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
+    texts: list[np.ndarray] = [np.zeros(0, np.int32)]
+    sizes: list[np.ndarray] = [np.zeros(0, np.int64)]
     dtype = np.int32 if len(lengths) < 2**31 else np.int64
     for start in range(0, len(lengths), WINDOW):
         for rows in _pack_window(lengths[start : start + WINDOW], max_length, most):
