@@ -89,5 +89,3 @@ def _records(place: Place) -> Iterator[bytes]:
             raise UserError(
                 f"{place}: expected an ArrayRecord file, found a damaged one ({found}); copy it again"
             ) from None
-        finally:
-            reader.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -253,7 +253,7 @@ class EpochBatches(abc.ABC):
         places = np.where(present, np.cumsum(present) - 1, len(local) - 1)
         return Batch(*(array[places] for array in batch))
 
-    def stream(self, start: int) -> Iterator[Batch]:
+    def stream(self, start: int) -> Generator[Batch]:
         """The batches from step `start` on, made ahead in threads; closing the iterator ends them."""
         if start >= len(self):
             return

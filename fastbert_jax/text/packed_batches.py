@@ -53,6 +53,14 @@ class PackedBatches(EpochBatches):
         """Share of the rows' tokens that are not padding."""
         return float(self._texts.lengths.sum(dtype=np.int64) / max(len(self.packed) * self._max_length, 1))
 
+    @property
+    def words(self) -> str:
+        """How well the texts are packed, in a sentence."""
+        return (
+            f"{len(self._texts)} texts share {len(self.packed)} rows of {self._max_length} tokens, up to "
+            f"{self.packed.texts_per_row} in each; {self.real_tokens:.1%} of the tokens are not padding."
+        )
+
     def _plan(self, epoch: int) -> Plan:
         lengths = np.broadcast_to(self._max_length, len(self.packed))
         return training_plan(
