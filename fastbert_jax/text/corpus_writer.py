@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import os
@@ -142,7 +143,7 @@ class _OpenShard:
 
     def remove_unfinished(self) -> None:
         """Leave nothing of a shard that did not become whole."""
-        if self._writer.is_open():
+        with contextlib.suppress(RuntimeError):  # what cannot be written was told already
             self._writer.close()
         self._unfinished.unlink(missing_ok=True)
 

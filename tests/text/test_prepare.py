@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -74,7 +75,7 @@ def test_two_workers_make_the_same_bytes(prepared, tmp_path):
 
 
 def test_a_killed_command_goes_on_and_ends_with_the_same_bytes(prepared, tokenizer_directory, tmp_path):
-    names = [write_texts(tmp_path / f"{number}.txt", 1500, seed=number) for number in range(2)]
+    names = [write_texts(tmp_path / f"{number}.txt", 500, seed=number) for number in range(2)]
     whole = prepared("whole", *names, shard_texts=20)
     directory = tmp_path / "killed"
     arguments = ["--input", *map(str, names), "--output", str(directory), "--tokenizer", str(tokenizer_directory)]
@@ -93,7 +94,7 @@ def test_a_killed_command_goes_on_and_ends_with_the_same_bytes(prepared, tokeniz
     assert_gone(process.pid)
     (directory / ".00000-00000.1.unfinished").write_bytes(b"left by a kill")
     shards = [path.with_suffix(".arrayrecord") for path in directory.glob("*-*.json")]
-    assert 3 <= len(shards) < 150
+    assert 3 <= len(shards) < 50
     times = [path.stat().st_mtime_ns for path in shards]
     assert_refused("found one that is being prepared; the same command goes on", PreparedCorpus, directory)
     prepared("killed", *names, shard_texts=20)
@@ -205,6 +206,19 @@ def test_inputs_and_outputs_that_cannot_be_used(prepared, tmp_path):
     ]:
         assert_refused(match, prepared, output, *inputs)
     assert not (tmp_path / "x").exists()
+
+
+def test_a_full_disk_is_told_and_what_was_whole_stays(prepared, tmp_path):
+    small, large = write_texts(tmp_path / "a.txt", 10), write_texts(tmp_path / "b.txt", 12_000)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (140_000, limits[1]))
+    try:
+        match = "corpus: expected a place to write shard 00001-00000 to, found: .*File too large"
+        assert_refused(match, prepared, "corpus", small, large, shard_texts=12_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    left = {path.name for path in (tmp_path / "corpus").iterdir()}
+    assert left == {".lock", "ledger.json", *(f"00000-00000.{end}" for end in ("arrayrecord", "lengths.npy", "json"))}
 
 
 @pytest.mark.parametrize("given", [{}, {"input": ("a",)}, {"input": ("a",), "output": "b", "verify": "c"}])
