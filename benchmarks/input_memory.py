@@ -51,7 +51,7 @@ class Settings:
     """Texts of the smaller corpus."""
     times: int = 10
     """How many times as many the larger one has."""
-    window: int = 4096
+    window: int = 512
     """stream: texts that are held at a time."""
     tokenizer: str = ""
     """Directory of a tokenizer; empty: MiniLM's."""
