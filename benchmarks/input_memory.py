@@ -55,6 +55,8 @@ class Settings:
     """stream: texts that are held at a time."""
     tokenizer: str = ""
     """Directory of a tokenizer; empty: MiniLM's."""
+    ways: tuple[str, ...] = WAYS
+    """Ways to read it."""
     output: str = ""
     """JSON file of the result; empty: print it only."""
 
@@ -64,7 +66,7 @@ def main() -> None:
     settings = tyro.cli(Settings, config=TYRO_STYLE)
     tokenizer = settings.tokenizer or str(builtin_model_directory("minilm"))
     counts = (settings.texts, settings.times * settings.texts)
-    found: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
+    found: dict[str, list[dict[str, float]]] = {way: [] for way in settings.ways}
     with tempfile.TemporaryDirectory() as directory:
         for count in counts:
             file = Path(directory) / f"{count}.jsonl"
@@ -74,7 +76,7 @@ def main() -> None:
                 prepare(
                     PrepareConfig(input=(str(file),), output=str(corpus), tokenizer=tokenizer, max_length=BUCKETS[-1])
                 )
-            for way in WAYS:
+            for way in settings.ways:
                 # A process of its own, so that its highest memory is that of this way alone.
                 with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
                     found[way].append(pool.submit(read, way, file, corpus, tokenizer, settings.window).result())

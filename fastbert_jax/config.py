@@ -133,9 +133,9 @@ class BertConfig:
 class DataConfig:
     """Where the texts come from and how they are cut.
 
-    A SPEC is `builtin:NAME`, `tfds:NAME`, or a .tsv, .csv, .jsonl or .parquet file, the text ones as they are or
-    compressed (`train.csv.gz`, `train.jsonl.zst`); `#SPLIT` after a builtin or tfds name picks a split
-    (`tfds:glue/sst2#validation`).
+    A SPEC is `builtin:NAME`, `tfds:NAME`, or a .tsv, .csv, .jsonl, .parquet or .arrayrecord file, the text ones as they
+    are or compressed (`train.csv.gz`, `train.jsonl.zst`), local or behind a `scheme://` that fsspec knows; `#SPLIT`
+    after a builtin or tfds name picks a split (`tfds:glue/sst2#validation`).
     """
 
     train: str = ""

@@ -95,16 +95,16 @@ def test_cascade_memory_is_flat_and_as_promised(tmp_path: Path) -> None:
 
 
 def test_input_memory(tmp_path: Path) -> None:
-    sizes = {"texts": 300, "times": 2, "window": 100, "tokenizer": save_tiny_model(tmp_path / "model") / "model"}
+    sizes = {"texts": 300, "times": 2, "window": 100, "tokenizer": save_tiny_model(tmp_path / "model")}
     words = [word for name, value in sizes.items() for word in (f"--{name}", str(value))]
+    words += ["--ways", "stream, packed"]
     command = [sys.executable, "-W", "error", str(ROOT / "benchmarks" / "input_memory.py"), *words]
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     output = ["--output", str(tmp_path / "out.json")]
     done = subprocess.run([*command, *output], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    ways = json.loads((tmp_path / "out.json").read_text())["ways"]
-    assert list(ways) == ["nothing", "in memory", "prepared", "prepared, packed", "stream", "stream, packed"]
-    for way, found in ways.items():
-        assert [look["texts"] for look in found["looks"]] == ([0, 0] if way == "nothing" else [300, 600])
-        assert all(look["peak_bytes"] > 0 for look in found["looks"])
-    assert ways["prepared, packed"]["looks"][1]["real_tokens"] > 0.9
+    result = json.loads(done.stdout)
+    assert result == json.loads((tmp_path / "out.json").read_text())
+    looks = result["ways"]["stream, packed"]["looks"]
+    assert [look["texts"] for look in looks] == [300, 600]
+    assert all(look["peak_bytes"] > 0 and look["real_tokens"] > 0.5 for look in looks)

@@ -24,9 +24,9 @@ class StreamedBatches:
     """Batches of a stream of texts, in windows: the texts of a window are put in order and batched with each other.
 
     The order of the texts within a window is a function of seed, epoch and window; the windows are the same in every
-    epoch and come as the texts do. A window's last batch may be partial. One text a row is padded to the smallest
-    length bucket that holds it, as in `TrainingBatches`, for which each process tokenises all texts and makes the
-    batches' rows that are its own.
+    epoch and come as the texts do. A window's last batch may be partial. Unpacked, texts are padded to length buckets
+    as in `TrainingBatches`. Lengths decide which texts share a batch, so every process tokenises all texts, and makes
+    of each batch the rows that are its own.
     """
 
     def __init__(

@@ -122,30 +122,33 @@ def _batches(
     *,
     encode: Callable[..., Encoded],
 ) -> dict[str, Any]:
+    max_length, buckets = config.data.max_length, config.data.lengths
     batches: dict[str, Any] = {}
     for index, phase in enumerate(recipe.phases):
         texts, labels = streams[phase.stream]
-        settings, distil = phase.settings, phase.settings if isinstance(phase.settings, DistilConfig) else None
-        steps, pack = (distil.steps, distil.pack) if distil else (0, False)
-        packing: dict[str, Any] = {"texts_per_row": distil.texts_per_row} if distil and pack else {}
-        shared: dict[str, Any] = {"batch_size": settings.batch_size, "steps": steps, "seed": config.seed + index}
-        max_length, buckets = config.data.max_length, config.data.lengths
+        distil = phase.settings if isinstance(phase.settings, DistilConfig) else DistilConfig()
+        packing: dict[str, Any] = {"texts_per_row": distil.texts_per_row} if distil.pack else {}
+        shared: dict[str, Any] = {
+            "batch_size": phase.settings.batch_size,
+            "steps": distil.steps,
+            "seed": config.seed + index,
+        }
         if isinstance(texts, TextStream):
             batches[phase.name] = StreamedBatches(
                 functools.partial(iter, texts),
                 functools.partial(encode, max_length=max_length),
                 window=config.data.shuffle_window,
                 buckets=buckets,
-                pack=pack,
+                pack=distil.pack,
                 **packing,
                 **shared,
             )
-        elif pack:
-            batches[phase.name] = PackedBatches(
-                texts, labels, max_length=max_length, epochs=settings.epochs, **packing, **shared
-            )
+            continue
+        shared["epochs"] = phase.settings.epochs
+        if distil.pack:
+            batches[phase.name] = PackedBatches(texts, labels, max_length=max_length, **packing, **shared)
         else:
-            batches[phase.name] = TrainingBatches(texts, labels, buckets=buckets, epochs=settings.epochs, **shared)
+            batches[phase.name] = TrainingBatches(texts, labels, buckets=buckets, **shared)
     return batches
 
 
