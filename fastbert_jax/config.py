@@ -134,9 +134,9 @@ class BertConfig:
 class DataConfig:
     """Where the texts come from and how they are cut.
 
-    A SPEC is `builtin:NAME`, `tfds:NAME`, or a .tsv, .csv, .jsonl or .parquet file, the text ones as they are or
-    compressed (`train.csv.gz`, `train.jsonl.zst`); `#SPLIT` after a builtin or tfds name picks a split
-    (`tfds:glue/sst2#validation`).
+    A SPEC is `builtin:NAME`, `tfds:NAME`, or a .tsv, .csv, .jsonl, .parquet or .arrayrecord file, the text ones as they
+    are or compressed (`train.csv.gz`, `train.jsonl.zst`), local or behind a `scheme://` that fsspec knows; `#SPLIT`
+    after a builtin or tfds name picks a split (`tfds:glue/sst2#validation`).
     """
 
     train: str = ""
@@ -146,7 +146,11 @@ class DataConfig:
     test: str = ""
     """SPEC of the texts of the last measurement; empty: the set's own labelled test split, else dev."""
     unlabelled: str = ""
-    """SPEC of texts to distil on, labels ignored; empty: the training texts."""
+    """SPEC of texts to distil on, labels ignored; empty: the training texts. `prepared:DIR` is a corpus that
+    `python -m fastbert_jax.text.prepare` made, read from disk; `stream:FILES`, a name or a pattern in quotes, is read
+    and tokenised on the way, over and over until distil.steps are done."""
+    shuffle_window: int = 65_536
+    """stream: only: texts that are held, put in order and batched at a time."""
     text_column: str = ""
     """Column of the text; empty: found by its name."""
     pair_column: str = ""
@@ -167,6 +171,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         _require(0 < self.dev_fraction <= 0.5, "data.dev_fraction", "a share in (0, 0.5]", self.dev_fraction)
         _require(self.max_length >= 8, "data.max_length", "8 tokens or more", self.max_length)
+        _require(self.shuffle_window >= 1, "data.shuffle_window", "1 text or more", self.shuffle_window)
         buckets = self.length_buckets
         _require(
             len(buckets) > 0 and all(b >= 4 for b in buckets) and list(buckets) == sorted(set(buckets)),
@@ -282,6 +287,18 @@ class DistilConfig(PhaseConfig):
     """Which KL: `student-teacher` is the paper's equation 5, `teacher-student` the released code's."""
     noisy_teacher: bool = False
     """Leave dropout on in the backbone and the teacher, as the released code does."""
+    steps: int = 0
+    """Length of the phase in steps, whatever its texts; 0: by epochs. stream: needs it."""
+    pack: bool = False
+    """Put several texts into each row of data.max_length tokens, so that hardly any token is padding and every batch
+    has one shape; batch_size then counts rows."""
+    texts_per_row: int = 0
+    """pack only: the most texts in a row; 0: the smallest power of two that costs no more than 1 % of rows."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self.steps >= 0, "distil.steps", "1 or more, or 0 to go by epochs", self.steps)
+        _require(self.texts_per_row >= 0, "distil.texts_per_row", "1 or more, or 0 to choose it", self.texts_per_row)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -499,6 +516,52 @@ class PredictConfig:
         told = f"0 to {self.process_count - 1}, as process_count" if self.process_count else "-1 without process_count"
         known = range(self.process_count) if self.process_count else (-1,)
         _require(self.process_index in known, "process_index", told, self.process_index)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PrepareConfig:
+    """Tokenise a corpus once, into checksummed shards for `train.py --data.unlabelled prepared:DIR`.
+
+    Example: python -m fastbert_jax.text.prepare --input 'texts/*.jsonl.gz' --output corpora/texts --workers 8
+
+    The same command again goes on after a kill, and makes shards anew that are gone or cut short. One input is one
+    worker's, so many files are prepared in parallel and one huge file is not; the shards do not depend on the workers.
+    """
+
+    input: tuple[str, ...] = ()
+    """.jsonl, .txt, .tsv, .csv (also as .gz or .zst), .parquet or .arrayrecord files, or patterns in quotes; local or
+    behind a `scheme://` that fsspec knows."""
+    output: str = ""
+    """Local directory of the corpus."""
+    tokenizer: str = "builtin:minilm"
+    """`builtin:minilm`, or a directory with a tokenizer: a Hugging Face model, or a run's `model`."""
+    max_length: int = 128
+    """Longest text in tokens, [CLS] and [SEP] included; longer ones are cut and counted."""
+    shard_texts: int = 131_072
+    """Texts in a shard; each shard holds texts of one input."""
+    workers: int = 1
+    """Processes that share the inputs; 0: one for each core."""
+    text_column: str = ""
+    """Column of the text; empty: found by its name."""
+    pair_column: str = ""
+    """Column of the second text; empty: found by its name; `none`: single texts."""
+    on_bad_row: BadRow = BadRow.STOP
+    """`stop` at a row that cannot be read, with its file and line, or `skip` and count it."""
+    verify: str = ""
+    """Instead of all this, read every byte of the corpus in this directory and compare checksums."""
+
+    def __post_init__(self) -> None:
+        given = bool(self.input) + bool(self.output)
+        expected = "--input and --output to prepare a corpus, or --verify alone"
+        _require(given == (0 if self.verify else 2), "prepare", expected, f"{given} of them")
+        _require(8 <= self.max_length < 2**16, "max_length", "8 to 65535 tokens", self.max_length)
+        _require(self.shard_texts >= 1, "shard_texts", "1 or more", self.shard_texts)
+        _require(self.workers >= 0, "workers", "1 or more, or 0 for one a core", self.workers)
+
+    @property
+    def reading(self) -> DataConfig:
+        """The same, as the readers of texts take it."""
+        return DataConfig(text_column=self.text_column, pair_column=self.pair_column, on_bad_row=self.on_bad_row)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -107,3 +107,19 @@ def test_cascade_memory_is_flat_and_as_promised(tmp_path: Path) -> None:
     found = result["engines"]["cascade"]
     held = [look["device_bytes"] for look in found["looks"]]
     assert len(held) == 20 and max(held) - min(held) < found["queues_of_the_formula"]
+
+
+def test_input_memory(tmp_path: Path) -> None:
+    sizes = {"texts": 300, "times": 2, "window": 100, "tokenizer": save_tiny_model(tmp_path / "model")}
+    words = [word for name, value in sizes.items() for word in (f"--{name}", str(value))]
+    words += ["--ways", "stream, packed"]
+    command = [sys.executable, "-W", "error", str(ROOT / "benchmarks" / "input_memory.py"), *words]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    output = ["--output", str(tmp_path / "out.json")]
+    done = subprocess.run([*command, *output], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result == json.loads((tmp_path / "out.json").read_text())
+    looks = result["ways"]["stream, packed"]["looks"]
+    assert [look["texts"] for look in looks] == [300, 600]
+    assert all(look["peak_bytes"] > 0 and look["real_tokens"] > 0.5 for look in looks)

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 from fastbert_jax.config import COMPRESSED_ENDINGS
 from fastbert_jax.errors import UserError
+from fastbert_jax.text.places import Place, open_bytes
 
 CODECS = dict(zip(COMPRESSED_ENDINGS, ("gzip", "zstd"), strict=True))
 """Arrow's name of the compression that an ending stands for."""
@@ -31,7 +32,7 @@ def without_compression(path: str | Path) -> Path:
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
+def opened(path: Place) -> Iterator[BinaryIO]:
     """The bytes of a file, as they were before compression, however many gzip members or zstd frames hold them.
 
     Raises:
@@ -40,7 +41,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
     codec = codec_of(path)
     try:
         with contextlib.ExitStack() as stack:
-            stream: Any = stack.enter_context(open(path, "rb"))
+            stream: Any = stack.enter_context(open_bytes(path))
             if codec:
                 import pyarrow as pa
 
@@ -50,7 +51,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         if codec and error.errno is None:  # the decoder's own, not the disk's
             found = f"a damaged one ({str(error).strip()}); copy it again"
             raise UserError(f"{path}: expected a {codec} file, found {found}") from None
-        raise UserError(f"{path}: expected a readable file, found {error.strerror}") from None
+        raise UserError(f"{path}: expected a readable file, found {error.strerror or error}") from None
 
 
 def compressed(piece: bytes, codec: str) -> bytes:

@@ -1,4 +1,4 @@
-"""Readers of local files, row by row: .tsv, .csv, .jsonl and .txt, compressed or not, and .parquet, all as tables."""
+"""Readers of files, row by row: .tsv, .csv, .jsonl and .txt, compressed or not, and .parquet, all as tables."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from typing import Any, BinaryIO
 
 from fastbert_jax.config import COMPRESSED_ENDINGS
 from fastbert_jax.errors import UserError
+from fastbert_jax.text.array_records import is_array_record, open_array_record
 from fastbert_jax.text.compression import MAGIC, codec_of, opened, without_compression
 from fastbert_jax.text.examples import Unreadable
+from fastbert_jax.text.places import Place, is_directory, is_file, open_bytes, place_of
 from fastbert_jax.text.tables import Row, Table
 
 BOM = b"\xef\xbb\xbf"
@@ -28,14 +30,16 @@ PARQUET_BUFFER = 2**20
 
 
 def open_file(path: str | Path) -> Table:
-    """Open a file by its ending.
+    """Open a file by its ending, local or behind a `scheme://` that fsspec knows.
 
     Raises:
       UserError: no such file, an ending without a reader, an empty file, another encoding than UTF-8 or a
         compression that the name does not tell by its first bytes, a header with a name twice, or (from `rows` too)
         a file that is damaged as a whole.
     """
-    path = Path(path).expanduser()
+    path = place_of(path)
+    if is_array_record(path):
+        return open_array_record(path)
     readers = {
         ".tsv": _open_tsv,
         ".csv": _open_csv,
@@ -45,14 +49,17 @@ def open_file(path: str | Path) -> Table:
     }
     reader = readers.get(without_compression(path).suffix.lower())
     if reader is None:
-        endings = f"{', '.join(readers)}, or such an ending with {' or '.join(COMPRESSED_ENDINGS)} after it"
+        known = ", ".join((*readers, ".arrayrecord"))
+        endings = f"{known}, or such an ending with {' or '.join(COMPRESSED_ENDINGS)} after it"
         raise UserError(f"expected a file ending in {endings}, found {str(path)!r}")
     if reader is _open_parquet and codec_of(path):
-        raise UserError(f"{path}: expected a Parquet file as it is, for it is compressed inside, found {path.suffix}")
-    if not path.exists():
+        raise UserError(
+            f"{path}: expected a Parquet file as it is, for it is compressed inside, found {Path(path).suffix}"
+        )
+    if not is_file(path):
+        if is_directory(path):
+            raise UserError(f"expected a file, found a directory at {path}")
         raise UserError(f"expected a file, found nothing at {path}; check the path")
-    if not path.is_file():
-        raise UserError(f"expected a file, found a directory at {path}")
     with opened(path) as stream:
         start = stream.read(4)
     if not start.removeprefix(BOM):
@@ -75,7 +82,7 @@ def open_lines(stream: BinaryIO, name: str) -> Table:
     return Table(name, ("text",), rows, text_columns=("text",))
 
 
-def _open_txt(path: Path) -> Table:
+def _open_txt(path: Place) -> Table:
     def rows(columns: tuple[str, ...]) -> Iterator[Row | Unreadable]:
         with opened(path) as stream:
             yield from open_lines(stream, str(path)).rows(columns)
@@ -93,19 +100,19 @@ def _lines(stream: Iterable[bytes]) -> Iterator[str]:
         yield line.decode("utf-8", "surrogateescape")
 
 
-def _open_tsv(path: Path) -> Table:
+def _open_tsv(path: Place) -> Table:
     with opened(path) as stream:
         columns = next(_lines(stream)).split("\t")
     return _table_with_header(path, columns, functools.partial(_tsv_records, path))
 
 
-def _tsv_records(path: Path) -> Iterator[tuple[int, list[str]]]:
+def _tsv_records(path: Place) -> Iterator[tuple[int, list[str]]]:
     with opened(path) as stream:
         for number, line in enumerate(_lines(stream), start=1):
             yield number, line.split("\t")
 
 
-def _open_csv(path: Path) -> Table:
+def _open_csv(path: Place) -> Table:
     """Choose the delimiter that cuts the header into more columns, and open the file with it."""
     headers = {}
     for delimiter in (",", ";"):
@@ -117,7 +124,7 @@ def _open_csv(path: Path) -> Table:
     return _table_with_header(path, headers[delimiter], functools.partial(_csv_records, path, delimiter))
 
 
-def _csv_records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str] | str]]:
+def _csv_records(path: Place, delimiter: str) -> Iterator[tuple[int, list[str] | str]]:
     """(line where it starts, fields or the problem) of each record; quoted fields may hold line breaks."""
     csv.field_size_limit(CSV_FIELD_LIMIT)
     with opened(path) as stream:
@@ -139,7 +146,7 @@ def _csv_records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str] | 
             yield start, record
 
 
-def _table_with_header(path: Path, columns: Sequence[str], records: Any) -> Table:
+def _table_with_header(path: Place, columns: Sequence[str], records: Any) -> Table:
     """A table whose first record holds the names of the columns."""
     columns = tuple(column.strip() for column in columns)
     twice = [column for column in dict.fromkeys(columns) if column and columns.count(column) > 1]
@@ -160,7 +167,7 @@ def _table_with_header(path: Path, columns: Sequence[str], records: Any) -> Tabl
     return Table(str(path), columns, rows, text_columns=columns)
 
 
-def _open_jsonl(path: Path) -> Table:
+def _open_jsonl(path: Place) -> Table:
     columns: dict[str, bool] = {}
     with opened(path) as stream:
         for record in itertools.islice(_json_records(path, stream), JSON_LINES_TO_LOOK_AT):
@@ -184,7 +191,7 @@ def _open_jsonl(path: Path) -> Table:
     return Table(str(path), tuple(columns), rows, text_columns=texts)
 
 
-def _json_records(path: Path, stream: BinaryIO) -> Iterator[tuple[str, dict[str, Any]] | Unreadable]:
+def _json_records(path: Place, stream: BinaryIO) -> Iterator[tuple[str, dict[str, Any]] | Unreadable]:
     for number, line in enumerate(_lines(stream), start=1):
         where = f"{path}:{number}"
         if not line.strip():
@@ -200,22 +207,24 @@ def _json_records(path: Path, stream: BinaryIO) -> Iterator[tuple[str, dict[str,
             yield Unreadable(where, f"expected a JSON object, found {line.strip()[:40]!r}")
 
 
-def _open_parquet(path: Path) -> Table:
+def _open_parquet(path: Place) -> Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
+
+    parquet = functools.partial(pq.ParquetFile, buffer_size=PARQUET_BUFFER, pre_buffer=False)
 
     def damaged(error: Exception) -> UserError:
         return UserError(f"{path}: expected a Parquet file, found a damaged one ({str(error).strip()}); copy it again")
 
     try:
-        with pq.ParquetFile(path, buffer_size=PARQUET_BUFFER, pre_buffer=False) as file:
+        with open_bytes(path) as stream, parquet(stream) as file:
             schema, row_count = file.schema_arrow, file.metadata.num_rows
     except (pa.ArrowException, OSError) as error:
         raise damaged(error) from None
 
     def rows(wanted: tuple[str, ...]) -> Iterator[Row | Unreadable]:
         try:
-            with pq.ParquetFile(path, buffer_size=PARQUET_BUFFER, pre_buffer=False) as file:
+            with open_bytes(path) as stream, parquet(stream) as file:
                 number = 0
                 for batch in file.iter_batches(batch_size=1024, columns=list(wanted)):
                     for values in zip(*(_parquet_values(batch.column(name)) for name in wanted), strict=True):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from fastbert_jax.config import BadRow, DataConfig
@@ -14,6 +14,7 @@ from fastbert_jax.text import builtin, files, tfds
 from fastbert_jax.text.columns import Columns, find_columns, flags
 from fastbert_jax.text.compression import without_compression
 from fastbert_jax.text.examples import Example, Unreadable, text_problem
+from fastbert_jax.text.places import is_file, place_of, size_of
 from fastbert_jax.text.tables import Row, Table
 
 Role = Literal["train", "dev", "test"]
@@ -68,8 +69,8 @@ def count_rows(spec: str, data: DataConfig, *, role: Role = "train") -> int | No
     table, columns = _open(spec, data, need_label=False, role=role)
     if table.row_count is not None:
         return table.row_count
-    path = Path(spec).expanduser()
-    if path.is_file() and path.stat().st_size > COUNT_BYTES:
+    place = place_of(spec)
+    if is_file(place) and size_of(place) > COUNT_BYTES:
         return None
     return sum(1 for _ in _records(table, columns, need_label=False))
 
@@ -96,6 +97,16 @@ def read_examples(spec: str, data: DataConfig, *, need_label: bool, role: Role =
     guessed = not (spec.startswith(BUILTIN) or (data.text_column and data.label_column and data.pair_column))
     note = f"{table.name}: {columns}." if guessed else ""
     return Loaded(examples, len(bad), table.class_names.get(columns.label or "", ()), note)
+
+
+def what_is_read(spec: str, data: DataConfig) -> str:
+    """Where the texts of `spec` stand, in a sentence: `a.jsonl: text in 'text'.`
+
+    Raises:
+      UserError: the source or its columns are not there.
+    """
+    table, columns = _open(spec, data, need_label=False, role="train")
+    return f"{table.name}: {dataclasses.replace(columns, label=None)}."
 
 
 def own_split(spec: str, role: Role, data: DataConfig, *, need_label: bool = True) -> str | None:

@@ -14,6 +14,7 @@ from fastbert_jax.config import DataConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.text.examples import Example
 from fastbert_jax.text.sources import Loaded, own_split, read_examples
+from fastbert_jax.text.unlabelled import is_corpus
 
 # The cut of dev belongs to the data, not to the run: every seed of a run sees the same dev set.
 CUT_SEED = 20200405
@@ -27,7 +28,7 @@ class Task:
     dev: list[Example]
     test: list[Example]
     unlabelled: list[Example]
-    """The texts to distil on; their labels are not used."""
+    """The texts to distil on; their labels are not used. None where they are a corpus (`text.unlabelled`)."""
     labels: tuple[str, ...]
     """The classes; a class's number is its place here."""
     skipped: int
@@ -62,7 +63,9 @@ def load_task(data: DataConfig) -> Task:
     else:
         test = dev
         notes.append("There is no labelled test set: dev stands in for it.")
-    if data.unlabelled:
+    if is_corpus(data.unlabelled):
+        unlabelled = []
+    elif data.unlabelled:
         loaded["unlabelled"] = read_examples(data.unlabelled, data, need_label=False, role="train")
         unlabelled = [dataclasses.replace(example, label=None) for example in loaded["unlabelled"].examples]
     else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -40,8 +42,25 @@ class Encoded:
         """Tokens of every text, int64 `[n]`."""
         return np.diff(self.offsets)
 
+    def take(self, rows: np.ndarray) -> Encoded:
+        """The texts `rows` in that order; what was cut from them is not told again."""
+        lengths = self.offsets[rows + 1] - self.offsets[rows]
+        source = joined_ranges(self.offsets[rows], lengths)
+        return Encoded(self.token_ids[source], self.token_types[source], offsets_of(lengths), 0, 0)
+
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+
+def offsets_of(lengths: np.ndarray) -> np.ndarray:
+    """Where each of n texts begins and the last one ends, when one follows the other, int64 `[n + 1]`."""
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
+
+
+def joined_ranges(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """The numbers `starts[0], starts[0] + 1, ...`, so many as `sizes[0]`, then those of the next, int64."""
+    offsets = offsets_of(sizes)
+    return np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], sizes)
 
 
 class Tokenizer:
@@ -58,6 +77,14 @@ class Tokenizer:
         self._sep: int = tokenizer.sep_token_id
         self.vocab_size: int = max(tokenizer.get_vocab().values()) + 1
         """The highest token id and one."""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all that decides which tokens a text becomes: two tokenizers that share it are the same."""
+        parts = json.loads(self._backend.to_str())
+        told = {key: parts[key] for key in ("model", "normalizer", "pre_tokenizer", "added_tokens")}
+        told["framing"] = [self._cls, self._sep]
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode("utf-8")).hexdigest()
 
     def encode(self, texts: Sequence[Text], *, max_length: int) -> Encoded:
         """Tokenise `texts`; one of more than `max_length` tokens loses its end, a pair the end of its longer text.
@@ -77,7 +104,7 @@ class Tokenizer:
             ids.append(np.array([token for part in framed for token in part], np.int32))
             types.append(np.repeat(np.arange(len(parts), dtype=np.int32), [count + 1 for count in kept]))
             types[-1] = np.concatenate([np.zeros(1, np.int32), types[-1]])
-        offsets = np.concatenate([[0], np.cumsum([len(tokens) for tokens in ids], dtype=np.int64)]).astype(np.int64)
+        offsets = offsets_of(np.array([len(tokens) for tokens in ids], np.int64))
         empty = [np.zeros(0, np.int32)]
         return Encoded(
             np.concatenate(ids or empty), np.concatenate(types or empty), offsets, truncated_texts, truncated_tokens

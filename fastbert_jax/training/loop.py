@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import jax
@@ -15,7 +16,7 @@ from jax.sharding import Mesh
 from fastbert_jax.errors import PreemptedError, UserError
 from fastbert_jax.model.sharding import sharding_of, share_batch
 from fastbert_jax.report.progress import progress_bar
-from fastbert_jax.text.batches import Batch, TrainingBatches
+from fastbert_jax.text.batches import Batch, Batches
 from fastbert_jax.training.checkpoints import Checkpoints, Position, Restored
 from fastbert_jax.training.journal import Journal
 from fastbert_jax.training.optimizer import make_optimizer
@@ -55,7 +56,7 @@ class Surroundings:
 def run_recipe(
     recipe: Recipe,
     init: Callable[[], Tree],
-    batches: Mapping[str, TrainingBatches],
+    batches: Mapping[str, Batches],
     *,
     shapes: Tree,
     seed: int,
@@ -106,7 +107,7 @@ class _PhaseRun:
     def __init__(
         self,
         phase: Phase,
-        batches: TrainingBatches,
+        batches: Batches,
         shapes: Tree,
         *,
         index: int,
@@ -151,9 +152,11 @@ class _PhaseRun:
         """Run the steps that are left; the parameters the phase hands on."""
         done, total = int(self._state.step), len(self._batches)
         unread: tuple[int, StepMetrics, Batch] | None = None
-        # Loaded parameters and a new state are placed as the mesh says; what the step does inside, it says too.
-        with progress_bar(self._phase.name, total=total, unit="steps", done=done) as advance:
-            for step, batch in self._timed_stream(done):
+        with (
+            contextlib.closing(self._timed_stream(done)) as steps,
+            progress_bar(self._phase.name, total=total, unit="steps", done=done) as advance,
+        ):
+            for step, batch in steps:
                 with jax.set_mesh(self._around.mesh):
                     rows = self._phase.settings.batch_size
                     shared = share_batch(self._around.mesh, batch, rows)
@@ -178,19 +181,19 @@ class _PhaseRun:
             self._state, self._frozen = self._around.checkpoints.load(self._best_step, self.abstract)
         return merge(self._state.trained, self._frozen)
 
-    def _timed_stream(self, done: int) -> Iterator[tuple[int, Batch]]:
+    def _timed_stream(self, done: int) -> Generator[tuple[int, Batch]]:
         """Steps from `done` on with their batches; the time that they are waited for is counted."""
-        stream = self._batches.stream(done)
-        for step in range(done + 1, len(self._batches) + 1):
-            with self._around.meter.spending("data"):
-                batch = next(stream)
-            yield step, batch
+        with contextlib.closing(self._batches.stream(done)) as stream:
+            for step in range(done + 1, len(self._batches) + 1):
+                with self._around.meter.spending("data"):
+                    batch = next(stream)
+                yield step, batch
 
     def _is_time_to_evaluate(self, step: int) -> bool:
-        """As often per epoch as asked, spread evenly, the end of every epoch always among them."""
+        """As often per epoch as asked, spread evenly, the end of every epoch and of the phase always among them."""
         evaluations = self._phase.settings.evaluations_per_epoch
-        in_epoch = self._batches.batches_per_epoch
-        return step * evaluations // in_epoch > (step - 1) * evaluations // in_epoch
+        in_epoch = min(self._batches.batches_per_epoch, len(self._batches))
+        return step == len(self._batches) or step * evaluations // in_epoch > (step - 1) * evaluations // in_epoch
 
     def _is_time_to_save(self, step: int) -> bool:
         every = self._around.save_every

@@ -5,26 +5,32 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
 
-from fastbert_jax.config import BertConfig, TrainConfig
+from fastbert_jax.config import BertConfig, DistilConfig, TrainConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.model.fastbert import FastBert, compute_dtype
-from fastbert_jax.model.sharding import check_batch, param_shardings
+from fastbert_jax.model.sharding import check_batch, local_rows, param_shardings
 from fastbert_jax.model.weights import check_backbone, check_vocabulary, read_bert_config
-from fastbert_jax.text.batches import TrainingBatches
+from fastbert_jax.text.batches import Batches, TrainingBatches
 from fastbert_jax.text.builtin import builtin_model_directory
 from fastbert_jax.text.examples import Example
+from fastbert_jax.text.packed_batches import PackedBatches
+from fastbert_jax.text.prepared_corpus import PreparedCorpus
+from fastbert_jax.text.streamed_batches import StreamedBatches
 from fastbert_jax.text.tasks import Task, label_ids, load_task
 from fastbert_jax.text.tokenizer import Encoded, Tokenizer, load_tokenizer, train_tokenizer
+from fastbert_jax.text.unlabelled import TextStream, is_corpus, open_corpus
 from fastbert_jax.training.fastbert_recipe import fastbert_recipe
 from fastbert_jax.training.recipe import Recipe, Stream
 
+Texts = Encoded | PreparedCorpus | TextStream
+"""Where a phase's texts are."""
 RANDOM = "random"
 """The value of `model.pretrained` that starts a model of its own sizes."""
 
@@ -38,8 +44,8 @@ class Prepared:
     config: BertConfig
     model: FastBert
     recipe: Recipe
-    batches: dict[str, TrainingBatches]
-    """By phase name."""
+    batches: dict[str, Batches]
+    """By phase name: `TrainingBatches`, `PackedBatches` or `StreamedBatches`, which have one interface."""
     dev: Encoded
     dev_labels: np.ndarray
     test_labels: np.ndarray
@@ -81,24 +87,33 @@ def prepare(config: TrainConfig, mesh: Mesh) -> Prepared:
     recipe = fastbert_recipe(model, fine_tune=config.fine_tune, distil=config.distil)
     encode = functools.partial(_encode, tokenizer, max_length=config.data.max_length)
     labelled, dev = encode(task.train), encode(task.dev)
-    unlabelled = labelled if task.unlabelled is task.train else encode(task.unlabelled)
-    streams = {
+    unlabelled: Texts
+    if is_corpus(config.data.unlabelled):
+        unlabelled = open_corpus(config.data, tokenizer, steps=config.distil.steps)
+    else:
+        unlabelled = labelled if task.unlabelled is task.train else encode(task.unlabelled)
+    streams: dict[Stream, tuple[Texts, np.ndarray | None]] = {
         Stream.LABELLED: (labelled, label_ids(task.train, task.labels)),
         Stream.UNLABELLED: (unlabelled, None),
     }
+    batches = _batches(config, recipe, streams, encode=tokenizer.encode, mesh=mesh)
     return Prepared(
         task=task,
         tokenizer=tokenizer,
         config=architecture,
         model=model,
         recipe=recipe,
-        batches=_batches(config, recipe, streams, mesh),
+        batches=batches,
         dev=dev,
         dev_labels=label_ids(task.dev, task.labels),
         test_labels=label_ids(task.test, task.labels),
         backbone=backbone,
-        notes=_notes(config, task, {"train": labelled, "dev": dev, "unlabelled": unlabelled}),
-        data={name: _fingerprint(getattr(task, name)) for name in ("train", "dev", "unlabelled")},
+        notes=(
+            *_notes(config, task, {"train": labelled, "dev": dev, "unlabelled": unlabelled}),
+            *(f"{name}: {made.words}" for name, made in batches.items() if isinstance(made, PackedBatches)),
+        ),
+        data={name: _fingerprint(getattr(task, name)) for name in ("train", "dev", "unlabelled")}
+        | ({} if isinstance(unlabelled, Encoded) else {"unlabelled": unlabelled.fingerprint}),
     )
 
 
@@ -110,34 +125,59 @@ def _tokenizer(config: TrainConfig, task: Task) -> Tokenizer:
 
 
 def _batches(
-    config: TrainConfig, recipe: Recipe, streams: Mapping[Stream, tuple[Encoded, np.ndarray | None]], mesh: Mesh
-) -> dict[str, TrainingBatches]:
-    batches = {}
+    config: TrainConfig,
+    recipe: Recipe,
+    streams: Mapping[Stream, tuple[Texts, np.ndarray | None]],
+    *,
+    encode: Callable[..., Encoded],
+    mesh: Mesh,
+) -> dict[str, Batches]:
+    max_length, buckets = config.data.max_length, config.data.lengths
+    batches: dict[str, Batches] = {}
     for index, phase in enumerate(recipe.phases):
-        encoded, labels = streams[phase.stream]
+        texts, labels = streams[phase.stream]
         settings = phase.settings
         parts = f" / {settings.SECTION}.accumulate" if settings.accumulate > 1 else ""
         check_batch(mesh, settings.batch_size // settings.accumulate, f"{settings.SECTION}.batch_size{parts}")
-        batches[phase.name] = TrainingBatches(
-            encoded,
-            labels,
-            buckets=config.data.lengths,
-            batch_size=phase.settings.batch_size,
-            epochs=phase.settings.epochs,
-            seed=config.seed + index,
-        )
+        distil = settings if isinstance(settings, DistilConfig) else DistilConfig()
+        packing: dict[str, Any] = {"texts_per_row": distil.texts_per_row} if distil.pack else {}
+        shared: dict[str, Any] = {
+            "batch_size": settings.batch_size,
+            "steps": distil.steps,
+            "seed": config.seed + index,
+            "local_rows": local_rows(mesh, settings.batch_size),
+        }
+        if isinstance(texts, TextStream):
+            batches[phase.name] = StreamedBatches(
+                functools.partial(iter, texts),
+                functools.partial(encode, max_length=max_length),
+                window=config.data.shuffle_window,
+                buckets=buckets,
+                pack=distil.pack,
+                **packing,
+                **shared,
+            )
+            continue
+        shared["epochs"] = settings.epochs
+        if distil.pack:
+            batches[phase.name] = PackedBatches(texts, labels, max_length=max_length, **packing, **shared)
+        else:
+            batches[phase.name] = TrainingBatches(texts, labels, buckets=buckets, **shared)
     return batches
 
 
-def _notes(config: TrainConfig, task: Task, encoded: Mapping[str, Encoded]) -> tuple[str, ...]:
+def _notes(config: TrainConfig, task: Task, encoded: Mapping[str, Texts]) -> tuple[str, ...]:
     notes = [*task.notes]
     if task.skipped:
         notes.append(f"{task.skipped} row{'s' * (task.skipped > 1)} left out: unreadable")
     for name, texts in encoded.items():
+        if isinstance(texts, TextStream):
+            continue
+        max_length = texts.max_length if isinstance(texts, PreparedCorpus) else config.data.max_length
         stands_for_itself = texts is not encoded["train"] or name == "train"
         if texts.truncated_texts and stands_for_itself:
             notes.append(
-                f"{texts.truncated_texts} of {len(texts)} {name} texts have more than {config.data.max_length} tokens: "
+                f"{texts.truncated_texts} of {len(texts)} {name} texts have more than {max_length} tokens: "
                 f"{texts.truncated_tokens} tokens were cut off"
             )
     return tuple(notes)

@@ -6,7 +6,7 @@ import threading
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastbert_jax.text.batches import TrainingBatches, collate, inference_plan, training_plan
@@ -52,7 +52,7 @@ def test_a_batch_without_labels_or_without_texts():
 
 @pytest.mark.parametrize(("rows", "length"), [([0, 1, 0], 3), ([1], 2)])
 def test_texts_that_do_not_fit_are_refused(rows, length):
-    with pytest.raises(ValueError, match="expected up to 2 texts of"):
+    with pytest.raises(ValueError, match="expected up to 2 rows of"):
         collate(encode([2, 3]), rows, batch_size=2, length=length)
 
 
@@ -178,3 +178,37 @@ def test_a_stream_that_is_left_early_ends_its_threads():
 def test_one_text_is_one_batch_an_epoch():
     made = TrainingBatches(encode([3]), None, buckets=BUCKETS, batch_size=8, epochs=2, seed=0)
     assert [batch.valid_BxK.sum() for batch in made.stream(0)] == [1, 1]
+
+
+def shares_of(rows, processes, seed):
+    generator = np.random.default_rng(seed)
+    owner = generator.integers(0, processes, rows)
+    return [generator.permutation(np.flatnonzero(owner == process)) for process in range(processes)]
+
+
+@settings(max_examples=15)
+@given(st.integers(1, 5), st.integers(0, 2**32))
+def test_the_rows_of_all_processes_are_the_batch(processes, seed):
+    lengths = np.random.default_rng(0).integers(2, 17, 43)
+    order = {"buckets": BUCKETS, "batch_size": 4, "epochs": 1, "seed": 5}
+    whole = TrainingBatches(encode(lengths), np.arange(43, dtype=np.int32), **order)
+    for share in shares_of(4, processes, seed):
+        part = TrainingBatches(encode(lengths), np.arange(43, dtype=np.int32), **order, local_rows=share)
+        assert (len(part), part.batches_per_epoch) == (11, 11)
+        for step, batch in enumerate(part.stream(0)):
+            assert_same(batch, [array[share] for array in whole[step]])
+
+
+def test_the_length_of_a_phase_may_be_given_in_steps():
+    lengths = np.full(10, 3)
+    made = TrainingBatches(encode(lengths), None, buckets=BUCKETS, batch_size=4, epochs=0, seed=0, steps=7)
+    assert (len(made), made.batches_per_epoch) == (7, 3)
+    counts = [int(batch.valid_BxK.sum()) for batch in made.stream(0)]
+    assert sum(counts[:3]) == sum(counts[3:6]) == 10 and counts[6] > 0
+
+
+def test_taking_texts_is_the_same_as_encoding_them():
+    taken = encode([2, 3, 4]).take(np.array([2, 0, 2]))
+    assert taken.token_ids.tolist() == [300, 301, 302, 303, 100, 101, 300, 301, 302, 303]
+    assert taken.token_types.tolist() == [0, 0, 1, 1, 0, 1, 0, 0, 1, 1]
+    assert taken.lengths.tolist() == [4, 2, 4] and len(encode([2]).take(np.array([], int))) == 0

@@ -1,0 +1,92 @@
+"""Packed batches: the same tokens as unpacked ones, one shape, and rows shared out among processes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastbert_jax.text.batches import TrainingBatches, collate_rows
+from fastbert_jax.text.packed_batches import PackedBatches
+from tests.text.corpora import encode, joined, texts_of
+
+LENGTHS = np.random.default_rng(0).integers(2, 17, 143)
+
+
+def packed_batches(**changes):
+    labels = np.arange(len(LENGTHS), dtype=np.int32)
+    defaults = {"max_length": 16, "batch_size": 4, "epochs": 3, "seed": 5}
+    return PackedBatches(encode(LENGTHS), labels, **defaults | changes)
+
+
+def test_a_row_holds_its_texts_and_tells_them_apart():
+    batch = collate_rows(encode([2, 3, 2]), np.array([2, 1]), batch_size=3, length=6, texts_per_row=2)
+    assert batch.token_ids_BxS.tolist() == [[1000, 1001, 2000, 2001, 2002, 0], [3000, 3001, 0, 0, 0, 0], [0] * 6]
+    assert batch.token_type_BxS.tolist() == [[0, 1, 0, 1, 1, 0], [0, 1, 0, 0, 0, 0], [0] * 6]
+    assert batch.position_BxS.tolist() == [[0, 1, 0, 1, 2, 0], [0, 1, 0, 0, 0, 0], [0] * 6]
+    assert batch.text_BxS.tolist() == [[1, 1, 2, 2, 2, 0], [1, 1, 0, 0, 0, 0], [0] * 6]
+    assert batch.cls_BxK.tolist() == [[0, 2], [0, 0], [0, 0]]
+    assert batch.valid_BxK.tolist() == [[True, True], [True, False], [False, False]]
+    assert [array.dtype for array in batch] == [np.int32] * 6 + [bool]
+
+
+@pytest.mark.parametrize("limits", [(1, 6, 2), (3, 4, 2), (3, 6, 1)])
+def test_rows_that_do_not_fit_are_refused(limits):
+    size, length, most = limits
+    with pytest.raises(ValueError, match=f"expected up to {size} rows of {length} tokens and {most} texts, found 2 of"):
+        collate_rows(encode([2, 3, 2]), np.array([2, 1]), batch_size=size, length=length, texts_per_row=most)
+
+
+def test_packed_and_unpacked_epochs_hold_the_same_tokens():
+    packed = packed_batches()
+    unpacked = TrainingBatches(encode(LENGTHS), None, buckets=(8, 16), batch_size=4, epochs=1, seed=5)
+    for epoch in range(3):
+        steps = range(epoch * packed.batches_per_epoch, (epoch + 1) * packed.batches_per_epoch)
+        assert joined([packed[step] for step in steps]) == joined([unpacked[step] for step in range(len(unpacked))])
+    assert packed.batches_per_epoch < unpacked.batches_per_epoch
+    assert packed.real_tokens > 0.9
+    assert {packed[step].token_ids_BxS.shape for step in range(len(packed))} == {(4, 16)}
+
+
+def test_every_text_keeps_its_label():
+    packed = packed_batches(epochs=1)
+    for step in range(len(packed)):
+        batch = packed[step]
+        for row, k in zip(*np.nonzero(batch.valid_BxK), strict=True):
+            assert batch.token_ids_BxS[row, batch.cls_BxK[row, k]] // 1000 - 1 == batch.label_BxK[row, k]
+
+
+@settings(max_examples=15)
+@given(st.integers(1, 6), st.integers(0, 2**32))
+def test_any_number_of_processes_make_one_epoch_together(processes, seed):
+    owner = np.random.default_rng(seed).integers(0, processes, 4)
+    shares = [np.random.default_rng(seed).permutation(np.flatnonzero(owner == p)) for p in range(processes)]
+    whole = packed_batches(epochs=1, seed=seed)
+    parts = [packed_batches(epochs=1, seed=seed, local_rows=share) for share in shares]
+    for step in range(len(whole)):
+        made = whole[step]
+        for share, part in zip(shares, parts, strict=True):
+            for left, right in zip(part[step], made, strict=True):
+                np.testing.assert_array_equal(left, right[share])
+        assert texts_of(made) == joined([part[step] for part in parts])
+
+
+def test_epochs_differ_and_a_stream_goes_on_anywhere():
+    made = packed_batches()
+    assert made.plan(0).rows.tolist() != made.plan(1).rows.tolist()
+    start = made.batches_per_epoch + 3
+    for left, right in zip(list(made.stream(start)), [made[step] for step in range(start, len(made))], strict=True):
+        np.testing.assert_array_equal(left.token_ids_BxS, right.token_ids_BxS)
+
+
+def test_the_length_of_a_phase_may_be_given_in_steps():
+    assert len(packed_batches(steps=7)) == 7
+    assert len(packed_batches(steps=1000)) == 1000
+    assert packed_batches(steps=1000)[999].valid_BxK.any()
+
+
+def test_words_say_how_well_it_went():
+    made = packed_batches()
+    assert made.words.startswith(f"143 texts share {len(made.packed)} rows of 16 tokens, up to ")
+    assert f"{made.real_tokens:.1%}" in made.words

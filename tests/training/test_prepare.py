@@ -1,0 +1,103 @@
+"""What a run is made of when its unlabelled texts are a corpus: batches, checks, notes and the words of data.json."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from fastbert_jax.config import DataConfig, DistilConfig, ModelConfig, PrepareConfig, TrainConfig
+from fastbert_jax.errors import UserError
+from fastbert_jax.text.batches import TrainingBatches
+from fastbert_jax.text.packed_batches import PackedBatches
+from fastbert_jax.text.prepare import prepare as prepare_corpus
+from fastbert_jax.text.prepared_corpus import PreparedCorpus
+from fastbert_jax.text.streamed_batches import StreamedBatches
+from fastbert_jax.training.prepare import prepare
+from fastbert_jax.training.run import describe
+
+TEXTS = ["the good", "the bad bad bad", "good", "bad good the good", "the the bad"] * 8
+
+
+@pytest.fixture(autouse=True)
+def texts(tmp_path):
+    """`train.tsv` of labelled texts and `more.jsonl` of others."""
+    rows = [f"{'pos' if 'good' in text else 'neg'}\t{text}" for text in TEXTS]
+    (tmp_path / "train.tsv").write_text("\n".join(["label\ttext", *rows]))
+    (tmp_path / "more.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in TEXTS * 3))
+
+
+@pytest.fixture
+def config(tiny_bert_directory, tmp_path):
+    def make(unlabelled="", *, distil=None, **data):
+        return TrainConfig(
+            data=DataConfig(train=str(tmp_path / "train.tsv"), unlabelled=unlabelled, **{"max_length": 16} | data),
+            model=ModelConfig(pretrained=str(tiny_bert_directory), exit_size=4),
+            distil=distil or DistilConfig(batch_size=4, epochs=2),
+        )
+
+    return make
+
+
+@pytest.fixture
+def corpus(tiny_bert_directory, tmp_path):
+    def make(tokenizer=tiny_bert_directory):
+        directory = tmp_path / f"corpus of {tokenizer.name}"
+        prepare_corpus(
+            PrepareConfig(
+                input=(str(tmp_path / "more.jsonl"),),
+                output=str(directory),
+                tokenizer=str(tokenizer),
+                max_length=16,
+                shard_texts=50,
+            )
+        )
+        return f"prepared:{directory}"
+
+    return make
+
+
+def test_a_prepared_corpus_is_distilled_on(config, corpus):
+    spec = corpus()
+    prepared = prepare(config(spec))
+    batches = prepared.batches["distil"]
+    assert isinstance(batches, TrainingBatches) and len(batches) == 2 * 30
+    assert sum(int(batches[step].valid_BxK.sum()) for step in range(30)) == 120
+    assert prepared.data["unlabelled"] == PreparedCorpus(spec.removeprefix("prepared:")).fingerprint
+    assert prepared.data.keys() == {"train", "dev", "unlabelled"}
+
+
+def test_texts_from_anywhere_can_be_packed(config, corpus, tmp_path):
+    distil = DistilConfig(batch_size=4, epochs=2, pack=True, texts_per_row=3)
+    for spec in ("", str(tmp_path / "more.jsonl"), corpus()):
+        prepared = prepare(config(spec, distil=distil))
+        batches = prepared.batches["distil"]
+        assert isinstance(batches, PackedBatches) and batches[0].cls_BxK.shape == (4, 3)
+        assert isinstance(prepared.batches["fine_tune"], TrainingBatches)
+        assert f"distil: {batches.words}" in prepared.notes
+
+
+def test_steps_are_the_length_of_the_phase(config):
+    assert len(prepare(config(distil=DistilConfig(batch_size=4, steps=7))).batches["distil"]) == 7
+
+
+@pytest.mark.parametrize("pack", [False, True])
+def test_a_stream_is_distilled_on_for_so_many_steps(config, tmp_path, pack):
+    distil = DistilConfig(batch_size=4, steps=9, pack=pack)
+    settings = config(f"stream:{tmp_path}/*.jsonl", distil=distil, shuffle_window=20)
+    prepared = prepare(settings)
+    batches = prepared.batches["distil"]
+    assert isinstance(batches, StreamedBatches) and len(list(batches.stream(0))) == 9
+    assert prepared.data["unlabelled"].startswith("stream of 1 files, ")
+    assert "9 steps" in describe(settings)
+
+
+def test_corpora_that_do_not_fit_the_run_are_refused(config, corpus, tmp_path, minilm_directory):
+    with pytest.raises(
+        UserError, match="expected texts of up to data.max_length = 8 tokens, found a corpus of up to 16"
+    ):
+        prepare(config(corpus(), max_length=8))
+    with pytest.raises(UserError, match="expected a corpus made with this run's tokenizer"):
+        prepare(config(corpus(minilm_directory)))
+    with pytest.raises(UserError, match="distil.steps: expected a number of steps"):
+        prepare(config(f"stream:{tmp_path}/*.jsonl"))
