@@ -12,12 +12,12 @@ def main() -> None:
     if arguments.print_config:
         print(to_yaml(arguments.settings), end="")
         return
-    from fastbert_jax.training import run
+    from fastbert_jax.training import dry_run, run
 
     if arguments.dry_run:
-        print(run.describe(arguments.settings))
-        return
-    run.train(arguments.settings)
+        print(dry_run.describe(arguments.settings))
+    else:
+        run.train(arguments.settings)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,8 @@ def join(config: ProcessesConfig) -> None:
         "process_id": config.index,
         "cluster_detection_method": "deactivate",
     }
+    # It would take SIGTERM for itself; `training/preemption.py` heeds it.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
             **(told if config.coordinator else {}),

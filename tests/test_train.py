@@ -17,7 +17,7 @@ from fastbert_jax.config import TrainConfig
 from fastbert_jax.config_yaml import from_yaml
 from fastbert_jax.errors import UserError
 from fastbert_jax.model import sharding
-from fastbert_jax.training import run
+from fastbert_jax.training import dry_run, run
 
 ROOT = Path(__file__).parent.parent
 SETTINGS = """
@@ -56,7 +56,8 @@ def settings(tmp_path) -> Path:
 @pytest.fixture(autouse=True)
 def _one_device(monkeypatch):
     """Runs inside the tests' own process take one of its eight devices: programs for eight compile slowly."""
-    monkeypatch.setattr(run, "make_mesh", lambda config: sharding.make_mesh(config, jax.devices()[:1]))
+    for module in (run, dry_run):
+        monkeypatch.setattr(module, "make_mesh", lambda config: sharding.make_mesh(config, jax.devices()[:1]))
 
 
 def _environment() -> dict[str, str]:
@@ -164,7 +165,14 @@ def _steps(directory: Path) -> set[int]:
 def test_a_dry_run_and_the_settings_are_printed_and_nothing_is_written(settings, tmp_path):
     dry = _train(settings, "--dry-run")
     assert dry.returncode == 0, dry.stderr
-    for words in ("train 54, dev 6, test 21", "bad, good", "fine_tune   14 steps of 8 texts", "parameters", "FLOPs"):
+    for words in (
+        "train 54, dev 6, test 21",
+        "bad, good",
+        "fine_tune   14 steps of 8 rows",
+        "each device holds",
+        "parameters",
+        "FLOPs",
+    ):
         assert words in dry.stdout
     printed = _train(settings, "--print-config", "--distil.epochs", 7)
     (tmp_path / "again.yaml").write_text(printed.stdout)
@@ -225,7 +233,7 @@ def test_a_poison_row_stops_with_file_and_line_or_is_counted(settings, tmp_path,
     from fastbert_jax.command_line import parse_train
 
     flags = ["--config", str(settings), "--data.train", str(path), "--data.on-bad-row", "skip"]
-    print(run.describe(parse_train(flags).settings))
+    print(dry_run.describe(parse_train(flags).settings))
     described = capsys.readouterr().out
     assert "train 54, dev 6" in described and "1 row" in described
 
@@ -235,7 +243,7 @@ def test_texts_that_are_cut_are_counted_set_by_set(settings, tmp_path, capsys):
     from fastbert_jax.command_line import parse_train
 
     flags = ["--config", str(settings), "--data.unlabelled", str(tmp_path / "more.txt"), "--data.max-length", "8"]
-    print(run.describe(parse_train(flags).settings))
+    print(dry_run.describe(parse_train(flags).settings))
     described = capsys.readouterr().out
     assert "1 of 2 unlabelled texts have more than 8 tokens: 34 tokens were cut off" in described
     assert "of 54 train texts have more than 8 tokens" in described

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import math
 from collections.abc import Callable, Generator, Mapping
 from typing import Any
@@ -14,15 +13,14 @@ import numpy as np
 from jax.sharding import Mesh
 
 from fastbert_jax.errors import PreemptedError, UserError
-from fastbert_jax.model.sharding import sharding_of, share_batch
+from fastbert_jax.model.sharding import share_batch
 from fastbert_jax.report.progress import progress_bar
 from fastbert_jax.text.batches import Batch, Batches
 from fastbert_jax.training.checkpoints import Checkpoints, Position, Restored
 from fastbert_jax.training.journal import Journal
-from fastbert_jax.training.optimizer import make_optimizer
 from fastbert_jax.training.preemption import StopRequest
-from fastbert_jax.training.recipe import Keep, Phase, Recipe, Tree, merge, split
-from fastbert_jax.training.step import StepMetrics, TrainState, abstract_state, init_state, train_step
+from fastbert_jax.training.recipe import Keep, Phase, Recipe, Tree, merge
+from fastbert_jax.training.step import StepMetrics, TrainState, placed_step
 from fastbert_jax.training.throughput import Meter
 
 
@@ -117,29 +115,20 @@ class _PhaseRun:
     ) -> None:
         self._phase, self._index, self._batches, self._first_step = phase, index, batches, first_step
         self._around = surroundings
-        self._optimizer = make_optimizer(phase.settings, total_steps=len(batches), rates=phase.trainable)
-        trained, frozen = split(shapes, phase.trainable)
-        self._whole = sharding_of(surroundings.mesh, ())
-        state = abstract_state(trained, self._optimizer, whole=self._whole)
-        self.abstract: tuple[TrainState, Tree] = (state, frozen)
-        """What a checkpoint of this phase holds, as abstract arrays."""
+        self._step = placed_step(phase, shapes, mesh=surroundings.mesh, total_steps=len(batches), key=key)
         self._state: TrainState
         self._frozen: Tree
         self._best_step: int | None = None
         self._best_score: float | None = None
-        step = functools.partial(train_step, phase=phase, optimizer=self._optimizer, key=key)
-        # The step gives its input's buffers away.
-        self._step = jax.jit(step, donate_argnums=0, out_shardings=(self._shardings, self._whole))
 
     @property
-    def _shardings(self) -> TrainState:
-        return jax.tree.map(lambda leaf: leaf.sharding, self.abstract[0])
+    def abstract(self) -> tuple[TrainState, Tree]:
+        """What a checkpoint of this phase holds, as abstract arrays."""
+        return self._step.state, self._step.frozen
 
     def begin(self, params: Tree) -> None:
         """Start at the first step; the parameters are this phase's from now on."""
-        trained, self._frozen = split(params, self._phase.trainable)
-        init = functools.partial(init_state, optimizer=self._optimizer)
-        self._state = jax.jit(init, donate_argnums=0, out_shardings=self._shardings)(trained)
+        self._state, self._frozen = self._step.begin(params)
 
     def restore(self, restored: Restored) -> None:
         """Start where a checkpoint of this phase was taken."""
@@ -160,7 +149,7 @@ class _PhaseRun:
                 with jax.set_mesh(self._around.mesh):
                     rows = self._phase.settings.batch_size
                     shared = share_batch(self._around.mesh, batch, rows)
-                    self._state, metrics = self._step(self._state, self._frozen, shared)
+                    self._state, metrics = self._step.step(self._state, self._frozen, shared)
                 # A step's metrics are read when the next step is under way, so that the device never waits.
                 if unread is not None:
                     advance(1, self._log(*unread))

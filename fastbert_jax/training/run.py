@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
 import jax
@@ -10,19 +9,19 @@ import numpy as np
 from jax.sharding import Mesh
 
 from fastbert_jax import processes
-from fastbert_jax.config import BertConfig, TrainConfig
+from fastbert_jax.config import TrainConfig
 from fastbert_jax.inference.compare import compare
 from fastbert_jax.inference.predictor import load
-from fastbert_jax.model.fastbert import Params, init_params
+from fastbert_jax.model.fastbert import Params
 from fastbert_jax.model.sharding import make_mesh, param_shardings, sharding_of
-from fastbert_jax.model.weights import load_backbone, save_model
+from fastbert_jax.model.weights import save_model
 from fastbert_jax.report.comparison import Comparison
 from fastbert_jax.report.comparison_table import render
-from fastbert_jax.report.flops import true_flops
 from fastbert_jax.text.baseline import tfidf_svm_accuracy
 from fastbert_jax.training.checkpoints import Checkpoints
 from fastbert_jax.training.evaluation import dev_evaluation
 from fastbert_jax.training.fastbert_recipe import forward
+from fastbert_jax.training.initial import abstract_params, initial_params
 from fastbert_jax.training.journal import Journal
 from fastbert_jax.training.loop import Surroundings, run_recipe
 from fastbert_jax.training.preemption import StopRequest, stop_on_sigterm
@@ -55,32 +54,6 @@ def train(config: TrainConfig) -> Comparison | None:
             host = on_host(params, mesh)
             processes.first_alone(lambda: _save(config, prepared, run, host))
         return _compare(config, prepared, run) if processes.is_first() else None
-
-
-def initial_params(architecture: BertConfig, backbone: Path | None, *, seed: int, shardings: Params) -> Params:
-    """Random parameters, or pretrained ones for the backbone; every device makes or reads its own part alone.
-
-    The exits that go with a pretrained backbone are those that the seed gives without one.
-    """
-
-    def init() -> Params:
-        params = init_params(architecture, jax.random.key(seed))
-        return params if backbone is None else {part: params[part] for part in params if part != "backbone"}
-
-    made = jax.jit(init, out_shardings={part: shardings[part] for part in jax.eval_shape(init)})()
-    if backbone is not None:
-        made["backbone"] = load_backbone(backbone, architecture, shardings=shardings["backbone"])
-    return made
-
-
-def abstract_params(architecture: BertConfig, shardings: Params) -> Params:
-    """The shapes and shardings of `initial_params`."""
-    shapes = jax.eval_shape(lambda: init_params(architecture, jax.random.key(0)))
-    return jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        shapes,
-        {part: shardings[part] for part in shapes},
-    )
 
 
 def on_host(params: Params, mesh: Mesh) -> Params | None:
@@ -170,37 +143,3 @@ def _compare(config: TrainConfig, prepared: Prepared, run: RunDirectory) -> Comp
     write_json(run.comparison, comparison.to_json())
     print(render(comparison))
     return comparison
-
-
-def describe(config: TrainConfig) -> str:
-    """What `train` would do, in words: texts, shapes, steps, parameters, FLOPs. Trains nothing, writes nothing."""
-    mesh = make_mesh(config.mesh)
-    prepared = prepare(config, mesh)
-    architecture, task = prepared.config, prepared.task
-    shapes = jax.eval_shape(lambda: init_params(architecture, jax.random.key(0)))
-    sizes = {part: sum(leaf.size for leaf in jax.tree.leaves(tree)) for part, tree in shapes.items()}
-    lines = [
-        f"texts       train {len(task.train)}, dev {len(task.dev)}, test {len(task.test)}, "
-        f"unlabelled {len(task.unlabelled)}",
-        f"labels      {', '.join(task.labels)}",
-        *(f"            {note}" for note in prepared.notes),
-        f"model       {architecture.num_layers} layers of width {architecture.hidden_size}, "
-        f"{sum(sizes.values()):,} parameters: " + ", ".join(f"{part} {size:,}" for part, size in sizes.items()),
-    ]
-    for phase in prepared.recipe.phases:
-        batches = prepared.batches[phase.name]
-        lines.append(
-            f"{phase.name:<11} {len(batches)} steps of {phase.settings.batch_size} texts, "
-            f"{batches.batches_per_epoch} an epoch; trains {', '.join(phase.trainable)}"
-        )
-        lines += [
-            f"            {count} x [{phase.settings.batch_size}, {length}]"
-            for length, count in sorted(Counter(rows.length for rows in batches.plan(0)).items())
-        ]
-    length = config.data.max_length
-    full = true_flops(architecture, length, architecture.num_layers, exits_evaluated=1)
-    first = true_flops(architecture, length, 1)
-    lines.append(
-        f"FLOPs       {full:,} for a text of {length} tokens at full depth, {first:,} if it leaves at the first layer"
-    )
-    return "\n".join(lines)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
+from fastbert_jax.model.sharding import sharding_of
 from fastbert_jax.text.batches import Batch
-from fastbert_jax.training.recipe import Phase, Tree, loss_sums
+from fastbert_jax.training.optimizer import make_optimizer
+from fastbert_jax.training.recipe import Phase, Tree, loss_sums, split
 
 
 class TrainState(NamedTuple):
@@ -39,6 +43,46 @@ class StepMetrics(NamedTuple):
 def init_state(trained: Tree, optimizer: optax.GradientTransformation) -> TrainState:
     """The state before a phase's first step."""
     return TrainState(jnp.zeros((), jnp.int32), trained, optimizer.init(trained))
+
+
+class PlacedStep(NamedTuple):
+    """A phase's step on a mesh: compiled when it is first called, its state and batches shared out."""
+
+    step: Any
+    """(state, frozen, batch) -> state, metrics; it gives the old state's buffers away. Called under `jax.set_mesh`."""
+    optimizer: optax.GradientTransformation
+    trainable: tuple[str, ...]
+    """Paths of the subtrees that the state holds."""
+    state: TrainState
+    """Abstract arrays: what the phase changes."""
+    frozen: Tree
+    """Abstract arrays: what it does not."""
+
+    def begin(self, params: Tree) -> tuple[TrainState, Tree]:
+        """The state before the first step, and what is frozen; `params` are this phase's from now on."""
+        trained, frozen = split(params, self.trainable)
+        init = functools.partial(init_state, optimizer=self.optimizer)
+        return jax.jit(init, donate_argnums=0, out_shardings=shardings_of(self.state))(trained), frozen
+
+
+def shardings_of(tree: Any) -> Any:
+    """The shardings of a tree's (abstract) arrays."""
+    return jax.tree.map(lambda leaf: leaf.sharding, tree)
+
+
+def placed_step(phase: Phase, shapes: Tree, *, mesh: Mesh, total_steps: int, key: jax.Array) -> PlacedStep:
+    """The step of a phase of `total_steps`.
+
+    Args:
+      shapes: of all parameters `{source: tree}`, as abstract arrays with their shardings.
+    """
+    optimizer = make_optimizer(phase.settings, total_steps=total_steps, rates=phase.trainable)
+    trained, frozen = split(shapes, phase.trainable)
+    whole = sharding_of(mesh, ())
+    state = abstract_state(trained, optimizer, whole=whole)
+    step = functools.partial(train_step, phase=phase, optimizer=optimizer, key=key)
+    jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings_of(state), whole))
+    return PlacedStep(jitted, optimizer, tuple(phase.trainable), state, frozen)
 
 
 def abstract_state(

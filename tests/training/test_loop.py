@@ -13,10 +13,10 @@ from fastbert_jax.text.batches import TrainingBatches
 from fastbert_jax.text.tokenizer import Encoded
 from fastbert_jax.training.checkpoints import Checkpoints
 from fastbert_jax.training.fastbert_recipe import fastbert_recipe
+from fastbert_jax.training.initial import abstract_params
 from fastbert_jax.training.journal import Journal
 from fastbert_jax.training.loop import Evaluation, Surroundings, run_recipe
 from fastbert_jax.training.preemption import StopRequest
-from fastbert_jax.training.run import abstract_params
 from fastbert_jax.training.throughput import Meter
 from tests.training import tiny
 

@@ -11,10 +11,8 @@ from fastbert_jax.config import BertConfig, DistilConfig, FineTuneConfig, MeshCo
 from fastbert_jax.model.fastbert import FastBert
 from fastbert_jax.model.sharding import make_mesh, param_shardings, sharding_of, share_batch
 from fastbert_jax.training.fastbert_recipe import fastbert_recipe
-from fastbert_jax.training.optimizer import make_optimizer
-from fastbert_jax.training.recipe import split
-from fastbert_jax.training.run import abstract_params, initial_params
-from fastbert_jax.training.step import abstract_state, init_state, train_step
+from fastbert_jax.training.initial import abstract_params, initial_params
+from fastbert_jax.training.step import placed_step
 from tests.training import tiny
 
 MESHES = {"one device": (1, 1, 1), "data": (8, 1, 1), "fsdp": (1, 8, 1), "all three": (2, 2, 2)}
@@ -48,31 +46,22 @@ def _phase(config: BertConfig, index: int, **settings):
     return recipe.phases[index]
 
 
-def _jitted(phase, mesh, config):
-    """The jitted step, abstract (state, frozen), and the optimizer."""
-    optimizer = make_optimizer(phase.settings, total_steps=10, rates=phase.trainable)
+def _step(phase, mesh, config):
     shapes = {"model": abstract_params(config, param_shardings(mesh, config))}
-    trained, frozen = split(shapes, phase.trainable)
-    whole = sharding_of(mesh, ())
-    state = abstract_state(trained, optimizer, whole=whole)
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
-    step = functools.partial(train_step, phase=phase, optimizer=optimizer, key=jax.random.key(7))
-    return jax.jit(step, out_shardings=(shardings, whole)), (state, frozen), optimizer
+    return placed_step(phase, shapes, mesh=mesh, total_steps=10, key=jax.random.key(7))
 
 
 def _train(sizes, index, **settings):
     config, mesh = _config(), _mesh(sizes)
-    phase = _phase(config, index, **settings)
-    step, (state, _), optimizer = _jitted(phase, mesh, config)
-    params = initial_params(config, None, seed=0, shardings=param_shardings(mesh, config))
-    trained, frozen = split({"model": params}, phase.trainable)
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
-    state = jax.jit(functools.partial(init_state, optimizer=optimizer), out_shardings=shardings)(trained)
+    placed = _step(_phase(config, index, **settings), mesh, config)
+    state, frozen = placed.begin(
+        {"model": initial_params(config, None, seed=0, shardings=param_shardings(mesh, config))}
+    )
     losses = []
     with jax.set_mesh(mesh):
         for number in range(STEPS):
             batch = tiny.batch(rows=16, seed=number, valid=13)
-            state, metrics = step(state, frozen, share_batch(mesh, batch, 16))
+            state, metrics = placed.step(state, frozen, share_batch(mesh, batch, 16))
             losses.append(float(metrics.loss))
     assert metrics.texts == 13
     return losses, jax.device_get(state.trained)
@@ -109,13 +98,13 @@ SHAPE = re.compile(r"(f32|bf16|s32|u32|pred)\[([\d,]*)\]")
 def _collectives(index: int, *, rows: int, feed_forward_size: int = 32) -> list[tuple[str, int]]:
     """The collectives of a compiled data-parallel step: kind, and numbers that it moves."""
     config, mesh = _config(feed_forward_size), _mesh(MESHES["data"])
-    step, (state, frozen), _ = _jitted(_phase(config, index), mesh, config)
+    placed = _step(_phase(config, index), mesh, config)
     rows_of = sharding_of(mesh, ("batch",))
     batch = jax.tree.map(
         lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=rows_of), tiny.batch(rows=rows)
     )
     with jax.set_mesh(mesh):
-        text = step.lower(state, frozen, batch).compile().as_text()
+        text = placed.step.lower(placed.state, placed.frozen, batch).compile().as_text()
     found = []
     for shapes, kind in COLLECTIVE.findall(text):
         sizes = [int(np.prod([int(size) for size in shape.split(",") if size])) for _, shape in SHAPE.findall(shapes)]

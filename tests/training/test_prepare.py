@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import json
 
+import jax
 import pytest
 
-from fastbert_jax.config import DataConfig, DistilConfig, ModelConfig, PrepareConfig, TrainConfig
+from fastbert_jax.config import DataConfig, DistilConfig, MeshConfig, ModelConfig, PrepareConfig, TrainConfig
 from fastbert_jax.errors import UserError
+from fastbert_jax.model.sharding import make_mesh
 from fastbert_jax.text.batches import TrainingBatches
 from fastbert_jax.text.packed_batches import PackedBatches
 from fastbert_jax.text.prepare import prepare as prepare_corpus
 from fastbert_jax.text.prepared_corpus import PreparedCorpus
 from fastbert_jax.text.streamed_batches import StreamedBatches
-from fastbert_jax.training.prepare import prepare
-from fastbert_jax.training.run import describe
+from fastbert_jax.training import dry_run
+from fastbert_jax.training.prepare import Prepared
+from fastbert_jax.training.prepare import prepare as prepare_run
 
 TEXTS = ["the good", "the bad bad bad", "good", "bad good the good", "the the bad"] * 8
+
+
+MESH = make_mesh(MeshConfig(), jax.devices()[:1])
+
+
+def prepare(config: TrainConfig) -> Prepared:
+    return prepare_run(config, MESH)
 
 
 @pytest.fixture(autouse=True)
@@ -82,14 +92,15 @@ def test_steps_are_the_length_of_the_phase(config):
 
 
 @pytest.mark.parametrize("pack", [False, True])
-def test_a_stream_is_distilled_on_for_so_many_steps(config, tmp_path, pack):
+def test_a_stream_is_distilled_on_for_so_many_steps(config, tmp_path, pack, monkeypatch):
     distil = DistilConfig(batch_size=4, steps=9, pack=pack)
     settings = config(f"stream:{tmp_path}/*.jsonl", distil=distil, shuffle_window=20)
     prepared = prepare(settings)
     batches = prepared.batches["distil"]
     assert isinstance(batches, StreamedBatches) and len(list(batches.stream(0))) == 9
     assert prepared.data["unlabelled"].startswith("stream of 1 files, ")
-    assert "9 steps" in describe(settings)
+    monkeypatch.setattr(dry_run, "make_mesh", lambda config: MESH)
+    assert "9 steps" in dry_run.describe(settings)
 
 
 def test_corpora_that_do_not_fit_the_run_are_refused(config, corpus, tmp_path, minilm_directory):

@@ -1,0 +1,104 @@
+"""What a run would do, in words: texts, shapes, steps, FLOPs, and what each device would hold. Trains nothing."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from fastbert_jax.config import TrainConfig
+from fastbert_jax.model.sharding import make_mesh, param_shardings, sharding_of
+from fastbert_jax.report.flops import true_flops
+from fastbert_jax.text.batches import Batch, Batches
+from fastbert_jax.training.initial import abstract_params
+from fastbert_jax.training.prepare import prepare
+from fastbert_jax.training.recipe import Phase, Tree
+from fastbert_jax.training.step import placed_step
+
+
+def describe(config: TrainConfig) -> str:
+    """The run that `config` asks for. Writes nothing.
+
+    Raises:
+      UserError: what `prepare` raises.
+    """
+    mesh = make_mesh(config.mesh)
+    prepared = prepare(config, mesh)
+    architecture, task = prepared.config, prepared.task
+    shapes = abstract_params(architecture, param_shardings(mesh, architecture))
+    sizes = {part: sum(leaf.size for leaf in jax.tree.leaves(tree)) for part, tree in shapes.items()}
+    lines = [
+        f"texts       train {len(task.train)}, dev {len(task.dev)}, test {len(task.test)}, "
+        f"unlabelled {len(task.unlabelled) or config.data.unlabelled}",
+        f"labels      {', '.join(task.labels)}",
+        *(f"            {note}" for note in prepared.notes),
+        f"model       {architecture.num_layers} layers of width {architecture.hidden_size}, "
+        f"{sum(sizes.values()):,} parameters: " + ", ".join(f"{part} {size:,}" for part, size in sizes.items()),
+    ]
+    lines.append("devices     " + " x ".join(f"{size} {axis}" for axis, size in mesh.shape.items()))
+    for phase in prepared.recipe.phases:
+        lines += _phase_lines(phase, prepared.batches[phase.name], {"model": shapes}, mesh)
+    length = config.data.max_length
+    full = true_flops(architecture, length, architecture.num_layers, exits_evaluated=1)
+    first = true_flops(architecture, length, 1)
+    lines.append(
+        f"FLOPs       {full:,} for a text of {length} tokens at full depth, {first:,} if it leaves at the first layer"
+    )
+    return "\n".join(lines)
+
+
+def _phase_lines(phase: Phase, batches: Batches, shapes: Tree, mesh: Mesh) -> list[str]:
+    rows = phase.settings.batch_size
+    lengths = Counter(planned.length for planned in batches.plan(0))
+    placed = placed_step(phase, shapes, mesh=mesh, total_steps=max(len(batches), 1), key=jax.random.key(0))
+    held = bytes_per_device((placed.state, placed.frozen))
+    return [
+        f"{phase.name:<11} {len(batches)} steps of {rows} rows, {batches.batches_per_epoch} an epoch; "
+        f"trains {', '.join(phase.trainable)}",
+        f"            each device holds {held / 1e6:,.1f} MB of parameters and optimizer state",
+        *(f"            {count} x [{rows}, {length}]" for length, count in sorted(lengths.items())),
+    ]
+
+
+def abstract_batch(rows: int, length: int, texts_per_row: int, mesh: Mesh) -> Batch:
+    """The shapes of a batch, shared out."""
+    sharding = sharding_of(mesh, ("batch",))
+
+    def array(dtype: Any, size: int) -> Any:
+        return jax.ShapeDtypeStruct((rows, size), dtype, sharding=sharding)
+
+    tokens, texts = array(np.int32, length), array(np.int32, texts_per_row)
+    return Batch(tokens, tokens, tokens, tokens, texts, texts, array(np.bool_, texts_per_row))
+
+
+def compiled_step(phase: Phase, shapes: Tree, batch: Batch, *, mesh: Mesh) -> tuple[float, dict[str, int]]:
+    """Compile a phase's step for shapes alone: seconds, and bytes on each device by what they are for.
+
+    Args:
+      shapes: of all parameters `{source: tree}`, as abstract arrays with their shardings.
+      batch: abstract arrays.
+    """
+    placed = placed_step(phase, shapes, mesh=mesh, total_steps=1000, key=jax.random.key(0))
+    with jax.set_mesh(mesh):
+        lowered = placed.step.lower(placed.state, placed.frozen, batch)
+        began = time.perf_counter()
+        memory = lowered.compile().memory_analysis()
+    seconds = time.perf_counter() - began
+    return seconds, {
+        "trained": bytes_per_device(placed.state.trained),
+        "optimizer": bytes_per_device(placed.state.opt_state),
+        "frozen": bytes_per_device(placed.frozen),
+        "batch": bytes_per_device(batch),
+        "working memory": int(memory.temp_size_in_bytes),
+    }
+
+
+def bytes_per_device(tree: Any) -> int:
+    """What one device holds of (abstract) arrays."""
+    return sum(
+        int(np.prod(leaf.sharding.shard_shape(leaf.shape))) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)
+    )
