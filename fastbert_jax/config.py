@@ -8,7 +8,9 @@ from __future__ import annotations
 import dataclasses
 import enum
 import math
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+import tyro
 
 from fastbert_jax.errors import UserError
 
@@ -493,6 +495,8 @@ class PredictConfig:
     """Tokens per batch, padding included: short texts share large batches."""
     devices: int = 0
     """Devices of this process that share the texts; 0: all it has."""
+    warm_up: bool = False
+    """Compile every program before the first text is answered, and say how many and how long it took."""
     on_bad_row: BadRow = BadRow.STOP
     """`stop` at a row that cannot be read, or `skip` it with an {"error": ...} line in its place."""
     text_column: str = ""
@@ -562,6 +566,19 @@ class PrepareConfig:
     def reading(self) -> DataConfig:
         """The same, as the readers of texts take it."""
         return DataConfig(text_column=self.text_column, pair_column=self.pair_column, on_bad_row=self.on_bad_row)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VerifyConfig:
+    """Read all checkpoints of a run and its model, and hold every value and file against its checksum.
+
+    Ends with code 2 and the names of what has changed, 0 when nothing has.
+
+    Example: python infer.py verify runs/demo
+    """
+
+    run: Annotated[str, tyro.conf.Positional]
+    """Directory of the run."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -46,6 +46,9 @@ class WarmUp(NamedTuple):
     """Programs compiled."""
     seconds: float
 
+    def __str__(self) -> str:
+        return f"warm-up: {self.programs} programs in {self.seconds:.1f} s; nothing compiles after this"
+
 
 class Predictor:
     """A model with its tokenizer and its labels. A backbone alone has no labels and gives `hidden_states` only."""

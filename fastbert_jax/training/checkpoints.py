@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
-import json
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,11 +20,9 @@ from orbax.checkpoint import v1 as ocp
 from fastbert_jax import processes
 from fastbert_jax.errors import UserError
 from fastbert_jax.training.checksums import leaf_checksums
-from fastbert_jax.whole_files import write_json
+from fastbert_jax.training.file_checksums import FILES, signed, write_checksums, wrong_files
 
 RANK = "rank"
-FILES = "files.json"
-"""In a checkpoint's directory: SHA-256 of each other file there."""
 REFUSED = "checkpoints.refused"
 """Beside the checkpoints: those that were found damaged."""
 
@@ -94,7 +90,7 @@ class Checkpoints:
           UserError: the one before could not be written (a full disk, say), or this one cannot be begun.
         """
         self.wait()
-        about = _signed({"position": dataclasses.asdict(position), "leaves": leaf_checksums(tree)})
+        about = signed({"position": dataclasses.asdict(position), "leaves": leaf_checksums(tree)})
         metrics = None if rank is None else {RANK: list(rank)}
         with self._errors_of_saving(step):
             self._response = self._orbax.save_async(step, tree, metrics=metrics, custom_metadata=about)
@@ -114,8 +110,7 @@ class Checkpoints:
         with self._errors_of_saving(step):
             self._response.result()
             if processes.is_first():
-                directory = self._directory / str(step)
-                write_json(directory / FILES, _signed({"files": file_checksums(directory)}))
+                write_checksums(self._directory / str(step))
 
     @contextlib.contextmanager
     def _errors_of_saving(self, step: int) -> Iterator[None]:
@@ -206,7 +201,9 @@ class Checkpoints:
                 self._compare(step, about, leaf_checksums(self._load_anyhow(step)))
         except DamagedError as error:
             problems.append(str(error))
-        problems += _wrong_files(directory)
+        # A kill may come between the checkpoint and the list of its files; then its leaves' checksums must do.
+        if (directory / FILES).exists():
+            problems += wrong_files(directory)
         if problems:
             raise DamagedError("\n".join(problems))
 
@@ -232,7 +229,7 @@ class Checkpoints:
     def _about(self, step: int) -> dict[str, Any]:
         try:
             about = self._orbax.metadata(step).custom_metadata
-            whole = about == _signed({key: about[key] for key in ("position", "leaves")})
+            whole = about == signed({key: about[key] for key in ("position", "leaves")})
         except Exception as error:
             raise self._damaged(step, f"expected a checkpoint of ours, found: {error}") from error
         if not whole:
@@ -246,40 +243,6 @@ class Checkpoints:
         """Release Orbax's threads. What went wrong in a save was raised by it; here Orbax would say it again."""
         with _orbax_silent(), contextlib.suppress(OSError, ValueError):
             self._orbax.close()
-
-
-def file_checksums(directory: Path) -> dict[str, str]:
-    """SHA-256 of every file in a directory, by its path there, without `files.json` itself."""
-    sums = {}
-    for path in sorted(directory.rglob("*")):
-        if path.is_file() and path.name != FILES:
-            with open(path, "rb") as stream:
-                sums[path.relative_to(directory).as_posix()] = hashlib.file_digest(stream, "sha256").hexdigest()
-    return sums
-
-
-def _wrong_files(directory: Path) -> list[str]:
-    """What is wrong with the files of a checkpoint, in sentences that name them."""
-    try:
-        listed = json.loads((directory / FILES).read_text(encoding="utf-8"))
-        if listed != _signed({"files": listed["files"]}):
-            raise ValueError("something else than was written")
-    except FileNotFoundError:
-        return []  # killed between the two: the leaves' checksums are all there is
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return [f"{directory / FILES}: expected checksums of files, found {error}"]
-    expected, found = listed["files"], file_checksums(directory)
-    return [
-        f"{directory / name}: expected the file that was saved, found "
-        + ("none" if name not in found else "a file more" if name not in expected else "other bytes")
-        for name in sorted({*found, *expected})
-        if found.get(name) != expected.get(name)
-    ]
-
-
-def _signed(about: dict[str, Any]) -> dict[str, Any]:
-    """The same with a checksum over all of it."""
-    return about | {"sha256": hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()}
 
 
 @contextlib.contextmanager

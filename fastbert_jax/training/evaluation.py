@@ -91,7 +91,13 @@ def dev_evaluation(
                 "loss": loss_L.tolist(),
                 "leaving": {str(speed): texts_L.tolist() for speed, texts_L in zip(SPEEDS, leaving_UxL, strict=True)},
             },
-            words="dev accuracy by exit " + " ".join(f"{accuracy:.4f}" for accuracy in accuracy_L),
+            words="dev accuracy by exit "
+            + " ".join(f"{accuracy:.4f}" for accuracy in accuracy_L)
+            + "; mean depth "
+            + ", ".join(
+                f"{float(texts_L @ np.arange(1, len(texts_L) + 1)) / float(texts):.2f} at speed {speed}"
+                for speed, texts_L in zip(SPEEDS, leaving_UxL, strict=True)
+            ),
         )
 
     return evaluate

@@ -21,6 +21,7 @@ from fastbert_jax.text.baseline import tfidf_svm_accuracy
 from fastbert_jax.training.checkpoints import Checkpoints
 from fastbert_jax.training.evaluation import dev_evaluation
 from fastbert_jax.training.fastbert_recipe import forward
+from fastbert_jax.training.file_checksums import write_checksums
 from fastbert_jax.training.initial import abstract_params, initial_params
 from fastbert_jax.training.journal import Journal
 from fastbert_jax.training.loop import Surroundings, run_recipe
@@ -126,6 +127,7 @@ def _save(config: TrainConfig, prepared: Prepared, run: RunDirectory, params: Pa
             "precision": config.model.precision.value,
         },
     )
+    write_checksums(unfinished)
     unfinished.rename(run.model)
 
 

@@ -18,7 +18,7 @@ import safetensors.numpy
 
 ROOT = Path(__file__).parent.parent.parent
 SETTINGS = """
-data: {{train: {train}, dev: {train}, test: {train}, max_length: 16, length_buckets: [8], dev_fraction: 0.5}}
+data: {{train: {train}, dev: {train}, test: {train}, max_length: 12, length_buckets: [12]}}
 model:
   {{pretrained: random, hidden_size: 16, num_layers: 2, num_heads: 2, feed_forward_size: 32, exit_size: 8,
    vocab_size: 60}}

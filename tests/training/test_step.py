@@ -7,8 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fastbert_jax.config import DistilConfig, FineTuneConfig
+from fastbert_jax.model.fastbert import FastBert
+from fastbert_jax.training.fastbert_recipe import fastbert_recipe
 from fastbert_jax.training.optimizer import make_optimizer
-from fastbert_jax.training.recipe import merge, split
+from fastbert_jax.training.recipe import loss_sums, merge, split
 from fastbert_jax.training.step import init_state, train_step
 from tests.training import tiny
 
@@ -100,3 +103,14 @@ def test_learning_happens():
         state, metrics = step(state, frozen, batch)
         losses.append(float(metrics.loss))
     assert losses[-1] < 0.2 * losses[0]
+
+
+def test_computing_layers_again_in_the_backward_pass_changes_no_gradient():
+    def gradients(remat: bool):
+        model = FastBert(tiny.CONFIG, dropout=0.1, remat=remat)
+        phase = fastbert_recipe(model, fine_tune=FineTuneConfig(), distil=DistilConfig()).phases[0]
+        trained, frozen = split(tiny.params(), phase.trainable)
+        loss = functools.partial(loss_sums, phase=phase, batch=tiny.batch(), step=jnp.int32(0), key=KEY)
+        return jax.jit(jax.grad(loss, has_aux=True))(trained, frozen)[0]
+
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), gradients(False), gradients(True))

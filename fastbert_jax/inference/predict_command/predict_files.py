@@ -46,6 +46,11 @@ def predict(config: PredictConfig) -> None:
     predictor = load(config.model, exits=exits, devices=local_devices(config.devices))
     predictor.require_exits()
     work = work_of(config, speed=speed, exits=exits) if config.output != STDOUT else {}
+    if config.warm_up and mine:
+        print(
+            predictor.warm_up(config.mode, batch_size=config.batch_size, batch_tokens=config.batch_tokens),
+            file=sys.stderr,
+        )
     answered = 0
     try:
         for task in mine:
