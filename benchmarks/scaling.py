@@ -17,11 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import flax.traverse_util
-import jax
-
 from fastbert_jax.config import BertConfig
-from fastbert_jax.model.fastbert import init_params
+from fastbert_jax.model.names import model_leaves
+from fastbert_jax.model.sharding import MESH, MESH_AXES
 from fastbert_jax.report.flops import distillation_flops
 
 TEXTS = 10**9
@@ -183,43 +181,22 @@ def memory() -> str:
     )
 
 
-def shapes(config: BertConfig) -> dict[str, tuple[int, ...]]:
-    """The shape of every parameter by its path."""
-    tree = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
-    return {path: leaf.shape for path, leaf in flax.traverse_util.flatten_dict(tree, sep="/").items()}
-
-
 def sizes(config: BertConfig) -> Sizes:
     """The number of parameters of each part."""
     counts = dict.fromkeys(Sizes._fields, 0)
-    for path, shape in shapes(config).items():
-        counts[path.partition("/")[0]] += math.prod(shape)
+    for leaf in model_leaves(config, exits=True):
+        counts[leaf.path.partition("/")[0]] += math.prod(leaf.tree_shape)
     return Sizes(**counts)
-
-
-def mesh_axes(path: str) -> set[str]:
-    """The axes of the mesh that share a parameter: what `model/sharding.py` does, in short.
-
-    Hidden widths lie along `fsdp`; the heads' and the feed-forward part's along `tensor`; all else is whole everywhere.
-    """
-    *parents, module, leaf = path.split("/")
-    if parents[0] in ("students", "teacher"):
-        return {"fsdp"} if (module, leaf) == ("narrow", "kernel") else set()
-    if module in ("query", "key", "value", "intermediate"):
-        return {"fsdp", "tensor"} if leaf == "kernel" else {"tensor"}
-    if module in ("attention_output", "output"):
-        return {"fsdp", "tensor"} if leaf == "kernel" else {"fsdp"}
-    return {"fsdp"}
 
 
 def device_parameters(config: BertConfig, mesh: tuple[int, int, int]) -> tuple[int, int]:
     """Parameters that train and that are frozen in fine-tuning, as each device holds them."""
-    _, fsdp, tensor = mesh
+    places = dict(zip(MESH, mesh, strict=True))
     trained = frozen = 0
-    for path, shape in shapes(config).items():
-        axes = mesh_axes(path)
-        held = math.prod(shape) // ((fsdp if "fsdp" in axes else 1) * (tensor if "tensor" in axes else 1))
-        if path.startswith("students/"):
+    for leaf in model_leaves(config, exits=True):
+        shares = math.prod(places[place] for axis in leaf.tree_axes for place in MESH_AXES[axis])
+        held = math.prod(leaf.tree_shape) // shares
+        if leaf.path.startswith("students/"):
             frozen += held
         else:
             trained += held

@@ -63,15 +63,6 @@ def test_whole_meshes_share_everything_that_they_can(scaling: ModuleType) -> Non
     assert backbone / 8 < trained < backbone / 8 * 1.02
 
 
-def test_mesh_axes_are_those_of_the_model(scaling: ModuleType) -> None:
-    sharding = pytest.importorskip("fastbert_jax.model.sharding")
-    from fastbert_jax.model.names import model_leaves
-
-    for leaf in model_leaves(scaling.MODELS["MiniLM"], exits=True):
-        places = {axis for name in leaf.tree_axes for axis in sharding.MESH_AXES[name]}
-        assert scaling.mesh_axes(leaf.path) == places, leaf.path
-
-
 def test_a_measured_utilisation_is_read_where_there_is_one(scaling: ModuleType, tmp_path: Path) -> None:
     path = tmp_path / "distillation.json"
     assert scaling.measured_utilisation("MiniLM", path) is None

@@ -1,0 +1,77 @@
+"""What each device holds, and how long compiling takes, on meshes that this machine need not have.
+
+    python benchmarks/mesh_memory.py --output benchmarks/results/mesh_memory.json
+
+The steps of both phases are compiled for eight devices that the CPU plays, from shapes alone: no parameter is made.
+Parameters, optimizer state and batch are what the shardings say; working memory is what XLA's compiler says of its CPU
+program, which is larger than an accelerator's where that has fused attention. Seconds of compiling are this machine's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import tyro
+
+from fastbert_jax.command_line import TYRO_STYLE, end_with
+from fastbert_jax.config import BertConfig, DistilConfig, FineTuneConfig, MeshConfig, Precision
+from fastbert_jax.model.fastbert import FastBert, compute_dtype
+from fastbert_jax.model.sharding import make_mesh, param_shardings
+from fastbert_jax.training.dry_run import abstract_batch, compiled_step
+from fastbert_jax.training.fastbert_recipe import fastbert_recipe
+from fastbert_jax.training.initial import abstract_params
+from measured import publish
+from scaling import MODELS, bert
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Compile for meshes, and look at their memory."""
+
+    model: str = "BERT-large"
+    """A name of scaling.py, or LAYERSxWIDTHxHEADS."""
+    meshes: tuple[tuple[int, int, int], ...] = ((8, 1, 1), (1, 8, 1), (2, 2, 2))
+    """Sizes of data, fsdp and tensor."""
+    rows: int = 64
+    """Rows of the global batch."""
+    length: int = 128
+    """Tokens of a row."""
+    texts_per_row: int = 16
+    """Texts that a row of distillation has room for."""
+    precision: Precision = Precision.BFLOAT16
+    """dtype of the arithmetic."""
+    remat: bool = False
+    """Compute layers again in the backward pass."""
+    output: str = ""
+    """JSON file of the result; empty: print it only."""
+
+
+def main() -> None:
+    """Compile, print, write."""
+    settings = tyro.cli(Settings, config=TYRO_STYLE)
+    jax.config.update("jax_num_cpu_devices", max(data * fsdp * tensor for data, fsdp, tensor in settings.meshes))
+    # What is read back from a cache was not compiled.
+    jax.config.update("jax_enable_compilation_cache", False)
+    config = MODELS.get(settings.model) or bert(*map(int, settings.model.split("x")))
+    publish({"meshes": [on_mesh(config, mesh, settings) for mesh in settings.meshes]}, settings)
+
+
+def on_mesh(config: BertConfig, sizes: tuple[int, int, int], settings: Settings) -> dict:
+    """Bytes per device and seconds of compiling, for each phase."""
+    data, fsdp, tensor = sizes
+    devices = jax.devices()[: data * fsdp * tensor]
+    mesh = make_mesh(MeshConfig(data=data, fsdp=fsdp, tensor=tensor), devices)
+    model = FastBert(config, dropout=0.1, dtype=compute_dtype(settings.precision), remat=settings.remat)
+    recipe = fastbert_recipe(model, fine_tune=FineTuneConfig(), distil=DistilConfig())
+    shapes = {"model": abstract_params(config, param_shardings(mesh, config))}
+    found: dict = {"data, fsdp, tensor": sizes}
+    for phase, texts in zip(recipe.phases, (1, settings.texts_per_row), strict=True):
+        batch = abstract_batch(settings.rows, settings.length, texts, mesh)
+        seconds, held = compiled_step(phase, shapes, batch, mesh=mesh)
+        found[phase.name] = {"bytes_per_device": held | {"all": sum(held.values())}, "compile_seconds": seconds}
+    return found
+
+
+if __name__ == "__main__":
+    end_with(main)
