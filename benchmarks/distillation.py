@@ -6,7 +6,7 @@
 the backbone's forward pass alone, on the same full batch, with random weights; beside it the same ratio of FLOPs. On a
 device whose peak is known, in bfloat16, the utilisation too: FLOPs of the step over seconds times peak.
 
-`texts`: real tokens per second of the first model on given texts, laid out in three ways: packed rows, one text a row
+`texts`: the time that the same texts take on the first model, laid out in three ways: packed rows, one text a row
 padded to `length`, and length buckets. One pass over all texts each, one static batch shape per length.
 
 All that is compared takes turns in one process, after all has compiled.
@@ -64,10 +64,12 @@ class Settings:
     """Names of scaling.py, or LAYERSxWIDTHxHEADS; weights are random."""
     length: int = 128
     """Tokens of a row."""
-    rows: tuple[int, ...] = (32, 8)
+    rows: tuple[int, ...] = (16, 8)
     """Rows of a batch, for each model."""
     data: str = "builtin:movie_reviews#unlabelled"
     """SPEC of the texts to lay out."""
+    text_rows: int = 64
+    """Rows of a batch of one text a row in length buckets, so that it has about as many places as one of full rows."""
     texts: int = 1024
     """Texts to time, spread evenly over the data; 0: all."""
     precision: Precision = Precision.FLOAT32
@@ -142,20 +144,23 @@ def step_over_forward(config: BertConfig, rows: int, settings: Settings) -> dict
         each()
     backbone, step = interleaved_times(runs, settings.repeats)
     flops = rows * distillation_flops(config, settings.length)
-    return {
-        "step_over_backbone": ratio(step, backbone),
-        "flops_of_step_over_backbone": flops / (rows * config.num_layers * true_layer_flops(config, settings.length)),
+    absolute = {
         "backbone_seconds": dataclasses.asdict(Spread.of(backbone)),
         "step_seconds": dataclasses.asdict(Spread.of(step)),
         "tokens_per_second": dataclasses.asdict(Spread.of([rows * settings.length / one for one in step])),
         "flops_per_second": dataclasses.asdict(Spread.of([flops / one for one in step])),
+    }
+    return {
+        "step_over_backbone": ratio(step, backbone),
+        "backbone_over_step": ratio(backbone, step),
+        "flops_of_step_over_backbone": flops / (rows * config.num_layers * true_layer_flops(config, settings.length)),
         "utilisation": utilisation(flops, step, settings.precision),
         "noise": Spread.of(backbone).relative,
         "rows": rows,
         "length": settings.length,
         "layers": config.num_layers,
         "hidden_size": config.hidden_size,
-    }
+    } | (absolute if jax.default_backend() != "cpu" else {})
 
 
 def utilisation(flops: int, seconds: Sequence[float], precision: Precision) -> dict[str, float | None] | None:
@@ -171,7 +176,7 @@ def layouts(config: BertConfig, rows: int, settings: Settings) -> dict:
     examples = read_examples(settings.data, DataConfig(), need_label=False, role="unlabelled").examples
     texts = [examples[i].text for i in evenly(len(examples), settings.texts)]
     encoded = load_tokenizer(builtin_model_directory("minilm")).encode(texts, max_length=settings.length)
-    batches = batches_of(encoded, rows, settings.length)
+    batches = batches_of(encoded, rows, settings)
     run = Distillation(config, settings.precision)
     runs: list[Callable[[], None]] = []
     for laid_out in batches.values():
@@ -183,7 +188,6 @@ def layouts(config: BertConfig, rows: int, settings: Settings) -> dict:
     return {
         "layouts": {
             name: {
-                "real_tokens_per_second": dataclasses.asdict(Spread.of([real / one for one in own])),
                 "packed_is_faster_by": ratio(own, packed),
                 "batches": len(batches[name]),
                 "shapes": sorted({batch.text_BxS.shape for batch in batches[name]}),
@@ -199,14 +203,15 @@ def layouts(config: BertConfig, rows: int, settings: Settings) -> dict:
     }
 
 
-def batches_of(encoded: Encoded, rows: int, length: int) -> dict[str, list[Batch]]:
+def batches_of(encoded: Encoded, rows: int, settings: Settings) -> dict[str, list[Batch]]:
     """One epoch in each layout, in the device's memory. The last batch of a layout may be partial."""
+    length = settings.length
     buckets = dataclasses.replace(DataConfig(), max_length=length).lengths
-    of_texts = functools.partial(TrainingBatches, encoded, None, batch_size=rows, epochs=1, seed=0)
+    of_texts = functools.partial(TrainingBatches, encoded, None, epochs=1, seed=0)
     laid_out = {
         "packed": PackedBatches(encoded, None, max_length=length, batch_size=rows, epochs=1, seed=0),
-        f"one text a row of {length}": of_texts(buckets=(length,)),
-        "length buckets": of_texts(buckets=buckets),
+        f"one text a row of {length}": of_texts(buckets=(length,), batch_size=rows),
+        "length buckets": of_texts(buckets=buckets, batch_size=settings.text_rows),
     }
     return {name: [jax.device_put(batches[i]) for i in range(len(batches))] for name, batches in laid_out.items()}
 

@@ -215,8 +215,12 @@ class ModelConfig:
     """dtype of the arithmetic; parameters stay float32."""
     remat: bool = False
     """Compute each layer again in the backward pass instead of keeping what is inside it: less memory, more time."""
+    unroll: int = 1
+    """Layers that are compiled one after the other, as one turn of the loop over layers: on a CPU, all of them make a
+    step of fine-tuning 10 % faster, and its compilation as many times slower."""
 
     def __post_init__(self) -> None:
+        _require(self.unroll >= 1, "model.unroll", "1 or more", self.unroll)
         _require(0 <= self.dropout < 1, "model.dropout", "a probability in [0, 1)", self.dropout)
 
 

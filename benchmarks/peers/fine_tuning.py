@@ -70,6 +70,8 @@ class Settings:
     """Texts per optimizer step."""
     max_length: int = 64
     """The fixed length; longer texts are cut."""
+    unroll: int = 1
+    """Our layers that are compiled one after the other, as `--model.unroll` of train.py."""
     repeats: int = 7
     """Interleaved passes over the texts; the median counts."""
     output: str = ""
@@ -79,8 +81,8 @@ class Settings:
 class Ours:
     """The first phase of the recipe, step by step."""
 
-    def __init__(self, config: BertConfig, params: Params) -> None:
-        model = FastBert(config, dropout=DROPOUT)
+    def __init__(self, config: BertConfig, params: Params, unroll: int) -> None:
+        model = FastBert(config, dropout=DROPOUT, unroll=unroll)
         phase = fastbert_recipe(model, fine_tune=FineTuneConfig(), distil=DistilConfig()).phases[0]
         optimizer = make_optimizer(phase.settings, total_steps=TOTAL_STEPS, rates=phase.trainable)
         trained, self._frozen = split({"model": params}, phase.trainable)
@@ -184,7 +186,7 @@ def measure(settings: Settings) -> dict:
     config = read_bert_config(directory, num_classes=int(labels.max()) + 1, exit_size=128, exit_heads=2)
     params = init_params(config, jax.random.key(0)) | {"backbone": load_backbone(directory, config)}
     params = jax.device_put(params)
-    ours, theirs = Ours(config, params), Theirs(directory, config, jax.device_get(params["teacher"]))
+    ours, theirs = Ours(config, params, settings.unroll), Theirs(directory, config, jax.device_get(params["teacher"]))
 
     lengths = dataclasses.replace(DataConfig(), max_length=settings.max_length).lengths
     of_texts = functools.partial(TrainingBatches, encoded, labels, batch_size=settings.batch_size, epochs=1, seed=0)

@@ -33,9 +33,22 @@ def activation(name: str, values: jax.Array) -> jax.Array:
     raise ValueError(f"expected an activation of 'gelu', 'gelu_tanh', 'relu', found {name!r}")
 
 
-def dense(config: BertConfig, features: int, dtype: jnp.dtype, name: str) -> nn.Dense:
+class Linear(nn.Dense):
+    """A linear map of the last axis, computed as one product of two matrices.
+
+    Were the other axes not made one, XLA's CPU compiler would copy the output's gradient, transposed, for the gradient
+    of the kernel: a third of the time of a layer's backward pass goes into products that take 1.4 times as long then.
+    """
+
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """`[..., in]` to `[..., features]`."""
+        outputs = super().__call__(inputs.reshape(-1, inputs.shape[-1]))
+        return outputs.reshape(*inputs.shape[:-1], self.features)
+
+
+def dense(config: BertConfig, features: int, dtype: jnp.dtype, name: str) -> Linear:
     """A linear map with BERT's initialisation."""
-    return nn.Dense(features, dtype=dtype, kernel_init=nn.initializers.normal(config.init_std), name=name)
+    return Linear(features, dtype=dtype, kernel_init=nn.initializers.normal(config.init_std), name=name)
 
 
 def layer_norm(config: BertConfig, hidden_BxSxH: jax.Array, name: str) -> jax.Array:
@@ -105,10 +118,20 @@ class EncoderLayer(nn.Module):
         scores_BxAxSxS = jnp.einsum(
             "baqd,bakd->baqk", query_BxAxSxD * heads[1] ** -0.5, key_BxAxSxD, preferred_element_type=jnp.float32
         )
+        # The softmax, its denominator taken after the product with the values, which has fewer numbers to divide; and a
+        # mask that is added: on a CPU the two make attention at 128 tokens three times as fast.
         same_text_BxSxS = text_BxS[:, :, None] == text_BxS[:, None, :]
-        weights_BxAxSxS = jax.nn.softmax(jnp.where(same_text_BxSxS[:, None], scores_BxAxSxS, MASKED_SCORE))
-        weights_BxAxSxS = drop(weights_BxAxSxS.astype(self.dtype))
-        context_BxAxSxD = jnp.einsum("baqk,bakd->baqd", weights_BxAxSxS, value_BxAxSxD)
+        masked_BxAxSxS = scores_BxAxSxS + jnp.where(same_text_BxSxS, 0.0, MASKED_SCORE)[:, None]
+        largest_BxAxSx1 = jax.lax.stop_gradient(masked_BxAxSxS.max(-1, keepdims=True))
+        weights_BxAxSxS = jnp.exp(masked_BxAxSxS - largest_BxAxSx1)
+        total_BxAxSx1 = weights_BxAxSxS.sum(-1, keepdims=True)
+        context_BxAxSxD = jnp.einsum(
+            "baqk,bakd->baqd",
+            drop(weights_BxAxSxS.astype(self.dtype)),
+            value_BxAxSxD,
+            preferred_element_type=jnp.float32,
+        )
+        context_BxAxSxD = (context_BxAxSxD / total_BxAxSx1).astype(self.dtype)
         attended_BxSxH = linear(config.hidden_size, name="attention_output")(
             context_BxAxSxD.swapaxes(1, 2).reshape(hidden_BxSxH.shape)
         )
@@ -126,6 +149,7 @@ class Backbone(nn.Module):
     dropout: float = 0.0
     dtype: jnp.dtype = jnp.float32
     remat: bool = False
+    unroll: int = 1
 
     @nn.compact
     def __call__(
@@ -154,6 +178,7 @@ class Backbone(nn.Module):
             variable_axes={"params": 0},
             split_rngs={"params": True, "dropout": True},
             length=self.config.num_layers,
+            unroll=self.unroll,
         )
         _, (hidden_LxBxSxH, scores_LxBxAxSxS) = run_layers(
             EncoderLayer(**settings, name="layers"), embedded_BxSxH, None

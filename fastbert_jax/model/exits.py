@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from fastbert_jax.config import BertConfig
-from fastbert_jax.model.bert import MASKED_SCORE
+from fastbert_jax.model.bert import MASKED_SCORE, Linear
 
 KERNEL_INIT = nn.initializers.lecun_normal()
 
@@ -59,7 +59,7 @@ class Exit(nn.Module):
         A text number that has no token in its row gives finite numbers without meaning.
         """
         config = self.config
-        linear = functools.partial(nn.Dense, config.exit_size, dtype=self.dtype, kernel_init=KERNEL_INIT)
+        linear = functools.partial(Linear, config.exit_size, dtype=self.dtype, kernel_init=KERNEL_INIT)
         heads = (config.exit_heads, config.exit_size // config.exit_heads)
         rows, texts = cls_BxK.shape
 

@@ -53,6 +53,8 @@ class FastBert(nn.Module):
     """dtype of the arithmetic; parameters, norms' statistics, softmax and logits are float32."""
     remat: bool = False
     """Compute each layer again in the backward pass instead of keeping what is inside it."""
+    unroll: int = 1
+    """Layers that are compiled one after the other, as one turn of the loop over layers."""
 
     @nn.compact
     def __call__(
@@ -76,7 +78,7 @@ class FastBert(nn.Module):
         if not noisy <= set(PARTS):
             raise ValueError(f"noisy: expected parts of {PARTS}, found {sorted(noisy)}")
         settings = {"config": self.config, "dropout": self.dropout, "dtype": self.dtype}
-        hidden_LxBxSxH, scores_LxBxAxSxS = Backbone(**settings, remat=self.remat, name="backbone")(
+        hidden_LxBxSxH, scores_LxBxAxSxS = Backbone(**settings, remat=self.remat, unroll=self.unroll, name="backbone")(
             token_ids_BxS, token_type_BxS, position_BxS, text_BxS, deterministic="backbone" not in noisy
         )
 

@@ -83,6 +83,7 @@ def prepare(config: TrainConfig, mesh: Mesh) -> Prepared:
         dropout=config.model.dropout,
         dtype=compute_dtype(config.model.precision),
         remat=config.model.remat,
+        unroll=config.model.unroll,
     )
     recipe = fastbert_recipe(model, fine_tune=config.fine_tune, distil=config.distil)
     encode = functools.partial(_encode, tokenizer, max_length=config.data.max_length)
