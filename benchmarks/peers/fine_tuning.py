@@ -214,9 +214,6 @@ def measure(settings: Settings) -> dict:
             "fixed over buckets": ratio(seconds["torch, fixed"], seconds["ours, buckets"]),
             "dynamic over buckets": ratio(seconds["torch, dynamic"], seconds["ours, buckets"]),
         },
-        "texts_per_second": {
-            way: dataclasses.asdict(Spread.of([len(encoded) / one for one in own])) for way, own in seconds.items()
-        },
         "padding_share": {
             name: 1 - int(encoded.lengths.sum()) / sum(batch.text_BxS.size for batch in batches)
             for name, batches in {"fixed": fixed, "buckets": buckets, "dynamic": dynamic}.items()
