@@ -28,7 +28,7 @@ checkpoints: {{every: 3}}
 evaluate: {{speeds: [], modes: [], repeats: 1, batch_size: 8, baseline: false}}
 """
 TRIALS = 20
-LONGEST = 8.0
+LONGEST = 4.0
 """Seconds after its first new checkpoint within which a run is killed."""
 
 

@@ -271,29 +271,21 @@ def test_a_tokenizer_with_ids_beyond_the_vocabulary(settings, tiny_bert_director
     assert "40" in message
 
 
-def test_fewer_texts_than_a_batch_are_all_used(settings, tmp_path):
-    few = tmp_path / "few.tsv"
-    few.write_text("label\ttext\n" + "good\tfine film\nbad\tpoor plot\n" * 3)
-    from fastbert_jax.command_line import parse_train
-
-    config = parse_train(["--config", str(settings), "--data.train", str(few), "--data.dev", str(few)]).settings
-    run.train(config)
-    events = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert sum(event["event"] == "fine_tune" for event in events) == 2  # one partial batch an epoch
-
-
-def test_chinese_pairs_go_the_whole_way(settings, tmp_path):
+def test_fewer_chinese_pairs_than_a_batch_go_the_whole_way(settings, tmp_path):
     rows = ["label\ttext_a\ttext_b"]
-    rows += [f"{'相同' if i % 2 else '不同'}\t这本书{'很好' if i % 3 else '一般'}\t这本书好吗" for i in range(40)]
+    rows += [f"{'相同' if i % 2 else '不同'}\t这本书{'很好' if i % 3 else '一般'}\t这本书好吗" for i in range(6)]
     pairs = tmp_path / "pairs.tsv"
     pairs.write_text("\n".join(rows) + "\n", encoding="utf-8")
     from fastbert_jax.command_line import parse_train
 
     flags = ["--config", str(settings), "--data.train", str(pairs), "--data.test", "", "--fine-tune.epochs", "1"]
+    flags += ["--data.dev", str(pairs)]
     config = parse_train([*flags, "--distil.epochs", "1", "--model.precision", "bfloat16"]).settings
     run.train(config)
     (answer,) = fastbert_jax.load(config.run).predict([("这本书很好", "这本书好吗")], speed=0.5)
     assert answer.label in ("相同", "不同") and np.isfinite(answer.probabilities).all()
+    events = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert sum(event["event"] == "fine_tune" for event in events) == 1  # one partial batch
 
 
 def test_a_run_directory_of_another_model_is_refused_and_kept(settings, tmp_path):

@@ -1,4 +1,4 @@
-"""Properties of one step: parts add up, frozen stays frozen, nothing recompiles, jit changes nothing."""
+"""Properties of one step: parts add up, frozen stays frozen, nothing recompiles."""
 
 import functools
 
@@ -73,13 +73,10 @@ def test_a_batch_of_no_texts_changes_no_moment():
     jax.tree.map(np.testing.assert_array_equal, after.trained, state.trained)
 
 
-def test_jit_changes_nothing_and_one_program_serves_all_steps():
+def test_one_program_serves_all_steps():
     phase = tiny.recipe(dropout=0.1).phases[0]
-    start, frozen = _start(phase, tiny.params())
+    state, frozen = _start(phase, tiny.params())
     step = _step(phase)
-    _, expected = _plain_step(phase)(start, frozen, tiny.batch())
-    state, found = step(start, frozen, tiny.batch())
-    np.testing.assert_allclose(found.loss, expected.loss, rtol=1e-5)
     for index in range(3):
         state, _ = step(state, frozen, tiny.batch(seed=index))
     assert step._cache_size() == 1

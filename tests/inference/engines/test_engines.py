@@ -89,7 +89,10 @@ def assert_same(found: Answers, expected: Answers) -> None:
     np.testing.assert_allclose(found.uncertainty_B, expected.uncertainty_B, atol=1e-5)
 
 
-@pytest.mark.parametrize(("classes", "batch_sizes"), [(2, (1, 64)), (8, (5, 32)), (40, (6,))])
+@pytest.mark.parametrize(
+    ("classes", "batch_sizes"),
+    [(2, (1, 64)), pytest.param(8, (5, 32), marks=pytest.mark.slow), pytest.param(40, (6,), marks=pytest.mark.slow)],
+)
 def test_all_engines_give_the_same_labels_and_exit_layers(classes: int, batch_sizes: tuple[int, ...]) -> None:
     runtime = tiny_runtime(classes)
     masked, bucketed, cascade, in_graph = (engine(runtime) for engine in ENGINES.values())
@@ -115,8 +118,9 @@ def test_all_engines_give_the_same_labels_and_exit_layers(classes: int, batch_si
     [
         ExitConfig(policy=PolicyName.TOP_ENTROPY, top=3),
         ExitConfig(policy=PolicyName.MAX_PROBABILITY, layers=(2, 3)),
-        ExitConfig(policy=PolicyName.MARGIN, every=2),
-        ExitConfig(policy=PolicyName.PATIENCE, patience=1),
+        # All of them are also met by the ten thousand texts of test_agreement.py.
+        pytest.param(ExitConfig(policy=PolicyName.MARGIN, every=2), marks=pytest.mark.slow),
+        pytest.param(ExitConfig(policy=PolicyName.PATIENCE, patience=1), marks=pytest.mark.slow),
         ExitConfig(policy=PolicyName.PATIENCE, patience=1, layers=(1, 2, 4)),
     ],
     ids=lambda exits: f"{exits.policy.value} {exits.layers or exits.every}",
