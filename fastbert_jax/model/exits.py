@@ -23,6 +23,7 @@ import jax.numpy as jnp
 
 from fastbert_jax.config import BertConfig
 from fastbert_jax.model.bert import MASKED_SCORE, Linear
+from fastbert_jax.model.dropout import Dropout
 
 KERNEL_INIT = nn.initializers.lecun_normal()
 
@@ -73,7 +74,7 @@ class Exit(nn.Module):
         scores_BxKxAxS = jnp.einsum("bkac,bsc->bkas", probe_BxKxAxC, narrow_BxSxC, preferred_element_type=jnp.float32)
         own_BxKxS = text_BxS[:, None, :] == 1 + jnp.arange(texts)[None, :, None]
         weights_BxKxAxS = jax.nn.softmax(jnp.where(own_BxKxS[:, :, None], scores_BxKxAxS, MASKED_SCORE))
-        weights_BxKxAxS = nn.Dropout(self.dropout)(weights_BxKxAxS.astype(self.dtype), deterministic=deterministic)
+        weights_BxKxAxS = Dropout(self.dropout)(weights_BxKxAxS.astype(self.dtype), deterministic=deterministic)
         mean_BxKxAxC = jnp.einsum("bkas,bsc->bkac", weights_BxKxAxS, narrow_BxSxC)
         value_BxKxAxD = jnp.einsum("bkac,cad->bkad", mean_BxKxAxC, value_CxAxD.astype(self.dtype))
         # With dropout the weights no longer sum to one, and the bias scales with their sum.

@@ -33,11 +33,12 @@ MESH_AXES: dict[str, tuple[str, ...]] = {
     "exit": (),
     "classes": (),
     "batch": ("data", "fsdp"),
+    "rows": ("data",),
     "sequence": (),
     "features": (),
 }
 """From an axis's name to the mesh's axes that share it. `hidden` is the width of parameters, `features` of activations,
-which are whole on each device that has their rows."""
+which are whole on each device that has their rows; `rows` are a batch's where `fsdp` has something else to share."""
 LIMITS = {"hidden": "the backbone's width", "heads": "the heads' joint width", "feed_forward": "the feed-forward width"}
 """Axes that a mesh can fail to divide, in words."""
 
