@@ -22,9 +22,9 @@ data: {{train: {train}, dev: {train}, test: {train}, max_length: 12, length_buck
 model:
   {{pretrained: random, hidden_size: 16, num_layers: 2, num_heads: 2, feed_forward_size: 32, exit_size: 8,
    vocab_size: 60}}
-fine_tune: {{epochs: 40, batch_size: 8, learning_rate: 0.01}}
-distil: {{epochs: 40, batch_size: 8, learning_rate: 0.01}}
-checkpoints: {{every: 3}}
+fine_tune: {{epochs: 12, batch_size: 8, learning_rate: 0.01}}
+distil: {{epochs: 12, batch_size: 8, learning_rate: 0.01}}
+checkpoints: {{every: 5}}
 evaluate: {{speeds: [], modes: [], repeats: 1, batch_size: 8, baseline: false}}
 """
 TRIALS = 20
