@@ -13,10 +13,11 @@ class UserError(Exception):
     """
 
 
-class PreemptedError(Exception):
+class PreemptedError(BaseException):
     """The process was asked to stop (SIGTERM), and all that it did is saved: the same command goes on.
 
-    The scripts print its message and end with exit code 42, which launchers can take as "start me again".
+    The scripts print its message and end with exit code 42, which launchers can take as "start me again". It comes out
+    of a signal, as KeyboardInterrupt does, so no `except Exception` may take it for its own.
     """
 
 

@@ -6,16 +6,16 @@ anything touches a device.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from fastbert_jax.config import ProcessesConfig
 from fastbert_jax.errors import UserError
 
-SHUTDOWN_SECONDS = 24 * 3600
-"""How long the others wait at the end, while the first process measures the model."""
+Result = TypeVar("Result")
 
 
 def join(config: ProcessesConfig) -> None:
@@ -41,7 +41,6 @@ def join(config: ProcessesConfig) -> None:
         jax.distributed.initialize(
             **(told if config.coordinator else {}),
             heartbeat_timeout_seconds=config.heartbeat_seconds,
-            shutdown_timeout_seconds=SHUTDOWN_SECONDS,
         )
     except (ValueError, RuntimeError) as error:
         raise UserError(
@@ -81,23 +80,61 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
+def part() -> None:
+    """Let the processes go their own ways: from here on each is alone with its own devices."""
+    import jax
+
+    if jax.distributed.is_initialized():
+        jax.distributed.shutdown()
+
+
+def all_well(well: bool) -> bool:
+    """Whether every process says so; all of them must ask."""
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    return well if count() == 1 else bool(np.all(multihost_utils.process_allgather(np.array(well))))
+
+
+def together(work: Callable[[], Result]) -> Result:
+    """What `work` gives, in every process; where it fails in one, none goes on to wait for it for ever.
+
+    Raises:
+      UserError: in the processes where nothing failed, that something did elsewhere. Where it did, what `work` raised.
+    """
+    try:
+        result = work()
+    except BaseException:
+        all_well(False)
+        raise
+    if not all_well(True):
+        raise UserError("another process has failed; see what it printed")
+    return result
+
+
 def first_alone(work: Callable[[], None]) -> None:
     """Let the first process do `work`, which may touch files that all share, while the others wait.
 
     Raises:
-      UserError: what `work` raised, in the first process; in the others, that it did.
+      UserError: what `together` raises.
+    """
+    together(lambda: work() if is_first() else None)
+
+
+def check_same(facts: str) -> None:
+    """See that every process has the same settings and texts.
+
+    Raises:
+      UserError: in all of them, when one differs.
     """
     import numpy as np
     from jax.experimental import multihost_utils
 
-    failure: UserError | None = None
-    if is_first():
-        try:
-            work()
-        except UserError as error:
-            failure = error
-    well = failure is None
-    if count() > 1:
-        well = bool(multihost_utils.broadcast_one_to_all(np.array(well)))
-    if not well:
-        raise failure or UserError("the first process has found a mistake; see what it printed")
+    if count() == 1:
+        return
+    digest = np.frombuffer(hashlib.sha256(facts.encode()).digest(), np.uint8)
+    if len(np.unique(multihost_utils.process_allgather(digest), axis=0)) > 1:
+        raise UserError(
+            "processes: expected the same command and the same files on every host, found settings, labels or texts "
+            "that differ from one process to another"
+        )

@@ -110,14 +110,18 @@ def test_twenty_stops_at_random_moments_change_no_bit(settings, whole, count, st
                 time.sleep(0.005)
             time.sleep(deadline if stopped < TRIALS else 0)
             running = all(process.poll() is None for process in processes)
-            if running and stopped < TRIALS:
-                stopped += 1
+            struck_now = running and stopped < TRIALS
+            if struck_now:
                 for process in processes if struck is signal.SIGKILL else processes[:1]:
                     process.send_signal(struck)
             codes = [process.wait(600) for process in processes]
             if codes == [0] * count:
                 break
-            assert running and set(codes) == {-9 if struck is signal.SIGKILL else 42}, codes
+            assert struck_now, codes
+            stopped += 1
+            expected = {-9} if struck is signal.SIGKILL else {42}
+            # When the model is there the processes have parted, and only the one that was struck stops.
+            assert set(codes) == expected or (set(codes) == {42, 0} and (run / "model").exists()), codes
         assert _state(run) == whole[count], f"{run}, after {stopped} stops"
 
 

@@ -111,7 +111,7 @@ class EncoderLayer(nn.Module):
         """
         config = self.config
         linear = functools.partial(dense, config, dtype=self.dtype)
-        drop = functools.partial(Dropout(self.dropout), deterministic=deterministic)
+        drop = functools.partial(Dropout(self.dropout), deterministic=deterministic)  # type: ignore[misc]
         heads = (config.num_heads, config.hidden_size // config.num_heads)
         rows, length, _ = hidden_BxSxH.shape
 

@@ -110,6 +110,16 @@ def open_builtin(name: str, split: str) -> Table:
     return open_file(_movie_reviews() / f"{split}.tsv")
 
 
+def pretrained_directory(name: str) -> Path:
+    """The directory of weights and tokenizer that `builtin:NAME` or a path names.
+
+    Raises:
+      UserError: no such builtin model, or its package is not installed.
+    """
+    scheme, _, rest = name.partition(":")
+    return builtin_model_directory(rest) if scheme == "builtin" else Path(name).expanduser()
+
+
 def builtin_model_directory(name: str) -> Path:
     """The Hugging Face directory of a built-in backbone.
 

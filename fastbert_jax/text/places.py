@@ -52,7 +52,10 @@ def size_of(place: Place) -> int:
       UserError: its file system cannot be asked, or the file is not there.
     """
     if isinstance(place, Path):
-        return place.stat().st_size
+        try:
+            return place.stat().st_size
+        except OSError as error:
+            raise UserError(f"{place}: expected a file, found: {error.strerror}; check the path") from None
     with _told(place) as (system, path):
         return int(system.size(path))
 

@@ -18,7 +18,7 @@ from fastbert_jax.command_line import TYRO_STYLE, end_with
 from fastbert_jax.config import PrepareConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.report.progress import progress_bar
-from fastbert_jax.text.builtin import builtin_model_directory
+from fastbert_jax.text.builtin import pretrained_directory
 from fastbert_jax.text.corpus_format import Ledger, Shard, read_ledger, shard_of, token_dtype
 from fastbert_jax.text.corpus_workers import write_inputs
 from fastbert_jax.text.corpus_writer import InputWork
@@ -74,7 +74,7 @@ def prepare(config: PrepareConfig) -> Ledger:
     """
     directory = Path(config.output).expanduser()
     names = expand(config.input, key="input")
-    tokenizer_directory = _tokenizer_directory(config.tokenizer)
+    tokenizer_directory = pretrained_directory(config.tokenizer)
     tokenizer = load_tokenizer(tokenizer_directory)
     ledger = Ledger(settings=_settings(config, tokenizer), inputs=_sizes(names), shards=(), finished=False)
     print(what_is_read(names[0], config.reading))
@@ -104,11 +104,6 @@ def prepare(config: PrepareConfig) -> Ledger:
             return _finish(directory, ledger)
     except OSError as error:
         raise UserError(f"--output {directory}: expected a directory that can be written, found {error}") from None
-
-
-def _tokenizer_directory(name: str) -> Path:
-    scheme, _, rest = name.partition(":")
-    return builtin_model_directory(rest) if scheme == "builtin" else Path(name).expanduser()
 
 
 def _settings(config: PrepareConfig, tokenizer: Tokenizer) -> dict[str, Any]:

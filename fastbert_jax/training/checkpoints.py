@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -54,11 +55,12 @@ class DamagedError(UserError):
 class Checkpoints:
     """The folder `checkpoints/` of a run. Steps count over the whole run."""
 
-    def __init__(self, directory: Path, *, keep: int = 2) -> None:
+    def __init__(self, directory: Path, *, keep: int = 2, only_look: bool = False) -> None:
         """Open the folder, or make it.
 
         Args:
           keep: how many of the newest stay, beside the best.
+          only_look: leave what a save has under way; without it, that is what a killed process left, and goes.
         """
         policies = ocp.training.preservation_policies
         self._directory = directory
@@ -73,7 +75,7 @@ class Checkpoints:
                     ),
                 ]
             ),
-            cleanup_tmp_directories=True,
+            cleanup_tmp_directories=not only_look,
         )
         self._under_way: int | None = None
         self._response: Any = None
@@ -108,9 +110,9 @@ class Checkpoints:
             return
         step, self._under_way = self._under_way, None
         with self._errors_of_saving(step):
-            self._response.result()
-            if processes.is_first():
-                write_checksums(self._directory / str(step))
+            processes.together(self._response.result)
+        with self._errors_of_saving(step):
+            processes.first_alone(lambda: write_checksums(self._directory / str(step)))
 
     @contextlib.contextmanager
     def _errors_of_saving(self, step: int) -> Iterator[None]:
@@ -152,19 +154,23 @@ class Checkpoints:
         steps = self.steps()
         for step in steps:
             try:
-                position = self.position(step)
+                position = processes.together(functools.partial(self.position, step))
                 return Restored(step, position, self.load(step, like_at(position)))
-            except DamagedError as error:
+            except UserError as error:
                 refused(str(error))
-            processes.first_alone(lambda step=step: self._put_aside(step))  # type: ignore[misc]
-            self._orbax.reload()
+            self.put_aside(step)
         if steps:
             raise UserError(
                 f"{self._directory}: expected a whole checkpoint, found only damaged ones; begin a new --run"
             )
         return None
 
-    def _put_aside(self, step: int) -> None:
+    def put_aside(self, step: int) -> None:
+        """Move a damaged checkpoint into `checkpoints.refused/`."""
+        processes.first_alone(lambda: self._move(step))
+        self._orbax.reload()
+
+    def _move(self, step: int) -> None:
         aside = self._directory.parent / REFUSED
         aside.mkdir(exist_ok=True)
         taken = len(list(aside.glob(f"{step}*")))
@@ -178,13 +184,16 @@ class Checkpoints:
         """
         self.wait()
         abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), like)
-        about = self._about(step)
-        try:
-            tree = self._orbax.load(step, abstract)
-        except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files
-            raise self._damaged(step, f"expected a checkpoint of this model, found: {error}") from error
+        # Each process reads files of its own: all must have read theirs before they sum up together.
+        about, tree = processes.together(lambda: (self._about(step), self._load(step, abstract)))
         self._compare(step, about, leaf_checksums(tree))
         return tree
+
+    def _load(self, step: int, abstract: Any) -> Any:
+        try:
+            return self._orbax.load(step, abstract)
+        except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files
+            raise self._damaged(step, f"expected a checkpoint of this model, found: {error}") from error
 
     def verify(self, step: int) -> None:
         """Read a whole checkpoint and hold every leaf and every file against its checksum.

@@ -85,13 +85,17 @@ def run_recipe(
         )
         for index, phase in enumerate(recipe.phases)
     ]
-    restored = checkpoints.newest(lambda position: runs[names.index(position.phase)].abstract, refused=journal.say)
+    with surroundings.meter.spending("restore"):
+        restored = checkpoints.newest(lambda position: runs[names.index(position.phase)].abstract, refused=journal.say)
     journal.resume(0 if restored is None else restored.step)
-    first = 0 if restored is None else names.index(restored.position.phase)
+    first = 0
+    if restored is not None:
+        first = names.index(restored.position.phase)
     params: Tree | None = None
-    for index, run in enumerate(runs[first:], start=first):
-        if index == first and restored is not None:
+    for run in runs[first:]:
+        if restored is not None:
             run.restore(restored)
+            restored = None  # the run's own from here on
         else:
             run.begin(init() if params is None else params)
         params = run.finish()
@@ -167,8 +171,20 @@ class _PhaseRun:
                         "the same command goes on"
                     )
         if self._phase.keep is Keep.BEST and self._best_step not in (None, self._first_step + total):
-            self._state, self._frozen = self._around.checkpoints.load(self._best_step, self.abstract)
-        return merge(self._state.trained, self._frozen)
+            self._go_to_the_best(self._best_step)
+        params = merge(self._state.trained, self._frozen)
+        del self._state, self._frozen  # the optimizer's moments would fill the devices during the next phase
+        return params
+
+    def _go_to_the_best(self, step: int) -> None:
+        around = self._around
+        try:
+            with around.meter.spending("restore"):
+                self._state, self._frozen = around.checkpoints.load(step, self.abstract)
+        except UserError as error:
+            around.journal.say(f"{error}\n{self._phase.name}: its best step is lost; its last one goes on instead")
+            if step in around.checkpoints.steps():
+                around.checkpoints.put_aside(step)
 
     def _timed_stream(self, done: int) -> Generator[tuple[int, Batch]]:
         """Steps from `done` on with their batches; the time that they are waited for is counted."""

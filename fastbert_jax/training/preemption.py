@@ -44,6 +44,10 @@ class StopRequest:
         self._told = jax.jit(jax.numpy.any, out_shardings=sharding_of(mesh, ()))(flags)
         return before is not None and bool(before)
 
+    def anywhere(self) -> bool:
+        """Whether any process has had the signal by now. Every process calls it."""
+        return not processes.all_well(not self.here)
+
     def _strike(self, number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         self.here = True

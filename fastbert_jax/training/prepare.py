@@ -18,7 +18,7 @@ from fastbert_jax.model.fastbert import FastBert, compute_dtype
 from fastbert_jax.model.sharding import check_batch, local_rows, param_shardings
 from fastbert_jax.model.weights import check_backbone, check_vocabulary, read_bert_config
 from fastbert_jax.text.batches import Batches, TrainingBatches
-from fastbert_jax.text.builtin import builtin_model_directory
+from fastbert_jax.text.builtin import pretrained_directory
 from fastbert_jax.text.examples import Example
 from fastbert_jax.text.packed_batches import PackedBatches
 from fastbert_jax.text.prepared_corpus import PreparedCorpus
@@ -211,8 +211,7 @@ def _architecture(config: TrainConfig, *, num_classes: int, vocab_size: int) -> 
 
 
 def _backbone_directory(config: TrainConfig) -> Path:
-    scheme, _, name = config.model.pretrained.partition(":")
-    return builtin_model_directory(name) if scheme == "builtin" else Path(config.model.pretrained)
+    return pretrained_directory(config.model.pretrained)
 
 
 def _encode(tokenizer: Tokenizer, examples: Sequence[Example], *, max_length: int) -> Encoded:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
 from pathlib import Path
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from safetensors import SafetensorError
 
 from fastbert_jax import processes
-from fastbert_jax.config import TrainConfig
+from fastbert_jax.config import ProcessesConfig, TrainConfig
+from fastbert_jax.errors import PreemptedError, UserError
 from fastbert_jax.inference.compare import compare
 from fastbert_jax.inference.predictor import load
 from fastbert_jax.model.fastbert import Params
@@ -44,17 +48,21 @@ def train(config: TrainConfig) -> Comparison | None:
     with stop_on_sigterm() as stop:
         processes.join(config.processes)
         mesh = make_mesh(config.mesh)
-        prepared = prepare(config, mesh)
+        prepared = processes.together(lambda: prepare(config, mesh))
         run = RunDirectory(Path(config.run))
+        settings = dataclasses.replace(config, processes=ProcessesConfig())
+        processes.check_same(repr((settings, prepared.task.labels, prepared.data)))
         processes.first_alone(lambda: run.claim(config, prepared.task.labels, prepared.data))
         if processes.is_first():
             for note in prepared.notes:
                 print(note)
-        if not run.model.exists():
+        if not processes.all_well(run.model.exists()):
             params = _train(config, prepared, run, mesh, stop)
             host = on_host(params, mesh)
             processes.first_alone(lambda: _save(config, prepared, run, host))
-        return _compare(config, prepared, run) if processes.is_first() else None
+        measures = processes.is_first()
+        processes.part()
+        return _compare(config, prepared, run) if measures else None
 
 
 def on_host(params: Params, mesh: Mesh) -> Params | None:
@@ -100,6 +108,8 @@ def _train(config: TrainConfig, prepared: Prepared, run: RunDirectory, mesh: Mes
             seed=config.seed,
             surroundings=surroundings,
         )
+        if stop.anywhere():
+            raise PreemptedError("stopped by SIGTERM after the last step was saved; the same command goes on")
     except KeyboardInterrupt:
         journal.say(f"stopped; the same command goes on from step {checkpoints.latest() or 0}")
         raise
@@ -112,23 +122,26 @@ def _train(config: TrainConfig, prepared: Prepared, run: RunDirectory, mesh: Mes
 
 def _save(config: TrainConfig, prepared: Prepared, run: RunDirectory, params: Params | None) -> None:
     """Write `model/` beside its place, then rename it there: a model directory is always a whole one."""
-    unfinished = run.path / "model.tmp"
-    unfinished.mkdir(exist_ok=True)
-    prepared.tokenizer.save(unfinished)
     assert params is not None
-    save_model(
-        unfinished,
-        params,
-        prepared.config,
-        extra={
-            "labels": list(prepared.task.labels),
-            "max_length": config.data.max_length,
-            "length_buckets": list(config.data.lengths),
-            "precision": config.model.precision.value,
-        },
-    )
-    write_checksums(unfinished)
-    unfinished.rename(run.model)
+    unfinished = run.path / "model.tmp"
+    extra = {
+        "labels": list(prepared.task.labels),
+        "max_length": config.data.max_length,
+        "length_buckets": list(config.data.lengths),
+        "precision": config.model.precision.value,
+    }
+    try:
+        if unfinished.exists():
+            shutil.rmtree(unfinished)
+        unfinished.mkdir()
+        prepared.tokenizer.save(unfinished)
+        save_model(unfinished, params, prepared.config, extra=extra)
+        write_checksums(unfinished)
+        unfinished.rename(run.model)
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"{run.model}: expected to write the model, found: {error}\nMake room and run the same command again."
+        ) from error
 
 
 def _compare(config: TrainConfig, prepared: Prepared, run: RunDirectory) -> Comparison:

@@ -75,7 +75,7 @@ class Meter:
         self._add_compiling()
         window, seconds = self._window, now - self._window_began
         self._window, self._window_began = defaultdict(float), now
-        stepping = seconds - sum(window[on] for on in ("compile", "evaluation", "checkpoint"))
+        stepping = seconds - sum(window[on] for on in ("compile", "evaluation", "checkpoint", "restore", "peak"))
         if not window["places"] or stepping <= 0:
             return ""
         values = {

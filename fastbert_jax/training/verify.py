@@ -22,7 +22,7 @@ def verify_run(directory: Path) -> str:
         raise UserError(f"expected the directory of a run, with a config.yaml, found none in {directory}")
     whole, problems = [], []
     if run.checkpoints.is_dir():
-        checkpoints = Checkpoints(run.checkpoints)
+        checkpoints = Checkpoints(run.checkpoints, only_look=True)
         try:
             for step in checkpoints.steps():
                 try:
