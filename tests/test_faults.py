@@ -118,6 +118,8 @@ def test_twenty_stops_at_random_moments_change_no_bit(settings, whole, count, st
             if codes == [0] * count:
                 break
             assert struck_now, codes
+            if (run / "comparison.json").exists() and -15 in codes:
+                continue  # all was done, and Python on its way out
             stopped += 1
             expected = {-9} if struck is signal.SIGKILL else {42}
             # When the model is there the processes have parted, and only the one that was struck stops.
