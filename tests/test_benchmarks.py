@@ -82,7 +82,7 @@ def test_one_text(tmp_path: Path) -> None:
 
 
 def test_distillation(tmp_path: Path) -> None:
-    settings = {"models": "2x16x2 3x8x2", "rows": "4 2", "length": 16, "repeats": 2}
+    settings = {"models": "2x16x2 3x8x2", "rows": "4 2", "text_rows": 4, "length": 16, "repeats": 2}
     result = result_of("distillation.py", tmp_path, texts=30, model=False, **settings)
     assert list(result["cases"]) == ["2x16x2", "3x8x2"]
     for case, layers in zip(result["cases"].values(), (2, 3), strict=True):
