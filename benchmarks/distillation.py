@@ -35,14 +35,9 @@ from fastbert_jax.text.packed_batches import PackedBatches
 from fastbert_jax.text.sources import read_examples
 from fastbert_jax.text.tokenizer import Encoded, load_tokenizer
 from fastbert_jax.training.fastbert_recipe import fastbert_recipe, forward
-from fastbert_jax.training.optimizer import make_optimizer
-from fastbert_jax.training.recipe import split
-from fastbert_jax.training.step import init_state, train_step
-from measured import publish, random_tokens, ratio
+from measured import begun, publish, random_tokens, ratio
 from scaling import MODELS, bert
 
-TOTAL_STEPS = 100_000
-"""Of the schedule: more than are timed."""
 PEAK_FLOPS = {
     "TPU v4": 275e12,
     "TPU v5 lite": 197e12,
@@ -86,13 +81,8 @@ class Distillation:
     def __init__(self, config: BertConfig, precision: Precision) -> None:
         model = FastBert(config, dropout=0.1, dtype=compute_dtype(precision))
         phase = fastbert_recipe(model, fine_tune=FineTuneConfig(), distil=DistilConfig()).phases[1]
-        optimizer = make_optimizer(phase.settings, total_steps=TOTAL_STEPS, rates=phase.trainable)
         self._params = {"model": init_params(config, jax.random.key(0))}
-        trained, self._frozen = split(self._params, phase.trainable)
-        # The step gives its input's buffers away, as in training.
-        self._state = init_state(jax.tree.map(jax.numpy.array, trained), optimizer)
-        step = functools.partial(train_step, phase=phase, optimizer=optimizer, key=jax.random.key(1))
-        self._step = jax.jit(step, donate_argnums=0)
+        self._step, self._state, self._frozen = begun(phase, self._params, config)
         show = forward(model, noisy=frozenset())
         # Exits that nobody reads are not computed.
         self._backbone = jax.jit(lambda params, batch: show(params, batch, None).hidden_LxBxSxH[-1])

@@ -12,18 +12,25 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from fastbert_jax.config import BertConfig, Precision
+from fastbert_jax.config import BertConfig, MeshConfig, Precision
 from fastbert_jax.config_yaml import to_dict
 from fastbert_jax.inference.engines.runtime import Runtime
 from fastbert_jax.inference.predictor import Predictor, model_directory
 from fastbert_jax.model.fastbert import Params, init_params
+from fastbert_jax.model.sharding import make_mesh, param_shardings
 from fastbert_jax.model.weights import load_model
 from fastbert_jax.report.metrics import Spread
 from fastbert_jax.text.tokenizer import Encoded, Tokenizer, load_tokenizer
+from fastbert_jax.training.initial import abstract_params
+from fastbert_jax.training.recipe import Phase, Tree
+from fastbert_jax.training.step import TrainState, placed_step
 from fastbert_jax.whole_files import write_json
 
+TOTAL_STEPS = 100_000
+"""Of a phase whose steps are timed: more than are, so that its schedule does not end."""
 VOCABULARY = 30522
 """Of the English BERTs, MiniLM among them."""
 
@@ -70,6 +77,20 @@ def git_commit() -> str:
 def ratio(times: Sequence[float], others: Sequence[float]) -> dict[str, float]:
     """Median, smallest and largest of `times` over `others`, repeat by repeat."""
     return dataclasses.asdict(Spread.of([one / other for one, other in zip(times, others, strict=True)]))
+
+
+def begun(phase: Phase, params: Tree, config: BertConfig) -> tuple[Any, TrainState, Tree]:
+    """A phase's step as training runs it on one device, its first state, and what is frozen.
+
+    Args:
+      params: `{"model": parameters}`; they stay the caller's.
+    """
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    shardings = param_shardings(mesh, config)
+    shapes = {"model": abstract_params(config, shardings)}
+    placed = placed_step(phase, shapes, mesh=mesh, total_steps=TOTAL_STEPS, key=jax.random.key(1))
+    state, frozen = placed.begin({"model": jax.tree.map(jnp.array, params["model"])})
+    return placed.step, state, frozen
 
 
 def random_config(*, layers: int, hidden_size: int) -> BertConfig:

@@ -10,17 +10,24 @@ program, which is larger than an accelerator's where that has fused attention. S
 from __future__ import annotations
 
 import dataclasses
+import time
+from typing import Any
 
 import jax
+import numpy as np
 import tyro
+from jax.sharding import Mesh
 
 from fastbert_jax.command_line import TYRO_STYLE, end_with
 from fastbert_jax.config import BertConfig, DistilConfig, FineTuneConfig, MeshConfig, Precision
 from fastbert_jax.model.fastbert import FastBert, compute_dtype
-from fastbert_jax.model.sharding import make_mesh, param_shardings
-from fastbert_jax.training.dry_run import abstract_batch, compiled_step
+from fastbert_jax.model.sharding import make_mesh, param_shardings, sharding_of
+from fastbert_jax.text.batches import Batch
+from fastbert_jax.training.dry_run import bytes_per_device
 from fastbert_jax.training.fastbert_recipe import fastbert_recipe
 from fastbert_jax.training.initial import abstract_params
+from fastbert_jax.training.recipe import Phase, Tree
+from fastbert_jax.training.step import placed_step
 from measured import publish
 from scaling import MODELS, bert
 
@@ -71,6 +78,39 @@ def on_mesh(config: BertConfig, sizes: tuple[int, int, int], settings: Settings)
         seconds, held = compiled_step(phase, shapes, batch, mesh=mesh)
         found[phase.name] = {"bytes_per_device": held | {"all": sum(held.values())}, "compile_seconds": seconds}
     return found
+
+
+def abstract_batch(rows: int, length: int, texts_per_row: int, mesh: Mesh) -> Batch:
+    """The shapes of a batch, shared out."""
+    sharding = sharding_of(mesh, ("batch",))
+
+    def array(dtype: Any, size: int) -> Any:
+        return jax.ShapeDtypeStruct((rows, size), dtype, sharding=sharding)
+
+    tokens, texts = array(np.int32, length), array(np.int32, texts_per_row)
+    return Batch(tokens, tokens, tokens, tokens, texts, texts, array(np.bool_, texts_per_row))
+
+
+def compiled_step(phase: Phase, shapes: Tree, batch: Batch, *, mesh: Mesh) -> tuple[float, dict[str, int]]:
+    """Compile a phase's step for shapes alone: seconds, and bytes on each device by what they are for.
+
+    Args:
+      shapes: of all parameters `{source: tree}`, as abstract arrays with their shardings.
+      batch: abstract arrays.
+    """
+    placed = placed_step(phase, shapes, mesh=mesh, total_steps=1000, key=jax.random.key(0))
+    with jax.set_mesh(mesh):
+        lowered = placed.step.lower(placed.state, placed.frozen, batch)
+        began = time.perf_counter()
+        memory = lowered.compile().memory_analysis()
+    seconds = time.perf_counter() - began
+    return seconds, {
+        "trained": bytes_per_device(placed.state.trained),
+        "optimizer": bytes_per_device(placed.state.opt_state),
+        "frozen": bytes_per_device(placed.frozen),
+        "batch": bytes_per_device(batch),
+        "working memory": int(memory.temp_size_in_bytes),
+    }
 
 
 if __name__ == "__main__":

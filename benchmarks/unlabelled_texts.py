@@ -20,6 +20,7 @@ import tyro
 
 from fastbert_jax.command_line import TYRO_STYLE, end_with
 from fastbert_jax.config import BertConfig, DataConfig, DistilConfig, FineTuneConfig, KLDirection, MeshConfig
+from fastbert_jax.inference.policies import exit_indices
 from fastbert_jax.inference.predictor import Predictor, model_directory
 from fastbert_jax.model.fastbert import FastBert, Params, init_params
 from fastbert_jax.model.sharding import make_mesh, param_shardings, share_batch
@@ -150,9 +151,7 @@ def measured(predictor: Predictor, settings: Settings) -> dict:
 
 def early(right_TxL: np.ndarray, uncertainty_TxL: np.ndarray, speed: float) -> tuple[float, float]:
     """Accuracy and mean depth when texts leave at the first exit whose uncertainty is below `speed`."""
-    sure_TxL = uncertainty_TxL < speed
-    sure_TxL[:, -1] = True
-    layer_T = sure_TxL.argmax(-1)
+    layer_T = exit_indices(uncertainty_TxL.T, speed)
     return float(right_TxL[np.arange(len(layer_T)), layer_T].mean()), float(layer_T.mean() + 1)
 
 

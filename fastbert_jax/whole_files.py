@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
+
+from fastbert_jax.errors import UserError
 
 
 @contextlib.contextmanager
@@ -44,6 +47,23 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, values: object) -> None:
     """Write values as an indented JSON file, whole."""
     write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def keep_others_out(stream: IO[Any], name: Path) -> None:
+    """Lock an open file until it is closed; on a file system that knows no locks, do nothing.
+
+    Args:
+      name: what is locked, in words.
+
+    Raises:
+      UserError: another process has locked it.
+    """
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(f"{name}: expected to be the only one to write it, found another process that does") from None
+    except OSError:
+        pass
 
 
 def is_unfinished(path: Path) -> bool:

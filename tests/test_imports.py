@@ -13,7 +13,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = "fastbert_jax"
 FLOORS = (
-    "errors whole_files cache",
+    "errors",
+    "whole_files cache",
     "config",
     "config_yaml processes",
     "command_line",

@@ -46,15 +46,10 @@ from fastbert_jax.text.sources import read_examples
 from fastbert_jax.text.tasks import label_ids
 from fastbert_jax.text.tokenizer import Encoded, load_tokenizer
 from fastbert_jax.training.fastbert_recipe import fastbert_recipe, forward
-from fastbert_jax.training.optimizer import make_optimizer
-from fastbert_jax.training.recipe import split
-from fastbert_jax.training.step import init_state, train_step
-from measured import publish, ratio
+from measured import TOTAL_STEPS, begun, publish, ratio
 
 LARGEST_DIFFERENCE = 1e-4
 """Of two logits that count as equal."""
-TOTAL_STEPS = 100_000
-"""Of the schedules: more than are timed."""
 DROPOUT = 0.1
 
 
@@ -84,12 +79,7 @@ class Ours:
     def __init__(self, config: BertConfig, params: Params, unroll: int) -> None:
         model = FastBert(config, dropout=DROPOUT, unroll=unroll)
         phase = fastbert_recipe(model, fine_tune=FineTuneConfig(), distil=DistilConfig()).phases[0]
-        optimizer = make_optimizer(phase.settings, total_steps=TOTAL_STEPS, rates=phase.trainable)
-        trained, self._frozen = split({"model": params}, phase.trainable)
-        # The step gives its input's buffers away, as in training.
-        self._state = init_state(jax.tree.map(jax.numpy.array, trained), optimizer)
-        step = functools.partial(train_step, phase=phase, optimizer=optimizer, key=jax.random.key(1))
-        self._step = jax.jit(step, donate_argnums=0)
+        self._step, self._state, self._frozen = begun(phase, {"model": params}, config)
         show = forward(model, noisy=frozenset())
         self.logits = jax.jit(lambda batch: show(params, batch, None).teacher_BxKxN[:, 0])
 

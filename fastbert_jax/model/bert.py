@@ -171,7 +171,6 @@ class Backbone(nn.Module):
         embedded_BxSxH = Embeddings(**settings, name="embeddings")(
             token_ids_BxS, token_type_BxS, position_BxS, deterministic=deterministic
         )
-        embedded_BxSxH = keep_sharded(embedded_BxSxH, HIDDEN_AXES)
 
         def run_layer(layer: EncoderLayer, hidden_BxSxH: jax.Array, _: None) -> tuple[jax.Array, tuple]:
             hidden_BxSxH, scores_BxAxSxS = layer(hidden_BxSxH, text_BxS, deterministic=deterministic)

@@ -101,12 +101,13 @@ def check_batch(mesh: Mesh, size: int, key: str) -> None:
 
 
 def _check_divides(mesh: Mesh, axis: str, size: int, words: str) -> None:
-    if size % _shares(mesh, axis):
+    if size % shares_of(mesh, axis):
         keys = " x ".join(f"mesh.{name}" for name in MESH_AXES[axis])
         raise UserError(f"{keys}: expected a divisor of {words} {size}, {_found(mesh, axis)}")
 
 
-def _shares(mesh: Mesh, axis: str) -> int:
+def shares_of(mesh: Mesh, axis: str) -> int:
+    """Into how many pieces the mesh cuts an axis."""
     return math.prod(mesh.shape[name] for name in MESH_AXES[axis])
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import importlib.metadata
 import itertools
 import json
@@ -26,7 +25,7 @@ from fastbert_jax.text.places import expand, is_file, place_of, size_of
 from fastbert_jax.text.prepared_corpus import verify
 from fastbert_jax.text.sources import BUILTIN, TFDS, what_is_read
 from fastbert_jax.text.tokenizer import Tokenizer, load_tokenizer
-from fastbert_jax.whole_files import is_unfinished
+from fastbert_jax.whole_files import is_unfinished, keep_others_out
 
 LOCK = ".lock"
 
@@ -135,12 +134,7 @@ def _sizes(names: Sequence[str]) -> dict[str, int]:
 def _only_one(directory: Path) -> Iterator[None]:
     """Keep other processes from the directory; not on a file system that knows no locks."""
     with open(directory / LOCK, "wb") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{directory}: expected to be the only one to write it, found another process") from None
-        except OSError:
-            pass
+        keep_others_out(stream, directory)
         yield
 
 

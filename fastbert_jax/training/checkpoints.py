@@ -20,7 +20,7 @@ from orbax.checkpoint import v1 as ocp
 
 from fastbert_jax import processes
 from fastbert_jax.errors import UserError
-from fastbert_jax.training.checksums import leaf_checksums
+from fastbert_jax.training.array_checksums import leaf_checksums
 from fastbert_jax.training.file_checksums import FILES, signed, write_checksums, wrong_files
 
 RANK = "rank"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from typing import Any
 
@@ -11,9 +10,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from fastbert_jax.config import TrainConfig
-from fastbert_jax.model.sharding import make_mesh, param_shardings, sharding_of
+from fastbert_jax.model.sharding import make_mesh, param_shardings
 from fastbert_jax.report.flops import true_flops
-from fastbert_jax.text.batches import Batch, Batches
+from fastbert_jax.text.batches import Batches
 from fastbert_jax.training.initial import abstract_params
 from fastbert_jax.training.prepare import prepare
 from fastbert_jax.training.recipe import Phase, Tree
@@ -62,39 +61,6 @@ def _phase_lines(phase: Phase, batches: Batches, shapes: Tree, mesh: Mesh) -> li
         f"            each device holds {held / 1e6:,.1f} MB of parameters and optimizer state",
         *(f"            {count} x [{rows}, {length}]" for length, count in sorted(lengths.items())),
     ]
-
-
-def abstract_batch(rows: int, length: int, texts_per_row: int, mesh: Mesh) -> Batch:
-    """The shapes of a batch, shared out."""
-    sharding = sharding_of(mesh, ("batch",))
-
-    def array(dtype: Any, size: int) -> Any:
-        return jax.ShapeDtypeStruct((rows, size), dtype, sharding=sharding)
-
-    tokens, texts = array(np.int32, length), array(np.int32, texts_per_row)
-    return Batch(tokens, tokens, tokens, tokens, texts, texts, array(np.bool_, texts_per_row))
-
-
-def compiled_step(phase: Phase, shapes: Tree, batch: Batch, *, mesh: Mesh) -> tuple[float, dict[str, int]]:
-    """Compile a phase's step for shapes alone: seconds, and bytes on each device by what they are for.
-
-    Args:
-      shapes: of all parameters `{source: tree}`, as abstract arrays with their shardings.
-      batch: abstract arrays.
-    """
-    placed = placed_step(phase, shapes, mesh=mesh, total_steps=1000, key=jax.random.key(0))
-    with jax.set_mesh(mesh):
-        lowered = placed.step.lower(placed.state, placed.frozen, batch)
-        began = time.perf_counter()
-        memory = lowered.compile().memory_analysis()
-    seconds = time.perf_counter() - began
-    return seconds, {
-        "trained": bytes_per_device(placed.state.trained),
-        "optimizer": bytes_per_device(placed.state.opt_state),
-        "frozen": bytes_per_device(placed.frozen),
-        "batch": bytes_per_device(batch),
-        "working memory": int(memory.temp_size_in_bytes),
-    }
 
 
 def bytes_per_device(tree: Any) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from fastbert_jax.inference.policies import entropy_uncertainty
-from fastbert_jax.model.sharding import local_rows, sharding_of, share_batch
+from fastbert_jax.model.sharding import local_rows, sharding_of, share_batch, shares_of
 from fastbert_jax.text.batches import Batch, collate, inference_plan
 from fastbert_jax.text.tokenizer import Encoded
 from fastbert_jax.training.loop import Evaluation
@@ -67,7 +67,7 @@ def dev_evaluation(
 
     Every process calls it with the same parameters, and gets the same answer.
     """
-    shares = sharding_of(mesh, ("batch",)).num_devices // mesh.shape["tensor"]
+    shares = shares_of(mesh, "batch")
     size = -(-BATCH_SIZE // shares) * shares
     rows = local_rows(mesh, size)
     whole = sharding_of(mesh, ())

@@ -88,9 +88,7 @@ def run_recipe(
     with surroundings.meter.spending("restore"):
         restored = checkpoints.newest(lambda position: runs[names.index(position.phase)].abstract, refused=journal.say)
     journal.resume(0 if restored is None else restored.step)
-    first = 0
-    if restored is not None:
-        first = names.index(restored.position.phase)
+    first = 0 if restored is None else names.index(restored.position.phase)
     params: Tree | None = None
     for run in runs[first:]:
         if restored is not None:

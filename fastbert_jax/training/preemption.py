@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 import jax
@@ -41,7 +42,7 @@ class StopRequest:
             NamedSharding(mesh, PartitionSpec(mesh.axis_names)),
             lambda index: np.full(shape, self.here)[index],
         )
-        self._told = jax.jit(jax.numpy.any, out_shardings=sharding_of(mesh, ()))(flags)
+        self._told = _any_of(mesh)(flags)
         return before is not None and bool(before)
 
     def anywhere(self) -> bool:
@@ -53,6 +54,12 @@ class StopRequest:
         self.here = True
         if not self.heeded:
             raise PreemptedError("stopped by SIGTERM; there was nothing to save, and the same command goes on")
+
+
+@functools.cache
+def _any_of(mesh: Mesh) -> Callable[[jax.Array], jax.Array]:
+    """One program for all steps."""
+    return jax.jit(jax.numpy.any, out_shardings=sharding_of(mesh, ()))
 
 
 @contextlib.contextmanager

@@ -75,7 +75,7 @@ def prepare(config: TrainConfig, mesh: Mesh) -> Prepared:
             f"found {config.data.max_length}"
         )
     param_shardings(mesh, architecture)  # whether the mesh divides the model
-    backbone = None if config.model.pretrained == RANDOM else _backbone_directory(config)
+    backbone = None if config.model.pretrained == RANDOM else pretrained_directory(config.model.pretrained)
     if backbone is not None:
         check_backbone(backbone, architecture)
     model = FastBert(
@@ -120,7 +120,7 @@ def prepare(config: TrainConfig, mesh: Mesh) -> Prepared:
 
 def _tokenizer(config: TrainConfig, task: Task) -> Tokenizer:
     if config.model.pretrained != RANDOM:
-        return load_tokenizer(_backbone_directory(config))
+        return load_tokenizer(pretrained_directory(config.model.pretrained))
     texts = task.train if task.unlabelled is task.train else [*task.train, *task.unlabelled]
     return train_tokenizer(_single_texts(texts), vocab_size=config.model.vocab_size)
 
@@ -199,7 +199,7 @@ def _architecture(config: TrainConfig, *, num_classes: int, vocab_size: int) -> 
         "exit_heads": config.model.exit_heads,
     }
     if config.model.pretrained != RANDOM:
-        return read_bert_config(_backbone_directory(config), **exits)
+        return read_bert_config(pretrained_directory(config.model.pretrained), **exits)
     return BertConfig(
         vocab_size=vocab_size,
         hidden_size=config.model.hidden_size,
@@ -208,10 +208,6 @@ def _architecture(config: TrainConfig, *, num_classes: int, vocab_size: int) -> 
         feed_forward_size=config.model.feed_forward_size,
         **exits,
     )
-
-
-def _backbone_directory(config: TrainConfig) -> Path:
-    return pretrained_directory(config.model.pretrained)
 
 
 def _encode(tokenizer: Tokenizer, examples: Sequence[Example], *, max_length: int) -> Encoded:

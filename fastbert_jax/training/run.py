@@ -68,10 +68,10 @@ def train(config: TrainConfig) -> Comparison | None:
 def on_host(params: Params, mesh: Mesh) -> Params | None:
     """Whole copies in the memory of the first process, one leaf after the other; None in the others."""
 
+    gather = jax.jit(lambda array: array, out_shardings=sharding_of(mesh, ()))
+
     def fetch(leaf: jax.Array) -> np.ndarray | None:
-        whole = leaf
-        if not leaf.is_fully_addressable:
-            whole = jax.jit(lambda array: array, out_shardings=sharding_of(mesh, ()))(leaf)
+        whole = leaf if leaf.is_fully_addressable else gather(leaf)
         return np.asarray(whole) if processes.is_first() else None
 
     return jax.tree.map(fetch, params)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fastbert_jax.config import DistilConfig, FineTuneConfig, MeshConfig
-from fastbert_jax.errors import UserError
+from fastbert_jax.errors import PreemptedError, UserError
 from fastbert_jax.model.sharding import make_mesh, param_shardings
 from fastbert_jax.text.batches import TrainingBatches
 from fastbert_jax.text.tokenizer import Encoded
@@ -137,3 +137,26 @@ def test_a_loss_that_is_not_finite_stops_with_its_step(tmp_path):
 def test_phases_of_no_epochs_are_skipped(tmp_path):
     params, seen = _run(tmp_path, epochs=0)
     assert seen == [] and _same(params, tiny.params())
+
+
+def test_a_stop_request_saves_at_its_step_and_the_run_goes_on_bit_for_bit(tmp_path):
+    expected, _ = _run(tmp_path / "whole")
+    stop = StopRequest()
+    stop.here = True
+    with pytest.raises(PreemptedError, match="fine_tune: stopped by SIGTERM and saved at step 1 of 6"):
+        _run(tmp_path / "stopped", stop=stop)
+    found, _ = _run(tmp_path / "stopped", save_every=2)
+    assert _same(found, expected)
+    whole, resumed = ((tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "stopped"))
+    assert resumed == whole
+
+
+def test_a_lost_best_step_leaves_the_last_one(tmp_path, monkeypatch, capsys):
+    def load(self, step, like):
+        raise UserError(f"checkpoints/{step}: damaged")
+
+    monkeypatch.setattr(Checkpoints, "load", load)
+    params, seen = _run(tmp_path, scores=[0.9, 0.1, 0.0, 0.0])
+    assert "checkpoints/3: damaged" in capsys.readouterr().out
+    assert _same(params["model"]["backbone"], seen[1][1]["model"]["backbone"])
+    assert [path.name for path in (tmp_path / "checkpoints.refused").iterdir()] == ["3"]

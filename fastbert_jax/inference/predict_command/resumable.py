@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.predict_command.answer_files import Form
-from fastbert_jax.whole_files import whole_file
+from fastbert_jax.whole_files import keep_others_out, whole_file
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,7 +84,7 @@ class Partial:
         self._path, self._form, self._work = path, form, work
         with contextlib.ExitStack() as stack:
             self._stream = stack.enter_context(open(partial_path(path), "ab", buffering=0))
-            _lock(self._stream, path)
+            keep_others_out(self._stream, path)
             left = _read_ledger(path)
             if left and resume:
                 self.done = self._checked(left)
@@ -173,16 +172,6 @@ def _read_ledger(path: Path) -> dict[str, Any] | None:
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{ledger}: expected how far {path} has come, found {error}; delete it to start over") from None
     return left
-
-
-def _lock(stream: IO[bytes], path: Path) -> None:
-    """Keep others from the partial file for as long as it is open; not on a file system that knows no locks."""
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(f"{path}: expected to be the only one to write it, found another process that does") from None
-    except OSError:
-        pass
 
 
 @contextlib.contextmanager

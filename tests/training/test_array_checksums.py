@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from fastbert_jax.training.checksums import leaf_checksums
+from fastbert_jax.training.array_checksums import leaf_checksums
 
 VALUES = np.random.default_rng(0).standard_normal((8, 16, 4)).astype(np.float32)
 
