@@ -1,0 +1,56 @@
+"""Every setting, declared once: frozen dataclasses that check their values.
+
+The line below a key is its meaning, which `tyro` shows as the command line's help. Nothing in this room needs jax.
+"""
+
+from fastbert_jax.config.choices import (
+    ANSWER_ENDINGS,
+    BATCH_TOKENS,
+    COMPRESSED_ENDINGS,
+    BadRow,
+    KLDirection,
+    Mode,
+    PolicyName,
+    Precision,
+)
+from fastbert_jax.config.data import DataConfig, LabelledTexts, PrepareConfig
+from fastbert_jax.config.devices import MeshConfig, ProcessesConfig
+from fastbert_jax.config.inference import (
+    CalibrateConfig,
+    CompareConfig,
+    EvaluateConfig,
+    ExitConfig,
+    PredictConfig,
+    VerifyConfig,
+)
+from fastbert_jax.config.model import BertConfig, ModelConfig
+from fastbert_jax.config.training import CheckpointConfig, DistilConfig, FineTuneConfig, PhaseConfig, TrainConfig
+
+__all__ = [
+    "ANSWER_ENDINGS",
+    "BATCH_TOKENS",
+    "COMPRESSED_ENDINGS",
+    "BadRow",
+    "BertConfig",
+    "CalibrateConfig",
+    "CheckpointConfig",
+    "CompareConfig",
+    "DataConfig",
+    "DistilConfig",
+    "EvaluateConfig",
+    "ExitConfig",
+    "FineTuneConfig",
+    "KLDirection",
+    "LabelledTexts",
+    "MeshConfig",
+    "Mode",
+    "ModelConfig",
+    "PhaseConfig",
+    "PolicyName",
+    "Precision",
+    "PredictConfig",
+    "PrepareConfig",
+    "ProcessesConfig",
+    "TrainConfig",
+    "VerifyConfig",
+]

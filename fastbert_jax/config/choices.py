@@ -1,0 +1,67 @@
+"""The choices that settings offer, and the values that several of them share."""
+
+from __future__ import annotations
+
+import enum
+
+BATCH_TOKENS = 2048
+"""Tokens in a batch of inference unless something else is asked: enough to keep a CPU's cores at their best."""
+ANSWER_ENDINGS = (".jsonl", ".json", ".tsv", ".csv", ".parquet")
+"""Files that answers can be written to."""
+COMPRESSED_ENDINGS = (".gz", ".zst")
+"""What may follow the ending of a text file: gzip and zstd."""
+
+
+class BadRow(enum.Enum):
+    """What happens when a row of data cannot be read."""
+
+    STOP = "stop"
+    SKIP = "skip"
+
+
+class Precision(enum.Enum):
+    """The dtype of the model's arithmetic; parameters are always float32."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
+class KLDirection(enum.Enum):
+    """Which of the two KL divergences teaches the students.
+
+    `STUDENT_TEACHER` is KL(student || teacher), equation 5 of the paper; `TEACHER_STUDENT` is
+    KL(teacher || student), what the released code computes (`nn.KLDivLoss(log student, teacher)`).
+    """
+
+    STUDENT_TEACHER = "student-teacher"
+    TEACHER_STUDENT = "teacher-student"
+
+
+class Mode(enum.Enum):
+    """How inference leaves early, with one answer.
+
+    `masked` runs all layers on a static shape; `bucketed` skips layers, batch by batch; `cascade` skips them and keeps
+    its batches full; `graph-cascade` is the same as one compiled loop, without a word from the host. `auto` picks one
+    by the size of the input and by what it measures.
+    """
+
+    AUTO = "auto"
+    MASKED = "masked"
+    BUCKETED = "bucketed"
+    CASCADE = "cascade"
+    GRAPH_CASCADE = "graph-cascade"
+
+
+class PolicyName(enum.Enum):
+    """How the uncertainty of an exit's answer is told; a text leaves when it is below `speed`.
+
+    `entropy` is the paper's: entropy / log N. `top-entropy` is that of the few most probable classes, for many classes.
+    `max-probability` is 1 - the largest probability, `margin` 1 - the lead of the largest over the second. `patience`
+    (PABEE) is 0 when enough exits in a row gave one label, else 1: any speed above 0 is the same.
+    """
+
+    ENTROPY = "entropy"
+    TOP_ENTROPY = "top-entropy"
+    MAX_PROBABILITY = "max-probability"
+    MARGIN = "margin"
+    PATIENCE = "patience"

@@ -1,0 +1,135 @@
+"""Settings of texts: where they come from, how they are read, and how a corpus is prepared."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from fastbert_jax.config.checks import require
+from fastbert_jax.config.choices import BadRow
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where the texts come from and how they are cut.
+
+    A SPEC is `builtin:NAME`, `tfds:NAME`, or a .tsv, .csv, .jsonl, .parquet or .arrayrecord file, the text ones as they
+    are or compressed (`train.csv.gz`, `train.jsonl.zst`), local or behind a `scheme://` that fsspec knows; `#SPLIT`
+    after a builtin or tfds name picks a split (`tfds:glue/sst2#validation`).
+    """
+
+    train: str = ""
+    """SPEC of the labelled training texts."""
+    dev: str = ""
+    """SPEC of the texts that choose the best step; empty: the set's own dev split, else cut from train."""
+    test: str = ""
+    """SPEC of the texts of the last measurement; empty: the set's own labelled test split, else dev."""
+    unlabelled: str = ""
+    """SPEC of texts to distil on, labels ignored; empty: the training texts. `prepared:DIR` is a corpus that
+    `python -m fastbert_jax.text.prepare` made, read from disk; `stream:FILES`, a name or a pattern in quotes, is read
+    and tokenised on the way, over and over until distil.steps are done."""
+    shuffle_window: int = 65_536
+    """stream: only: texts that are held, put in order and batched at a time."""
+    text_column: str = ""
+    """Column of the text; empty: found by its name."""
+    pair_column: str = ""
+    """Column of the second text; empty: found by its name; `none`: single texts."""
+    label_column: str = ""
+    """Column of the label; empty: found by its name."""
+    labels: tuple[str, ...] = ()
+    """Labels in their order; empty: the data set's own order, else sorted."""
+    on_bad_row: BadRow = BadRow.STOP
+    """`stop` at a row that cannot be read, or `skip` and count it."""
+    dev_fraction: float = 0.1
+    """Share of train cut off as dev when there is none, in (0, 0.5]."""
+    max_length: int = 128
+    """Longest text in tokens, [CLS] and [SEP] included; longer ones are cut and counted."""
+    length_buckets: tuple[int, ...] = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+    """Static lengths that texts are padded to; those over max_length are not used."""
+
+    def __post_init__(self) -> None:
+        require(0 < self.dev_fraction <= 0.5, "data.dev_fraction", "a share in (0, 0.5]", self.dev_fraction)
+        require(self.max_length >= 8, "data.max_length", "8 tokens or more", self.max_length)
+        require(self.shuffle_window >= 1, "data.shuffle_window", "1 text or more", self.shuffle_window)
+        buckets = self.length_buckets
+        require(
+            len(buckets) > 0 and all(b >= 4 for b in buckets) and list(buckets) == sorted(set(buckets)),
+            "data.length_buckets",
+            "rising lengths of 4 or more",
+            buckets,
+        )
+        require(len(set(self.labels)) == len(self.labels), "data.labels", "each label once", self.labels)
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """The static lengths in use: the buckets below max_length, then max_length itself."""
+        return (*(b for b in self.length_buckets if b < self.max_length), self.max_length)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LabelledTexts:
+    """How a command reads labelled texts."""
+
+    text_column: str = ""
+    """Column of the text; empty: found by its name."""
+    pair_column: str = ""
+    """Column of the second text; empty: found by its name; `none`: single texts."""
+    label_column: str = ""
+    """Column of the label; empty: found by its name."""
+    on_bad_row: BadRow = BadRow.STOP
+    """`stop` at a row that cannot be read, or `skip` and count it."""
+
+    @property
+    def reading(self) -> DataConfig:
+        """The same, as the readers of texts take it."""
+        return DataConfig(
+            text_column=self.text_column,
+            pair_column=self.pair_column,
+            label_column=self.label_column,
+            on_bad_row=self.on_bad_row,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PrepareConfig:
+    """Tokenise a corpus once, into checksummed shards for `train.py --data.unlabelled prepared:DIR`.
+
+    Example: python -m fastbert_jax.text.prepare --input 'texts/*.jsonl.gz' --output corpora/texts --workers 8
+
+    The same command again goes on after a kill, and makes shards anew that are gone or cut short. One input is one
+    worker's, so many files are prepared in parallel and one huge file is not; the shards do not depend on the workers.
+    """
+
+    input: tuple[str, ...] = ()
+    """.jsonl, .txt, .tsv, .csv (also as .gz or .zst), .parquet or .arrayrecord files, or patterns in quotes; local or
+    behind a `scheme://` that fsspec knows."""
+    output: str = ""
+    """Local directory of the corpus."""
+    tokenizer: str = "builtin:minilm"
+    """`builtin:minilm`, or a directory with a tokenizer: a Hugging Face model, or a run's `model`."""
+    max_length: int = 128
+    """Longest text in tokens, [CLS] and [SEP] included; longer ones are cut and counted."""
+    shard_texts: int = 131_072
+    """Texts in a shard; each shard holds texts of one input."""
+    workers: int = 1
+    """Processes that share the inputs; 0: one for each core."""
+    text_column: str = ""
+    """Column of the text; empty: found by its name."""
+    pair_column: str = ""
+    """Column of the second text; empty: found by its name; `none`: single texts."""
+    on_bad_row: BadRow = BadRow.STOP
+    """`stop` at a row that cannot be read, with its file and line, or `skip` and count it."""
+    verify: str = ""
+    """Instead of all this, read every byte of the corpus in this directory and compare checksums."""
+
+    def __post_init__(self) -> None:
+        given = bool(self.input) + bool(self.output)
+        expected = "--input and --output to prepare a corpus, or --verify alone"
+        require(given == (0 if self.verify else 2), "prepare", expected, f"{given} of them")
+        require(8 <= self.max_length < 2**16, "max_length", "8 to 65535 tokens", self.max_length)
+        require(self.shard_texts >= 1, "shard_texts", "1 or more", self.shard_texts)
+        require(self.workers >= 0, "workers", "1 or more, or 0 for one a core", self.workers)
+
+    @property
+    def reading(self) -> DataConfig:
+        """The same, as the readers of texts take it."""
+        return DataConfig(text_column=self.text_column, pair_column=self.pair_column, on_bad_row=self.on_bad_row)

@@ -1,0 +1,128 @@
+"""Settings of a run: its phases and its checkpoints."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+from fastbert_jax.config.checks import require
+from fastbert_jax.config.choices import KLDirection
+from fastbert_jax.config.data import DataConfig
+from fastbert_jax.config.devices import MeshConfig, ProcessesConfig
+from fastbert_jax.config.inference import EvaluateConfig
+from fastbert_jax.config.model import ModelConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PhaseConfig:
+    """The settings of one training phase: its length, its batches and its optimizer."""
+
+    epochs: int = 3
+    """Passes over the phase's texts."""
+    batch_size: int = 32
+    """Texts per optimizer step."""
+    accumulate: int = 1
+    """Parts that a batch is computed in, one after the other, to save memory; divides batch_size."""
+    learning_rate: float = 2e-5
+    """Peak of the schedule: linear warm-up to it, then linear decay to 0 over the phase's own steps."""
+    warmup: float = 0.1
+    """Share of the phase's steps spent warming up, in [0, 1)."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay of matrices; biases and norms are never decayed."""
+    clip_norm: float = 1.0
+    """Largest global norm of the gradient; 0 turns clipping off."""
+    evaluations_per_epoch: int = 1
+    """How often per epoch the dev set is measured and a checkpoint is saved."""
+
+    SECTION: ClassVar[str] = "phase"
+    """The key under which a run's settings hold this phase."""
+
+    def __post_init__(self) -> None:
+        def check(holds: bool, key: str, expected: str) -> None:
+            require(holds, f"{self.SECTION}.{key}", expected, getattr(self, key))
+
+        check(self.epochs >= 0, "epochs", "0 or more")
+        check(self.batch_size >= 1, "batch_size", "1 or more")
+        check(
+            self.accumulate >= 1 and self.batch_size % self.accumulate == 0,
+            "accumulate",
+            f"a divisor of batch_size = {self.batch_size}",
+        )
+        check(self.learning_rate > 0, "learning_rate", "a positive number")
+        check(0 <= self.warmup < 1, "warmup", "a share in [0, 1)")
+        check(self.weight_decay >= 0, "weight_decay", "0 or more")
+        check(self.clip_norm >= 0, "clip_norm", "0 or more")
+        check(self.evaluations_per_epoch >= 1, "evaluations_per_epoch", "1 or more")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FineTuneConfig(PhaseConfig):
+    """The settings of fine-tuning: labels train the backbone and the teacher."""
+
+    SECTION: ClassVar[str] = "fine_tune"
+
+    teacher_rate: float = 1.0
+    """Learning rate of the teacher over the backbone's; above 1 spares a pretrained backbone while the new teacher
+    finds its feet."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.teacher_rate > 0, "fine_tune.teacher_rate", "a positive number", self.teacher_rate)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DistilConfig(PhaseConfig):
+    """The settings of self-distillation: what the teacher teaches the students, and how."""
+
+    SECTION: ClassVar[str] = "distil"
+
+    epochs: int = 5
+    learning_rate: float = 2e-4
+    kl: KLDirection = KLDirection.STUDENT_TEACHER
+    """Which KL: `student-teacher` is the paper's equation 5, `teacher-student` the released code's."""
+    noisy_teacher: bool = False
+    """Leave dropout on in the backbone and the teacher, as the released code does."""
+    steps: int = 0
+    """Length of the phase in steps, whatever its texts; 0: by epochs. stream: needs it."""
+    pack: bool = False
+    """Put several texts into each row of data.max_length tokens, so that hardly any token is padding and every batch
+    has one shape; batch_size then counts rows."""
+    texts_per_row: int = 0
+    """pack only: the most texts in a row; 0: the smallest power of two that costs no more than 1 % of rows."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.steps >= 0, "distil.steps", "1 or more, or 0 to go by epochs", self.steps)
+        require(self.texts_per_row >= 0, "distil.texts_per_row", "1 or more, or 0 to choose it", self.texts_per_row)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """When the state of a run is saved and what stays; a run also saves at every measurement of dev and on SIGTERM."""
+
+    every: int = 0
+    """Steps between saves; 0: only at the measurements."""
+    keep: int = 2
+    """How many of the newest stay, beside the best."""
+
+    def __post_init__(self) -> None:
+        require(self.every >= 0, "checkpoints.every", "0 or more", self.every)
+        require(self.keep >= 1, "checkpoints.keep", "1 or more", self.keep)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """A whole run: fine-tune, self-distil, evaluate."""
+
+    run: str = "runs/default"
+    """Directory of the run. The same command again resumes it."""
+    seed: int = 0
+    """Seed of every random number: initial exits, order of texts, dropout."""
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    fine_tune: FineTuneConfig = dataclasses.field(default_factory=FineTuneConfig)
+    distil: DistilConfig = dataclasses.field(default_factory=DistilConfig)
+    evaluate: EvaluateConfig = dataclasses.field(default_factory=EvaluateConfig)
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+    processes: ProcessesConfig = dataclasses.field(default_factory=ProcessesConfig)
+    checkpoints: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
