@@ -35,6 +35,8 @@ class TrainArguments:
     """Print all settings as YAML and stop."""
     dry_run: bool = False
     """Print shapes, steps, parameters and FLOPs and stop."""
+    verify: bool = False
+    """Compare every value and file of the run with its checksum, as `infer.py verify` does, and stop."""
     settings: Annotated[TrainConfig, tyro.conf.arg(name="")] = dataclasses.field(default_factory=TrainConfig)
 
 

@@ -99,6 +99,7 @@ def test_a_run_from_text_to_answers(settings, tmp_path, capsys):
         "checkpoints",
         "model",
         "comparison.json",
+        ".lock",
     }
     assert json.loads((tmp_path / "run" / "labels.json").read_text()) == ["bad", "good"]
 
@@ -140,6 +141,8 @@ def test_a_killed_run_resumes_to_the_same_model(settings, tmp_path):
             assert b"stopped; the same command goes on from step" in printed
     again = _train(settings, "--run", killed, *long)
     assert again.returncode == 0, again.stderr
+    checked = _train(settings, "--run", killed, "--verify")
+    assert checked.returncode == 0 and checked.stdout.endswith("model\n") and "whole: checkpoint" in checked.stdout
     for name in ("metrics.jsonl", "model/model.safetensors"):
         assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
 

@@ -14,9 +14,9 @@ class MeshConfig:
     """How the devices of all processes are laid out; one of the three may be -1: all that are left."""
 
     data: int = -1
-    """Devices that share each batch."""
+    """Devices, or groups of them, that hold the parameters and share the texts of each batch."""
     fsdp: int = 1
-    """Devices that share each batch, and the parameters and optimizer state too."""
+    """Devices that share the parameters and the optimizer state, and in training each batch too."""
     tensor: int = 1
     """Devices that share the heads and the feed-forward width of each layer."""
 

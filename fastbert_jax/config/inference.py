@@ -10,6 +10,7 @@ import tyro
 from fastbert_jax.config.checks import require, require_batches
 from fastbert_jax.config.choices import ANSWER_ENDINGS, BATCH_TOKENS, COMPRESSED_ENDINGS, BadRow, Mode, PolicyName
 from fastbert_jax.config.data import LabelledTexts
+from fastbert_jax.config.devices import MeshConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -117,7 +118,8 @@ class PredictConfig:
     batch_tokens: int = BATCH_TOKENS
     """Tokens per batch, padding included: short texts share large batches."""
     devices: int = 0
-    """Devices of this process that share the texts; 0: all it has."""
+    """Devices of this process that take part; 0: all it has."""
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     warm_up: bool = False
     """Compile every program before the first text is answered, and say how many and how long it took."""
     on_bad_row: BadRow = BadRow.STOP

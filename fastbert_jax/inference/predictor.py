@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
-from fastbert_jax.config import BATCH_TOKENS, BertConfig, DataConfig, ExitConfig, Mode, Precision
+from fastbert_jax.config import BATCH_TOKENS, BertConfig, DataConfig, ExitConfig, MeshConfig, Mode, Precision
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.engines.auto import Auto
 from fastbert_jax.inference.engines.engine import Answers, Engine
@@ -21,6 +22,7 @@ from fastbert_jax.inference.engines.static_sizes import full_batch
 from fastbert_jax.inference.plan import Plan, batch_rows, plan_batches
 from fastbert_jax.inference.policies import layer_thresholds
 from fastbert_jax.model.fastbert import Params
+from fastbert_jax.model.sharding import copies_of, make_mesh
 from fastbert_jax.model.weights import check_vocabulary, is_fastbert, load_backbone, load_model, read_bert_config
 from fastbert_jax.text.examples import Text
 from fastbert_jax.text.tokenizer import Tokenizer, load_tokenizer
@@ -64,7 +66,7 @@ class Predictor:
         length_buckets: Sequence[int],
         precision: Precision = Precision.FLOAT32,
         exits: ExitConfig | None = None,
-        devices: Sequence[jax.Device] = (),
+        mesh: Mesh | None = None,
     ) -> None:
         """Put the parameters on the devices.
 
@@ -73,7 +75,7 @@ class Predictor:
           max_length: the longest text in tokens; longer ones are cut.
           length_buckets: rising static lengths, the last `max_length`.
           exits: which exits are asked, and how their uncertainty is told; none: all of them, by entropy.
-          devices: devices of this process, each of which takes a share of the texts; none: jax's first.
+          mesh: devices of this process: those along `data` share the texts, the others the parameters; none: one.
         """
         if labels and len(labels) != config.num_classes:
             raise UserError(f"expected {config.num_classes} labels, one per class of the model, found {len(labels)}")
@@ -83,8 +85,8 @@ class Predictor:
         self.max_length = max_length
         self.length_buckets = tuple(length_buckets)
         self._runtimes = [
-            Runtime(params, config, precision=precision, exits=exits or ExitConfig(), device=device)
-            for device in devices or [None]
+            Runtime(params, config, precision=precision, exits=exits or ExitConfig(), mesh=copy)
+            for copy in (copies_of(mesh) if mesh else [None])
         ]
         self._runtime = self._runtimes[0]
         self._engines = make_engines(self._runtimes) if self.labels else {}
@@ -266,13 +268,13 @@ def _no_answers(texts: int, num_classes: int) -> Answers:
     return Answers(np.zeros((texts, num_classes), np.float32), np.zeros(texts, np.int32), np.zeros(texts, np.float32))
 
 
-def load(directory: str | Path, *, exits: ExitConfig | None = None, devices: Sequence[jax.Device] = ()) -> Predictor:
+def load(directory: str | Path, *, exits: ExitConfig | None = None, mesh: Mesh | None = None) -> Predictor:
     """Load what `train.py` made, or a Hugging Face BERT directory for its hidden states alone.
 
     Args:
       directory: a run, its `model` directory, or a Hugging Face directory with tokenizer files.
       exits: which exits are asked, and how their uncertainty is told; none: all of them, by entropy.
-      devices: devices of this process, each of which takes a share of the texts; none: jax's first.
+      mesh: devices of this process: those along `data` share the texts, the others the parameters; none: one.
 
     Raises:
       UserError: no such directory, no model in it, damaged files, or a tokenizer of another model.
@@ -293,19 +295,19 @@ def load(directory: str | Path, *, exits: ExitConfig | None = None, devices: Seq
         settings = {"labels": (), "max_length": config.max_positions, "length_buckets": lengths}
     tokenizer = load_tokenizer(directory)
     check_vocabulary(tokenizer.vocab_size, config)
-    return Predictor(params, config, tokenizer, exits=exits, devices=devices, **settings)
+    return Predictor(params, config, tokenizer, exits=exits, mesh=mesh, **settings)
 
 
-def local_devices(count: int) -> tuple[jax.Device, ...]:
-    """The first `count` devices of this process; 0: all.
+def local_mesh(config: MeshConfig, *, count: int) -> Mesh:
+    """The first `count` devices of this process, laid out; 0: all.
 
     Raises:
-      UserError: it has not so many.
+      UserError: it has not so many, or the sizes asked for do not make up their number.
     """
     devices = jax.local_devices()
     if count > len(devices):
         raise UserError(f"devices: expected up to {len(devices)}, found {count}")
-    return tuple(devices[: count or None])
+    return make_mesh(config, devices[: count or None])
 
 
 def model_directory(directory: str | Path) -> Path:

@@ -54,6 +54,13 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     return jax.make_mesh(sizes, MESH, axis_types=(AxisType.Auto,) * len(MESH), devices=devices)
 
 
+def copies_of(mesh: Mesh) -> list[Mesh]:
+    """The mesh cut along `data`: the devices of each piece hold one copy of the parameters between them."""
+    return [
+        Mesh(mesh.devices[place : place + 1], MESH, axis_types=mesh.axis_types) for place in range(len(mesh.devices))
+    ]
+
+
 def partition(axes: Sequence[str]) -> PartitionSpec:
     """How an array with these axes is shared out.
 

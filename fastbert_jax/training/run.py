@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shutil
 from pathlib import Path
@@ -42,10 +43,10 @@ def train(config: TrainConfig) -> Comparison | None:
     The same call in every process; the first one writes and measures, the others return None.
 
     Raises:
-      UserError: data, settings or files that cannot be used.
+      UserError: data, settings or files that cannot be used, or a run that is under way.
       PreemptedError: stopped by SIGTERM, and saved.
     """
-    with stop_on_sigterm() as stop:
+    with stop_on_sigterm() as stop, contextlib.ExitStack() as held:
         processes.join(config.processes)
         mesh = make_mesh(config.mesh)
         prepared = processes.together(lambda: prepare(config, mesh))
@@ -53,6 +54,7 @@ def train(config: TrainConfig) -> Comparison | None:
         settings = dataclasses.replace(config, processes=ProcessesConfig())
         processes.check_same(repr((settings, prepared.task.labels, prepared.data)))
         processes.first_alone(lambda: run.claim(config, prepared.task.labels, prepared.data))
+        processes.first_alone(lambda: held.enter_context(run.locked()))
         if processes.is_first():
             for note in prepared.notes:
                 print(note)

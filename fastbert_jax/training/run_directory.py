@@ -6,14 +6,16 @@ runs/NAME/  config.yaml  labels.json  data.json  metrics.jsonl  throughput.jsonl
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 from fastbert_jax.config import TrainConfig
 from fastbert_jax.config_yaml import from_yaml, to_dict, to_yaml
 from fastbert_jax.errors import UserError
-from fastbert_jax.whole_files import is_unfinished, write_json, write_text
+from fastbert_jax.whole_files import is_unfinished, keep_others_out, write_json, write_text
 
 FREE_KEYS = ("run", "evaluate", "mesh", "processes", "checkpoints")
 """Settings that a resumed run may change: they do not touch what is trained."""
@@ -96,9 +98,24 @@ class RunDirectory:
         self._compare(self.labels, list(labels))
         self._compare(self.data, data)
 
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Nobody else trains in the directory within the block; whatever ends the process ends that.
+
+        Raises:
+          UserError: somebody does.
+        """
+        with open(self._lock, "ab") as stream:
+            keep_others_out(stream, self.path)
+            yield
+
+    @property
+    def _lock(self) -> Path:
+        return self.path / ".lock"
+
     def _is_unfinished(self, path: Path) -> bool:
         """What a claim that was cut short leaves."""
-        return is_unfinished(path) or path in (self.labels, self.data)
+        return is_unfinished(path) or path in (self.labels, self.data, self._lock)
 
     def _compare(self, path: Path, expected: object) -> None:
         try:

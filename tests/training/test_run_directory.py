@@ -23,6 +23,15 @@ def test_claiming_twice_is_safe_and_keeps_the_settings(tmp_path):
     assert tuple(json.loads(run.labels.read_text())) == LABELS
 
 
+def test_two_do_not_train_in_it_at_once(tmp_path):
+    run = RunDirectory(tmp_path)
+    with run.locked(), pytest.raises(UserError, match="expected to be the only one to write it"), run.locked():
+        pass
+    run.claim(CONFIG, LABELS, DATA)  # the lock makes the directory nobody's
+    with run.locked():
+        pass
+
+
 def test_settings_of_the_evaluation_may_change(tmp_path):
     run = RunDirectory(tmp_path)
     run.claim(CONFIG, LABELS, DATA)

@@ -23,11 +23,11 @@ ENGINES: dict[Mode, type[Engine]] = {
 
 
 def make_engines(runtimes: Sequence[Runtime]) -> dict[Mode, Engine]:
-    """Every engine of one model, on all devices that have a runtime, and `auto`, which picks among them."""
+    """Every engine of one model, on all runtimes, a copy of it each, and `auto`, which picks among them."""
     engines: dict[Mode, Engine] = {}
     for mode, kind in ENGINES.items():
         one_each = [kind(runtime) for runtime in runtimes]
         engines[mode] = one_each[0] if len(one_each) == 1 else AllDevices(one_each)
-    if len(runtimes) > 1:
+    if len(runtimes) > 1 and all(len(runtime.devices) == 1 for runtime in runtimes):
         engines[Mode.GRAPH_CASCADE] = GraphCascade(*runtimes)
     return {Mode.AUTO: Auto(runtimes[0], engines), **engines}

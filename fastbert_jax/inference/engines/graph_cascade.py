@@ -79,7 +79,7 @@ class GraphCascade(Engine):
     """
 
     def __init__(self, runtime: Runtime, *others: Runtime) -> None:
-        """Build on the runtimes of all devices, which hold the same model."""
+        """Build on one runtime, or on those of several devices with a copy of the model each."""
         super().__init__(runtime)
         self._runtimes = (runtime, *others)
         self._shards = len(self._runtimes)
@@ -90,7 +90,7 @@ class GraphCascade(Engine):
 
     @functools.cached_property
     def _mesh(self) -> jax.sharding.Mesh:
-        devices = [next(iter(jax.tree.leaves(one.params)[0].devices())) for one in self._runtimes]
+        devices = [device for one in self._runtimes for device in one.devices]
         return jax.make_mesh((self._shards,), (SHARDS,), devices=devices, axis_types=(jax.sharding.AxisType.Auto,))
 
     @functools.cached_property

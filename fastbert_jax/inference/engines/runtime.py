@@ -13,12 +13,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from fastbert_jax.config import BertConfig, ExitConfig, Precision
 from fastbert_jax.inference.policies import Memory, make_policy
 from fastbert_jax.model.bert import Embeddings, EncoderLayer
 from fastbert_jax.model.exits import Exit
 from fastbert_jax.model.fastbert import Params, compute_dtype, exit_params, layer_params
+from fastbert_jax.model.sharding import param_shardings, sharding_of
 from fastbert_jax.text.batches import Batch
 
 Array = jax.Array | np.ndarray
@@ -41,14 +43,23 @@ class Runtime:
         *,
         precision: Precision = Precision.FLOAT32,
         exits: ExitConfig = ExitConfig(),  # noqa: B008, frozen
-        device: jax.Device | None = None,
+        mesh: Mesh | None = None,
     ) -> None:
-        """Put the parameters on a device; none: jax's own choice."""
+        """Put one copy of the parameters on the devices of a mesh; none: on the one that jax chooses.
+
+        Devices that share the parameters (`fsdp`, `tensor`) work together on every batch, and each has its answers.
+
+        Raises:
+          UserError: a size of the model that the mesh does not divide.
+        """
         self.config = config
         self.policy = make_policy(exits)
         self.asked = exits.asked(config.num_layers)
         """For each layer, whether its exit is asked; the last one's is."""
-        self.params: Params = jax.device_put(params, device)
+        self.devices: tuple[jax.Device | None, ...] = (None,) if mesh is None else tuple(mesh.devices.flat)
+        self._mesh = mesh if len(self.devices) > 1 else None
+        """Of several devices; None: there is one."""
+        self.params: Params = jax.device_put(params, self._shardings(params) if self._mesh else self.devices[0])
         self.compiled_programs = 0
         self.dtype = compute_dtype(precision)
         """Of hidden states."""
@@ -67,7 +78,15 @@ class Runtime:
             self.compiled_programs += 1
             return function(*arguments, **keywords)
 
+        if self._mesh:
+            settings = {"out_shardings": sharding_of(self._mesh, ())} | settings
         return jax.jit(traced, **settings)
+
+    def _shardings(self, params: Params) -> Params:
+        """Where the leaves of `params` lie on the mesh, layers and exits still stacked."""
+        assert self._mesh is not None
+        shardings = param_shardings(self._mesh, self.config)
+        return {part: shardings[part] for part in params}
 
     @functools.cached_property
     def layers(self) -> list[Params]:

@@ -20,7 +20,7 @@ from fastbert_jax.inference.predict_command.resumable import Done, Partial, fini
 from fastbert_jax.inference.predict_command.row_chunks import Record, checksum_after, chunks_of, skip_done
 from fastbert_jax.inference.predict_command.standard_output import StandardOutput, standard_output
 from fastbert_jax.inference.predict_command.work import work_of
-from fastbert_jax.inference.predictor import Prediction, Predictor, load, local_devices
+from fastbert_jax.inference.predictor import Prediction, Predictor, load, local_mesh
 from fastbert_jax.report.progress import progress_bar, somebody_watches
 from fastbert_jax.text.examples import Example, Text, Unreadable
 from fastbert_jax.text.sources import count_rows, read_records
@@ -43,7 +43,7 @@ def predict(config: PredictConfig) -> None:
     if config.target:
         calibration = read_calibration(config.model, config.target)
         speed, exits = np.array(calibration.thresholds), calibration.exits
-    predictor = load(config.model, exits=exits, devices=local_devices(config.devices))
+    predictor = load(config.model, exits=exits, mesh=local_mesh(config.mesh, count=config.devices))
     predictor.require_exits()
     work = work_of(config, speed=speed, exits=exits) if config.output != STDOUT else {}
     if config.warm_up and mine:

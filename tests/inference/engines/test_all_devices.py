@@ -8,14 +8,15 @@ import jax
 import numpy as np
 import pytest
 
-from fastbert_jax.config import Mode
+from fastbert_jax.config import MeshConfig, Mode
+from fastbert_jax.errors import UserError
 from fastbert_jax.inference.engines.all_devices import AllDevices
-from fastbert_jax.inference.engines.bucketed import Bucketed
-from fastbert_jax.inference.engines.cascade import Cascade
-from fastbert_jax.inference.engines.engine import Answers, Engine
+from fastbert_jax.inference.engines.engine import Answers
+from fastbert_jax.inference.engines.every_engine import make_engines
 from fastbert_jax.inference.engines.graph_cascade import GraphCascade
 from fastbert_jax.inference.engines.masked import Masked
 from fastbert_jax.inference.engines.runtime import Runtime
+from fastbert_jax.model.sharding import copies_of, make_mesh
 from fastbert_jax.text.batches import Batch
 from tests.inference.models import batch_of, random_texts, tiny_config, tiny_params, tiny_runtime
 
@@ -25,8 +26,19 @@ DEVICES = 3
 
 @pytest.fixture(scope="module")
 def runtimes() -> list[Runtime]:
+    return placed(MeshConfig(), DEVICES)
+
+
+@pytest.fixture(scope="module")
+def sharing() -> list[Runtime]:
+    """Two copies of the parameters, each on four devices."""
+    return placed(MeshConfig(data=2, fsdp=2, tensor=2), 8)
+
+
+def placed(mesh: MeshConfig, devices: int) -> list[Runtime]:
     config = tiny_config(2)
-    return [Runtime(tiny_params(config), config, device=device) for device in jax.local_devices()[:DEVICES]]
+    copies = copies_of(make_mesh(mesh, jax.local_devices()[:devices]))
+    return [Runtime(tiny_params(config), config, mesh=copy) for copy in copies]
 
 
 def batches() -> Iterator[Batch]:
@@ -43,18 +55,37 @@ def rows_of(answers: Iterator[Answers]) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("mode", [Mode.MASKED, Mode.BUCKETED, Mode.CASCADE, Mode.GRAPH_CASCADE])
-def test_several_devices_answer_as_one_does(runtimes: list[Runtime], mode: Mode) -> None:
-    kinds = {Mode.MASKED: Masked, Mode.BUCKETED: Bucketed, Mode.CASCADE: Cascade}
-    engine: Engine
-    if mode is Mode.GRAPH_CASCADE:
-        engine = GraphCascade(*runtimes)
-    else:
-        engine = AllDevices([kinds[mode](runtime) for runtime in runtimes])
-    expected = rows_of(Masked(tiny_runtime(2)).run(batches(), 0.5))
-    found = rows_of(engine.run(batches(), 0.5))
-    np.testing.assert_array_equal(found[1], expected[1])
-    np.testing.assert_allclose(found[0], expected[0], atol=1e-5)
-    assert len(set(expected[1])) > 2
+@pytest.mark.parametrize("devices", ["runtimes", "sharing"])
+def test_several_devices_answer_as_one_does(devices: str, mode: Mode, request: pytest.FixtureRequest) -> None:
+    engine = make_engines(request.getfixturevalue(devices))[mode]
+    for speed in (0.5, 0.0):
+        expected = rows_of(Masked(tiny_runtime(2)).run(batches(), speed))
+        found = rows_of(engine.run(batches(), speed))
+        np.testing.assert_array_equal(found[1], expected[1])
+        np.testing.assert_allclose(found[0], expected[0], atol=1e-5)
+        assert len(set(expected[1])) > 2 or speed == 0
+
+
+def test_the_loop_in_the_graph_is_one_program_on_devices_that_hold_all_the_parameters(
+    runtimes: list[Runtime], sharing: list[Runtime]
+) -> None:
+    assert isinstance(make_engines(runtimes)[Mode.GRAPH_CASCADE], GraphCascade)
+    assert isinstance(make_engines(sharing)[Mode.GRAPH_CASCADE], AllDevices)
+
+
+def test_each_device_holds_its_share_of_the_parameters(sharing: list[Runtime]) -> None:
+    held = sharing[1].params["backbone"]["layers"], sharing[1].layers
+    for tree in held:
+        kernels = [leaf for leaf in jax.tree.leaves(tree) if leaf.shape[-2:] == (16, 32)]  # the feed-forward part's
+        assert len(kernels) > 0
+        for kernel in kernels:
+            assert {shard.device for shard in kernel.addressable_shards} == set(jax.local_devices()[4:])
+            assert {shard.data.size for shard in kernel.addressable_shards} == {kernel.size // 4}
+
+
+def test_a_model_that_the_mesh_does_not_divide_is_refused() -> None:
+    with pytest.raises(UserError, match="mesh.tensor: expected a divisor of the 2 heads, found 4"):
+        placed(MeshConfig(data=1, tensor=4), 4)
 
 
 def test_the_sharded_loop_has_no_collective_and_runs_on_every_device(runtimes: list[Runtime]) -> None:

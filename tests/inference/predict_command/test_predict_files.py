@@ -18,7 +18,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from fastbert_jax.config import BadRow, ExitConfig, Mode, PredictConfig
+from fastbert_jax.config import BadRow, ExitConfig, MeshConfig, Mode, PredictConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.predict_command import predict_files, row_chunks
 from fastbert_jax.inference.predict_command.predict_files import predict
@@ -303,6 +303,17 @@ def test_many_files_load_the_model_once_and_finished_ones_are_left_out(
         assert (tmp_path / "out" / f"in{number}.jsonl").read_bytes() == alone
 
 
+def test_a_mesh_of_devices_answers_as_one_does(model: Path, tmp_path: Path) -> None:
+    texts = tmp_path / "a.txt"
+    texts.write_text("\n".join(some_texts(20)))
+    expected, found = (
+        [json.loads(line) for line in answer(model, texts, tmp_path / "out.jsonl", **devices).splitlines()]
+        for devices in ({"devices": 1}, {"devices": 4, "mesh": MeshConfig(fsdp=2)})
+    )
+    assert [line["label"] for line in found] == [line["label"] for line in expected]
+    assert [line["exit_layer"] for line in found] == [line["exit_layer"] for line in expected]
+
+
 def test_more_answers_than_a_row_group(model: Path, tmp_path: Path, monkeypatch) -> None:
     from fastbert_jax.inference.predict_command import answer_files
 
@@ -318,7 +329,7 @@ KILLED_ROWS = 60 * 32
 PROGRAM = """
 import functools, sys
 from concurrent.futures import ThreadPoolExecutor
-from fastbert_jax.config import Mode, PredictConfig
+from fastbert_jax.config import MeshConfig, Mode, PredictConfig
 from fastbert_jax.inference.predict_command import predict_files, row_chunks
 
 row_chunks.ROWS = 32
