@@ -231,7 +231,7 @@ def test_settings_cannot_be_changed() -> None:
         TrainConfig().seed = 1
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.name)
 def test_the_configs_that_come_along_are_read(path: Path) -> None:
     assert isinstance(config_yaml.from_yaml(TrainConfig, path), TrainConfig)
 
