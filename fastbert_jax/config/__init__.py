@@ -21,6 +21,7 @@ from fastbert_jax.config.inference import (
     EvaluateConfig,
     ExitConfig,
     PredictConfig,
+    StudyConfig,
     VerifyConfig,
 )
 from fastbert_jax.config.model import BertConfig, ModelConfig
@@ -51,6 +52,7 @@ __all__ = [
     "PredictConfig",
     "PrepareConfig",
     "ProcessesConfig",
+    "StudyConfig",
     "TrainConfig",
     "VerifyConfig",
 ]

@@ -256,6 +256,44 @@ class CompareConfig(LabelledTexts):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class StudyConfig(LabelledTexts):
+    """See what every exit knows: the FastBERT paper's Table 2 and figures 3 to 6, with wall-clock time beside FLOPs.
+
+    Writes study.md (tables), study.json (all numbers) and five SVG pictures.
+
+    Example: python infer.py study --model runs/demo --data builtin:reuters_r8#test --output studies/demo
+    """
+
+    model: str
+    """Directory of a run, or of its model."""
+    data: str
+    """SPEC of labelled texts."""
+    output: str
+    """Directory to write to."""
+    name: str = ""
+    """What the tables call it; empty: the model and the data."""
+    speeds: tuple[float, ...] = (0.1, 0.5, 0.8)
+    """Uncertainty thresholds of the table, in (0, 1]; the curves have 41 from 0 to 1."""
+    baselines: tuple[str, ...] = ()
+    """Directories of other models with the same labels, each shown at its full depth."""
+    mode: Mode = Mode.CASCADE
+    """Engine that is timed."""
+    exits: ExitConfig = ExitConfig()
+    repeats: int = 5
+    """Interleaved repetitions of every measurement; the median counts."""
+    limit: int = 0
+    """Study this many texts, spread evenly over the data; 0: all."""
+    timed_texts: int = 512
+    """Time this many of them, spread evenly; 0: all."""
+
+    def __post_init__(self) -> None:
+        require(all(0 < speed <= 1 for speed in self.speeds), "speeds", "thresholds in (0, 1]", self.speeds)
+        require(self.repeats >= 1, "repeats", "1 or more", self.repeats)
+        require(self.limit >= 0, "limit", "0 or more", self.limit)
+        require(self.timed_texts >= 0, "timed_texts", "0 or more", self.timed_texts)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class VerifyConfig:
     """Read all checkpoints of a run and its model, and hold every value and file against its checksum.
 
