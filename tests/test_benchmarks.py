@@ -88,6 +88,8 @@ def test_distillation(tmp_path: Path) -> None:
     for case, layers in zip(result["cases"].values(), (2, 3), strict=True):
         assert case["layers"] == layers and case["length"] == 16 and case["utilisation"] is None
         assert case["step_over_backbone"]["median"] > 0 and case["flops_of_step_over_backbone"] > 1
+        assert case["step_over_step_with_known_teacher"]["median"] > 0
+        assert 1 < case["flops_of_step_over_step_with_known_teacher"] < 3
     packed, padded, buckets = result["texts"]["layouts"].values()
     assert packed["texts_per_row"] > padded["texts_per_row"] == buckets["texts_per_row"] == 1
     assert packed["shapes"] == padded["shapes"] == [[4, 16]]

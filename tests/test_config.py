@@ -120,6 +120,10 @@ def test_the_resolved_config_reads_back(original: TrainConfig) -> None:
         ("data:", "expected `key: value` lines under 'data.', found None"),
         ("- 1", "expected `key: value` lines under 'the top level', found [1]"),
         ("seed: [1", "expected YAML, found"),
+        (
+            "distil: {cache_teacher: true, noisy_teacher: true}",
+            "distil.cache_teacher: expected false with distil.noisy_teacher, whose answers are others at every step",
+        ),
         ("distil: {epochs: -1}", "distil.epochs: expected 0 or more, found -1"),
         ("evaluate: {speeds: [2]}", "evaluate.speeds: expected thresholds in [0, 1], found (2.0,)"),
         ("fine_tune: {teacher_rate: 0}", "fine_tune.teacher_rate: expected a positive number, found 0.0"),

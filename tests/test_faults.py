@@ -16,7 +16,7 @@ from tests.training.launched import newest_checkpoint, start, write_settings
 
 PHASES = """
 fine_tune: {epochs: 12, batch_size: 8, learning_rate: 0.01}
-distil: {epochs: 12, batch_size: 8, learning_rate: 0.01}
+distil: {epochs: 12, batch_size: 8, learning_rate: 0.01, cache_teacher: true}
 checkpoints: {every: 5}
 """
 TRIALS = 20

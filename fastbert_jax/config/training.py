@@ -89,9 +89,19 @@ class DistilConfig(PhaseConfig):
     has one shape; batch_size then counts rows."""
     texts_per_row: int = 0
     """pack only: the most texts in a row; 0: the smallest power of two that costs no more than 1 % of rows."""
+    cache_teacher: bool = False
+    """Keep the teacher's answers of the first epoch in the run's directory (4 bytes a class of each text), so that the
+    later epochs run neither the teacher nor the last layer. Not with noisy_teacher, nor for stream: texts. A run that
+    is resumed cannot change it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require(
+            not (self.cache_teacher and self.noisy_teacher),
+            "distil.cache_teacher",
+            "false with distil.noisy_teacher, whose answers are others at every step",
+            self.cache_teacher,
+        )
         require(self.steps >= 0, "distil.steps", "1 or more, or 0 to go by epochs", self.steps)
         require(self.texts_per_row >= 0, "distil.texts_per_row", "1 or more, or 0 to choose it", self.texts_per_row)
 

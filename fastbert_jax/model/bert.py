@@ -188,3 +188,36 @@ class Backbone(nn.Module):
             EncoderLayer(**settings, name="layers"), embedded_BxSxH, None
         )
         return jnp.concatenate([embedded_BxSxH[None], hidden_LxBxSxH]), scores_LxBxAxSxS
+
+
+class LowerBackbone(nn.Module):
+    """Embeddings and the first `depth` layers of a `Backbone`, on all of its parameters, without dropout.
+
+    A loop over a slice of the stacked layers would have XLA copy the slice at every call; here each turn of the loop
+    reads its layer where it is.
+    """
+
+    config: BertConfig
+    depth: int
+    dtype: jnp.dtype = jnp.float32
+    unroll: int = 1
+
+    @nn.compact
+    def __call__(
+        self, token_ids_BxS: jax.Array, token_type_BxS: jax.Array, position_BxS: jax.Array, text_BxS: jax.Array
+    ) -> jax.Array:
+        """Hidden states `[depth + 1, B, S, H]`, the embeddings first."""
+        embedded_BxSxH = Embeddings(self.config, dtype=self.dtype, name="embeddings")(
+            token_ids_BxS, token_type_BxS, position_BxS
+        )
+        layer = EncoderLayer(self.config, dtype=self.dtype, parent=None)
+        stacked = self.get_variable("params", "layers")
+
+        def run_layer(hidden_BxSxH: jax.Array, index: jax.Array) -> tuple[jax.Array, jax.Array]:
+            params = jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, index, keepdims=False), stacked)
+            hidden_BxSxH, _ = layer.apply({"params": params}, hidden_BxSxH, text_BxS)
+            hidden_BxSxH = keep_sharded(hidden_BxSxH, HIDDEN_AXES)
+            return hidden_BxSxH, hidden_BxSxH
+
+        _, hidden_LxBxSxH = jax.lax.scan(run_layer, embedded_BxSxH, jnp.arange(self.depth), unroll=self.unroll)
+        return jnp.concatenate([embedded_BxSxH[None], hidden_LxBxSxH])

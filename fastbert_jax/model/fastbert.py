@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from fastbert_jax.config import BertConfig, Precision
-from fastbert_jax.model.bert import Backbone
+from fastbert_jax.model.bert import Backbone, LowerBackbone
 from fastbert_jax.model.exits import Exit
 
 Params = dict[str, Any]
@@ -82,18 +82,79 @@ class FastBert(nn.Module):
             token_ids_BxS, token_type_BxS, position_BxS, text_BxS, deterministic="backbone" not in noisy
         )
 
-        def answer(student: Exit, hidden_BxSxH: jax.Array) -> jax.Array:
-            return student(hidden_BxSxH, text_BxS, cls_BxK, deterministic="students" not in noisy)
-
-        answer_all = nn.vmap(answer, variable_axes={"params": 0}, split_rngs={"params": True, "dropout": True})
         teacher_BxKxN = Exit(**settings, name="teacher")(
             hidden_LxBxSxH[-1], text_BxS, cls_BxK, deterministic="teacher" not in noisy
         )
         if self.config.num_layers == 1:
             students_LxBxKxN = jnp.zeros((0, *teacher_BxKxN.shape))
         else:
-            students_LxBxKxN = answer_all(Exit(**settings, name="students"), hidden_LxBxSxH[1:-1])
+            students_LxBxKxN = _ask_all(
+                Exit(**settings, name="students"),
+                hidden_LxBxSxH[1:-1],
+                text_BxS,
+                cls_BxK,
+                deterministic="students" not in noisy,
+            )
         return Trace(hidden_LxBxSxH, scores_LxBxAxSxS, students_LxBxKxN, teacher_BxKxN)
+
+
+class StudentsTrace(NamedTuple):
+    """What a forward pass shows that ends below the last layer."""
+
+    students_LxBxKxN: jax.Array
+    """Float32 logits `[L - 1, B, K, N]` of the students."""
+
+
+class StudentsAlone(nn.Module):
+    """The students of a `FastBert` of two layers or more, on its parameters: the last layer and the teacher do not run.
+
+    The students' answers and their dropout are those of `FastBert`.
+    """
+
+    config: BertConfig
+    dropout: float = 0.0
+    """Dropout probability of the students, where a call names them."""
+    dtype: jnp.dtype = jnp.float32
+    unroll: int = 1
+
+    @nn.compact
+    def __call__(
+        self,
+        token_ids_BxS: jax.Array,
+        token_type_BxS: jax.Array,
+        position_BxS: jax.Array,
+        text_BxS: jax.Array,
+        cls_BxK: jax.Array,
+        *,
+        noisy: frozenset[str] = frozenset(),
+    ) -> StudentsTrace:
+        """Run all layers but the last, and every student; the arguments are those of `FastBert`.
+
+        Args:
+          noisy: nothing, or the students.
+        """
+        if not noisy <= {"students"}:
+            raise ValueError(f"noisy: expected none but the students, found {sorted(noisy)}")
+        below = LowerBackbone(
+            self.config, depth=self.config.num_layers - 1, dtype=self.dtype, unroll=self.unroll, name="backbone"
+        )
+        hidden_LxBxSxH = below(token_ids_BxS, token_type_BxS, position_BxS, text_BxS)
+        students = Exit(self.config, dropout=self.dropout, dtype=self.dtype, name="students")
+        return StudentsTrace(
+            _ask_all(students, hidden_LxBxSxH[1:], text_BxS, cls_BxK, deterministic="students" not in noisy)
+        )
+
+
+def _ask_all(
+    students: Exit, hidden_LxBxSxH: jax.Array, text_BxS: jax.Array, cls_BxK: jax.Array, *, deterministic: bool
+) -> jax.Array:
+    """The answers `[L - 1, B, K, N]` of the stacked students, each to the hidden states of its own layer."""
+
+    def answer(student: Exit, hidden_BxSxH: jax.Array) -> jax.Array:
+        return student(hidden_BxSxH, text_BxS, cls_BxK, deterministic=deterministic)
+
+    answer_all = nn.vmap(answer, variable_axes={"params": 0}, split_rngs={"params": True, "dropout": True})
+    return answer_all(students, hidden_LxBxSxH)
 
 
 def compute_dtype(precision: Precision) -> jnp.dtype:

@@ -89,7 +89,7 @@ def fine_tuning_flops(config: BertConfig, length: int) -> int:
     return 3 * true_flops(config, length, config.num_layers, exits_evaluated=1)
 
 
-def distillation_flops(config: BertConfig, length: int, *, texts: int = 1) -> int:
+def distillation_flops(config: BertConfig, length: int, *, texts: int = 1, teacher_known: bool = False) -> int:
     """FLOPs of one row in one step of self-distillation: what `training/step.py` computes, AdamW left out.
 
     The frozen backbone and the teacher run forward; the students run forward and backward. Nothing is differentiated by
@@ -98,11 +98,13 @@ def distillation_flops(config: BertConfig, length: int, *, texts: int = 1) -> in
     Args:
       length: tokens of the row, padding included.
       texts: texts that the row has room for, K in the batch's shapes.
+      teacher_known: its answers come with the batch, so neither it nor the last layer runs.
     """
     first = 2 * int(length) * config.hidden_size * config.exit_size
     behind = int(texts) * (true_exit_flops(config, length) - first)
-    backbone = config.num_layers * true_layer_flops(config, length)
-    return backbone + (first + behind) + (config.num_layers - 1) * (2 * first + 3 * behind)
+    below = config.num_layers - 1
+    students = below * (true_layer_flops(config, length) + 2 * first + 3 * behind)
+    return students if teacher_known else students + true_layer_flops(config, length) + first + behind
 
 
 def total_flops(

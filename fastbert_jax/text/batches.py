@@ -228,15 +228,25 @@ class EpochBatches(abc.ABC):
     """All batches of all epochs by their position: `self[step]` depends on the seed and the step alone."""
 
     def __init__(
-        self, *, rows: int, batch_size: int, epochs: int, steps: int = 0, local_rows: np.ndarray | None = None
+        self,
+        texts: TokenisedTexts,
+        *,
+        rows: int,
+        texts_per_row: int,
+        batch_size: int,
+        epochs: int,
+        steps: int = 0,
+        local_rows: np.ndarray | None = None,
     ) -> None:
-        """Batches of `batch_size` out of `rows` rows an epoch.
+        """Batches of `batch_size` out of `rows` rows an epoch, which hold `texts`.
 
         Args:
+          texts_per_row: K of every batch.
           steps: how many batches there are, through as many epochs as that takes; 0: as many as `epochs` have.
           local_rows: which rows of every batch this process makes, in this order, integers from 0 to
             `batch_size - 1`; None: all of them. What the batches hold altogether does not depend on it.
         """
+        self._texts, self._texts_per_row, self._batch_size = texts, texts_per_row, batch_size
         self._batches_per_epoch = -(-rows // batch_size)
         self._steps = steps or epochs * self._batches_per_epoch
         self._local_rows = np.arange(batch_size) if local_rows is None else np.asarray(local_rows, np.int64)
@@ -257,17 +267,44 @@ class EpochBatches(abc.ABC):
         """The batches of an epoch, in order."""
 
     @abc.abstractmethod
+    def _members(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The numbers of the texts in `rows`, row after row, and how many are in each."""
+
+    @abc.abstractmethod
     def _batch(self, rows: np.ndarray, *, batch_size: int, length: int) -> Batch:
         """The rows, and after them padding up to `batch_size`."""
 
     def __len__(self) -> int:
         return self._steps
 
-    def __getitem__(self, step: int) -> Batch:
+    @property
+    def total_texts(self) -> int:
+        """Texts of an epoch."""
+        return len(self._texts)
+
+    def texts_at(self, step: int, *, local: bool = True) -> np.ndarray:
+        """The numbers of the texts in a batch, int64 `[B, K]`; -1 where there is none.
+
+        Args:
+          local: of this process's rows, as `self[step]` has them; else of all processes' rows.
+        """
+        chosen, rows = self._chosen(step), self._local_rows if local else np.arange(self._batch_size)
+        present = rows < len(chosen.rows)
+        members, sizes = self._members(chosen.rows[rows[present]])
+        held_BxK = np.zeros((len(rows), self._texts_per_row), bool)
+        held_BxK[present] = np.arange(self._texts_per_row) < sizes[:, None]
+        numbers_BxK = np.full(held_BxK.shape, -1, np.int64)
+        numbers_BxK[held_BxK] = members
+        return numbers_BxK
+
+    def _chosen(self, step: int) -> BatchRows:
         if not 0 <= step < len(self):
             raise IndexError(f"expected a step from 0 to {len(self) - 1}, found {step}")
         epoch, place = divmod(int(step), self.batches_per_epoch)
-        chosen, local = self.plan(epoch)[place], self._local_rows
+        return self.plan(epoch)[place]
+
+    def __getitem__(self, step: int) -> Batch:
+        chosen, local = self._chosen(step), self._local_rows
         present = local < len(chosen.rows)
         batch = self._batch(chosen.rows[local[present]], batch_size=len(local), length=chosen.length)
         if present.all():
@@ -306,9 +343,16 @@ class TrainingBatches(EpochBatches):
         local_rows: np.ndarray | None = None,
     ) -> None:
         """Batches of `batch_size` texts; `labels` is int32 `[n]`, and `EpochBatches` tells the rest."""
-        self._texts, self._labels = texts, labels
-        self._buckets, self._batch_size, self._seed = buckets, batch_size, seed
-        super().__init__(rows=len(texts), batch_size=batch_size, epochs=epochs, steps=steps, local_rows=local_rows)
+        self._labels, self._buckets, self._seed = labels, buckets, seed
+        super().__init__(
+            texts,
+            rows=len(texts),
+            texts_per_row=1,
+            batch_size=batch_size,
+            epochs=epochs,
+            steps=steps,
+            local_rows=local_rows,
+        )
 
     def __repr__(self) -> str:
         return f"TrainingBatches({len(self._texts)} texts, {len(self)} steps, {self.batches_per_epoch} an epoch)"
@@ -317,6 +361,9 @@ class TrainingBatches(EpochBatches):
         return training_plan(
             self._texts.lengths, buckets=self._buckets, batch_size=self._batch_size, seed=self._seed, epoch=epoch
         )
+
+    def _members(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return rows, np.ones(len(rows), np.int64)
 
     def _batch(self, rows: np.ndarray, *, batch_size: int, length: int) -> Batch:
         return collate(self._texts, rows, batch_size=batch_size, length=length, labels=self._labels)

@@ -35,11 +35,16 @@ class PackedBatches(EpochBatches):
         Raises:
           ValueError: a text longer than `max_length`.
         """
-        self._texts, self._labels = texts, labels
-        self._max_length, self._batch_size, self._seed = max_length, batch_size, seed
+        self._labels, self._max_length, self._seed = labels, max_length, seed
         self.packed = pack(texts.lengths, max_length=max_length, texts_per_row=texts_per_row)
         super().__init__(
-            rows=len(self.packed), batch_size=batch_size, epochs=epochs, steps=steps, local_rows=local_rows
+            texts,
+            rows=len(self.packed),
+            texts_per_row=self.packed.texts_per_row,
+            batch_size=batch_size,
+            epochs=epochs,
+            steps=steps,
+            local_rows=local_rows,
         )
 
     def __repr__(self) -> str:
@@ -67,8 +72,11 @@ class PackedBatches(EpochBatches):
             lengths, buckets=(self._max_length,), batch_size=self._batch_size, seed=self._seed, epoch=epoch
         )
 
+    def _members(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.packed.members(rows)
+
     def _batch(self, rows: np.ndarray, *, batch_size: int, length: int) -> Batch:
-        members, sizes = self.packed.members(rows)
+        members, sizes = self._members(rows)
         return collate_rows(
             self._texts.take(members),
             sizes,

@@ -5,16 +5,17 @@ Liu et al. 2020, section 3.2, with the released code's behaviour (other KL direc
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import jax
 
 from fastbert_jax.config import DistilConfig, FineTuneConfig, KLDirection
-from fastbert_jax.model.fastbert import FastBert, Trace
+from fastbert_jax.model.fastbert import FastBert, StudentsAlone, StudentsTrace, Trace
 from fastbert_jax.report.flops import distillation_flops, fine_tuning_flops
 from fastbert_jax.text.batches import Batch
 from fastbert_jax.training import losses
-from fastbert_jax.training.recipe import Apply, Keep, Phase, Recipe, Ref, Stream, Term, Tree
+from fastbert_jax.training.recipe import Apply, Keep, Phase, Recipe, Ref, Shortcut, Stream, Term, Tree
 
 KL = {
     KLDirection.STUDENT_TEACHER: losses.kl_student_teacher,
@@ -27,7 +28,6 @@ def fastbert_recipe(model: FastBert, *, fine_tune: FineTuneConfig, distil: Disti
 
     In phase 2 the teacher is deterministic: dropout acts in the students alone, unless `distil.noisy_teacher`.
     """
-    noisy_in_distil = {"students", "backbone", "teacher"} if distil.noisy_teacher else {"students"}
     return Recipe(
         phases=(
             Phase(
@@ -40,24 +40,41 @@ def fastbert_recipe(model: FastBert, *, fine_tune: FineTuneConfig, distil: Disti
                 settings=fine_tune,
                 row_flops=functools.partial(fine_tuning_flops, model.config),
             ),
-            Phase(
-                name="distil",
-                sources={"model": forward(model, noisy=frozenset(noisy_in_distil))},
-                terms=(Term("kl", Ref("model", "students_LxBxKxN"), Ref("model", "teacher_BxKxN"), KL[distil.kl]),),
-                trainable={"model/students": 1.0},
-                stream=Stream.UNLABELLED,
-                keep=Keep.LAST,
-                settings=distil,
-                row_flops=functools.partial(distillation_flops, model.config),
-            ),
+            _self_distillation(model, distil),
         ),
     )
 
 
-def forward(model: FastBert, *, noisy: frozenset[str]) -> Apply:
+def _self_distillation(model: FastBert, distil: DistilConfig) -> Phase:
+    students, noisy = Ref("model", "students_LxBxKxN"), frozenset({"students"})
+    from_teacher = functools.partial(Term, "kl", students, loss=KL[distil.kl])
+    teacher = Ref("model", "teacher_BxKxN")
+    phase = Phase(
+        name="distil",
+        sources={"model": forward(model, noisy=noisy | ({"backbone", "teacher"} if distil.noisy_teacher else set()))},
+        terms=(from_teacher(teacher),),
+        trainable={"model/students": 1.0},
+        stream=Stream.UNLABELLED,
+        keep=Keep.LAST,
+        settings=distil,
+        row_flops=functools.partial(distillation_flops, model.config),
+    )
+    if not distil.cache_teacher:
+        return phase
+    alone = StudentsAlone(model.config, dropout=model.dropout, dtype=model.dtype, unroll=model.unroll)
+    known = dataclasses.replace(
+        phase,
+        sources={"model": forward(alone, noisy=noisy)},
+        terms=(from_teacher(Ref("known", "answers_BxKxN")),),
+        row_flops=functools.partial(distillation_flops, model.config, teacher_known=True),
+    )
+    return dataclasses.replace(phase, shortcut=Shortcut(kept=teacher, phase=known))
+
+
+def forward(model: FastBert | StudentsAlone, *, noisy: frozenset[str]) -> Apply:
     """The model as a source: parameters, batch and dropout key in, its trace out."""
 
-    def apply(params: Tree, batch: Batch, key: jax.Array | None) -> Trace:
+    def apply(params: Tree, batch: Batch, key: jax.Array | None) -> Trace | StudentsTrace:
         return model.apply(
             {"params": params},
             batch.token_ids_BxS,

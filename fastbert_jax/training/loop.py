@@ -18,8 +18,9 @@ from fastbert_jax.report.progress import progress_bar
 from fastbert_jax.text.batches import Batch, Batches
 from fastbert_jax.training.checkpoints import Checkpoints, Position, Restored
 from fastbert_jax.training.journal import Journal
+from fastbert_jax.training.memory import Memory
 from fastbert_jax.training.preemption import StopRequest
-from fastbert_jax.training.recipe import Keep, Phase, Recipe, Tree, merge
+from fastbert_jax.training.recipe import Keep, Known, Phase, Recipe, Tree, merge
 from fastbert_jax.training.step import StepMetrics, TrainState, placed_step
 from fastbert_jax.training.throughput import Meter
 
@@ -49,6 +50,8 @@ class Surroundings:
     stop: StopRequest
     save_every: int = 0
     """Steps between saves; 0: only where dev is measured."""
+    memories: Mapping[str, Memory] = dataclasses.field(default_factory=dict)
+    """By the name of its phase, what one with a shortcut remembers of its texts."""
 
 
 def run_recipe(
@@ -117,6 +120,7 @@ class _PhaseRun:
     ) -> None:
         self._phase, self._index, self._batches, self._first_step = phase, index, batches, first_step
         self._around = surroundings
+        self._memory = surroundings.memories.get(phase.name, Memory())
         self._step = placed_step(phase, shapes, mesh=surroundings.mesh, total_steps=len(batches), key=key)
         self._state: TrainState
         self._frozen: Tree
@@ -142,20 +146,22 @@ class _PhaseRun:
     def finish(self) -> Tree:
         """Run the steps that are left; the parameters the phase hands on."""
         done, total = int(self._state.step), len(self._batches)
-        unread: tuple[int, StepMetrics, Batch] | None = None
+        unread: tuple[int, StepMetrics, Batch, Known | None] | None = None
+        with self._around.meter.spending("restore"):
+            self._memory.open(self._frozen, done=done)
         with (
             contextlib.closing(self._timed_stream(done)) as steps,
             progress_bar(self._phase.name, total=total, unit="steps", done=done) as advance,
         ):
-            for step, batch in steps:
+            for step, batch, known in steps:
                 with jax.set_mesh(self._around.mesh):
                     rows = self._phase.settings.batch_size
-                    shared = share_batch(self._around.mesh, batch, rows)
-                    self._state, metrics = self._step.step(self._state, self._frozen, shared)
+                    shared = share_batch(self._around.mesh, (batch, known), rows)
+                    self._state, metrics = self._step.step(self._state, self._frozen, *shared)
                 # A step's metrics are read when the next step is under way, so that the device never waits.
                 if unread is not None:
                     advance(1, self._log(*unread))
-                unread = (step, metrics, batch)
+                unread = (step, metrics, batch, known)
                 stopping = self._around.stop.agreed(self._around.mesh)
                 evaluating = self._is_time_to_evaluate(step)
                 if evaluating or stopping or self._is_time_to_save(step):
@@ -184,13 +190,13 @@ class _PhaseRun:
             if step in around.checkpoints.steps():
                 around.checkpoints.put_aside(step)
 
-    def _timed_stream(self, done: int) -> Generator[tuple[int, Batch]]:
-        """Steps from `done` on with their batches; the time that they are waited for is counted."""
+    def _timed_stream(self, done: int) -> Generator[tuple[int, Batch, Known | None]]:
+        """Steps from `done` on with their batches and what is known of them; waiting for these is counted."""
         with contextlib.closing(self._batches.stream(done)) as stream:
             for step in range(done + 1, len(self._batches) + 1):
                 with self._around.meter.spending("data"):
-                    batch = next(stream)
-                yield step, batch
+                    batch, known = next(stream), self._memory.known(step - 1)
+                yield step, batch, known
 
     def _is_time_to_evaluate(self, step: int) -> bool:
         """As often per epoch as asked, spread evenly, the end of every epoch and of the phase always among them."""
@@ -222,10 +228,11 @@ class _PhaseRun:
         position = Position(self._phase.name, step, self._best_step, self._best_score)
         rank = None if score is None else (self._index, score)
         with self._around.meter.spending("checkpoint"):
+            self._memory.settle(step)
             self._around.checkpoints.save(run_step, (self._state, self._frozen), position, rank=rank)
 
-    def _log(self, step: int, metrics: StepMetrics, batch: Batch) -> str:
-        """Journal and count a step and say its loss; raises when that is no number."""
+    def _log(self, step: int, metrics: StepMetrics, batch: Batch, known: Known | None) -> str:
+        """Journal, count and remember a step and say its loss; raises when that is no number."""
         loss, gradient_norm = float(metrics.loss), float(metrics.gradient_norm)
         if not math.isfinite(loss) or not math.isfinite(gradient_norm):
             raise UserError(
@@ -235,11 +242,13 @@ class _PhaseRun:
         terms = {name: np.asarray(value).tolist() for name, value in metrics.terms.items()}
         values = {"loss": loss, "terms": terms, "gradient_norm": gradient_norm}
         self._around.journal.log(self._phase.name, step=self._first_step + step, values=values)
+        if metrics.kept_BxKxN is not None:
+            self._memory.keep(step - 1, metrics.kept_BxKxN)
         rows, length = self._phase.settings.batch_size, batch.token_ids_BxS.shape[1]
         self._around.meter.count(
             texts=float(metrics.texts),
             tokens=float(metrics.tokens),
             places=rows * length,
-            flops=rows * self._phase.row_flops(length),
+            flops=rows * self._phase.on(known).row_flops(length),
         )
         return f"loss {loss:.4f}"

@@ -91,6 +91,11 @@ def prepare(config: TrainConfig, mesh: Mesh) -> Prepared:
     unlabelled: Texts
     if is_corpus(config.data.unlabelled):
         unlabelled = open_corpus(config.data, tokenizer, steps=config.distil.steps)
+        if config.distil.cache_teacher and isinstance(unlabelled, TextStream):
+            raise UserError(
+                "distil.cache_teacher: expected texts that can be told from each other, a file or prepared:DIR, found "
+                f"{config.data.unlabelled}; python -m fastbert_jax.text.prepare makes a prepared:DIR of them"
+            )
     else:
         unlabelled = labelled if task.unlabelled is task.train else encode(task.unlabelled)
     streams: dict[Stream, tuple[Texts, np.ndarray | None]] = {
@@ -112,6 +117,11 @@ def prepare(config: TrainConfig, mesh: Mesh) -> Prepared:
         notes=(
             *_notes(config, task, {"train": labelled, "dev": dev, "unlabelled": unlabelled}),
             *(f"{name}: {made.words}" for name, made in batches.items() if isinstance(made, PackedBatches)),
+            *(
+                f"{phase.name}: its steps end with its first epoch, so distil.cache_teacher saves nothing"
+                for phase in recipe.phases
+                if phase.shortcut and len(batches[phase.name]) <= batches[phase.name].batches_per_epoch
+            ),
         ),
         data={name: _fingerprint(getattr(task, name)) for name in ("train", "dev", "unlabelled")}
         | ({} if isinstance(unlabelled, Encoded) else {"unlabelled": unlabelled.fingerprint}),

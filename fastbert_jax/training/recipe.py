@@ -3,7 +3,8 @@
 A *trace* is what one forward pass shows (any named tuple, such as `model.fastbert.Trace`). A *source* makes a trace
 from parameters and a batch; the batch itself is the source `batch`, so hard labels are nothing special. A *term* is
 loss(student ref, stop_gradient(target ref)). The target may point at the student's own trace: that is
-self-distillation. The loop, the step and the checkpoints know none of the recipes.
+self-distillation. What an earlier epoch has shown of a batch's texts is the source `known`, and a phase's *shortcut*
+is what is left to run then. The loop, the step and the checkpoints know none of the recipes.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fastbert_jax.config import PhaseConfig
 from fastbert_jax.text.batches import Batch
@@ -52,6 +54,13 @@ class Term:
     """A number, or a function of the phase's step."""
 
 
+class Known(NamedTuple):
+    """What an earlier epoch has shown of a batch's texts: the trace of the source `known`."""
+
+    answers_BxKxN: np.ndarray
+    """Float32: what `Shortcut.kept` pointed at; 0 where there is no text."""
+
+
 class Keep(enum.Enum):
     """Which step's parameters a phase hands on."""
 
@@ -81,6 +90,27 @@ class Phase:
     settings: PhaseConfig
     row_flops: Callable[[int], float]
     """FLOPs of a step's arithmetic on one row of so many tokens, to tell how well the devices are used."""
+    shortcut: Shortcut | None = None
+    """How batches run of whose texts an earlier epoch has shown enough; none: as all others."""
+
+    def on(self, known: Known | None) -> Phase:
+        """The phase as it runs on a batch of which this is known."""
+        if known is None:
+            return self
+        if self.shortcut is None:
+            raise ValueError(f"{self.name}: expected a shortcut for texts of which this much is known, found none")
+        return self.shortcut.phase
+
+
+@dataclasses.dataclass(frozen=True)
+class Shortcut:
+    """What a phase need not compute again at every epoch."""
+
+    kept: Ref
+    """What a step hands out to be kept, `[B, K, N]`; the same for a text whenever it is computed."""
+    phase: Phase
+    """The phase as it runs where that is known: other sources, terms with `Ref("known", "answers_BxKxN")` as target,
+    other FLOPs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,16 +144,33 @@ def merge(trained: Tree, frozen: Tree) -> Tree:
     return flax.traverse_util.unflatten_dict(flat)
 
 
+class Shown(NamedTuple):
+    """What computing a loss shows besides it."""
+
+    sums: dict[str, jax.Array]
+    """Each term's own unweighted sum over the texts."""
+    kept_BxKxN: jax.Array | None
+    """What the phase's shortcut needs at later epochs; none without one."""
+
+
 def loss_sums(
-    trained: Tree, frozen: Tree, phase: Phase, batch: Batch, *, step: jax.Array, key: jax.Array
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """The phase's loss summed over the batch's texts, and each term's own unweighted sum.
+    trained: Tree,
+    frozen: Tree,
+    phase: Phase,
+    batch: Batch,
+    known: Known | None = None,
+    *,
+    step: jax.Array,
+    key: jax.Array,
+) -> tuple[jax.Array, Shown]:
+    """The phase's loss summed over the batch's texts, by its shortcut where what that needs is `known`.
 
     Sums, not means, so that parts of a batch add up to the whole whatever their sizes; padding rows add exactly 0.
     Frozen parameters are outside the differentiated argument, and every target is behind `stop_gradient`.
     """
+    phase = phase.on(known)
     params = merge(trained, frozen)
-    traces: dict[str, Any] = {"batch": batch}
+    traces: dict[str, Any] = {"batch": batch, "known": known}
     for name, apply in phase.sources.items():
         traces[name] = apply(params[name], batch, key)
     total, sums = jnp.zeros(()), {}
@@ -134,4 +181,4 @@ def loss_sums(
         sums[term.name] = jnp.where(valid, values, 0.0).sum((-2, -1))
         weight = term.weight(step) if callable(term.weight) else term.weight
         total += weight * sums[term.name].sum()
-    return total, sums
+    return total, Shown(sums, None if phase.shortcut is None else phase.shortcut.kept.resolve(traces))

@@ -23,6 +23,8 @@ from fastbert_jax.model.weights import save_model
 from fastbert_jax.report.comparison import Comparison
 from fastbert_jax.report.comparison_table import render
 from fastbert_jax.text.baseline import tfidf_svm_accuracy
+from fastbert_jax.text.batches import EpochBatches
+from fastbert_jax.training.answer_cache import AnswerCache
 from fastbert_jax.training.checkpoints import Checkpoints
 from fastbert_jax.training.evaluation import dev_evaluation
 from fastbert_jax.training.fastbert_recipe import forward
@@ -97,6 +99,7 @@ def _train(config: TrainConfig, prepared: Prepared, run: RunDirectory, mesh: Mes
         meter=Meter(run.throughput if processes.is_first() else None, dtype=prepared.model.dtype),
         stop=stop,
         save_every=config.checkpoints.every,
+        memories=_memories(prepared, run, journal),
     )
     try:
         stop.heeded = True
@@ -120,6 +123,21 @@ def _train(config: TrainConfig, prepared: Prepared, run: RunDirectory, mesh: Mes
         journal.close()
         checkpoints.close()
     return params["model"]
+
+
+def _memories(prepared: Prepared, run: RunDirectory, journal: Journal) -> dict[str, AnswerCache]:
+    """The memory of each phase that has a shortcut, by the phase's name."""
+    return {
+        phase.name: AnswerCache(
+            run.teacher_answers,
+            batches,
+            corpus=prepared.data["unlabelled"],
+            classes=prepared.config.num_classes,
+            say=journal.say,
+        )
+        for phase in prepared.recipe.phases
+        if phase.shortcut is not None and isinstance(batches := prepared.batches[phase.name], EpochBatches)
+    }
 
 
 def _save(config: TrainConfig, prepared: Prepared, run: RunDirectory, params: Params | None) -> None:

@@ -1,7 +1,7 @@
 """The directory of a run: which settings it belongs to, and what is written there besides checkpoints.
 
 runs/NAME/  config.yaml  labels.json  data.json  metrics.jsonl  throughput.jsonl  checkpoints/STEP/  model/
-            comparison.json
+            teacher_answers/  comparison.json
 """
 
 from __future__ import annotations
@@ -51,6 +51,11 @@ class RunDirectory:
     def checkpoints(self) -> Path:
         """One folder a kept step."""
         return self.path / "checkpoints"
+
+    @property
+    def teacher_answers(self) -> Path:
+        """What `distil.cache_teacher` keeps; of no use when training is done."""
+        return self.path / "teacher_answers"
 
     @property
     def model(self) -> Path:

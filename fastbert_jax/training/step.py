@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from fastbert_jax.model.sharding import sharding_of
 from fastbert_jax.text.batches import Batch
 from fastbert_jax.training.optimizer import make_optimizer
-from fastbert_jax.training.recipe import Phase, Tree, loss_sums, split
+from fastbert_jax.training.recipe import Known, Phase, Tree, loss_sums, split
 
 
 class TrainState(NamedTuple):
@@ -38,6 +38,8 @@ class StepMetrics(NamedTuple):
     """Texts of the batch."""
     tokens: jax.Array
     """Their tokens, padding left out."""
+    kept_BxKxN: jax.Array | None = None
+    """What the phase's shortcut needs of each text at later epochs; none without one, or where it was taken."""
 
 
 def init_state(trained: Tree, optimizer: optax.GradientTransformation) -> TrainState:
@@ -49,7 +51,8 @@ class PlacedStep(NamedTuple):
     """A phase's step on a mesh: compiled when it is first called, its state and batches shared out."""
 
     step: Any
-    """(state, frozen, batch) -> state, metrics; it gives the old state's buffers away. Called under `jax.set_mesh`."""
+    """(state, frozen, batch, known) -> state, metrics, as `train_step`; it gives the old state's buffers away. Called
+    under `jax.set_mesh`."""
     optimizer: optax.GradientTransformation
     trainable: tuple[str, ...]
     """Paths of the subtrees that the state holds."""
@@ -113,12 +116,13 @@ def train_step(
     state: TrainState,
     frozen: Tree,
     batch: Batch,
+    known: Known | None = None,
     *,
     phase: Phase,
     optimizer: optax.GradientTransformation,
     key: jax.Array,
 ) -> tuple[TrainState, StepMetrics]:
-    """One optimizer step on one batch, computed in `phase.settings.accumulate` parts.
+    """One optimizer step on one batch and what is known of it, computed in `phase.settings.accumulate` parts.
 
     Gradients of sums are added over the parts and divided by the number of texts once, so the parts may hold unequal
     numbers of valid texts. Dropout depends on (`key`, step, part) alone.
@@ -126,24 +130,30 @@ def train_step(
     parts = phase.settings.accumulate
     key = jax.random.fold_in(key, state.step)
     # Part i is every row i, i + parts, ...: so each device that shares the batch has rows of every part.
-    batches = jax.tree.map(lambda array: jnp.asarray(array).reshape(-1, parts, *array.shape[1:]), batch)
+    batches = jax.tree.map(lambda array: jnp.asarray(array).reshape(-1, parts, *array.shape[1:]), (batch, known))
 
-    def part_sums(index: int | jax.Array) -> tuple:
+    def part_sums(index: int | jax.Array) -> tuple[tuple, jax.Array | None]:
         part = jax.tree.map(lambda array: array[:, index], batches)
-        return jax.value_and_grad(loss_sums, has_aux=True)(
-            state.trained, frozen, phase, part, step=state.step, key=jax.random.fold_in(key, index)
+        (loss, shown), gradients = jax.value_and_grad(loss_sums, has_aux=True)(
+            state.trained, frozen, phase, *part, step=state.step, key=jax.random.fold_in(key, index)
         )
+        return ((loss, shown.sums), gradients), shown.kept_BxKxN
+
+    def add_part(total: tuple, index: jax.Array) -> tuple[tuple, jax.Array | None]:
+        sums, kept = part_sums(index)
+        return jax.tree.map(jnp.add, total, sums), kept
 
     if parts == 1:
-        sums = part_sums(0)
+        sums, kept_BxKxN = part_sums(0)
     else:
-        zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), jax.eval_shape(part_sums, 0))
-        sums = jax.lax.fori_loop(0, parts, lambda i, total: jax.tree.map(jnp.add, total, part_sums(i)), zeros)
+        zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), jax.eval_shape(part_sums, 0)[0])
+        sums, kept = jax.lax.scan(add_part, zeros, jnp.arange(parts))
+        kept_BxKxN = jax.tree.map(lambda array: array.swapaxes(0, 1).reshape(-1, *array.shape[2:]), kept)
     texts = batch.valid_BxK.sum().astype(jnp.float32)
     tokens = (batch.text_BxS > 0).sum().astype(jnp.float32)
     (loss, terms), gradients = jax.tree.map(lambda value: value / jnp.maximum(texts, 1.0), sums)
 
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.trained)
     trained = optax.apply_updates(state.trained, updates)
-    metrics = StepMetrics(loss, terms, optax.tree.norm(gradients), texts, tokens)
+    metrics = StepMetrics(loss, terms, optax.tree.norm(gradients), texts, tokens, kept_BxKxN)
     return TrainState(state.step + 1, trained, opt_state), metrics

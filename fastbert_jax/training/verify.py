@@ -1,4 +1,4 @@
-"""Whether a run's checkpoints and model are what was saved: every value and every file against its checksum."""
+"""Whether a run's checkpoints, model and teacher's answers are what was saved, every value and file by its checksum."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference import calibrate
 from fastbert_jax.training.checkpoints import Checkpoints, DamagedError
-from fastbert_jax.training.file_checksums import wrong_files
+from fastbert_jax.training.file_checksums import FILES, wrong_files
 from fastbert_jax.training.run_directory import RunDirectory
 
 
@@ -36,6 +36,10 @@ def verify_run(directory: Path) -> str:
         wrong = wrong_files(run.model, may_come=frozenset({calibrate.FILE}))
         problems += wrong
         whole += [] if wrong else ["model"]
+    if (run.teacher_answers / FILES).is_file():  # there when the answers are complete
+        wrong = wrong_files(run.teacher_answers)
+        problems += wrong
+        whole += [] if wrong else ["teacher's answers"]
     if problems:
         raise UserError("\n".join([*problems, f"whole: {', '.join(whole) or 'nothing'}"]))
     if not whole:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fastbert_jax.model.fastbert import FastBert
+from fastbert_jax.model.fastbert import FastBert, StudentsAlone
 from fastbert_jax.text.batches import Batch
 from tests.inference.models import batch_of, random_texts, tiny_config, tiny_params
 
@@ -68,3 +68,24 @@ def test_texts_that_share_a_row_answer_as_if_alone() -> None:
     found_LxBxKxN = logits(packed)
     np.testing.assert_allclose(found_LxBxKxN[:, :, 0], alone[:, ::2], atol=1e-5)
     np.testing.assert_allclose(found_LxBxKxN[:, :, 1], alone[:, 1::2], atol=1e-5)
+
+
+@pytest.mark.parametrize("unroll", [1, 2])
+def test_students_alone_answer_and_drop_out_as_in_the_whole_model_without_its_top(unroll: int) -> None:
+    params, noisy = tiny_params(CONFIG), frozenset({"students"})
+    batch = batch_of(TEXTS, batch_size=8, length=8)
+    inputs = (batch.token_ids_BxS, batch.token_type_BxS, batch.position_BxS, batch.text_BxS, batch.cls_BxK)
+
+    def students(model: FastBert | StudentsAlone, params: dict) -> np.ndarray:
+        apply = jax.jit(functools.partial(model.apply, noisy=noisy))
+        return np.asarray(apply({"params": params}, *inputs, rngs={"dropout": jax.random.key(3)}).students_LxBxKxN)
+
+    whole = students(FastBert(CONFIG, dropout=0.5, unroll=unroll), params)
+    params["backbone"]["layers"] = jax.tree.map(lambda leaf: leaf.copy(), params["backbone"]["layers"])
+    for leaf in jax.tree.leaves(params["backbone"]["layers"]):
+        leaf[-1] = np.nan
+    del params["teacher"]
+    alone = StudentsAlone(CONFIG, dropout=0.5, unroll=unroll)
+    np.testing.assert_allclose(students(alone, params), whole, rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match=r"noisy: expected none but the students, found \['backbone'\]"):
+        alone.apply({"params": params}, *inputs, noisy=frozenset({"backbone"}))

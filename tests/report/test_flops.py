@@ -15,7 +15,7 @@ from fastbert_jax.report.flops import Count
 from fastbert_jax.text.batches import Batch
 from fastbert_jax.training.fastbert_recipe import fastbert_recipe
 from fastbert_jax.training.optimizer import make_optimizer
-from fastbert_jax.training.recipe import split
+from fastbert_jax.training.recipe import Known, split
 from fastbert_jax.training.step import init_state, train_step
 
 BERT_BASE = BertConfig(
@@ -71,27 +71,32 @@ def test_true_layer_flops_are_those_of_the_program() -> None:
     assert count_products(traced.jaxpr) == flops.true_layer_flops(MINILM, 40)
 
 
-@pytest.mark.parametrize("texts", [1, 5])
-def test_distillation_flops_are_those_of_the_step(texts: int) -> None:
+@pytest.mark.parametrize(("texts", "teacher_known"), [(1, False), (5, False), (5, True)])
+def test_distillation_flops_are_those_of_the_step(texts: int, teacher_known: bool) -> None:
     rows, length = 3, 40
     ids = jax.ShapeDtypeStruct((rows, length), np.int32)
     places = jax.ShapeDtypeStruct((rows, texts), np.int32)
     batch = Batch(ids, ids, ids, ids, places, places, jax.ShapeDtypeStruct((rows, texts), np.bool_))
-    phase = fastbert_recipe(FastBert(MINILM), fine_tune=FineTuneConfig(), distil=DistilConfig()).phases[1]
+    distil = DistilConfig(cache_teacher=teacher_known)
+    phase = fastbert_recipe(FastBert(MINILM), fine_tune=FineTuneConfig(), distil=distil).phases[1]
+    answers = jax.ShapeDtypeStruct((rows, texts, MINILM.num_classes), np.float32)
+    known = Known(answers) if teacher_known else None
     optimizer = make_optimizer(phase.settings, total_steps=9)
 
-    def step(key: jax.Array, batch: Batch) -> object:
+    def step(key: jax.Array, batch: Batch, known: Known | None) -> object:
         trained, frozen = split({"model": init_params(MINILM, key)}, phase.trainable)
-        return train_step(init_state(trained, optimizer), frozen, batch, phase=phase, optimizer=optimizer, key=key)
+        state = init_state(trained, optimizer)
+        return train_step(state, frozen, batch, known, phase=phase, optimizer=optimizer, key=key)
 
     def init_alone(key: jax.Array) -> object:
         return init_params(MINILM, key)
 
     key = jax.random.key(0)
-    found = count_products(jax.make_jaxpr(step)(key, batch).jaxpr) - count_products(
+    found = count_products(jax.make_jaxpr(step)(key, batch, known).jaxpr) - count_products(
         jax.make_jaxpr(init_alone)(key).jaxpr
     )
-    assert found == rows * flops.distillation_flops(MINILM, length, texts=texts)
+    assert found == rows * flops.distillation_flops(MINILM, length, texts=texts, teacher_known=teacher_known)
+    assert found == rows * phase.on(known).row_flops(length) or texts > 1
 
 
 @pytest.mark.parametrize("count", Count)

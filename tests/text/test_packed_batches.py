@@ -57,6 +57,24 @@ def test_every_text_keeps_its_label():
             assert batch.token_ids_BxS[row, batch.cls_BxK[row, k]] // 1000 - 1 == batch.label_BxK[row, k]
 
 
+@pytest.mark.parametrize("local_rows", [None, (3, 0)])
+@pytest.mark.parametrize("packs", [False, True])
+def test_the_numbers_of_a_batchs_texts_stand_where_the_texts_do(packs, local_rows):
+    shared = {"batch_size": 4, "epochs": 2, "seed": 5}
+    shared["local_rows"] = None if local_rows is None else np.array(local_rows)
+    made = packed_batches(**shared) if packs else TrainingBatches(encode(LENGTHS), None, buckets=(8, 16), **shared)
+    assert made.total_texts == len(LENGTHS)
+    for step in range(len(made)):
+        batch, numbers_BxK = made[step], made.texts_at(step)
+        np.testing.assert_array_equal(numbers_BxK >= 0, batch.valid_BxK)
+        first_BxK = np.take_along_axis(batch.token_ids_BxS, batch.cls_BxK, axis=1)  # 1000 times the number plus 1
+        assert (first_BxK // 1000 - 1)[batch.valid_BxK].tolist() == numbers_BxK[batch.valid_BxK].tolist()
+        everywhere_BxK = made.texts_at(step, local=False)
+        np.testing.assert_array_equal(everywhere_BxK[[0, 1, 2, 3] if local_rows is None else [3, 0]], numbers_BxK)
+    with pytest.raises(IndexError, match="expected a step from 0 to"):
+        made.texts_at(len(made))
+
+
 @settings(max_examples=15)
 @given(st.integers(1, 6), st.integers(0, 2**32))
 def test_any_number_of_processes_make_one_epoch_together(processes, seed):

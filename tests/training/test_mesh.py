@@ -12,6 +12,7 @@ from fastbert_jax.model.fastbert import FastBert
 from fastbert_jax.model.sharding import make_mesh, param_shardings, sharding_of, share_batch
 from fastbert_jax.training.fastbert_recipe import fastbert_recipe
 from fastbert_jax.training.initial import abstract_params, initial_params
+from fastbert_jax.training.recipe import Known
 from fastbert_jax.training.step import placed_step
 from tests.training import tiny
 
@@ -36,12 +37,12 @@ def _mesh(sizes):
     return make_mesh(MeshConfig(data=data, fsdp=fsdp, tensor=tensor), jax.devices()[: data * fsdp * tensor])
 
 
-def _phase(config: BertConfig, index: int, **settings):
+def _phase(config: BertConfig, index: int, *, cache_teacher: bool = False, **settings):
     model = FastBert(config, dropout=0.1)
     recipe = fastbert_recipe(
         model,
         fine_tune=FineTuneConfig(batch_size=16, learning_rate=1e-3, **settings),
-        distil=DistilConfig(batch_size=16, learning_rate=1e-3),
+        distil=DistilConfig(batch_size=16, learning_rate=1e-3, cache_teacher=cache_teacher),
     )
     return recipe.phases[index]
 
@@ -80,6 +81,27 @@ def test_every_mesh_trains_the_same_model(mesh, index, accumulate):
     expected_losses, expected = _on_one_device(index, accumulate)
     np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
     # Adam's first steps are as large as the rate, whatever the gradient: where that is near 0, rounding decides.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), trained, expected)
+
+
+def test_the_shortcut_trains_the_same_model_on_a_mesh_by_answers_from_another():
+    batch, kept = tiny.batch(rows=16, valid=13), {}
+    results = {}
+    for name in ("one device", "all three"):
+        config, mesh = _config(), _mesh(MESHES[name])
+        placed = _step(_phase(config, 1, cache_teacher=True), mesh, config)
+        params = {"model": initial_params(config, None, seed=0, shardings=param_shardings(mesh, config))}
+        state, frozen = placed.begin(params)
+        with jax.set_mesh(mesh):
+            state, metrics = placed.step(state, frozen, share_batch(mesh, batch, 16))
+            kept[name] = metrics.kept_BxKxN
+            assert kept[name].is_fully_replicated
+            known = Known(np.asarray(kept["one device"]))
+            state, metrics = placed.step(state, frozen, *share_batch(mesh, (batch, known), 16))
+        results[name] = float(metrics.loss), jax.device_get(state.trained)
+    np.testing.assert_allclose(kept["all three"], kept["one device"], rtol=1e-4, atol=1e-5)
+    (expected_loss, expected), (loss, trained) = results.values()
+    np.testing.assert_allclose(loss, expected_loss, rtol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), trained, expected)
 
 

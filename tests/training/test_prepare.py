@@ -103,6 +103,19 @@ def test_a_stream_is_distilled_on_for_so_many_steps(config, tmp_path, pack, monk
     assert "9 steps" in dry_run.describe(settings)
 
 
+def test_a_cached_teacher_needs_texts_with_a_number_and_a_second_epoch(config, corpus, tmp_path):
+    saves_nothing = "distil: its steps end with its first epoch, so distil.cache_teacher saves nothing"
+    for spec in ("", str(tmp_path / "more.jsonl"), corpus()):
+        for epochs in (1, 2):
+            prepared = prepare(config(spec, distil=DistilConfig(batch_size=4, epochs=epochs, cache_teacher=True)))
+            assert prepared.recipe.phases[1].shortcut is not None
+            assert (saves_nothing in prepared.notes) is (epochs == 1)
+    with pytest.raises(
+        UserError, match="cache_teacher: expected texts that can be told from each other, a file or prep"
+    ):
+        prepare(config(f"stream:{tmp_path}/*.jsonl", distil=DistilConfig(steps=9, cache_teacher=True)))
+
+
 def test_corpora_that_do_not_fit_the_run_are_refused(config, corpus, tmp_path, minilm_directory):
     with pytest.raises(
         UserError, match="expected texts of up to data.max_length = 8 tokens, found a corpus of up to 16"

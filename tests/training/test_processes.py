@@ -69,6 +69,15 @@ def test_two_processes_of_two_devices_train_what_one_trains(one, two):
     assert _largest_difference(two, one) < ROUNDING
 
 
+def test_two_processes_that_cache_the_teacher_train_what_one_trains_without(settings, one):
+    run = settings.parent / "cached"
+    assert _end(start(settings, run, "--distil.cache-teacher", processes=2, devices=2)) == [0, 0]
+    np.testing.assert_allclose(_losses(run), _losses(one), rtol=1e-4)
+    assert _largest_difference(run, one) < ROUNDING
+    logits = np.load(run / "teacher_answers" / "logits.npy")
+    assert logits.shape == (45, 2) and (run / "teacher_answers" / "files.json").exists()
+
+
 @pytest.mark.slow
 def test_one_process_of_four_devices_trains_it_too(settings, one):
     four = settings.parent / "four"

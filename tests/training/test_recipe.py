@@ -17,7 +17,8 @@ STEP, KEY = jnp.zeros((), jnp.int32), jax.random.key(0)
 
 def _sums(phase, params, batch, key=KEY):
     trained, frozen = split(params, phase.trainable)
-    return jax.jit(lambda t, f, b, k: loss_sums(t, f, phase, b, step=STEP, key=k))(trained, frozen, batch, key)
+    total, shown = jax.jit(lambda t, f, b, k: loss_sums(t, f, phase, b, step=STEP, key=k))(trained, frozen, batch, key)
+    return total, shown.sums
 
 
 def test_split_and_merge_are_inverse_and_keep_every_leaf():

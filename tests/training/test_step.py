@@ -1,6 +1,9 @@
 """Properties of one step: parts add up, frozen stays frozen, nothing recompiles."""
 
+import dataclasses
 import functools
+import re
+from collections import Counter
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +11,10 @@ import numpy as np
 import pytest
 
 from fastbert_jax.config import DistilConfig, FineTuneConfig
-from fastbert_jax.model.fastbert import FastBert
+from fastbert_jax.model.fastbert import FastBert, init_params
 from fastbert_jax.training.fastbert_recipe import fastbert_recipe
 from fastbert_jax.training.optimizer import make_optimizer
-from fastbert_jax.training.recipe import loss_sums, merge, split
+from fastbert_jax.training.recipe import Known, loss_sums, merge, split
 from fastbert_jax.training.step import init_state, train_step
 from tests.training import tiny
 
@@ -63,6 +66,42 @@ def test_accumulated_parts_with_unequal_texts_equal_the_whole_batch(phase_index,
         jax.tree.leaves(whole_state.opt_state),
         jax.tree.leaves(parts_state.opt_state),
     )
+
+
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_the_shortcut_gives_the_loss_of_the_whole_step_that_hands_out_what_it_needs(accumulate):
+    settings = {"batch_size": 8, "accumulate": accumulate, "cache_teacher": True}
+    phase = tiny.recipe(dropout=0.1, **settings).phases[1]
+    state, frozen = _start(phase, tiny.params())
+    batch, step = tiny.batch(rows=8, valid=5), _step(phase)
+    after, whole = step(state, frozen, batch)
+    trace = jax.jit(phase.sources["model"])(tiny.params()["model"], batch, KEY)
+    np.testing.assert_allclose(whole.kept_BxKxN, trace.teacher_BxKxN, rtol=1e-5, atol=1e-6)
+    after_known, known = step(state, frozen, batch, Known(np.asarray(whole.kept_BxKxN)))
+    assert known.kept_BxKxN is None
+    np.testing.assert_allclose(known.loss, whole.loss, rtol=1e-5)
+    np.testing.assert_allclose(known.gradient_norm, whole.gradient_norm, rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), after_known.trained, after.trained)
+
+
+def test_the_shortcut_runs_a_layer_less_and_copies_none():
+    config = dataclasses.replace(tiny.CONFIG, num_layers=11)
+    distil = DistilConfig(cache_teacher=True)
+    phase = fastbert_recipe(FastBert(config), fine_tune=FineTuneConfig(), distil=distil).phases[1]
+    state, frozen = _start(phase, {"model": init_params(config, KEY)})
+    turns = {}
+    for name, known in (("whole", None), ("shortcut", Known(np.zeros((8, 1, 2), np.float32)))):
+        program = _step(phase).lower(state, frozen, tiny.batch(rows=8), known).compile().as_text()
+        turns[name] = Counter(map(int, re.findall(r'"known_trip_count":\{"n":"(\d+)"\}', program)))
+        assert f"f32[11,{config.hidden_size},{config.feed_forward_size}]" in program
+        assert f"f32[10,{config.hidden_size},{config.feed_forward_size}]" not in program
+    assert turns["whole"] - turns["shortcut"] == {11: 1} and turns["shortcut"] - turns["whole"] == {10: 1}
+
+
+def test_what_is_known_needs_a_shortcut():
+    phase = tiny.recipe().phases[1]
+    with pytest.raises(ValueError, match="distil: expected a shortcut"):
+        phase.on(Known(np.zeros((8, 1, 2), np.float32)))
 
 
 def test_a_batch_of_no_texts_changes_no_moment():

@@ -42,6 +42,17 @@ def test_what_has_changed_is_named_beside_what_has_not(run):
     assert "checkpoints/1" in message and message.endswith("whole: checkpoint 2")
 
 
+def test_the_teachers_answers_are_looked_at_when_they_are_complete(run):
+    run.teacher_answers.mkdir()
+    (run.teacher_answers / "logits.npy").write_bytes(bytes(100))
+    assert verify_run(run.path).endswith("whole: checkpoint 2, checkpoint 1, model")
+    write_checksums(run.teacher_answers)
+    assert verify_run(run.path).endswith("whole: checkpoint 2, checkpoint 1, model, teacher's answers")
+    (run.teacher_answers / "logits.npy").write_bytes(bytes(99) + b"\x01")
+    with pytest.raises(UserError, match="logits.npy: expected the file that was saved, found other bytes"):
+        verify_run(run.path)
+
+
 def test_no_run_and_no_checksums_are_said(run, tmp_path):
     with pytest.raises(UserError, match="expected the directory of a run"):
         verify_run(tmp_path)

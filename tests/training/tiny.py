@@ -22,7 +22,7 @@ def params(seed: int = 0) -> dict:
 
 
 def recipe(dropout: float = 0.1, **settings):
-    distil = {key: settings.pop(key) for key in ("kl", "noisy_teacher") if key in settings}
+    distil = {key: settings.pop(key) for key in ("kl", "noisy_teacher", "cache_teacher") if key in settings}
     return fastbert_recipe(
         model(dropout), fine_tune=FineTuneConfig(**settings), distil=DistilConfig(**settings, **distil)
     )

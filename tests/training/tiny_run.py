@@ -1,0 +1,114 @@
+"""Whole runs of the tiny model on a few texts, in a directory, stopped where a test asks."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+
+from fastbert_jax.config import DistilConfig, FineTuneConfig, MeshConfig
+from fastbert_jax.model.sharding import make_mesh, param_shardings
+from fastbert_jax.text.batches import EpochBatches, TrainingBatches
+from fastbert_jax.text.packed_batches import PackedBatches
+from fastbert_jax.text.tokenizer import Encoded
+from fastbert_jax.training.answer_cache import AnswerCache
+from fastbert_jax.training.checkpoints import Checkpoints
+from fastbert_jax.training.fastbert_recipe import fastbert_recipe
+from fastbert_jax.training.initial import abstract_params
+from fastbert_jax.training.journal import Journal
+from fastbert_jax.training.loop import Evaluation, Surroundings, run_recipe
+from fastbert_jax.training.preemption import StopRequest
+from fastbert_jax.training.throughput import Meter
+from tests.training import tiny
+
+TEXTS = 22
+
+
+class Stop(Exception):
+    """Stands for a kill."""
+
+
+def texts() -> tuple[Encoded, np.ndarray]:
+    """Random texts and their labels."""
+    generator = np.random.default_rng(0)
+    lengths = generator.integers(4, 13, TEXTS)
+    offsets = np.concatenate([[0], lengths.cumsum()]).astype(np.int64)
+    token_ids = generator.integers(1, 30, offsets[-1]).astype(np.int32)
+    encoded = Encoded(token_ids, np.zeros_like(token_ids), offsets, truncated_texts=0, truncated_tokens=0)
+    return encoded, generator.integers(0, 2, TEXTS).astype(np.int32)
+
+
+def distil_batches(*, epochs: int, pack: bool, local_rows=None) -> EpochBatches:
+    """Batches of 8 texts, or of 4 rows."""
+    encoded, _ = texts()
+    shared = {"epochs": epochs, "seed": 1, "local_rows": local_rows}
+    if pack:
+        return PackedBatches(encoded, None, max_length=24, batch_size=4, **shared)
+    return TrainingBatches(encoded, None, buckets=(12,), batch_size=8, **shared)
+
+
+def run(
+    directory,
+    *,
+    scores=None,
+    stop_at=None,
+    epochs=2,
+    fine_tune_epochs=None,
+    learning_rate=0.01,
+    stop=None,
+    save_every=0,
+    cache=False,
+    pack=False,
+):
+    """Run the recipe in `directory`, `epochs` of each phase; stop with `Stop` at the `stop_at`-th dev measurement."""
+    first_epochs = epochs if fine_tune_epochs is None else fine_tune_epochs
+    fine_tune = FineTuneConfig(epochs=first_epochs, batch_size=8, learning_rate=learning_rate)
+    distil = DistilConfig(
+        epochs=epochs, batch_size=4 if pack else 8, learning_rate=learning_rate, cache_teacher=cache, pack=pack
+    )
+    encoded, labels = texts()
+    batches = {
+        "fine_tune": TrainingBatches(encoded, labels, buckets=(12,), batch_size=8, epochs=first_epochs, seed=0),
+        "distil": distil_batches(epochs=epochs, pack=pack),
+    }
+    seen = []
+
+    def evaluate(params):
+        if stop_at is not None and len(seen) == stop_at:
+            raise Stop
+        score = scores[len(seen)] if scores else float(jax.tree.leaves(params)[0].sum())
+        seen.append((score, jax.tree.map(np.asarray, params)))
+        return Evaluation(score=score, values={"score": score}, words=f"score {score}")
+
+    directory.mkdir(exist_ok=True)
+    checkpoints = Checkpoints(directory / "checkpoints")
+    journal = Journal(directory / "metrics.jsonl")
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    shardings = {"model": param_shardings(mesh, tiny.CONFIG)}
+    answers = AnswerCache(directory / "teacher_answers", batches["distil"], corpus="texts", classes=2, say=journal.say)
+    try:
+        params = run_recipe(
+            fastbert_recipe(tiny.model(), fine_tune=fine_tune, distil=distil),
+            lambda: jax.device_put(tiny.params(), shardings),
+            batches,
+            shapes={"model": abstract_params(tiny.CONFIG, shardings["model"])},
+            seed=0,
+            surroundings=Surroundings(
+                mesh=mesh,
+                evaluate=evaluate,
+                checkpoints=checkpoints,
+                journal=journal,
+                meter=Meter(directory / "throughput.jsonl"),
+                stop=stop or StopRequest(),
+                save_every=save_every,
+                memories={"distil": answers} if cache else {},
+            ),
+        )
+    finally:
+        journal.close()
+        checkpoints.close()
+    return params, seen
+
+
+def same(left, right) -> bool:
+    """Whether two trees are equal bit for bit."""
+    return all(jax.tree.leaves(jax.tree.map(lambda a, b: bool((np.asarray(a) == np.asarray(b)).all()), left, right)))
