@@ -1,4 +1,4 @@
-"""Classify texts, measure what early exit buys, check a run: infer.py {predict,calibrate,compare,verify} --help"""
+"""Classify texts, measure early exit, hand a model on: infer.py {predict,calibrate,compare,export,verify} --help"""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,12 +6,13 @@ from typing import Annotated
 import tyro
 
 from fastbert_jax.command_line import TYRO_STYLE, end_with
-from fastbert_jax.config import CalibrateConfig, CompareConfig, PredictConfig, VerifyConfig
+from fastbert_jax.config import CalibrateConfig, CompareConfig, ExportConfig, PredictConfig, VerifyConfig
 
 Command = (
     Annotated[PredictConfig, tyro.conf.subcommand("predict")]
     | Annotated[CalibrateConfig, tyro.conf.subcommand("calibrate")]
     | Annotated[CompareConfig, tyro.conf.subcommand("compare")]
+    | Annotated[ExportConfig, tyro.conf.subcommand("export")]
     | Annotated[VerifyConfig, tyro.conf.subcommand("verify")]
 )
 
@@ -38,6 +39,10 @@ def main() -> None:
             finally:  # each of the two is kept when the other cannot be written
                 if config.json:
                     save_json(Path(config.json), comparison)
+        case ExportConfig() as config:
+            from fastbert_jax.training.export import export
+
+            print(export(config))
         case VerifyConfig() as config:
             from fastbert_jax.training.verify import verify_run
 

@@ -20,6 +20,7 @@ from fastbert_jax.config.inference import (
     CompareConfig,
     EvaluateConfig,
     ExitConfig,
+    ExportConfig,
     PredictConfig,
     VerifyConfig,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "DistilConfig",
     "EvaluateConfig",
     "ExitConfig",
+    "ExportConfig",
     "FineTuneConfig",
     "KLDirection",
     "LabelledTexts",

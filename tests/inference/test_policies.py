@@ -25,7 +25,6 @@ from fastbert_jax.inference.policies import (
     make_policy,
 )
 
-
 EDGES = (PolicyName.ENTROPY, PolicyName.TOP_ENTROPY, PolicyName.MARGIN)
 """Policies that go from 0 to 1, whatever the number of classes."""
 
@@ -41,7 +40,9 @@ def test_certain_is_exactly_0_and_uniform_exactly_1(classes: int, name: PolicyNa
     logits_BxN[2], logits_BxN[3] = 7.5, 0
     policy = make_policy(ExitConfig(policy=name, top=6))
     judge = jax.jit(lambda logits_BxN: policy.judge(policy.start(4), logits_BxN)[1])
-    np.testing.assert_array_equal(judge(jnp.asarray(logits_BxN, dtype)), np.array([0, 0, 1, 1], np.float32), strict=True)
+    np.testing.assert_array_equal(
+        judge(jnp.asarray(logits_BxN, dtype)), np.array([0, 0, 1, 1], np.float32), strict=True
+    )
 
 
 def test_a_wholly_uncertain_text_stays_at_speed_1() -> None:

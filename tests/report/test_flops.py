@@ -40,7 +40,9 @@ def test_the_papers_numbers_of_whole_runs() -> None:
         run = flops.total_flops(Count.PAPER, BERT_BASE, [128] * 10_000, [depth] * 10_000)
         assert run // 10_000 // 10**6 == millions
         assert run == 10_000 * depth * 1_853_915_136
-    full = flops.total_flops(Count.PAPER, BERT_BASE, [128] * 10_000, [12] * 10_000, asked=flops.only_the_last(BERT_BASE))
+    full = flops.total_flops(
+        Count.PAPER, BERT_BASE, [128] * 10_000, [12] * 10_000, asked=flops.only_the_last(BERT_BASE)
+    )
     assert full == 10_000 * 21_785_247_744
     # README.md of autoliuweijie/FastBERT prints 5170940327 FLOPs a text: 27892 layers for 10,000 texts.
     depths = [2] * 2_108 + [3] * 7_892
