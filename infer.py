@@ -1,4 +1,4 @@
-"""Classify texts, measure early exit, check a run: infer.py {predict,calibrate,compare,study,verify} --help"""
+"""Classify texts, measure early exit, hand a model on: infer.py {predict,calibrate,compare,study,export,verify}"""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,13 +6,14 @@ from typing import Annotated
 import tyro
 
 from fastbert_jax.command_line import TYRO_STYLE, end_with
-from fastbert_jax.config import CalibrateConfig, CompareConfig, PredictConfig, StudyConfig, VerifyConfig
+from fastbert_jax.config import CalibrateConfig, CompareConfig, ExportConfig, PredictConfig, StudyConfig, VerifyConfig
 
 Command = (
     Annotated[PredictConfig, tyro.conf.subcommand("predict")]
     | Annotated[CalibrateConfig, tyro.conf.subcommand("calibrate")]
     | Annotated[CompareConfig, tyro.conf.subcommand("compare")]
     | Annotated[StudyConfig, tyro.conf.subcommand("study")]
+    | Annotated[ExportConfig, tyro.conf.subcommand("export")]
     | Annotated[VerifyConfig, tyro.conf.subcommand("verify")]
 )
 
@@ -43,6 +44,10 @@ def main() -> None:
             from fastbert_jax.inference.study import study_spec
 
             print(study_spec(config))
+        case ExportConfig() as config:
+            from fastbert_jax.training.export import export
+
+            print(export(config))
         case VerifyConfig() as config:
             from fastbert_jax.training.verify import verify_run
 

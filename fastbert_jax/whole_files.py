@@ -1,4 +1,4 @@
-"""Files that appear under their names whole or not at all, whatever ends the process or fills the disk."""
+"""Files and directories that appear whole or not at all, whatever ends the process or fills the disk."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -38,6 +39,24 @@ def whole_file(path: Path, mode: str = "w", *, meanwhile: Path | None = None) ->
         unfinished.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def whole_directory(path: Path) -> Iterator[Path]:
+    """A directory to fill that takes its name, and the place of an empty one that has it, when the block ends well.
+
+    When it does not, nothing is left; a kill leaves a directory that `is_unfinished`.
+
+    Raises:
+      OSError: the directory cannot be made, or its place is taken.
+    """
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    try:
+        unfinished.mkdir(parents=True)
+        yield unfinished
+        unfinished.rename(path)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file, whole."""
     with whole_file(path) as stream:
@@ -67,5 +86,5 @@ def keep_others_out(stream: IO[Any], name: Path) -> None:
 
 
 def is_unfinished(path: Path) -> bool:
-    """Whether a file is what a killed process left of one."""
+    """Whether a file or directory is what a killed process left of one."""
     return path.name.startswith(".") and path.name.endswith(".unfinished")

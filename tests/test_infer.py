@@ -127,6 +127,19 @@ def test_compare_prints_the_table(model: Path, tmp_path: Path) -> None:
     assert lines[3].startswith("full depth") and lines[4].startswith("bucketed")
 
 
+def test_export_writes_a_model_that_predicts_the_same(model: Path, tmp_path: Path) -> None:
+    done = infer("export", "--model", model, "--output", tmp_path / "export")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode().startswith(f"{tmp_path / 'export'}: README.md, config.json, fastbert_exits.safetensors")
+    ours, theirs = (
+        infer("predict", "--model", path, "--mode", "masked", stdin="\n".join(TEXTS).encode()).stdout
+        for path in (model, tmp_path / "export")
+    )
+    assert ours == theirs and len(records(ours)) == len(TEXTS)
+    done = infer("export", "--model", model, "--output", tmp_path / "export")
+    assert done.returncode == 2 and done.stderr.decode().startswith("error: --output ")
+
+
 def test_help_tells_every_setting() -> None:
     for command, words in (("predict", "Uncertainty below which a text leaves"), ("compare", "SPEC of labelled texts")):
         done = infer(command, "--help")

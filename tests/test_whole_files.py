@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fastbert_jax.whole_files import is_unfinished, whole_file, write_json, write_text
+from fastbert_jax.whole_files import is_unfinished, whole_directory, whole_file, write_json, write_text
 
 
 def test_a_file_is_written_and_replaced(tmp_path: Path) -> None:
@@ -33,6 +33,21 @@ def test_what_goes_wrong_leaves_what_was_there(tmp_path: Path) -> None:
         write_json(tmp_path / "out.txt", {"a": object()})
     assert (tmp_path / "out.txt").read_text() == "before"
     assert [path.name for path in tmp_path.iterdir()] == ["out.txt"]
+
+
+def test_a_directory_is_there_when_it_is_whole(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()  # an empty one may stand there
+    for path in (tmp_path / "out", tmp_path / "new" / "out"):
+        with whole_directory(path) as unfinished:
+            (unfinished / "file").write_text("all of it")
+            assert not (path / "file").exists() and is_unfinished(unfinished)
+        assert [child.name for child in path.iterdir()] == ["file"]
+    with pytest.raises(OSError), whole_directory(tmp_path / "out") as unfinished:
+        (unfinished / "file").write_text("something else")
+    with pytest.raises(RuntimeError), whole_directory(tmp_path / "never"):
+        raise RuntimeError
+    assert (tmp_path / "out" / "file").read_text() == "all of it"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "out"]
 
 
 def test_a_kill_leaves_what_was_there_and_a_file_that_is_known(tmp_path: Path) -> None:

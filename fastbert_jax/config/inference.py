@@ -294,6 +294,21 @@ class StudyConfig(LabelledTexts):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """Write a trained model for others: a Hugging Face BERT, its exits beside it, and a card that says what it is.
+
+    transformers loads the backbone, `fastbert_jax.load` all of it; docs/model_format.md of fastbert_jax tells the rest.
+
+    Example: python infer.py export --model runs/demo --output exported/demo
+    """
+
+    model: str
+    """Directory of a run, or of its model."""
+    output: str
+    """Directory to make; its name is the model's in the card."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class VerifyConfig:
     """Read all checkpoints of a run and its model, and hold every value and file against its checksum.
 

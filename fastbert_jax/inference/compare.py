@@ -26,7 +26,7 @@ from fastbert_jax.inference.plan import Plan
 from fastbert_jax.inference.predictor import Predictor, load
 from fastbert_jax.inference.timing import evenly, interleaved_times, speedups_over_first
 from fastbert_jax.report.comparison import BatchSizeComparison, Comparison, ComparisonRow, Origin
-from fastbert_jax.report.flops import Count, only_the_last, speedup
+from fastbert_jax.report.flops import Count, only_the_last, speedup, total_flops
 from fastbert_jax.report.progress import progress_bar
 from fastbert_jax.text.baseline import tfidf_svm_accuracy
 from fastbert_jax.text.examples import Text
@@ -55,6 +55,8 @@ class Quality(NamedTuple):
 
     accuracy: float
     mean_depth: float
+    paper_flops: int
+    true_flops: int
     paper_speedup: float
     true_speedup: float
 
@@ -217,11 +219,14 @@ def quality(
     depths = exits.depth_B(speed)
     spent = np.full_like(depths, config.num_layers) if mode is Mode.MASKED else depths
     asked = predictor.asked_exits if mode else only_the_last(config)
+    asked_truly = None if mode is Mode.MASKED else asked
     return Quality(
         accuracy=exits.accuracy(speed, expected),
         mean_depth=float(depths.mean()),
+        paper_flops=total_flops(Count.PAPER, config, lengths, depths, asked=asked),
+        true_flops=total_flops(Count.TRUE, config, lengths, spent, asked=asked_truly),
         paper_speedup=speedup(Count.PAPER, config, lengths, depths, asked=asked),
-        true_speedup=speedup(Count.TRUE, config, lengths, spent, asked=None if mode is Mode.MASKED else asked),
+        true_speedup=speedup(Count.TRUE, config, lengths, spent, asked=asked_truly),
     )
 
 

@@ -131,14 +131,20 @@ def make_policy(exits: ExitConfig) -> Policy:
 
 
 def entropy_uncertainty(logits: jax.Array) -> jax.Array:
-    """Entropy of softmax(logits) over log N, the paper's equation 7: 0 is certain, 1 is uniform.
+    """Entropy of softmax(logits) over log N, the paper's equation 7: exactly 0 is certain, exactly 1 is uniform.
 
     Args:
-      logits: `[..., N]`, N of 2 or more.
+      logits: `[..., N]` of any float dtype, judged in float32; -inf is a probability of 0.
 
     Returns:
       Float32 `[...]` in [0, 1]; logits that hold a NaN or +inf count as wholly uncertain, 1.
+
+    Raises:
+      ValueError: fewer than two classes, which leave nothing to be uncertain of: log N is 0.
     """
+    num_classes = logits.shape[-1]
+    if num_classes < 2:
+        raise ValueError(f"expected logits of two classes or more, found {num_classes}")
     logits = logits.astype(jnp.float32)
     # With the largest logit at 0, entropy is log(sum exp z) - sum p z: exactly 0 and log N at the two ends.
     shifted = logits - logits.max(-1, keepdims=True)
@@ -146,8 +152,9 @@ def entropy_uncertainty(logits: jax.Array) -> jax.Array:
     total = exponentials.sum(-1)
     weighted = jnp.where(exponentials > 0, exponentials * shifted, 0).sum(-1)
     entropy = jnp.log(total) - weighted / total
-    uncertainty = jnp.clip(entropy / np.log(np.float32(logits.shape[-1])), 0, 1)
-    return jnp.nan_to_num(uncertainty, nan=1.0)
+    uncertainty = jnp.clip(entropy / np.log(np.float32(num_classes)), 0, 1)
+    # The device's log N may be a digit below numpy's, as XLA's is for 6, 10 and 37 classes on a CPU.
+    return jnp.where(total == num_classes, 1.0, jnp.nan_to_num(uncertainty, nan=1.0))
 
 
 def layer_thresholds(speed: float | np.ndarray, num_layers: int) -> np.ndarray:

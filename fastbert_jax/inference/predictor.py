@@ -282,7 +282,7 @@ def load(directory: str | Path, *, exits: ExitConfig | None = None, mesh: Mesh |
     directory = model_directory(directory)
     if is_fastbert(directory):
         params, config, extra = load_model(directory)
-        settings = _settings(directory, extra)
+        settings = saved_settings(directory, extra)
     else:
         config = read_bert_config(
             directory,
@@ -333,7 +333,12 @@ def model_directory(directory: str | Path) -> Path:
     )
 
 
-def _settings(directory: Path, extra: dict[str, Any]) -> dict[str, Any]:
+def saved_settings(directory: Path, extra: dict[str, Any]) -> dict[str, Any]:
+    """The labels, lengths and precision that training saved with a model, as `Predictor` takes them.
+
+    Raises:
+      UserError: one of them is missing.
+    """
     try:
         return {
             "labels": tuple(extra["labels"]),

@@ -19,6 +19,8 @@ IGNORED = ("pooler.", "cls.", "classifier.", "qa_outputs.", "embeddings.position
 """Starts of the names in a Hugging Face file that are not the encoder's: heads of other tasks, and buffers."""
 FLOATS = ("F16", "BF16", "F32", "F64")
 """dtypes that can become float32, as safetensors names them."""
+EXITS_FILE = "fastbert_exits.safetensors"
+"""Holds the exits where `model.safetensors` is to hold nothing but what transformers knows."""
 OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.h5", "*.msgpack")
 """Weight files that are never read."""
 
@@ -102,10 +104,11 @@ def _plain_name(stored: str) -> str:
 
 def _weight_files(directory: Path) -> list[Path]:
     single, index = directory / "model.safetensors", directory / "model.safetensors.index.json"
+    exits = [directory / EXITS_FILE] if (directory / EXITS_FILE).exists() else []
     if single.exists():
-        return [single]
+        return [single, *exits]
     if index.exists():
-        return _shards(index)
+        return [*_shards(index), *exits]
     pickles = sorted(path.name for pattern in OTHER_WEIGHTS for path in directory.glob(pattern))
     if pickles:
         raise UserError(

@@ -9,6 +9,7 @@ import contextlib
 import functools
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from fastbert_jax.config import BertConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.model.fastbert import Params
 from fastbert_jax.model.names import Leaf, model_leaves
-from fastbert_jax.model.tensor_files import IGNORED, Source, open_tensors, read_json
+from fastbert_jax.model.tensor_files import EXITS_FILE, IGNORED, Source, open_tensors, read_json
 
 ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"}
 """`hidden_act` of a Hugging Face config -> `BertConfig.activation`."""
@@ -177,36 +178,52 @@ def _read(leaf: Leaf, sources: Mapping[str, Source], index: tuple[slice, ...]) -
     return np.stack(parts) if leaf.stacked else np.ascontiguousarray(parts[0])
 
 
-def save_model(directory: str | Path, params: Params, config: BertConfig, *, extra: Mapping[str, Any]) -> None:
+def save_model(
+    directory: str | Path,
+    params: Params,
+    config: BertConfig,
+    *,
+    extra: Mapping[str, Any],
+    exits_apart: bool = False,
+) -> None:
     """Write `model.safetensors`, then `config.json`; a file is replaced whole or not at all.
 
     The backbone has Hugging Face's names and keys, so transformers loads it from here; the exits are
-    `exits.1` to `exits.L`, the teacher last.
+    `exits.1` to `exits.L`, the teacher last. All is told in docs/model_format.md.
 
     Args:
       params: float32 leaves, numpy or jax, in the shapes that `config` gives.
       extra: JSON values to find again with the model, such as its labels.
+      exits_apart: put the exits into `fastbert_exits.safetensors`, and name the backbone's tensors as `BertModel` does:
+        transformers then finds nothing to warn of but the pooler, which none of our models has.
 
     Raises:
       ValueError: a leaf that is missing, unknown, misshaped or not float32.
     """
     directory = Path(directory)
     tensors = _to_tensors(params, config)
+    exits = {name: tensors.pop(name) for name in list(tensors) if name.startswith("exits.")}
+    if exits_apart:
+        contents = {"model.safetensors": tensors, EXITS_FILE: exits}
+    else:
+        contents = {"model.safetensors": {f"bert.{name}": tensor for name, tensor in tensors.items()} | exits}
     values = json.dumps(_config_values(config, extra), indent=2, allow_nan=False) + "\n"
     directory.mkdir(parents=True, exist_ok=True)
-    weights_path, config_path = directory / "model.safetensors", directory / "config.json"
-    new_weights, new_config = directory / "model.safetensors.tmp", directory / "config.json.tmp"
+    unfinished = {name: directory / f"{name}.tmp" for name in (*contents, "config.json")}
     try:
-        safetensors.numpy.save_file(tensors, new_weights, metadata={"format": "pt"})
-        new_config.write_text(values, encoding="utf-8")
-        for path in (new_weights, new_config):
+        unfinished["config.json"].write_text(values, encoding="utf-8")
+        for name, part in contents.items():
+            safetensors.numpy.save_file(part, unfinished[name], metadata={"format": "pt"})
+            # safetensors lets nobody else read its files, whatever the umask.
+            shutil.copymode(unfinished["config.json"], unfinished[name])
+        for path in unfinished.values():
             _flush(path)
-        os.replace(new_weights, weights_path)
-        os.replace(new_config, config_path)
+        for name, path in unfinished.items():
+            os.replace(path, directory / name)
         _flush(directory)
     finally:
-        new_weights.unlink(missing_ok=True)
-        new_config.unlink(missing_ok=True)
+        for path in unfinished.values():
+            path.unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:
@@ -230,9 +247,8 @@ def _to_tensors(params: Params, config: BertConfig) -> dict[str, np.ndarray]:
         if array.shape != leaf.tree_shape or array.dtype != np.float32:
             raise ValueError(f"{leaf.path}: expected float32 {leaf.tree_shape}, found {array.dtype} {array.shape}")
         for name, part in zip(leaf.tensors, array if leaf.stacked else [array], strict=True):
-            prefix = "" if name.startswith("exits.") else "bert."
             # safetensors writes the memory as it lies, so a transposed view must be copied.
-            tensors[prefix + name] = np.ascontiguousarray(part.T if leaf.transposed else part)
+            tensors[name] = np.ascontiguousarray(part.T if leaf.transposed else part)
     return tensors
 
 

@@ -25,10 +25,14 @@ class ComparisonRow:
     accuracy: float
     mean_depth: float
     """Executed layers per text until it is sure, over all texts."""
+    paper_flops: int
+    """Of all texts together, as the FastBERT paper counts them, had every layer after the exit been skipped."""
+    true_flops: int
+    """Of all texts together, as they are really spent: `masked` skips nothing."""
     paper_speedup: float
-    """In FLOPs as the FastBERT paper counts them, had every layer after the exit been skipped."""
+    """In `paper_flops`."""
     true_speedup: float
-    """In FLOPs really spent: `masked` skips nothing."""
+    """In `true_flops`."""
     seconds: tuple[float, ...]
     """Wall-clock time of the timed texts, in every repeat."""
     speedups: tuple[float, ...]

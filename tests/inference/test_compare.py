@@ -16,6 +16,7 @@ from fastbert_jax.inference import compare as module
 from fastbert_jax.inference import timing
 from fastbert_jax.inference.compare import compare, compare_spec, save_json
 from fastbert_jax.inference.predictor import Predictor, load
+from fastbert_jax.report.flops import paper_flops, true_flops
 from tests.inference.models import LAYERS
 from tests.inference.saved import LABELS, save_tiny_model, some_texts
 
@@ -64,10 +65,19 @@ def test_every_row_says_what_predict_gives(predictor: Predictor) -> None:
         assert 0 < row.speedup.low <= row.speedup.median <= row.speedup.high
         assert row.efficiency == pytest.approx(row.speedup.median / (LAYERS / row.timed_depth))
         assert len(row.seconds) == len(row.speedups) == 2
+        exits = 1 if row.mode == "full depth" else None
+        spent = [LAYERS if row.mode == "masked" else answer.exit_layer for answer in answers]
+        for count, depths, found in (
+            (paper_flops, [answer.exit_layer for answer in answers], row.paper_flops),
+            (true_flops, spent, row.true_flops),
+        ):
+            lengths_and_depths = zip(predictor.plan(TEXTS).padded_lengths, depths, strict=True)
+            assert found == sum(count(predictor.config, *one, exits_evaluated=exits) for one in lengths_and_depths)
     full, masked, _, bucketed, faster, *_ = comparison.rows
     assert full.paper_speedup == full.true_speedup == 1
     assert masked.true_speedup < 1 < bucketed.true_speedup < faster.true_speedup
-    assert masked.paper_speedup == bucketed.paper_speedup
+    assert masked.paper_speedup == bucketed.paper_speedup == full.paper_flops / bucketed.paper_flops
+    assert bucketed.true_speedup == full.true_flops / bucketed.true_flops
 
 
 def test_every_batch_size_is_held_against_its_own_full_depth(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hypothesis
 import hypothesis.extra.numpy as arrays
 import hypothesis.strategies as st
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -24,13 +25,35 @@ from fastbert_jax.inference.policies import (
     make_policy,
 )
 
+EDGES = (PolicyName.ENTROPY, PolicyName.TOP_ENTROPY, PolicyName.MARGIN)
+"""Policies that go from 0 to 1, whatever the number of classes."""
 
-@pytest.mark.parametrize("classes", [2, 3, 8, 40, 1000])
-def test_certain_is_0_and_uniform_is_1(classes: int) -> None:
-    certain = np.full(classes, -200, np.float32)
-    certain[classes // 2] = 200
-    assert float(entropy_uncertainty(jnp.asarray(certain))) == 0
-    np.testing.assert_allclose(entropy_uncertainty(jnp.full(classes, 7.5)), 1, rtol=1e-6)
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("name", EDGES)
+@pytest.mark.parametrize("classes", [2, 3, 6, 10, 37, 1000])
+def test_certain_is_exactly_0_and_uniform_exactly_1(classes: int, name: PolicyName, dtype: jnp.dtype) -> None:
+    logits_BxN = np.full((4, classes), -200, np.float32)
+    logits_BxN[0, classes // 2] = 200
+    logits_BxN[1] = -np.inf
+    logits_BxN[1, -1] = -3  # every other probability is 0
+    logits_BxN[2], logits_BxN[3] = 7.5, 0
+    policy = make_policy(ExitConfig(policy=name, top=6))
+    judge = jax.jit(lambda logits_BxN: policy.judge(policy.start(4), logits_BxN)[1])
+    np.testing.assert_array_equal(
+        judge(jnp.asarray(logits_BxN, dtype)), np.array([0, 0, 1, 1], np.float32), strict=True
+    )
+
+
+def test_a_wholly_uncertain_text_stays_at_speed_1() -> None:
+    uncertainty_LxB = np.stack([entropy_uncertainty(jnp.zeros((1, 37))), np.zeros(1, np.float32)])
+    assert exit_indices(uncertainty_LxB, 1.0) == 1
+
+
+@pytest.mark.parametrize("name", [PolicyName.ENTROPY, PolicyName.TOP_ENTROPY])
+def test_one_class_is_refused(name: PolicyName) -> None:
+    with pytest.raises(ValueError, match="expected logits of two classes or more, found 1"):
+        make_policy(ExitConfig(policy=name)).judge((), jnp.zeros((3, 1)))
 
 
 def test_it_is_the_papers_equation_7() -> None:

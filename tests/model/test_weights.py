@@ -261,6 +261,32 @@ def test_save_and_load_bit_for_bit(tmp_path: Path, num_layers: int) -> None:
     assert sorted(path.name for path in (tmp_path / "new" / "model").iterdir()) == ["config.json", "model.safetensors"]
 
 
+def test_exits_apart_are_loaded_bit_for_bit_too(tmp_path: Path) -> None:
+    params, config = small_model()
+    weights.save_model(tmp_path, params, config, extra={}, exits_apart=True)
+    assert_same(weights.load_model(tmp_path)[0], params)
+    assert_same(weights.load_backbone(tmp_path, config), params["backbone"])
+    write_index(tmp_path, shard(tmp_path))
+    assert_same(weights.load_model(tmp_path)[0], params)
+    (tmp_path / "fastbert_exits.safetensors").unlink()
+    with pytest.raises(UserError, match="missing: exits.1.narrow.weight"):
+        weights.load_model(tmp_path)
+
+
+def test_exits_in_two_files_are_refused(tmp_path: Path) -> None:
+    params, config = small_model()
+    weights.save_model(tmp_path, params, config, extra={}, exits_apart=True)
+    weights.save_model(tmp_path, params, config, extra={})
+    with pytest.raises(UserError, match="twice: exits.1.narrow.weight and exits.1.narrow.weight"):
+        weights.load_model(tmp_path)
+
+
+def test_others_may_read_the_weights_where_they_may_read_the_config(tmp_path: Path) -> None:
+    params, config = small_model()
+    weights.save_model(tmp_path, params, config, extra={})
+    assert (tmp_path / "model.safetensors").stat().st_mode == (tmp_path / "config.json").stat().st_mode
+
+
 def test_jax_arrays_are_saved_too(tmp_path: Path) -> None:
     params, config = small_model()
     weights.save_model(tmp_path, jax.tree.map(jax.numpy.asarray, params), config, extra={})

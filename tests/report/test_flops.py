@@ -34,6 +34,31 @@ def test_the_papers_numbers() -> None:
     assert flops.speedup(Count.PAPER, BERT_BASE, [128], [1]) == pytest.approx(11.751, abs=5e-4)
 
 
+def test_the_papers_numbers_of_whole_runs() -> None:
+    """Table 3's fixed depths, 11123M and 3707M a text; Book review at speed 0.5 and at full depth."""
+    for depth, millions in ((6, 11123), (2, 3707)):
+        run = flops.total_flops(Count.PAPER, BERT_BASE, [128] * 10_000, [depth] * 10_000)
+        assert run // 10_000 // 10**6 == millions
+        assert run == 10_000 * depth * 1_853_915_136
+    full = flops.total_flops(
+        Count.PAPER, BERT_BASE, [128] * 10_000, [12] * 10_000, asked=flops.only_the_last(BERT_BASE)
+    )
+    assert full == 10_000 * 21_785_247_744
+    # README.md of autoliuweijie/FastBERT prints 5170940327 FLOPs a text: 27892 layers for 10,000 texts.
+    depths = [2] * 2_108 + [3] * 7_892
+    run = flops.total_flops(Count.PAPER, BERT_BASE, [128] * 10_000, depths)
+    assert run / 10_000 == pytest.approx(5_170_940_327, rel=1e-7)
+    assert flops.speedup(Count.PAPER, BERT_BASE, [128] * 10_000, depths) == pytest.approx(4.21, abs=5e-3)
+
+
+def test_the_true_numbers_of_bert_base() -> None:
+    """By hand: QK^T and the average of the values are 2 x 2 x 128^2 x 768 more a layer; an exit keeps one query."""
+    assert flops.true_layer_flops(BERT_BASE, 128) == 1_811_939_328 + 50_331_648
+    assert flops.true_exit_flops(BERT_BASE, 128) == 25_165_824 + 131_072 + 163_840 + 512
+    assert flops.true_flops(BERT_BASE, 128, 1) == 1_887_732_224
+    assert flops.true_flops(BERT_BASE, 128, 12, exits_evaluated=1) == 22_372_712_960
+
+
 @pytest.mark.parametrize(("config", "absorbed", "per_token"), [(MINILM, 2.8, 6.5), (BERT_BASE, 1.4, 2.3)])
 def test_what_an_exit_costs_of_a_layer(config: BertConfig, absorbed: float, per_token: float) -> None:
     layer = flops.paper_layer_flops(config, 128)
