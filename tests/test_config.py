@@ -252,3 +252,16 @@ def test_plain_values_hold_no_classes() -> None:
 def test_the_nearest_name() -> None:
     assert nearest("sede", ["seed", "run"]) == "did you mean 'seed'?"
     assert nearest("xyz", iter(["seed", "run"])) == "known: 'seed', 'run'"
+
+
+def test_the_official_recipe_sets_what_the_released_code_does_and_leaves_the_rest(tmp_path: Path) -> None:
+    path = tmp_path / "official.yaml"
+    path.write_text("recipe: official\nfine_tune: {epochs: 2, learning_rate: 1.0e-5}\ndistil: {epochs: 6}\n")
+    config = config_yaml.from_yaml(TrainConfig, path)
+    assert (config.fine_tune.epochs, config.fine_tune.learning_rate, config.distil.epochs) == (2, 1e-5, 6)
+    for phase in (config.fine_tune, config.distil):
+        assert (phase.weight_decay, phase.clip_norm, phase.bias_correction) == (0, 0, False)
+    assert config.distil.kl is KLDirection.TEACHER_STUDENT and config.distil.noisy_teacher
+    assert (config.fine_tune.decay_epochs, config.distil.decay_epochs) == (0, 2)
+    path.write_text(config_yaml.to_yaml(config))
+    assert config_yaml.from_yaml(TrainConfig, path) == config

@@ -12,6 +12,7 @@ from fastbert_jax.config.choices import (
     Mode,
     PolicyName,
     Precision,
+    RecipeName,
 )
 from fastbert_jax.config.data import DataConfig, LabelledTexts, PrepareConfig
 from fastbert_jax.config.devices import MeshConfig, ProcessesConfig
@@ -54,6 +55,7 @@ __all__ = [
     "PredictConfig",
     "PrepareConfig",
     "ProcessesConfig",
+    "RecipeName",
     "StudyConfig",
     "TrainConfig",
     "VerifyConfig",

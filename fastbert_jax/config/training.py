@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from fastbert_jax.config.checks import require
-from fastbert_jax.config.choices import KLDirection
+from fastbert_jax.config.choices import KLDirection, RecipeName
 from fastbert_jax.config.data import DataConfig
 from fastbert_jax.config.devices import MeshConfig, ProcessesConfig
 from fastbert_jax.config.inference import EvaluateConfig
@@ -31,6 +31,10 @@ class PhaseConfig:
     """Decoupled weight decay of matrices; biases and norms are never decayed."""
     clip_norm: float = 1.0
     """Largest global norm of the gradient; 0 turns clipping off."""
+    decay_epochs: int = 0
+    """Epoch at whose end the learning rate comes to 0; 0: the last one."""
+    bias_correction: bool = True
+    """Adam's correction of its moments in the first steps, which the optimizer that BERT came with has not."""
     evaluations_per_epoch: int = 1
     """How often per epoch the dev set is measured and a checkpoint is saved."""
 
@@ -52,6 +56,7 @@ class PhaseConfig:
         check(0 <= self.warmup < 1, "warmup", "a share in [0, 1)")
         check(self.weight_decay >= 0, "weight_decay", "0 or more")
         check(self.clip_norm >= 0, "clip_norm", "0 or more")
+        check(self.decay_epochs >= 0, "decay_epochs", "1 or more, or 0 for the last epoch")
         check(self.evaluations_per_epoch >= 1, "evaluations_per_epoch", "1 or more")
 
 
@@ -128,6 +133,9 @@ class TrainConfig:
     """Directory of the run. The same command again resumes it."""
     seed: int = 0
     """Seed of every random number: initial exits, order of texts, dropout."""
+    recipe: RecipeName = RecipeName.FASTBERT
+    """`fastbert`; `official`, the released code's settings in place of those given (learning rates, epochs and batches
+    stay); `joint`, all exits on labels at once."""
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     fine_tune: FineTuneConfig = dataclasses.field(default_factory=FineTuneConfig)
@@ -136,3 +144,17 @@ class TrainConfig:
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     processes: ProcessesConfig = dataclasses.field(default_factory=ProcessesConfig)
     checkpoints: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+
+    def __post_init__(self) -> None:
+        if self.recipe is not RecipeName.OFFICIAL:
+            return
+        # autoliuweijie/FastBERT, run_fastbert.py: its AdamW reads no weight decay and corrects no bias, and phase 2
+        # has the schedule of phase 1.
+        plain: dict[str, Any] = {"weight_decay": 0.0, "clip_norm": 0.0, "bias_correction": False}
+        distil: dict[str, Any] = {
+            "kl": KLDirection.TEACHER_STUDENT,
+            "noisy_teacher": True,
+            "decay_epochs": self.fine_tune.epochs,
+        }
+        object.__setattr__(self, "fine_tune", dataclasses.replace(self.fine_tune, **plain))
+        object.__setattr__(self, "distil", dataclasses.replace(self.distil, **plain, **distil))

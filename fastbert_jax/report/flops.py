@@ -81,12 +81,12 @@ def _total(count: Count, config: BertConfig, length: int, executed_layers: int, 
     return layers * true_layer_flops(config, length) + exits * true_exit_flops(config, length)
 
 
-def fine_tuning_flops(config: BertConfig, length: int) -> int:
-    """One text in a step of fine-tuning: backbone and teacher forward, and twice that backward.
+def fine_tuning_flops(config: BertConfig, length: int, *, exits: int = 1) -> int:
+    """One text in a step of fine-tuning: the backbone and so many exits forward, and twice that backward.
 
     What is computed a second time to save memory does not count.
     """
-    return 3 * true_flops(config, length, config.num_layers, exits_evaluated=1)
+    return 3 * true_flops(config, length, config.num_layers, exits_evaluated=exits)
 
 
 def distillation_flops(config: BertConfig, length: int, *, texts: int = 1, teacher_known: bool = False) -> int:

@@ -1,6 +1,7 @@
 """The FastBERT recipe: fine-tune backbone and teacher on labels, then let the teacher teach the students.
 
-Liu et al. 2020, section 3.2, with the released code's behaviour (other KL direction, noisy teacher) as settings.
+Liu et al. 2020, section 3.2, with the released code's behaviour (other KL direction, noisy teacher) as settings; and
+the ablation that trains all exits on labels.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import functools
 
 import jax
 
-from fastbert_jax.config import DistilConfig, FineTuneConfig, KLDirection
-from fastbert_jax.model.fastbert import FastBert, StudentsAlone, StudentsTrace, Trace
+from fastbert_jax.config import DistilConfig, FineTuneConfig, KLDirection, RecipeName, TrainConfig
+from fastbert_jax.model.fastbert import PARTS, FastBert, StudentsAlone, StudentsTrace, Trace
 from fastbert_jax.report.flops import distillation_flops, fine_tuning_flops
 from fastbert_jax.text.batches import Batch
 from fastbert_jax.training import losses
@@ -43,6 +44,32 @@ def fastbert_recipe(model: FastBert, *, fine_tune: FineTuneConfig, distil: Disti
             _self_distillation(model, distil),
         ),
     )
+
+
+def joint_recipe(model: FastBert, *, fine_tune: FineTuneConfig) -> Recipe:
+    """Labels train everything at once: the paper's ablation *without self-distillation* (section 4.5, Table 3)."""
+    label = Ref("batch", "label_BxK")
+    phase = Phase(
+        name="fine_tune",
+        sources={"model": forward(model, noisy=frozenset(PARTS))},
+        terms=(
+            Term("label", Ref("model", "teacher_BxKxN"), label, losses.cross_entropy),
+            Term("students", Ref("model", "students_LxBxKxN"), label, losses.cross_entropy),
+        ),
+        trainable={"model/backbone": 1.0, "model/teacher": fine_tune.teacher_rate, "model/students": 1.0},
+        stream=Stream.LABELLED,
+        keep=Keep.BEST,
+        settings=fine_tune,
+        row_flops=functools.partial(fine_tuning_flops, model.config, exits=model.config.num_layers),
+    )
+    return Recipe(phases=(phase,))
+
+
+def recipe_of(config: TrainConfig, model: FastBert) -> Recipe:
+    """The recipe that a run's settings name."""
+    if config.recipe is RecipeName.JOINT:
+        return joint_recipe(model, fine_tune=config.fine_tune)
+    return fastbert_recipe(model, fine_tune=config.fine_tune, distil=config.distil)
 
 
 def _self_distillation(model: FastBert, distil: DistilConfig) -> Phase:

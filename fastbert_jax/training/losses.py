@@ -11,9 +11,13 @@ import jax.numpy as jnp
 import optax
 
 
-def cross_entropy(logits_BxKxN: jax.Array, label_BxK: jax.Array) -> jax.Array:
-    """`-log softmax(logits)[label]`, `[B, K]`; labels are int32 in 0..N-1 (others give NaN, never a silent value)."""
-    return optax.softmax_cross_entropy_with_integer_labels(logits_BxKxN.astype(jnp.float32), label_BxK)
+def cross_entropy(logits: jax.Array, label_BxK: jax.Array) -> jax.Array:
+    """`-log softmax(logits)[label]`; labels are int32 in 0..N-1 (others give NaN, never a silent value).
+
+    `logits` are `[B, K, N]`, or have more leading axes: all exits learn the same labels.
+    """
+    labels = jnp.broadcast_to(label_BxK, logits.shape[:-1])
+    return optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
 
 
 def kl_student_teacher(student: jax.Array, teacher: jax.Array) -> jax.Array:

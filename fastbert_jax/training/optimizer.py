@@ -6,10 +6,13 @@ import math
 from collections.abc import Mapping
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from fastbert_jax.config import PhaseConfig
 
+EPS = 1e-6
+"""Adam's, as in BERT."""
 NEVER_DECAYED = frozenset({"bias", "scale"})
 """Last path names of leaves without weight decay: every bias, every LayerNorm."""
 
@@ -20,7 +23,7 @@ def decay_mask(params: optax.Params) -> optax.Params:
 
 
 def schedule(settings: PhaseConfig, *, total_steps: int) -> optax.Schedule:
-    """Linear from 0 to the peak over the warm-up share, then linear to 0 at `total_steps`, the phase's own."""
+    """Linear from 0 to the peak over the warm-up share, then linear to 0 at `total_steps`, where it stays."""
     warmup_steps = round(settings.warmup * total_steps)
     return optax.join_schedules(
         [
@@ -29,6 +32,23 @@ def schedule(settings: PhaseConfig, *, total_steps: int) -> optax.Schedule:
         ],
         [warmup_steps],
     )
+
+
+def scale_by_uncorrected_adam(*, b1: float = 0.9, b2: float = 0.999) -> optax.GradientTransformation:
+    """Adam's direction without bias correction (google-research/bert, `AdamWeightDecayOptimizer`)."""
+
+    def init(params: optax.Params) -> optax.ScaleByAdamState:
+        return optax.ScaleByAdamState(
+            jnp.zeros((), jnp.int32), optax.tree.zeros_like(params), optax.tree.zeros_like(params)
+        )
+
+    def update(updates: optax.Updates, state: optax.ScaleByAdamState, params: optax.Params | None = None) -> tuple:
+        mu = optax.tree.update_moment(updates, state.mu, b1, 1)
+        nu = optax.tree.update_moment(updates, state.nu, b2, 2)
+        direction = jax.tree.map(lambda first, second: first / (jnp.sqrt(second) + EPS), mu, nu)
+        return direction, optax.ScaleByAdamState(state.count + 1, mu, nu)
+
+    return optax.GradientTransformation(init, update)
 
 
 def multiply_rates(rates: Mapping[str, float]) -> optax.GradientTransformation:
@@ -48,12 +68,16 @@ def make_optimizer(
     """AdamW (Loshchilov & Hutter 2019) as the settings ask.
 
     Args:
-      total_steps: length of the phase, for the schedule.
+      total_steps: where the learning rate comes to 0.
       rates: multipliers of the learning rate by path, as in `Phase.trainable`.
     """
     steps = [optax.clip_by_global_norm(settings.clip_norm)] if settings.clip_norm else []
     rate = schedule(settings, total_steps=total_steps)
-    steps.append(optax.adamw(rate, eps=1e-6, weight_decay=settings.weight_decay, mask=decay_mask))
+    if settings.bias_correction:
+        steps.append(optax.adamw(rate, eps=EPS, weight_decay=settings.weight_decay, mask=decay_mask))
+    else:
+        decay = optax.add_decayed_weights(settings.weight_decay, decay_mask)
+        steps += [scale_by_uncorrected_adam(), decay, optax.scale_by_learning_rate(rate)]
     steps.append(multiply_rates(rates or {}))
     chain = optax.chain(*steps)
 

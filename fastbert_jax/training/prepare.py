@@ -26,7 +26,7 @@ from fastbert_jax.text.streamed_batches import StreamedBatches
 from fastbert_jax.text.tasks import Task, label_ids, load_task
 from fastbert_jax.text.tokenizer import Encoded, Tokenizer, load_tokenizer, train_tokenizer
 from fastbert_jax.text.unlabelled import TextStream, is_corpus, open_corpus
-from fastbert_jax.training.fastbert_recipe import fastbert_recipe
+from fastbert_jax.training.fastbert_recipe import recipe_of
 from fastbert_jax.training.recipe import Recipe, Stream
 
 Texts = Encoded | PreparedCorpus | TextStream
@@ -85,7 +85,7 @@ def prepare(config: TrainConfig, mesh: Mesh) -> Prepared:
         remat=config.model.remat,
         unroll=config.model.unroll,
     )
-    recipe = fastbert_recipe(model, fine_tune=config.fine_tune, distil=config.distil)
+    recipe = recipe_of(config, model)
     encode = functools.partial(_encode, tokenizer, max_length=config.data.max_length)
     labelled, dev = encode(task.train), encode(task.dev)
     unlabelled: Texts

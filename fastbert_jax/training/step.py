@@ -74,7 +74,7 @@ def shardings_of(tree: Any) -> Any:
 
 
 def placed_step(phase: Phase, shapes: Tree, *, mesh: Mesh, total_steps: int, key: jax.Array) -> PlacedStep:
-    """The step of a phase of `total_steps`.
+    """The step of a phase whose learning rate comes to 0 at `total_steps`.
 
     Args:
       shapes: of all parameters `{source: tree}`, as abstract arrays with their shardings.

@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import pytest
 
 from fastbert_jax.errors import PreemptedError, UserError
@@ -85,3 +86,13 @@ def test_a_lost_best_step_leaves_the_last_one(tmp_path, monkeypatch, capsys):
     assert "checkpoints/3: damaged" in capsys.readouterr().out
     assert same(params["model"]["backbone"], seen[1][1]["model"]["backbone"])
     assert [path.name for path in (tmp_path / "checkpoints.refused").iterdir()] == ["3"]
+
+
+def test_a_phase_whose_rate_has_come_to_zero_changes_nothing_more(tmp_path):
+    _, seen = run(tmp_path, epochs=3, decay_epochs=2)
+    students = [params["model"]["students"] for _, params in seen[3:]]
+
+    def moved(before: dict, after: dict) -> float:
+        return max(jax.tree.leaves(jax.tree.map(lambda a, b: float(abs(a - b).max()), before, after)))
+
+    assert moved(students[0], students[1]) > 1e-3 > 1e-7 > moved(students[1], students[2])

@@ -64,3 +64,24 @@ def test_rates_multiply_the_step_of_their_path_alone():
     updates, _ = optimizer.update(gradients, optimizer.init(params), params)
     np.testing.assert_allclose(updates["model"]["backbone"]["kernel"], -0.1, rtol=1e-4)
     np.testing.assert_allclose(updates["model"]["teacher"]["kernel"], -0.8, rtol=1e-4)
+
+
+def test_adam_without_bias_correction_is_the_released_codes():
+    # transformers' old AdamW with correct_bias=False, which FastBERT's code carries: m / (sqrt(v) + eps).
+    settings = PhaseConfig(bias_correction=False, clip_norm=0.0, weight_decay=0.0, warmup=0.0, learning_rate=0.1)
+    optimizer = make_optimizer(settings, total_steps=1000)
+    params = {"model": {"kernel": jnp.zeros(3)}}
+    state = optimizer.init(params)
+    m, v, expected = np.zeros(3), np.zeros(3), np.zeros(3)
+    for step, gradient in enumerate([np.array([1.0, -2.0, 0.5]), np.array([0.1, 3.0, 0.0])]):
+        updates, state = optimizer.update({"model": {"kernel": jnp.asarray(gradient, jnp.float32)}}, state, params)
+        params = optax.apply_updates(params, updates)
+        m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
+        expected -= 0.1 * (1 - step / 1000) * m / (np.sqrt(v) + 1e-6)
+    np.testing.assert_allclose(params["model"]["kernel"], expected, rtol=1e-5)
+
+
+def test_the_rate_stays_at_zero_after_its_end():
+    rate = schedule(PhaseConfig(learning_rate=3e-4), total_steps=30)
+    with jax.numpy_dtype_promotion("standard"):
+        assert [float(rate(step)) for step in (30, 31, 50)] == [0.0, 0.0, 0.0] and float(rate(29)) > 0

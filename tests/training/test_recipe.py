@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fastbert_jax.config import KLDirection
+from fastbert_jax.config import FineTuneConfig, KLDirection, RecipeName, TrainConfig
 from fastbert_jax.training import losses
+from fastbert_jax.training.fastbert_recipe import joint_recipe, recipe_of
 from fastbert_jax.training.recipe import loss_sums, merge, split
 from tests.training import tiny
 
@@ -105,3 +106,23 @@ def test_a_weight_may_depend_on_the_step():
     full, _ = _sums(phase, params, batch)
     half, _ = jax.jit(lambda t, f: loss_sums(t, f, ramp, batch, step=jnp.int32(2), key=KEY))(trained, frozen)
     np.testing.assert_allclose(half, full / 2, rtol=1e-6)
+
+
+def test_the_joint_recipe_teaches_every_exit_the_labels_and_freezes_nothing():
+    (phase,) = joint_recipe(tiny.model(0.0), fine_tune=FineTuneConfig()).phases
+    params, batch = tiny.params(), tiny.batch(valid=6)
+    assert split(params, phase.trainable)[1] == {}
+    total, terms = _sums(phase, params, batch)
+    trace = jax.jit(phase.sources["model"])(params["model"], batch, KEY)
+    log_LxBxN = jax.nn.log_softmax(trace.logits_LxBxKxN[:6, :6, 0])
+    expected_L = -np.take_along_axis(np.asarray(log_LxBxN), batch.label_BxK[None, :6], axis=-1).sum((1, 2))
+    np.testing.assert_allclose([*terms["students"], terms["label"]], expected_L, rtol=1e-5)
+    np.testing.assert_allclose(total, expected_L.sum(), rtol=1e-5)
+    assert phase.row_flops(10) > tiny.recipe().phases[0].row_flops(10)
+
+
+def test_a_run_names_its_recipe():
+    phases = {name: recipe_of(TrainConfig(recipe=name), tiny.model()).phases for name in RecipeName}
+    assert [len(phases[name]) for name in RecipeName] == [2, 2, 1]
+    assert phases[RecipeName.OFFICIAL][1].terms[0].loss is losses.kl_teacher_student
+    assert phases[RecipeName.FASTBERT][1].terms[0].loss is losses.kl_student_teacher

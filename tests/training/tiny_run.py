@@ -58,12 +58,18 @@ def run(
     save_every=0,
     cache=False,
     pack=False,
+    decay_epochs=0,
 ):
     """Run the recipe in `directory`, `epochs` of each phase; stop with `Stop` at the `stop_at`-th dev measurement."""
     first_epochs = epochs if fine_tune_epochs is None else fine_tune_epochs
     fine_tune = FineTuneConfig(epochs=first_epochs, batch_size=8, learning_rate=learning_rate)
     distil = DistilConfig(
-        epochs=epochs, batch_size=4 if pack else 8, learning_rate=learning_rate, cache_teacher=cache, pack=pack
+        epochs=epochs,
+        batch_size=4 if pack else 8,
+        learning_rate=learning_rate,
+        decay_epochs=decay_epochs,
+        cache_teacher=cache,
+        pack=pack,
     )
     encoded, labels = texts()
     batches = {
