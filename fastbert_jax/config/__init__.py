@@ -8,10 +8,13 @@ from fastbert_jax.config.choices import (
     BATCH_TOKENS,
     COMPRESSED_ENDINGS,
     BadRow,
+    CheckpointKind,
     KLDirection,
+    LayerNormKind,
     Mode,
     PolicyName,
     Precision,
+    TextForm,
 )
 from fastbert_jax.config.data import DataConfig, LabelledTexts, PrepareConfig
 from fastbert_jax.config.devices import MeshConfig, ProcessesConfig
@@ -25,7 +28,7 @@ from fastbert_jax.config.inference import (
     StudyConfig,
     VerifyConfig,
 )
-from fastbert_jax.config.model import BertConfig, ModelConfig
+from fastbert_jax.config.model import BertConfig, ConvertConfig, ModelConfig
 from fastbert_jax.config.training import CheckpointConfig, DistilConfig, FineTuneConfig, PhaseConfig, TrainConfig
 
 __all__ = [
@@ -36,7 +39,9 @@ __all__ = [
     "BertConfig",
     "CalibrateConfig",
     "CheckpointConfig",
+    "CheckpointKind",
     "CompareConfig",
+    "ConvertConfig",
     "DataConfig",
     "DistilConfig",
     "EvaluateConfig",
@@ -45,6 +50,7 @@ __all__ = [
     "FineTuneConfig",
     "KLDirection",
     "LabelledTexts",
+    "LayerNormKind",
     "MeshConfig",
     "Mode",
     "ModelConfig",
@@ -55,6 +61,7 @@ __all__ = [
     "PrepareConfig",
     "ProcessesConfig",
     "StudyConfig",
+    "TextForm",
     "TrainConfig",
     "VerifyConfig",
 ]
