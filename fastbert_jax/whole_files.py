@@ -57,6 +57,12 @@ def whole_directory(path: Path) -> Iterator[Path]:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
+def check_unused(directory: Path, key: str) -> None:
+    """Raise `UserError` unless a directory is new or empty; `key` is the setting that names it."""
+    if directory.exists() and not (directory.is_dir() and not any(directory.iterdir())):
+        raise UserError(f"{key} {directory}: expected a new or an empty directory, found one in use; name another")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file, whole."""
     with whole_file(path) as stream:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import tarfile
 import tempfile
 from pathlib import Path
 
@@ -48,6 +49,15 @@ TINY_BERT = {
     "initializer_range": 0.02,
 }
 TINY_VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz", "the", "good", "bad"]
+
+
+@pytest.fixture(scope="session")
+def official_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Checkpoints that the official FastBERT wrote, and their `vocab.txt`: see tests/golden/make_official_golden.py."""
+    directory = tmp_path_factory.mktemp("official")
+    with tarfile.open(Path(__file__).parent / "golden" / "official.tar.xz") as archive:
+        archive.extractall(directory, filter="data")
+    return directory
 
 
 @pytest.fixture(scope="session")

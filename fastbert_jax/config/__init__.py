@@ -8,11 +8,14 @@ from fastbert_jax.config.choices import (
     BATCH_TOKENS,
     COMPRESSED_ENDINGS,
     BadRow,
+    CheckpointKind,
     KLDirection,
+    LayerNormKind,
     Mode,
     PolicyName,
     Precision,
     RecipeName,
+    TextForm,
 )
 from fastbert_jax.config.data import DataConfig, LabelledTexts, PrepareConfig
 from fastbert_jax.config.devices import MeshConfig, ProcessesConfig
@@ -26,7 +29,7 @@ from fastbert_jax.config.inference import (
     StudyConfig,
     VerifyConfig,
 )
-from fastbert_jax.config.model import BertConfig, ModelConfig
+from fastbert_jax.config.model import BertConfig, ConvertConfig, ModelConfig
 from fastbert_jax.config.training import CheckpointConfig, DistilConfig, FineTuneConfig, PhaseConfig, TrainConfig
 
 __all__ = [
@@ -37,7 +40,9 @@ __all__ = [
     "BertConfig",
     "CalibrateConfig",
     "CheckpointConfig",
+    "CheckpointKind",
     "CompareConfig",
+    "ConvertConfig",
     "DataConfig",
     "DistilConfig",
     "EvaluateConfig",
@@ -46,6 +51,7 @@ __all__ = [
     "FineTuneConfig",
     "KLDirection",
     "LabelledTexts",
+    "LayerNormKind",
     "MeshConfig",
     "Mode",
     "ModelConfig",
@@ -57,6 +63,7 @@ __all__ = [
     "ProcessesConfig",
     "RecipeName",
     "StudyConfig",
+    "TextForm",
     "TrainConfig",
     "VerifyConfig",
 ]

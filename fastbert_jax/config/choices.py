@@ -26,6 +26,42 @@ class Precision(enum.Enum):
     BFLOAT16 = "bfloat16"
 
 
+class LayerNormKind(enum.Enum):
+    """How a backbone normalises its hidden states.
+
+    `standard` is BERT's, (x - mean) / sqrt(variance + eps). `unbiased` is UER's, on which the official FastBERT stands:
+    (x - mean) / (deviation + eps), the deviation being that of a sample, whose squares are divided by their number - 1.
+    """
+
+    STANDARD = "standard"
+    UNBIASED = "unbiased"
+
+
+class TextForm(enum.Enum):
+    """How the tokens of a text are framed, and where one that is too long is cut.
+
+    `bert` is [CLS] a [SEP], or [CLS] a [SEP] b [SEP]; a pair loses the end of its longer text. `official` is that of
+    the official FastBERT: a single text has no [SEP], and what is too long loses its end, of a pair the last [SEP]
+    first.
+    """
+
+    BERT = "bert"
+    OFFICIAL = "official"
+
+
+class CheckpointKind(enum.Enum):
+    """Which program wrote a checkpoint.
+
+    `package` is the PyPI package `fastbert`, `script` the `run_fastbert.py` of the official repository; `backbone` is a
+    BERT of UER without exits. `auto` goes by the names in the file.
+    """
+
+    AUTO = "auto"
+    PACKAGE = "package"
+    SCRIPT = "script"
+    BACKBONE = "backbone"
+
+
 class KLDirection(enum.Enum):
     """Which of the two KL divergences teaches the students.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from fastbert_jax.config.checks import require
-from fastbert_jax.config.choices import Precision
+from fastbert_jax.config.choices import CheckpointKind, LayerNormKind, Precision
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,6 +21,7 @@ class BertConfig:
     token_types: int = 2
     activation: str = "gelu"
     """`gelu` (erf), `gelu_tanh` or `relu`."""
+    layer_norm: LayerNormKind = LayerNormKind.STANDARD
     layer_norm_eps: float = 1e-12
     init_std: float = 0.02
     num_classes: int = 2
@@ -49,6 +50,12 @@ class BertConfig:
             "model activation",
             "one of 'gelu', 'gelu_tanh', 'relu'",
             self.activation,
+        )
+        require(
+            self.layer_norm is LayerNormKind.STANDARD or self.hidden_size >= 2,
+            "model hidden_size",
+            "2 or more for an unbiased layer_norm",
+            self.hidden_size,
         )
         require(self.num_classes >= 2, "number of classes", "2 or more", self.num_classes)
 
@@ -86,3 +93,36 @@ class ModelConfig:
     def __post_init__(self) -> None:
         require(self.unroll >= 1, "model.unroll", "1 or more", self.unroll)
         require(0 <= self.dropout < 1, "model.dropout", "a probability in [0, 1)", self.dropout)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConvertConfig:
+    """Turn a checkpoint of the official FastBERT, or a BERT of UER, into a model directory that gives the same answers.
+
+    Example: python -m fastbert_jax.model.convert --input a.bin --vocab vocab.txt --labels bad good --output reviews
+
+    The file is read without PyTorch, and no code in it is run.
+    """
+
+    input: str = ""
+    """The checkpoint, a state dict that `torch.save` wrote."""
+    vocab: str = ""
+    """The vocabulary that the model was trained with: one token a line."""
+    labels: tuple[str, ...] = ()
+    """Names of the classes in the model's order: the list that the package was given, or names for the script's 0, 1
+    and so on; none for a backbone."""
+    output: str = ""
+    """Directory to make."""
+    kind: CheckpointKind = CheckpointKind.AUTO
+    """What the file must be."""
+    num_heads: int = 0
+    """Attention heads of each layer; 0: one for every 64 of the width, as in all published models."""
+    max_length: int = 128
+    """Longest text in tokens, the `seq_length` of the model; not for a backbone."""
+
+    def __post_init__(self) -> None:
+        for name in ("input", "vocab", "output"):
+            require(bool(getattr(self, name)), f"--{name}", "a path", getattr(self, name))
+        require(len(set(self.labels)) == len(self.labels), "--labels", "each label once", self.labels)
+        require(self.num_heads >= 0, "--num-heads", "1 or more, or 0 to go by the width", self.num_heads)
+        require(self.max_length >= 8, "--max-length", "8 tokens or more", self.max_length)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from fastbert_jax.config import BertConfig
 from fastbert_jax.model.dropout import Dropout
+from fastbert_jax.model.layer_norm import layer_norm
 from fastbert_jax.model.sharding import keep_sharded
 
 HIDDEN_AXES = ("batch", "sequence", "features")
@@ -52,12 +53,6 @@ class Linear(nn.Dense):
 def dense(config: BertConfig, features: int, dtype: jnp.dtype, name: str) -> Linear:
     """A linear map with BERT's initialisation."""
     return Linear(features, dtype=dtype, kernel_init=nn.initializers.normal(config.init_std), name=name)
-
-
-def layer_norm(config: BertConfig, hidden_BxSxH: jax.Array, name: str) -> jax.Array:
-    """BERT's LayerNorm, computed in float32, by the two-pass variance that does not cancel."""
-    norm = nn.LayerNorm(epsilon=config.layer_norm_eps, use_fast_variance=False, dtype=jnp.float32, name=name)
-    return norm(hidden_BxSxH.astype(jnp.float32)).astype(hidden_BxSxH.dtype)
 
 
 class Embeddings(nn.Module):

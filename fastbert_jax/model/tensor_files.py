@@ -1,12 +1,13 @@
 """Weight files on disk: which there are, what they hold, and whether that is what a model needs.
 
-Only safetensors are read: a pickle can run code.
+Only safetensors are read: a pickle can run code. (`state_dicts.py` reads those of official models, for `convert.py`.)
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,9 +44,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 class Source(NamedTuple):
-    """Where a tensor is: an open safetensors file and the tensor's name there."""
+    """Where a tensor is: an open file of tensors and the tensor's name there."""
 
     file: Any
+    """An open safetensors file, or what has its `keys` and `get_slice`."""
     name: str
 
 
@@ -61,20 +63,37 @@ def open_tensors(
     Raises:
       UserError: no safetensors, an unreadable file, or tensors missing, unknown or misshaped, all in one message.
     """
+
+    def wanted_name(stored: str) -> str | None:
+        name = _plain_name(stored)
+        return None if name.startswith(ignored) else name
+
+    files = [_open(path, stack) for path in _weight_files(directory)]
+    sources, problems = match_tensors(files, leaves, wanted_name)
+    if problems:
+        raise UserError(
+            f"{directory}: expected the tensors that its config.json describes, found {len(problems)} that differ; "
+            "use the config.json and the weights of one model\n  " + "\n  ".join(problems)
+        )
+    return sources
+
+
+def match_tensors(
+    files: Iterable[Any], leaves: list[Leaf], wanted_name: Callable[[str], str | None]
+) -> tuple[dict[str, Source], list[str]]:
+    """Where every tensor of `leaves` is, and in words what is missing, unknown, misshaped or there twice.
+
+    Args:
+      files: see `Source`.
+      wanted_name: a stored name -> the name among the leaves' tensors; None: left out.
+    """
     expected = {name: leaf.shape for leaf in leaves for name in leaf.tensors}
     sources: dict[str, Source] = {}
     problems = []
-    for path in _weight_files(directory):
-        try:
-            file = stack.enter_context(safetensors.safe_open(path, framework="np"))
-        except (safetensors.SafetensorError, OSError) as error:
-            raise UserError(
-                f"{path}: expected a safetensors file, found one that cannot be read ({error}); "
-                "it may be cut short: copy or download it again"
-            ) from None
+    for file in files:
         for stored in file.keys():
-            name = _plain_name(stored)
-            if name.startswith(ignored):
+            name = wanted_name(stored)
+            if name is None:
                 continue
             view = file.get_slice(stored)
             shape, dtype = tuple(view.get_shape()), view.get_dtype()
@@ -88,12 +107,17 @@ def open_tensors(
                 problems.append(f"dtype: {stored}: expected one of {list(FLOATS)}, found {dtype}")
             sources.setdefault(name, Source(file, stored))
     problems += [f"missing: {name} {list(shape)}" for name, shape in expected.items() if name not in sources]
-    if problems:
+    return sources, problems
+
+
+def _open(path: Path, stack: contextlib.ExitStack) -> Any:
+    try:
+        return stack.enter_context(safetensors.safe_open(path, framework="np"))
+    except (safetensors.SafetensorError, OSError) as error:
         raise UserError(
-            f"{directory}: expected the tensors that its config.json describes, found {len(problems)} that differ; "
-            "use the config.json and the weights of one model\n  " + "\n  ".join(problems)
-        )
-    return sources
+            f"{path}: expected a safetensors file, found one that cannot be read ({error}); "
+            "it may be cut short: copy or download it again"
+        ) from None
 
 
 def _plain_name(stored: str) -> str:

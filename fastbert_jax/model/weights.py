@@ -19,7 +19,7 @@ import jax
 import numpy as np
 import safetensors.numpy
 
-from fastbert_jax.config import BertConfig
+from fastbert_jax.config import BertConfig, LayerNormKind
 from fastbert_jax.errors import UserError
 from fastbert_jax.model.fastbert import Params
 from fastbert_jax.model.names import Leaf, model_leaves
@@ -54,12 +54,15 @@ def read_bert_config(directory: str | Path, *, num_classes: int, exit_size: int,
             raise UserError(f"{path}: {key}: expected {kind.__name__}, {found}")
         return value
 
+    layer_norms = [kind.value for kind in LayerNormKind]
     for key, expected in ENCODER_KEYS.items():
         found = values.get(key, None if key == "model_type" else expected)
         if found != expected:
             raise UserError(f"{path}: {key}: expected {expected!r}, found {found!r}; only BERT encoders can be loaded")
     if get("hidden_act", str, "gelu") not in ACTIVATIONS:
         raise UserError(f"{path}: hidden_act: expected one of {list(ACTIVATIONS)}, found {values['hidden_act']!r}")
+    if get("layer_norm", str, LayerNormKind.STANDARD.value) not in layer_norms:
+        raise UserError(f"{path}: layer_norm: expected one of {layer_norms}, found {values['layer_norm']!r}")
     try:
         return BertConfig(
             vocab_size=get("vocab_size", int),
@@ -70,6 +73,7 @@ def read_bert_config(directory: str | Path, *, num_classes: int, exit_size: int,
             max_positions=get("max_position_embeddings", int, 512),
             token_types=get("type_vocab_size", int, 2),
             activation=ACTIVATIONS[get("hidden_act", str, "gelu")],
+            layer_norm=LayerNormKind(get("layer_norm", str, LayerNormKind.STANDARD.value)),
             layer_norm_eps=get("layer_norm_eps", float, 1e-12),
             init_std=get("initializer_range", float, 0.02),
             num_classes=num_classes,
@@ -154,17 +158,22 @@ def load_model(directory: str | Path) -> tuple[Params, BertConfig, dict[str, Any
 
 
 def _load(directory: Path, leaves: list[Leaf], *, ignored: tuple[str, ...], shardings: Params | None = None) -> Params:
-    flat_shardings = None if shardings is None else flax.traverse_util.flatten_dict(shardings, sep="/")
     with contextlib.ExitStack() as stack:
         sources = open_tensors(directory, leaves, stack, ignored=ignored)
-        arrays: dict[str, Any] = {}
-        for leaf in leaves:
-            read = functools.partial(_read, leaf, sources)
-            if flat_shardings is None:
-                arrays[leaf.path] = read((slice(None),) * len(leaf.tree_shape))
-            else:
-                sharding = flat_shardings[leaf.path]
-                arrays[leaf.path] = jax.make_array_from_callback(leaf.tree_shape, sharding, read)
+        return read_params(leaves, sources, shardings=shardings)
+
+
+def read_params(leaves: list[Leaf], sources: Mapping[str, Source], *, shardings: Params | None = None) -> Params:
+    """The parameter tree of tensors that were found; see `load_backbone`."""
+    flat_shardings = None if shardings is None else flax.traverse_util.flatten_dict(shardings, sep="/")
+    arrays: dict[str, Any] = {}
+    for leaf in leaves:
+        read = functools.partial(_read, leaf, sources)
+        if flat_shardings is None:
+            arrays[leaf.path] = read((slice(None),) * len(leaf.tree_shape))
+        else:
+            sharding = flat_shardings[leaf.path]
+            arrays[leaf.path] = jax.make_array_from_callback(leaf.tree_shape, sharding, read)
     return flax.traverse_util.unflatten_dict(arrays, sep="/")
 
 
@@ -200,14 +209,27 @@ def save_model(
     Raises:
       ValueError: a leaf that is missing, unknown, misshaped or not float32.
     """
-    directory = Path(directory)
-    tensors = _to_tensors(params, config)
-    exits = {name: tensors.pop(name) for name in list(tensors) if name.startswith("exits.")}
+    backbone, exits = _to_tensors(params, config, exits=True)
     if exits_apart:
-        contents = {"model.safetensors": tensors, EXITS_FILE: exits}
+        contents = {"model.safetensors": backbone, EXITS_FILE: exits}
     else:
-        contents = {"model.safetensors": {f"bert.{name}": tensor for name, tensor in tensors.items()} | exits}
-    values = json.dumps(_config_values(config, extra), indent=2, allow_nan=False) + "\n"
+        contents = {"model.safetensors": {f"bert.{name}": tensor for name, tensor in backbone.items()} | exits}
+    sizes = {"num_classes": config.num_classes, "exit_size": config.exit_size, "exit_heads": config.exit_heads}
+    _save(Path(directory), contents, _config_values(config) | {"fastbert": {**sizes, "extra": dict(extra)}})
+
+
+def save_backbone(directory: str | Path, backbone: Params, config: BertConfig) -> None:
+    """Write a backbone as `save_model` does, without exits: a Hugging Face directory, but for the tokenizer.
+
+    Raises:
+      ValueError: what `save_model` raises.
+    """
+    tensors, _ = _to_tensors({"backbone": backbone}, config, exits=False)
+    _save(Path(directory), {"model.safetensors": tensors}, _config_values(config))
+
+
+def _save(directory: Path, contents: dict[str, dict[str, np.ndarray]], config_values: dict[str, Any]) -> None:
+    values = json.dumps(config_values, indent=2, allow_nan=False) + "\n"
     directory.mkdir(parents=True, exist_ok=True)
     unfinished = {name: directory / f"{name}.tmp" for name in (*contents, "config.json")}
     try:
@@ -235,21 +257,24 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def _to_tensors(params: Params, config: BertConfig) -> dict[str, np.ndarray]:
+def _to_tensors(
+    params: Params, config: BertConfig, *, exits: bool
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The tensors of the backbone and those of the exits, by their names in a file."""
     arrays = {path: np.asarray(array) for path, array in _flatten(params)}
-    leaves = model_leaves(config, exits=True)
+    leaves = model_leaves(config, exits=exits)
     if arrays.keys() != {leaf.path for leaf in leaves}:
         odd = sorted(arrays.keys() ^ {leaf.path for leaf in leaves})
         raise ValueError(f"expected the parameters of {config}, found these missing or unknown: {odd}")
-    tensors = {}
+    parts: tuple[dict[str, np.ndarray], dict[str, np.ndarray]] = ({}, {})
     for leaf in leaves:
         array = arrays[leaf.path]
         if array.shape != leaf.tree_shape or array.dtype != np.float32:
             raise ValueError(f"{leaf.path}: expected float32 {leaf.tree_shape}, found {array.dtype} {array.shape}")
         for name, part in zip(leaf.tensors, array if leaf.stacked else [array], strict=True):
             # safetensors writes the memory as it lies, so a transposed view must be copied.
-            tensors[name] = np.ascontiguousarray(part.T if leaf.transposed else part)
-    return tensors
+            parts[name.startswith("exits.")][name] = np.ascontiguousarray(part.T if leaf.transposed else part)
+    return parts
 
 
 def _flatten(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -260,7 +285,7 @@ def _flatten(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
             yield prefix + key, value
 
 
-def _config_values(config: BertConfig, extra: Mapping[str, Any]) -> dict[str, Any]:
+def _config_values(config: BertConfig) -> dict[str, Any]:
     activation = "gelu_pytorch_tanh" if config.activation == "gelu_tanh" else config.activation
     return {
         "architectures": ["BertModel"],
@@ -273,12 +298,7 @@ def _config_values(config: BertConfig, extra: Mapping[str, Any]) -> dict[str, An
         "max_position_embeddings": config.max_positions,
         "type_vocab_size": config.token_types,
         "hidden_act": activation,
+        "layer_norm": config.layer_norm.value,
         "layer_norm_eps": config.layer_norm_eps,
         "initializer_range": config.init_std,
-        "fastbert": {
-            "num_classes": config.num_classes,
-            "exit_size": config.exit_size,
-            "exit_heads": config.exit_heads,
-            "extra": dict(extra),
-        },
     }

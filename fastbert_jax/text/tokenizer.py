@@ -14,10 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from fastbert_jax.config import TextForm
 from fastbert_jax.errors import UserError
 from fastbert_jax.text.examples import Text, text_problem
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+TEXT_FORM = "text_form"
+"""Where the text form stands in `tokenizer_config.json`."""
 # Texts handed to the tokenizer at once: enough for its threads, few enough for memory.
 CHUNK = 1024
 
@@ -64,10 +67,14 @@ def joined_ranges(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 
 class Tokenizer:
-    """A BERT tokenizer: `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`."""
+    """A BERT tokenizer, which frames texts as its `TextForm` says."""
 
     def __init__(self, tokenizer: Any) -> None:
-        """Wrap a fast tokenizer of transformers; special tokens inside a text are taken as text."""
+        """Wrap a fast tokenizer of transformers; special tokens inside a text are taken as text.
+
+        Raises:
+          ValueError: it names no `TextForm`.
+        """
         self._tokenizer = tokenizer
         self._backend = tokenizer.backend_tokenizer
         self._backend.no_truncation()
@@ -75,6 +82,8 @@ class Tokenizer:
         self._backend.encode_special_tokens = True
         self._cls: int = tokenizer.cls_token_id
         self._sep: int = tokenizer.sep_token_id
+        self.text_form = TextForm(tokenizer.init_kwargs.get(TEXT_FORM, TextForm.BERT.value))
+        """How it frames texts; saved with it."""
         self.vocab_size: int = max(tokenizer.get_vocab().values()) + 1
         """The highest token id and one."""
 
@@ -84,10 +93,12 @@ class Tokenizer:
         parts = json.loads(self._backend.to_str())
         told = {key: parts[key] for key in ("model", "normalizer", "pre_tokenizer", "added_tokens")}
         told["framing"] = [self._cls, self._sep]
+        if self.text_form is not TextForm.BERT:  # which tokenizers had before there was another
+            told["framing"].append(self.text_form.value)
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode("utf-8")).hexdigest()
 
     def encode(self, texts: Sequence[Text], *, max_length: int) -> Encoded:
-        """Tokenise `texts`; one of more than `max_length` tokens loses its end, a pair the end of its longer text.
+        """Tokenise `texts`, each cut to at most `max_length` tokens where `TextForm` says.
 
         Raises:
           UserError: something that is no text, or a text that is no valid Unicode.
@@ -96,13 +107,16 @@ class Tokenizer:
         types: list[np.ndarray] = []
         truncated_texts = truncated_tokens = 0
         for parts in self._tokens(texts):
-            kept = cut_longest_first([len(part) for part in parts], max_length - 1 - len(parts))
+            kept, closed = self._cut([len(part) for part in parts], max_length)
             cut = sum(map(len, parts)) - sum(kept)
             truncated_texts += cut > 0
             truncated_tokens += cut
-            framed = [[self._cls], *([*part[:count], self._sep] for part, count in zip(parts, kept, strict=True))]
-            ids.append(np.array([token for part in framed for token in part], np.int32))
-            types.append(np.repeat(np.arange(len(parts), dtype=np.int32), [count + 1 for count in kept]))
+            framed = [
+                [*part[:count], *[self._sep] * is_closed]
+                for part, count, is_closed in zip(parts, kept, closed, strict=True)
+            ]
+            ids.append(np.array([self._cls, *(token for part in framed for token in part)], np.int32))
+            types.append(np.repeat(np.arange(len(parts), dtype=np.int32), [len(part) for part in framed]))
             types[-1] = np.concatenate([np.zeros(1, np.int32), types[-1]])
         offsets = offsets_of(np.array([len(tokens) for tokens in ids], np.int64))
         empty = [np.zeros(0, np.int32)]
@@ -113,6 +127,15 @@ class Tokenizer:
     def save(self, directory: str | Path) -> None:
         """Write the tokenizer's files, in the form that `load_tokenizer` reads."""
         self._tokenizer.save_pretrained(str(directory))
+
+    def _cut(self, lengths: Sequence[int], max_length: int) -> tuple[list[int], list[bool]]:
+        """How many tokens of a text, or of each of a pair, stay, and whether a [SEP] follows them."""
+        match self.text_form:
+            case TextForm.BERT:
+                return cut_longest_first(lengths, max_length - 1 - len(lengths)), [True] * len(lengths)
+            case TextForm.OFFICIAL:
+                return cut_at_end(lengths, max_length - 1)
+        raise ValueError(f"expected one of {list(TextForm)}, found {self.text_form!r}")
 
     def _tokens(self, texts: Sequence[Text]) -> Iterator[list[list[int]]]:
         """The tokens of each text: one list, or two for a pair, without special tokens."""
@@ -145,11 +168,29 @@ def cut_longest_first(lengths: Sequence[int], room: int) -> list[int]:
     return [room - second, second] if first > second else [first, room - first]
 
 
+def cut_at_end(lengths: Sequence[int], room: int) -> tuple[list[int], list[bool]]:
+    """What stays of `a`, or of `a [SEP] b [SEP]`, when all after `room` tokens is cut off.
+
+    Returns:
+      How many tokens of each text stay, and whether its [SEP] does (`read_dataset` of FastBERT's `run_fastbert.py`, and
+      `_convert_to_id_and_mask` of the package `fastbert`).
+    """
+    if len(lengths) == 1:
+        return [min(lengths[0], room)], [False]
+    kept, closed = [], []
+    for length in lengths:
+        kept.append(min(length, room))
+        room -= kept[-1]
+        closed.append(room > 0)
+        room -= closed[-1]
+    return kept, closed
+
+
 def load_tokenizer(directory: str | Path) -> Tokenizer:
     """Load the tokenizer of a Hugging Face model directory; nothing is fetched.
 
     Raises:
-      UserError: no tokenizer there, a damaged one, or one without [CLS] and [SEP].
+      UserError: no tokenizer there, a damaged one, one without [CLS] and [SEP], or of an unknown text form.
     """
     directory = Path(directory)
     if not any((directory / file).is_file() for file in ("tokenizer.json", "vocab.txt")):
@@ -167,7 +208,36 @@ def load_tokenizer(directory: str | Path) -> Tokenizer:
         raise UserError(
             f"expected a BERT tokenizer with [CLS] and [SEP] in {directory}, found {type(tokenizer).__name__}"
         )
+    forms, form = [form.value for form in TextForm], tokenizer.init_kwargs.get(TEXT_FORM, TextForm.BERT.value)
+    if form not in forms:
+        raise UserError(f"{directory / 'tokenizer_config.json'}: {TEXT_FORM}: expected one of {forms}, found {form!r}")
     return Tokenizer(tokenizer)
+
+
+def vocabulary_tokenizer(path: str | Path, *, text_form: TextForm) -> Tokenizer:
+    """BERT's tokenizer (lower case, Chinese characters apart) with the tokens of a `vocab.txt`, one a line.
+
+    A line's first word is its token, as UER-py reads it (`Vocab.load`). A line without one counts, but no text has its
+    token: such a line is in the Chinese vocabulary that the package `fastbert` brings.
+
+    Raises:
+      UserError: no file of text, a token that is there twice, or a special token that is not.
+    """
+    try:
+        with open(path, encoding="utf-8") as lines:
+            tokens = [next(iter(line.split()), f"???{number}") for number, line in enumerate(lines)]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: expected a vocabulary, one token a line, found no file of text: {error}") from None
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    missing = [token for token in SPECIAL_TOKENS if token not in vocabulary]
+    if missing:
+        raise UserError(f"{path}: expected a vocabulary of BERT, one token a line, found none of {missing} in it")
+    if len(vocabulary) < len(tokens):
+        twice, _ = Counter(tokens).most_common(1)[0]
+        raise UserError(f"{path}: expected each token once, found {twice!r} again in line {vocabulary[twice] + 1}")
+    from tokenizers import models
+
+    return _bert_tokenizer(_bert_words(models.WordPiece(vocab=vocabulary, unk_token="[UNK]")), text_form)
 
 
 def train_tokenizer(texts: Iterable[str], *, vocab_size: int) -> Tokenizer:
@@ -180,12 +250,15 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int) -> Tokenizer:
         raise UserError(
             f"model.vocab_size: expected more than the {len(SPECIAL_TOKENS)} special tokens, found {vocab_size}"
         )
+    return _bert_tokenizer(_train_wordpiece(list(texts), vocab_size), TextForm.BERT)
+
+
+def _bert_tokenizer(backend: Any, text_form: TextForm) -> Tokenizer:
     with _without_notices():
         from transformers import BertTokenizer
-    backend = _train_wordpiece(list(texts), vocab_size)
     names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
-    special: dict[str, Any] = dict(zip(names, SPECIAL_TOKENS, strict=True))
-    return Tokenizer(BertTokenizer(tokenizer_object=backend, split_special_tokens=True, **special))
+    settings: dict[str, Any] = dict(zip(names, SPECIAL_TOKENS, strict=True)) | {TEXT_FORM: text_form.value}
+    return Tokenizer(BertTokenizer(tokenizer_object=backend, split_special_tokens=True, **settings))
 
 
 def _train_wordpiece(texts: list[str], vocab_size: int) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from safetensors import SafetensorError
 
-from fastbert_jax.config import ExportConfig, TrainConfig
+from fastbert_jax.config import ExportConfig, LayerNormKind, TrainConfig
 from fastbert_jax.config_yaml import from_yaml, to_dict
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference import calibrate
@@ -21,7 +21,7 @@ from fastbert_jax.report.model_card import Making, model_card
 from fastbert_jax.text.sources import BUILTIN, TFDS
 from fastbert_jax.text.tokenizer import load_tokenizer
 from fastbert_jax.training.run_directory import RunDirectory
-from fastbert_jax.whole_files import whole_directory, write_json, write_text
+from fastbert_jax.whole_files import check_unused, whole_directory, write_json, write_text
 
 MODEL_KEYS = ("exit_size", "exit_heads", "dropout", "precision")
 """What a card repeats of the settings of a model, beside where it began: sizes are in config.json."""
@@ -31,13 +31,17 @@ def export(config: ExportConfig) -> str:
     """Write the directory, whole; what it holds, in words.
 
     Raises:
-      UserError: no trained model, damaged files, or no place for the directory.
+      UserError: no trained model, one that transformers cannot compute, damaged files, or no place for the directory.
     """
     output = Path(config.output).expanduser()
-    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-        raise UserError(f"--output {output}: expected a new or an empty directory, found one in use; name another")
+    check_unused(output, "--output")
     source = model_directory(config.model)
     params, architecture, extra = load_model(source)
+    if architecture.layer_norm is not LayerNormKind.STANDARD:
+        raise UserError(
+            f"--model {source}: expected a model with BERT's LayerNorm, found one with UER's, which transformers would "
+            "load and compute wrongly; share the directory as it is, which fastbert_jax loads"
+        )
     settings = saved_settings(source, extra)
     tokenizer = load_tokenizer(source)
     card = model_card(

@@ -14,7 +14,7 @@ import pytest
 import safetensors
 import safetensors.numpy
 
-from fastbert_jax.config import BertConfig
+from fastbert_jax.config import BertConfig, LayerNormKind
 from fastbert_jax.errors import UserError
 from fastbert_jax.model import weights
 from fastbert_jax.model.fastbert import init_params
@@ -196,6 +196,7 @@ def test_no_weights_at_all(tiny_bert_directory: Path) -> None:
         ({"position_embedding_type": "relative_key"}, "expected 'absolute', found 'relative_key'"),
         ({"hidden_act": "silu"}, "hidden_act: expected one of .*'gelu_new'.*, found 'silu'"),
         ({"hidden_act": ["gelu"]}, "hidden_act: expected str, found"),
+        ({"layer_norm": "rms"}, r"layer_norm: expected one of \['standard', 'unbiased'\], found 'rms'"),
         ({"hidden_size": "remove"}, "hidden_size: expected int, found no such key"),
         ({"hidden_size": "16"}, "hidden_size: expected int, found '16'"),
         ({"vocab_size": True}, "vocab_size: expected int, found True"),
@@ -227,6 +228,7 @@ def test_an_older_config_gets_bert_s_defaults(tiny_bert_directory: Path) -> None
     config = read_config(tiny_bert_directory)
     assert (config.max_positions, config.token_types, config.activation) == (512, 2, "gelu")
     assert (config.layer_norm_eps, config.init_std) == (1e-12, 0.02)
+    assert config.layer_norm is LayerNormKind.STANDARD
 
 
 def small_model(num_layers: int = 3, **changes: object) -> tuple[dict, BertConfig]:
@@ -285,6 +287,18 @@ def test_others_may_read_the_weights_where_they_may_read_the_config(tmp_path: Pa
     params, config = small_model()
     weights.save_model(tmp_path, params, config, extra={})
     assert (tmp_path / "model.safetensors").stat().st_mode == (tmp_path / "config.json").stat().st_mode
+
+
+@pytest.mark.parametrize("kind", LayerNormKind)
+def test_a_backbone_alone_comes_back_with_its_layer_norm(tmp_path: Path, kind: LayerNormKind) -> None:
+    params, config = small_model(layer_norm=kind)
+    weights.save_backbone(tmp_path, params["backbone"], config)
+    assert not weights.is_fastbert(tmp_path)
+    read = weights.read_bert_config(tmp_path, num_classes=5, exit_size=8, exit_heads=2)
+    assert read == config
+    assert_same(weights.load_backbone(tmp_path, read), params["backbone"])
+    weights.save_model(tmp_path, params, config, extra={})
+    assert weights.load_model(tmp_path)[1] == config
 
 
 def test_jax_arrays_are_saved_too(tmp_path: Path) -> None:

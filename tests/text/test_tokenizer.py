@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 
@@ -10,8 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastbert_jax.config import TextForm
 from fastbert_jax.errors import UserError
-from fastbert_jax.text.tokenizer import cut_longest_first, load_tokenizer, train_tokenizer
+from fastbert_jax.text.tokenizer import (
+    cut_at_end,
+    cut_longest_first,
+    load_tokenizer,
+    train_tokenizer,
+    vocabulary_tokenizer,
+)
 
 CHINESE = ["这本书很好看", "一本无聊的书，不好看！", "good 书"]
 ENGLISH = ["The movie was good.", "The movie was bad, really bad.", "a good, good book"]
@@ -152,3 +160,82 @@ def test_nothing_is_said_about_pytorch(minilm_directory):
     code += "; import sys; assert 'torch' not in sys.modules"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "", "书", "a  second word", "##s", "\u3000"]
+
+
+@pytest.fixture
+def vocabulary(tmp_path):
+    path = tmp_path / "vocab.txt"
+    path.write_text("\n".join(VOCABULARY) + "\n", encoding="utf-8")
+    return path
+
+
+def test_a_vocabulary_is_read_as_uer_reads_it(vocabulary):
+    """The first word of each line; a line without one counts too."""
+    tokenizer = vocabulary_tokenizer(vocabulary, text_form=TextForm.BERT)
+    assert tokenizer.vocab_size == len(VOCABULARY)
+    assert one(tokenizer, "Góods书A 龘 ???6") == ([2, 5, 9, 7, 8, 1, 1, 1, 1, 1, 3], [0] * 11)
+
+
+def test_the_official_form_has_no_sep_after_a_single_text_and_cuts_at_the_end(vocabulary):
+    tokenizer = vocabulary_tokenizer(vocabulary, text_form=TextForm.OFFICIAL)
+    assert one(tokenizer, "good 书") == ([2, 5, 7], [0, 0, 0])
+    assert one(tokenizer, ("good 书", "书")) == ([2, 5, 7, 3, 7, 3], [0, 0, 0, 0, 1, 1])
+    assert one(tokenizer, ("", "")) == ([2, 3, 3], [0, 0, 1])
+    encoded = tokenizer.encode(
+        ["good " * 9, ("good " * 3, "书 " * 3), ("书 " * 5, "a"), ("书 " * 9, "a")], max_length=8
+    )
+    assert encoded.token_ids.reshape(4, 8).tolist() == [
+        [2, 5, 5, 5, 5, 5, 5, 5],
+        [2, 5, 5, 5, 3, 7, 7, 7],
+        [2, 7, 7, 7, 7, 7, 3, 8],
+        [2, 7, 7, 7, 7, 7, 7, 7],
+    ]
+    assert encoded.token_types.reshape(4, 8).sum(1).tolist() == [0, 3, 1, 0]
+    assert (encoded.truncated_texts, encoded.truncated_tokens) == (2, 2 + 0 + 0 + 3)
+
+
+@given(st.integers(0, 12), st.integers(0, 12), st.integers(0, 30))
+def test_cutting_at_the_end_keeps_what_stands_first(first, second, room):
+    whole = [*["a"] * first, "[SEP]", *["b"] * second, "[SEP]"]
+    kept, closed = cut_at_end([first, second], room)
+    parts = [[name] * count + ["[SEP]"] * is_closed for name, count, is_closed in zip("ab", kept, closed, strict=True)]
+    assert [*itertools.chain(*parts)] == whole[:room]
+    assert cut_at_end([first], room) == ([min(first, room)], [False])
+
+
+def test_the_form_is_saved_with_the_tokenizer_and_part_of_its_fingerprint(vocabulary, tmp_path):
+    forms = {form: vocabulary_tokenizer(vocabulary, text_form=form) for form in TextForm}
+    assert forms[TextForm.BERT].fingerprint != forms[TextForm.OFFICIAL].fingerprint
+    for form, tokenizer in forms.items():
+        for directory in (tmp_path / form.value, tmp_path / f"{form.value} again"):
+            tokenizer.save(directory)
+            tokenizer = load_tokenizer(directory)
+        assert tokenizer.text_form is form and tokenizer.fingerprint == forms[form].fingerprint
+        for text in ("good 书", ("good", "书 [SEP]")):
+            assert one(tokenizer, text) == one(forms[form], text)
+    path = tmp_path / "official" / "tokenizer_config.json"
+    path.write_text(path.read_text().replace('"official"', '"other"'))
+    with pytest.raises(
+        UserError, match=r"config\.json: text_form: expected one of \['bert', 'official'\], found 'other'"
+    ):
+        load_tokenizer(tmp_path / "official")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"[PAD]\n[UNK]\n[CLS]\n[MASK]\ngood\n", r"found none of \['\[SEP\]'\] in it"),
+        (b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\nb\na\n", "expected each token once, found 'a' again in line 8"),
+        (b"\xff\xfe", "expected a vocabulary, one token a line, found no file of text"),
+        (None, "expected a vocabulary, one token a line, found no file of text"),
+    ],
+)
+def test_a_file_that_is_no_vocabulary(tmp_path, content, message):
+    path = tmp_path / "vocab.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        vocabulary_tokenizer(path, text_form=TextForm.OFFICIAL)

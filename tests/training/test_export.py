@@ -54,6 +54,15 @@ def run(tmp_path: Path) -> RunDirectory:
     return run
 
 
+def test_a_layer_norm_that_transformers_does_not_have_is_refused(tmp_path: Path) -> None:
+    directory = save_tiny_model(tmp_path / "model")
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps(config | {"layer_norm": "unbiased"}))
+    with pytest.raises(UserError, match="expected a model with BERT's LayerNorm, found one with UER's, .*as it is"):
+        export(ExportConfig(model=str(directory), output=str(tmp_path / "out")))
+    assert not (tmp_path / "out").exists()
+
+
 def exported(run: RunDirectory, tmp_path: Path) -> Path:
     export(ExportConfig(model=str(run.path), output=str(tmp_path / "out" / "reviews")))
     return tmp_path / "out" / "reviews"

@@ -1,0 +1,230 @@
+"""State dicts that `torch.save` wrote, read without PyTorch and without running their code.
+
+Such a file is a pickle of names, shapes and places, and the numbers beside it. A pickle is a program that may call
+whatever it names; here it may name an ordered dict, the function that makes a tensor, and the kinds of numbers, and
+what stands for these does nothing but note its arguments. Both of PyTorch's forms are read: the zip archive, and the
+one before version 1.6 (torch/serialization.py, `_load` and `_legacy_load`).
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import io
+import pickle
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from fastbert_jax.errors import UserError
+
+DTYPES = {
+    "FloatStorage": ("F32", np.dtype("<f4")),
+    "DoubleStorage": ("F64", np.dtype("<f8")),
+    "HalfStorage": ("F16", np.dtype("<f2")),
+    "BFloat16Storage": ("BF16", np.dtype(ml_dtypes.bfloat16)),
+    "LongStorage": ("I64", np.dtype("<i8")),
+    "IntStorage": ("I32", np.dtype("<i4")),
+    "ShortStorage": ("I16", np.dtype("<i2")),
+    "CharStorage": ("I8", np.dtype("i1")),
+    "ByteStorage": ("U8", np.dtype("u1")),
+    "BoolStorage": ("BOOL", np.dtype("?")),
+}
+"""PyTorch's kinds of storage -> the dtype as safetensors names it, and numpy's."""
+ZIP_MAGIC = b"PK\x03\x04"
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+"""The first pickle in a file of the form before 1.6."""
+ADVICE = "if it holds more than a model's weights, save `model.state_dict()` of it where PyTorch is installed"
+
+
+class Storage(NamedTuple):
+    """A row of numbers in the file."""
+
+    kind: str
+    key: str
+    length: int
+
+    @property
+    def bytes(self) -> int:
+        """Its size."""
+        return self.length * DTYPES[self.kind][1].itemsize
+
+
+class Place(NamedTuple):
+    """Which numbers of a storage are a tensor, as the pickle says: nothing in it is checked yet."""
+
+    storage: Any
+    offset: Any
+    shape: Any
+    strides: Any
+
+
+class StoredTensor:
+    """One tensor of a file, read when it is asked for: what `get_slice` of an open safetensors file gives."""
+
+    def __init__(self, place: Place, read: Callable[[Storage], bytes]) -> None:
+        """`read` gives the bytes of a storage, all of them.
+
+        Raises:
+          ValueError: the tensor is not inside its storage.
+        """
+        storage, offset, shape, strides = place
+        numbers = [offset, *shape, *strides]
+        if type(storage) is not Storage or not all(type(number) is int and number >= 0 for number in numbers):
+            raise ValueError(f"a tensor at {place}")
+        last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+        if 0 not in shape and last >= storage.length:
+            raise ValueError(f"a tensor that ends at {last + 1} of {storage}")
+        self._storage, self._offset, self._shape, self._strides = storage, offset, tuple(shape), tuple(strides)
+        self._read = read
+
+    def get_shape(self) -> tuple[int, ...]:
+        """Its shape."""
+        return self._shape
+
+    def get_dtype(self) -> str:
+        """Its dtype, as safetensors names it."""
+        return DTYPES[self._storage.kind][0]
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        """A part of it, read-only."""
+        dtype = DTYPES[self._storage.kind][1]
+        numbers = np.frombuffer(self._read(self._storage), dtype)[self._offset :]
+        strides = [stride * dtype.itemsize for stride in self._strides]
+        return np.lib.stride_tricks.as_strided(numbers, self._shape, strides, writeable=False)[index]
+
+
+class StateDict:
+    """The tensors of a file by their names; has what `Source` asks of a file."""
+
+    def __init__(self, tensors: Mapping[str, StoredTensor]) -> None:
+        self._tensors = tensors
+
+    def keys(self) -> Iterator[str]:
+        """All names, in the file's order."""
+        return iter(self._tensors)
+
+    def get_slice(self, name: str) -> StoredTensor:
+        """The tensor of a name."""
+        return self._tensors[name]
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every tensor."""
+        return {name: tensor.get_shape() for name, tensor in self._tensors.items()}
+
+
+def open_state_dict(path: Path, stack: contextlib.ExitStack) -> StateDict:
+    """Find the tensors in a file; their numbers are read when they are asked for.
+
+    Args:
+      stack: keeps the file open.
+
+    Raises:
+      UserError: no such file, one that is damaged or no state dict, or one whose pickle names what a state dict does
+        not need; a tensor that is read later raises it too where the file is damaged there.
+    """
+    with _naming(path):
+        stream = stack.enter_context(open(path, "rb"))
+        is_zip = stream.read(len(ZIP_MAGIC)) == ZIP_MAGIC
+        stream.seek(0)
+        state, read = _open_zip(stack.enter_context(zipfile.ZipFile(stream))) if is_zip else _open_legacy(stream)
+        if not isinstance(state, dict):
+            raise UserError(f"expected a state dict, found {type(state).__name__}; {ADVICE}")
+
+        def read_all(storage: Storage) -> bytes:
+            with _naming(path):
+                content = read(storage)
+                if len(content) != storage.bytes:
+                    raise ValueError(f"{len(content)} bytes for {storage}")
+                return content
+
+        tensors = {}
+        for name, place in dict.items(state):
+            if not isinstance(name, str) or not isinstance(place, Place):
+                raise UserError(f"expected names of tensors alone, found {name!r}: {type(place).__name__}; {ADVICE}")
+            tensors[name] = StoredTensor(place, read_all)
+        return StateDict(tensors)
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turn every error into a `UserError` that names the file."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"expected a checkpoint, found no file {path}") from None
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    except Exception as error:  # a damaged pickle raises nearly anything
+        raise UserError(
+            f"{path}: expected a state dict that torch.save wrote, found a file that cannot be read as one "
+            f"({type(error).__name__}: {error}); it may be cut short: copy or download it again"
+        ) from None
+
+
+class _Unpickler(pickle.Unpickler):
+    """Runs a pickle in which `GLOBALS` stand for what it may name."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        super().__init__(stream)
+        self.storages: dict[str, Storage] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        """What stands for a name."""
+        if (module, name) == ("collections", "OrderedDict"):
+            return collections.OrderedDict
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            # The other arguments are for gradients. Made anew each time, as a pickle may set attributes of what it has.
+            return lambda storage, offset, shape, strides, *_: Place(storage, offset, shape, strides)
+        if module == "torch" and name in DTYPES:
+            return name
+        raise UserError(
+            f"expected a pickle that names tensors alone, found one that names {module}.{name}, which can run code; "
+            f"it was not run; {ADVICE}"
+        )
+
+    def persistent_load(self, pid: Any) -> Storage:
+        """The storage that a pickle speaks of, as `("storage", kind, key, device, length)`."""
+        what, kind, key, _, length, *view = pid
+        if what != "storage" or kind not in DTYPES or type(key) is not str or type(length) is not int or any(view):
+            raise ValueError(f"a storage {pid!r}")
+        return self.storages.setdefault(key, Storage(kind, key, length))
+
+
+def _open_zip(archive: zipfile.ZipFile) -> tuple[Any, Callable[[Storage], bytes]]:
+    """The unpickled state dict, and what reads a storage."""
+    (root,) = [name.removesuffix("data.pkl") for name in archive.namelist() if name.endswith("/data.pkl")]
+    if f"{root}byteorder" in archive.namelist() and archive.read(f"{root}byteorder") != b"little":
+        raise ValueError("numbers with the most significant byte first")
+
+    def read(storage: Storage) -> bytes:
+        return archive.read(f"{root}data/{storage.key}")
+
+    return _Unpickler(io.BytesIO(archive.read(f"{root}data.pkl"))).load(), read
+
+
+def _open_legacy(stream: IO[bytes]) -> tuple[Any, Callable[[Storage], bytes]]:
+    """The same for the form before 1.6: five pickles, then every storage, its length before it."""
+    magic, _, system = (_Unpickler(stream).load() for _ in range(3))
+    if magic != LEGACY_MAGIC or not system["little_endian"]:
+        raise ValueError("neither a zip archive nor PyTorch's older form")
+    unpickler = _Unpickler(stream)
+    state = unpickler.load()
+    starts = {}
+    for key in _Unpickler(stream).load():
+        storage = unpickler.storages[key]
+        if int.from_bytes(stream.read(8), "little") != storage.length:
+            raise ValueError(f"another length than that of {storage}")
+        starts[key] = stream.tell()
+        stream.seek(storage.bytes, io.SEEK_CUR)
+
+    def read(storage: Storage) -> bytes:
+        stream.seek(starts[storage.key])
+        return stream.read(storage.bytes)
+
+    return state, read
