@@ -27,6 +27,20 @@ STEPS_PER_CALL = 64
 """Full steps that the texts of one call fill at the first layer. What is left at its end runs in smaller steps."""
 
 
+class Model(NamedTuple):
+    """The parameters as the loop reads them.
+
+    Indexing a stack in a loop copies a layer at every step, which costs a CPU 2 to 4 % of the layer. So full steps,
+    which are most, have a branch for each layer with arrays of its own, and only smaller ones index the stacks.
+    """
+
+    params: Params
+    exits: Params
+    """Stacked `[L, ...]`."""
+    layers: list[Params]
+    layer_exits: list[Params]
+
+
 class Stacks(NamedTuple):
     """The texts that wait for each layer, one stack of 2B places per layer, the last in on top.
 
@@ -94,9 +108,9 @@ class GraphCascade(Engine):
         return jax.make_mesh((self._shards,), (SHARDS,), devices=devices, axis_types=(jax.sharding.AxisType.Auto,))
 
     @functools.cached_property
-    def _model(self) -> tuple[Params, Params]:
-        """Parameters and stacked exits; on several devices the copies that these hold already, as one tree."""
-        models = [(one.params, one.stacked_exits) for one in self._runtimes]
+    def _model(self) -> Model:
+        """The model; on several devices the copies that these hold already, as one tree."""
+        models = [Model(one.params, one.stacked_exits, one.layers, one.exits) for one in self._runtimes]
         if self._shards == 1:
             return models[0]
         everywhere = jax.sharding.NamedSharding(self._mesh, jax.sharding.PartitionSpec())
@@ -141,7 +155,7 @@ class GraphCascade(Engine):
         places = rows * (1 if texts == 1 else STEPS_PER_CALL)
         shares = np.array([len(share) for share in np.array_split(np.arange(texts), self._shards)], np.int32)
         together = _together(group, shares, places)
-        return self.program(*self._model, together, shares, thresholds_L, rows=rows)
+        return self.program(self._model, together, shares, thresholds_L, rows=rows)
 
     def _read(self, group: Sequence[Batch], done: tuple[Found, jax.Array]) -> Iterator[Answers]:
         self.rows_run += int(np.asarray(done[1]).sum())
@@ -161,26 +175,26 @@ class GraphCascade(Engine):
             yield Answers(*(_put_rows(rows, valid_B, array[part]) for rows, array in zip(whole, answers, strict=True)))
 
     def _answer_shards(
-        self, params: Params, exits: Params, together: Batch, texts: jax.Array, thresholds_L: jax.Array, *, rows: int
+        self, model: Model, together: Batch, texts: jax.Array, thresholds_L: jax.Array, *, rows: int
     ) -> tuple[Found, jax.Array]:
         """`_answer_all` on every device, with its share of the rows of `together` and its one of `texts`."""
         own, same = jax.sharding.PartitionSpec(SHARDS), jax.sharding.PartitionSpec()
         answer = jax.shard_map(
             functools.partial(self._answer_all, rows=rows),
             mesh=self._mesh,
-            in_specs=(same, same, own, own, same),
+            in_specs=(same, own, own, same),
             out_specs=own,
             check_vma=False,  # the loops start from constants, which are alike on all devices, and part from there
         )
-        return answer(params, exits, together, texts, thresholds_L)
+        return answer(model, together, texts, thresholds_L)
 
     def _answer_all(
-        self, params: Params, exits: Params, together: Batch, texts: jax.Array, thresholds_L: jax.Array, *, rows: int
+        self, model: Model, together: Batch, texts: jax.Array, thresholds_L: jax.Array, *, rows: int
     ) -> tuple[Found, jax.Array]:
         """The answers to the first `texts` `[1]` rows of a batch, in steps of `rows`; the rows of all steps `[1]`."""
         # Whatever the last exit says, it is the last.
         thresholds_L = jnp.append(thresholds_L[:-1], jnp.inf)
-        task = _Task(self.runtime, params, exits, together, texts[0], thresholds_L, rows)
+        task = _Task(self.runtime, model, together, texts[0], thresholds_L, rows)
         done = jax.lax.while_loop(task.goes_on, task.turn, task.start())
         return done.found, done.rows_run[None]
 
@@ -191,15 +205,14 @@ class _Task:
     def __init__(
         self,
         runtime: Runtime,
-        params: Params,
-        exits: Params,
+        model: Model,
         batch: Batch,
         texts: jax.Array,
         thresholds_L: jax.Array,
         rows: int,
     ) -> None:
-        self._runtime, self._params, self._batch, self._texts, self._rows = runtime, params, batch, texts, rows
-        self._layer_parts = (params["backbone"]["layers"], exits, jnp.array(runtime.asked), thresholds_L)
+        self._runtime, self._model, self._batch, self._texts, self._rows = runtime, model, batch, texts, rows
+        self._asked_L, self._thresholds_L = jnp.array(runtime.asked), thresholds_L
         self._num_layers = runtime.config.num_layers
         # Smaller steps than an eighth are not worth their compiling.
         self._sizes = tuple(size for size in step_sizes(rows) if 8 * size >= rows)
@@ -227,14 +240,18 @@ class _Task:
         depth = jnp.where(is_full, deepest_full, shallowest)
         sizes = jnp.array(self._sizes, jnp.int32)
         size = jnp.searchsorted(sizes, jnp.minimum(stacks.size_L[depth], self._rows))
+        *smaller, full = self._sizes
         # The branches only read the stacks: a branch that wrote them would have them copied at every turn.
-        moved = jax.lax.switch(
-            jnp.where(embeds, len(self._sizes), size),
-            [
-                *(lambda rows=rows: self._step(stacks, depth, rows=rows) for rows in self._sizes),
-                lambda: self._embed(loop.entered),
-            ],
-        )
+        branches = [
+            *(lambda rows=rows: self._step(stacks, depth, *self._parts(depth), rows=rows) for rows in smaller),
+            *(
+                lambda parts=parts: self._step(stacks, depth, *parts, rows=full)
+                for parts in zip(self._model.layers, self._model.layer_exits, strict=True)
+            ),
+            lambda: self._embed(loop.entered),
+        ]
+        branch = jnp.where(size < len(smaller), size, len(smaller) + depth)
+        moved = jax.lax.switch(jnp.where(embeds, len(branches) - 1, branch), branches)
         run = jnp.where(embeds, 0, sizes[size])
         stacks = stacks._replace(size_L=stacks.size_L.at[depth].add(-jnp.minimum(stacks.size_L[depth], run)))
         # Nobody stays after the last layer.
@@ -254,21 +271,26 @@ class _Task:
         batch: Batch = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, rows), self._batch)
         ticket_B = start + jnp.arange(rows, dtype=jnp.int32)
         memory = jax.tree.map(jnp.asarray, self._runtime.policy.start(rows))
-        texts = Texts(self._runtime.embed(self._params, batch), batch.text_BxS, batch.cls_BxK, memory, ticket_B)
+        texts = Texts(self._runtime.embed(self._model.params, batch), batch.text_BxS, batch.cls_BxK, memory, ticket_B)
         nothing_BxN = jnp.zeros((rows, self._runtime.config.num_classes))
         return Moved(texts, ticket_B < self._texts, jnp.zeros(rows, bool), nothing_BxN, jnp.zeros(rows))
 
-    def _step(self, stacks: Stacks, depth: jax.Array, *, rows: int) -> Moved:
+    def _parts(self, depth: jax.Array) -> tuple[Params, Params]:
+        """The layer and the exit at a depth, out of the stacks."""
+        stacked = self._model.params["backbone"]["layers"], self._model.exits
+        return jax.tree.map(lambda leaf: leaf[depth], stacked)
+
+    def _step(self, stacks: Stacks, depth: jax.Array, layer: Params, exit_: Params, *, rows: int) -> Moved:
         """One layer and its exit on the top `rows` of its stack."""
         size = stacks.size_L[depth]
         texts: Texts = jax.tree.map(lambda leaf: block(leaf, depth, jnp.maximum(size - rows, 0), rows), stacks.texts)
-        layer, exit_, asked, threshold = jax.tree.map(lambda leaf: leaf[depth], self._layer_parts)
+        asked = self._asked_L[depth]
         hidden_BxSxH = self._runtime.run_layer(layer, texts.hidden_BxSxH, texts.text_BxS)
         memory, answer = self._runtime.run_exit_if_asked(
             asked, exit_, texts.memory, hidden_BxSxH, texts.text_BxS, texts.cls_BxK
         )
         is_text_B = jnp.arange(rows) < size
-        leaves_B = is_text_B & asked & (answer.uncertainty_B < threshold)
+        leaves_B = is_text_B & asked & (answer.uncertainty_B < self._thresholds_L[depth])
         texts = texts._replace(hidden_BxSxH=hidden_BxSxH, memory=memory)
         moved = Moved(texts, is_text_B & ~leaves_B, leaves_B, *answer)
         missing = self._rows - rows

@@ -101,7 +101,7 @@ def test_the_sharded_loop_has_no_collective_and_runs_on_every_device(runtimes: l
     compiled = program.lower(*arguments, **keywords).compile().as_text()
     for collective in ("all-reduce", "all-gather", "all-to-all", "collective-permute", "reduce-scatter"):
         assert collective not in compiled
-    assert list(arguments[3]) == [8, 7, 7]
+    assert list(arguments[2]) == [8, 7, 7]
 
 
 def test_a_failure_on_one_device_reaches_the_caller_and_no_thread_is_left(runtimes: list[Runtime]) -> None:
