@@ -28,6 +28,7 @@ from fastbert_jax.config import (
     PhaseConfig,
     Precision,
     PredictConfig,
+    RecipeName,
     TrainConfig,
 )
 from fastbert_jax.errors import UserError, nearest
@@ -257,11 +258,13 @@ def test_the_nearest_name() -> None:
 def test_the_official_recipe_sets_what_the_released_code_does_and_leaves_the_rest(tmp_path: Path) -> None:
     path = tmp_path / "official.yaml"
     path.write_text("recipe: official\nfine_tune: {epochs: 2, learning_rate: 1.0e-5}\ndistil: {epochs: 6}\n")
-    config = config_yaml.from_yaml(TrainConfig, path)
+    given = config_yaml.from_yaml(TrainConfig, path)
+    config = given.resolved
+    assert dataclasses.replace(given, recipe=RecipeName.FASTBERT).resolved.distil == given.distil
     assert (config.fine_tune.epochs, config.fine_tune.learning_rate, config.distil.epochs) == (2, 1e-5, 6)
     for phase in (config.fine_tune, config.distil):
         assert (phase.weight_decay, phase.clip_norm, phase.bias_correction) == (0, 0, False)
     assert config.distil.kl is KLDirection.TEACHER_STUDENT and config.distil.noisy_teacher
     assert (config.fine_tune.decay_epochs, config.distil.decay_epochs) == (0, 2)
     path.write_text(config_yaml.to_yaml(config))
-    assert config_yaml.from_yaml(TrainConfig, path) == config
+    assert config_yaml.from_yaml(TrainConfig, path).resolved == config

@@ -288,6 +288,7 @@ class StudyConfig(LabelledTexts):
 
     def __post_init__(self) -> None:
         require(all(0 < speed <= 1 for speed in self.speeds), "speeds", "thresholds in (0, 1]", self.speeds)
+        require(len(set(self.baselines)) == len(self.baselines), "baselines", "each once", self.baselines)
         require(self.repeats >= 1, "repeats", "1 or more", self.repeats)
         require(self.limit >= 0, "limit", "0 or more", self.limit)
         require(self.timed_texts >= 0, "timed_texts", "0 or more", self.timed_texts)

@@ -24,15 +24,15 @@ class PhaseConfig:
     accumulate: int = 1
     """Parts that a batch is computed in, one after the other, to save memory; divides batch_size."""
     learning_rate: float = 2e-5
-    """Peak of the schedule: linear warm-up to it, then linear decay to 0 over the phase's own steps."""
+    """Peak of the schedule: linear warm-up to it, then linear decay to 0 at the end of the phase or of decay_epochs."""
     warmup: float = 0.1
-    """Share of the phase's steps spent warming up, in [0, 1)."""
+    """Share of the schedule's steps spent warming up, in [0, 1)."""
     weight_decay: float = 0.01
     """Decoupled weight decay of matrices; biases and norms are never decayed."""
     clip_norm: float = 1.0
     """Largest global norm of the gradient; 0 turns clipping off."""
     decay_epochs: int = 0
-    """Epoch at whose end the learning rate comes to 0; 0: the last one."""
+    """Epoch at whose end the learning rate comes to 0; 0: the last one, which no other is behind."""
     bias_correction: bool = True
     """Adam's correction of its moments in the first steps, which the optimizer that BERT came with has not."""
     evaluations_per_epoch: int = 1
@@ -145,9 +145,11 @@ class TrainConfig:
     processes: ProcessesConfig = dataclasses.field(default_factory=ProcessesConfig)
     checkpoints: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
 
-    def __post_init__(self) -> None:
+    @property
+    def resolved(self) -> TrainConfig:
+        """The same with what its recipe sets, which is what a run does."""
         if self.recipe is not RecipeName.OFFICIAL:
-            return
+            return self
         # autoliuweijie/FastBERT, run_fastbert.py: its AdamW reads no weight decay and corrects no bias, and phase 2
         # has the schedule of phase 1.
         plain: dict[str, Any] = {"weight_decay": 0.0, "clip_norm": 0.0, "bias_correction": False}
@@ -156,5 +158,8 @@ class TrainConfig:
             "noisy_teacher": True,
             "decay_epochs": self.fine_tune.epochs,
         }
-        object.__setattr__(self, "fine_tune", dataclasses.replace(self.fine_tune, **plain))
-        object.__setattr__(self, "distil", dataclasses.replace(self.distil, **plain, **distil))
+        return dataclasses.replace(
+            self,
+            fine_tune=dataclasses.replace(self.fine_tune, **plain),
+            distil=dataclasses.replace(self.distil, **plain, **distil),
+        )

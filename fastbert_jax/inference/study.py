@@ -46,15 +46,15 @@ def study_spec(config: StudyConfig) -> str:
       UserError: no model, no data, a label that a model does not know, other classes in a baseline, or no place to
         write to.
     """
-    directory = Path(config.output).expanduser()
-    _make(directory)
     predictor = load(config.model, exits=config.exits)
     predictor.require_exits()
-    baselines = {Path(path).name: load(path) for path in config.baselines}
+    baselines = {path: load(path) for path in config.baselines}
     for name, baseline in baselines.items():
         baseline.require_exits()
         if baseline.labels != predictor.labels:
             raise UserError(f"{name}: expected the model's labels {predictor.labels}, found {baseline.labels}")
+    directory = Path(config.output).expanduser()
+    _make(directory)
     found = read_examples(config.data, config.reading, need_label=True, role="test").examples
     examples = [found[i] for i in evenly(len(found), config.limit)]
     made = study(
@@ -90,7 +90,7 @@ def study(
     timed_texts: int,
     baselines: Mapping[str, Predictor],
 ) -> ExitStudy:
-    """Ask every exit of every text, then time the speeds and the baselines in turns.
+    """Ask the predictor's exits of every text, then time the speeds and the baselines in turns.
 
     Args:
       expected_B: int, the right answers as indices into the predictor's labels.
@@ -120,6 +120,7 @@ def study(
         classes=predictor.config.num_classes,
         mode=mode.value,
         timed_texts=len(timed.texts),
+        layers=predictor.config.num_layers,
         exits=tuple(_exit_rows(predictor, exits, expected_B, lengths_B)),
         full_depth=full,
         table=tuple(table),
@@ -179,7 +180,7 @@ def _point(
         speed=speed,
         accuracy=exits.accuracy(speed, expected_B),
         leaving=tuple(np.bincount(depth_B, minlength=config.num_layers + 1)[1:].tolist()),
-        uncertainty=uncertainty_of_arrivals(exits.uncertainty_LxB, depth_B),
+        uncertainty=uncertainty_of_arrivals(exits.uncertainty_LxB, depth_B, asked=predictor.asked_exits),
         paper_flops=flops[Count.PAPER] / len(depth_B),
         true_flops=flops[Count.TRUE] / len(depth_B),
         paper_speedup=full[Count.PAPER] / flops[Count.PAPER],
@@ -194,15 +195,17 @@ def _exit_rows(
     layers_B = np.ones(len(expected_B), int)
     full = total_flops(count, config, lengths_B, config.num_layers * layers_B, asked=only_the_last(config))
     rows = []
-    for layer, (label_B, uncertainty_B) in enumerate(zip(exits.label_LxB, exits.uncertainty_LxB, strict=True), 1):
+    for layer in np.flatnonzero(predictor.asked_exits) + 1:
+        label_B, uncertainty_B = exits.label_LxB[layer - 1], exits.uncertainty_LxB[layer - 1]
         right_B = label_B == expected_B
         rows.append(
             ExitRow(
-                layer=layer,
+                layer=int(layer),
                 accuracy=float(right_B.mean()),
                 agreement=float((label_B == exits.label_LxB[-1]).mean()),
                 mean_uncertainty=float(uncertainty_B.mean()),
-                paper_speedup=full / total_flops(count, config, lengths_B, layer * layers_B),
+                paper_speedup=full
+                / total_flops(count, config, lengths_B, layer * layers_B, asked=predictor.asked_exits),
                 bins=uncertainty_bins(uncertainty_B, right_B),
             )
         )

@@ -88,7 +88,7 @@ def _check(config: ConvertConfig, kind: CheckpointKind, model: BertConfig, token
             f"{config.vocab}: expected a vocabulary of {model.vocab_size} tokens, the rows of the checkpoint's "
             f"embedding table, found one of {tokenizer.vocab_size}; use the one that the model was trained with"
         )
-    if config.max_length > model.max_positions:
+    if kind is not CheckpointKind.BACKBONE and config.max_length > model.max_positions:
         raise UserError(
             f"--max-length: expected at most {model.max_positions}, the checkpoint's positions, "
             f"found {config.max_length}"

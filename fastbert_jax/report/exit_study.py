@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,7 @@ class SpeedPoint:
     leaving: tuple[int, ...]
     """Texts that leave after each layer (figure 5)."""
     uncertainty: tuple[float | None, ...]
-    """Mean uncertainty of the texts that come to each exit (figure 6); None where none does."""
+    """Mean uncertainty of the texts that come to each exit (figure 6); None where none does, or it is not asked."""
     paper_flops: float
     """Per text, as the paper counts."""
     true_flops: float
@@ -102,7 +103,9 @@ class ExitStudy:
     mode: str
     """The engine that was timed."""
     timed_texts: int
+    layers: int
     exits: tuple[ExitRow, ...]
+    """Those that are asked."""
     full_depth: SpeedPoint
     """Speed 0: plain BERT, no student exit paid for."""
     table: tuple[SpeedPoint, ...]
@@ -112,11 +115,6 @@ class ExitStudy:
     baselines: tuple[BaselineRow, ...]
     origin: dict[str, Any]
     """Command, date, versions, device."""
-
-    @property
-    def layers(self) -> int:
-        """Of the model."""
-        return len(self.exits)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, what follows from the others included."""
@@ -149,14 +147,17 @@ def uncertainty_bins(uncertainty_B: np.ndarray, right_B: np.ndarray) -> tuple[Un
     )
 
 
-def uncertainty_of_arrivals(uncertainty_LxB: np.ndarray, depth_B: np.ndarray) -> tuple[float | None, ...]:
-    """Mean uncertainty, at each exit, of the texts that come to it.
+def uncertainty_of_arrivals(
+    uncertainty_LxB: np.ndarray, depth_B: np.ndarray, *, asked: Sequence[bool]
+) -> tuple[float | None, ...]:
+    """Mean uncertainty, at each exit, of the texts that come to it; None where none does, or the exit is not asked.
 
     Args:
       depth_B: executed layers of each text, 1..L.
+      asked: for each layer, whether its exit is.
     """
     arrived_LxB = np.arange(1, len(uncertainty_LxB) + 1)[:, None] <= depth_B
     return tuple(
-        float(uncertainty_B[arrived_B].mean()) if arrived_B.any() else None
-        for uncertainty_B, arrived_B in zip(uncertainty_LxB, arrived_LxB, strict=True)
+        float(uncertainty_B[arrived_B].mean()) if arrived_B.any() and is_asked else None
+        for uncertainty_B, arrived_B, is_asked in zip(uncertainty_LxB, arrived_LxB, asked, strict=True)
     )

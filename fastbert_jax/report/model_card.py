@@ -29,6 +29,8 @@ class Making:
 
     texts: Sequence[tuple[str, str, str]]
     """What they were for, where they came from, and how many there were; empty where that is not known."""
+    story: str
+    """What trained what, in a sentence."""
     settings: str
     """YAML."""
     comparison: Mapping[str, Any] | None
@@ -106,7 +108,7 @@ def _making(making: Making) -> str:
     return f"""\
 ## How it was made
 
-Labels trained the backbone and the teacher; then both were frozen, and the teacher's answers trained the other exits.
+{making.story}
 
 | texts | from | how many |
 |---|---|---|

@@ -111,7 +111,7 @@ def _uncertainty_by_layer(study: ExitStudy, axes: Axes) -> None:
 
 
 def _colours(study: ExitStudy) -> np.ndarray:
-    return mpl.colormaps[SHALLOW_TO_DEEP](np.linspace(0, 0.9, study.layers))
+    return mpl.colormaps[SHALLOW_TO_DEEP](np.linspace(0, 0.9, len(study.exits)))
 
 
 PICTURES: dict[str, Callable[[ExitStudy, Axes], None]] = {

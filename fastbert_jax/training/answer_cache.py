@@ -64,23 +64,26 @@ class AnswerCache(Memory):
         if done % self._batches.batches_per_epoch:
             processes.first_alone(self._file.flush)
         else:
-            processes.first_alone(self._seal)
+            processes.first_alone(lambda: self._seal(done))
             self._find_out()
 
     def _open_or_begin(self, about: dict[str, str], done: int) -> None:
         problem = self._file.open_or_begin(about)
         if problem:
             self._say(f"{problem}\nThe teacher's answers are collected again; until then the teacher runs.")
-        if done < self._batches.batches_per_epoch:
-            self._file.unseal()  # a kill may come between the last answer and the checkpoint after it
+        epoch_began, sealed_at = done - done % self._batches.batches_per_epoch, self._file.sealed_at
+        if sealed_at is not None and epoch_began < sealed_at:
+            self._file.unseal()  # a kill came between the last answer and the checkpoint after it
+        elif sealed_at is None and epoch_began and not problem:
+            self._say("the teacher's answers are not all there; the teacher runs until they are")
 
-    def _seal(self) -> None:
-        missing = self._file.seal()
+    def _seal(self, done: int) -> None:
+        missing = self._file.seal(done)
         if missing:
             self._say(f"the teacher's answers to {missing} texts are missing; the teacher runs for another epoch")
 
     def _find_out(self) -> None:
         """Whether the answers are complete, as one for all processes; the file is opened where they are."""
-        self._complete = processes.all_well(not processes.is_first() or self._file.sealed)
+        self._complete = processes.all_well(not processes.is_first() or self._file.sealed_at is not None)
         if self._complete:
             processes.together(lambda: None if processes.is_first() else self._file.open_sealed())

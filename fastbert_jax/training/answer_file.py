@@ -1,6 +1,7 @@
 """The teacher's answers to all texts of a corpus, in a directory: found by the text's number, mapped into memory.
 
-teacher_answers/  about.json (whose answers to which texts)  logits.npy (float32 [texts, N])  files.json (checksums)
+teacher_answers/  about.json (whose answers to which texts)  logits.npy (float32 [texts, N])
+                  sealed.json (the step when all were there)  files.json (checksums)
 
 A text whose answer is not there yet has NaN. `files.json` is there from the moment on when every answer is: the file
 is *sealed*, and whatever happens to it later shows.
@@ -20,7 +21,7 @@ from fastbert_jax.errors import UserError
 from fastbert_jax.training.file_checksums import FILES, write_checksums, wrong_files
 from fastbert_jax.whole_files import is_unfinished, whole_file, write_json
 
-ABOUT, LOGITS = "about.json", "logits.npy"
+ABOUT, LOGITS, SEALED = "about.json", "logits.npy", "sealed.json"
 CHUNK = 2**20
 """Texts that are looked at or begun at a time."""
 
@@ -34,9 +35,12 @@ class AnswerFile:
         self._logits: np.memmap
 
     @property
-    def sealed(self) -> bool:
-        """Whether every answer is there."""
-        return (self._directory / FILES).exists()
+    def sealed_at(self) -> int | None:
+        """The step after which every answer was there; None while some are missing."""
+        if not (self._directory / FILES).exists():
+            return None
+        with self._errors():
+            return int(json.loads((self._directory / SEALED).read_text(encoding="utf-8")))
 
     def open_or_begin(self, about: dict[str, Any]) -> str:
         """Open the answers to write more of them, or begin without any; why those that were there are of no use.
@@ -88,8 +92,8 @@ class AnswerFile:
         with self._errors():
             self._logits.flush()
 
-    def seal(self) -> int:
-        """Write checksums, if every answer is there; how many are not.
+    def seal(self, done: int) -> int:
+        """Write the number of steps that are done, and checksums, if every answer is there; how many are not.
 
         Raises:
           UserError: it could not be written.
@@ -99,6 +103,7 @@ class AnswerFile:
         missing = sum(int(np.isnan(chunk).any(axis=1).sum()) for chunk in chunks)
         if not missing:
             with self._errors():
+                write_json(self._directory / SEALED, done)
                 write_checksums(self._directory)
         return missing
 
@@ -116,12 +121,12 @@ class AnswerFile:
             self._mapped("r")
         except (OSError, ValueError, EOFError, AttributeError) as error:
             return f"{self._directory}: expected the teacher's answers, found a damaged file: {error}"
-        return "\n".join(wrong_files(self._directory)) if self.sealed else ""
+        return "\n".join(wrong_files(self._directory)) if (self._directory / FILES).exists() else ""
 
     def _begin(self, about: dict[str, Any]) -> None:
         """Every answer unknown; what it is about is written last, and makes it a file of answers."""
         for path in self._directory.iterdir():
-            if path.name in (FILES, ABOUT) or is_unfinished(path):
+            if path.name in (FILES, SEALED, ABOUT) or is_unfinished(path):
                 path.unlink()
         # Written, not left as a hole: on a full disk a hole would end the process when an answer is written into it.
         with whole_file(self._directory / LOGITS, "wb") as stream:

@@ -25,6 +25,7 @@ def describe(config: TrainConfig) -> str:
     Raises:
       UserError: what `prepare` raises.
     """
+    config = config.resolved
     mesh = make_mesh(config.mesh)
     prepared = prepare(config, mesh)
     architecture, task = prepared.config, prepared.task

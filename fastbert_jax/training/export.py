@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from safetensors import SafetensorError
 
-from fastbert_jax.config import ExportConfig, LayerNormKind, TrainConfig
+from fastbert_jax.config import ExportConfig, LayerNormKind, RecipeName, TrainConfig
 from fastbert_jax.config_yaml import from_yaml, to_dict
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference import calibrate
@@ -23,6 +23,11 @@ from fastbert_jax.text.tokenizer import load_tokenizer
 from fastbert_jax.training.run_directory import RunDirectory
 from fastbert_jax.whole_files import check_unused, whole_directory, write_json, write_text
 
+STORY = (
+    "Labels trained the backbone and the teacher; then both were frozen, and the teacher's answers trained the other "
+    "exits."
+)
+JOINT_STORY = "Labels trained the backbone and all exits at once."
 MODEL_KEYS = ("exit_size", "exit_heads", "dropout", "precision")
 """What a card repeats of the settings of a model, beside where it began: sizes are in config.json."""
 
@@ -78,7 +83,9 @@ def making_of(model: Path) -> Making | None:
     settings["model"] = {"pretrained": last_part(config.model.pretrained)} | {
         key: settings["model"][key] for key in MODEL_KEYS
     }
-    told = {key: settings[key] for key in ("seed", "model", "fine_tune", "distil")}
+    joint = config.recipe is RecipeName.JOINT
+    keys = ("seed", "recipe", "model", "fine_tune", *([] if joint else ["distil"]))
+    told = {key: settings[key] for key in keys}
     counts = read_json(run.data) if run.data.is_file() else {}
     specs = {role: getattr(config.data, role) for role in ("train", "dev", "unlabelled", "test")}
     return Making(
@@ -87,6 +94,7 @@ def making_of(model: Path) -> Making | None:
             for role, spec in specs.items()
             if spec or role in counts
         ],
+        story=JOINT_STORY if joint else STORY,
         settings=yaml.safe_dump(told, sort_keys=False),
         comparison=read_json(run.comparison) if run.comparison.is_file() else None,
     )

@@ -121,7 +121,8 @@ class _PhaseRun:
         self._phase, self._index, self._batches, self._first_step = phase, index, batches, first_step
         self._around = surroundings
         self._memory = surroundings.memories.get(phase.name, Memory())
-        rate_steps = phase.settings.decay_epochs * batches.batches_per_epoch or len(batches)
+        decay_steps = phase.settings.decay_epochs * batches.batches_per_epoch
+        rate_steps = min(decay_steps or len(batches), len(batches))
         self._step = placed_step(phase, shapes, mesh=surroundings.mesh, total_steps=rate_steps, key=key)
         self._state: TrainState
         self._frozen: Tree

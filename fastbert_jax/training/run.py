@@ -48,6 +48,7 @@ def train(config: TrainConfig) -> Comparison | None:
       UserError: data, settings or files that cannot be used, or a run that is under way.
       PreemptedError: stopped by SIGTERM, and saved.
     """
+    config = config.resolved
     with stop_on_sigterm() as stop, contextlib.ExitStack() as held:
         processes.join(config.processes)
         mesh = make_mesh(config.mesh)

@@ -53,6 +53,7 @@ def study() -> ExitStudy:
         classes=2,
         mode="cascade",
         timed_texts=3,
+        layers=2,
         exits=tuple(rows),
         full_depth=point(0.0, (0, 3)),
         table=(point(0.5, (2, 1), timed=True),),
@@ -85,7 +86,8 @@ def test_every_text_is_in_the_bin_of_its_uncertainty(texts: list[tuple[float, bo
 
 def test_an_exit_is_as_unsure_as_the_texts_that_come_to_it() -> None:
     uncertainty_LxB = np.array([[0.2, 0.8], [0.9, 0.6], [0.1, 0.1]])
-    assert uncertainty_of_arrivals(uncertainty_LxB, np.array([1, 2])) == (0.5, 0.6, None)
+    assert uncertainty_of_arrivals(uncertainty_LxB, np.array([1, 2]), asked=[True] * 3) == (0.5, 0.6, None)
+    assert uncertainty_of_arrivals(uncertainty_LxB, np.array([3, 3]), asked=[False, True, True]) == (None, 0.75, 0.1)
 
 
 def test_depths_are_those_of_the_texts_that_leave() -> None:

@@ -266,13 +266,28 @@ def test_the_first_epoch_runs_whole_even_where_its_answers_are_there(tmp_path):
     assert cache.known(files.epoch) is not None and files.said == []
 
 
+def test_an_epoch_that_found_lost_answers_again_runs_whole_to_its_end(tmp_path):
+    files = _Files(tmp_path)
+    files.fill(files.opened(done=files.epoch), range(files.epoch, 2 * files.epoch))
+    assert files.said == ["the teacher's answers are not all there; the teacher runs until they are"]
+    last = 2 * files.epoch - 1
+    assert files.opened(done=last + 1).known(last) is not None
+    # The checkpoint at the end of the epoch was lost.
+    assert files.opened(done=last).known(last) is None
+
+
 def test_a_begin_that_was_cut_short_is_begun_again(tmp_path):
     files = _Files(tmp_path)
     files.opened()
     (tmp_path / "about.json").unlink()
     (tmp_path / ".logits.npy.1.unfinished").write_bytes(b"half")
     files.fill(files.opened())
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["about.json", "files.json", "logits.npy"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "about.json",
+        "files.json",
+        "logits.npy",
+        "sealed.json",
+    ]
     assert files.said == []
 
 

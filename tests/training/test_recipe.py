@@ -122,7 +122,7 @@ def test_the_joint_recipe_teaches_every_exit_the_labels_and_freezes_nothing():
 
 
 def test_a_run_names_its_recipe():
-    phases = {name: recipe_of(TrainConfig(recipe=name), tiny.model()).phases for name in RecipeName}
+    phases = {name: recipe_of(TrainConfig(recipe=name).resolved, tiny.model()).phases for name in RecipeName}
     assert [len(phases[name]) for name in RecipeName] == [2, 2, 1]
     assert phases[RecipeName.OFFICIAL][1].terms[0].loss is losses.kl_teacher_student
     assert phases[RecipeName.FASTBERT][1].terms[0].loss is losses.kl_student_teacher

@@ -31,7 +31,8 @@ class Model(NamedTuple):
     """The parameters as the loop reads them.
 
     Indexing a stack in a loop copies a layer at every step, which costs a CPU 2 to 4 % of the layer. So full steps,
-    which are most, have a branch for each layer with arrays of its own, and only smaller ones index the stacks.
+    which are most, have a branch for each layer with arrays of its own, and only smaller ones index the stacks. The
+    layers are on the device twice for that.
     """
 
     params: Params
@@ -88,8 +89,9 @@ class GraphCascade(Engine):
     On several devices it is one program under `shard_map`: each runs its own loop on its share of the texts, and they
     never wait for each other before the end of a call.
 
-    Device memory beside the parameters, for steps of B texts of S tokens: L x 2B x S x H hidden states, their masks
-    and the policy's memory, and the token ids of `STEPS_PER_CALL` x B texts. It does not depend on the number of texts.
+    Device memory beside the parameters, whose layers are there twice (see `Model`), for steps of B texts of S tokens:
+    L x 2B x S x H hidden states, their masks and the policy's memory, and the token ids of `STEPS_PER_CALL` x B texts.
+    It does not depend on the number of texts.
     """
 
     def __init__(self, runtime: Runtime, *others: Runtime) -> None:

@@ -31,6 +31,7 @@ def work_of(config: PredictConfig, *, speed: float | np.ndarray, exits: ExitConf
         "mode": config.mode.value,
         "batch_size": config.batch_size,
         "batch_tokens": config.batch_tokens,
+        "devices per copy of the model": [config.mesh.fsdp, config.mesh.tensor],  # they add in another order
         "text_column": config.text_column,
         "pair_column": config.pair_column,
         "rows at once": row_chunks.ROWS,
