@@ -9,10 +9,11 @@ import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from fastbert_jax.config import BATCH_TOKENS, Mode, StudyConfig
+from fastbert_jax.config import BATCH_TOKENS, BertConfig, Mode, StudyConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.compare import FULL_DEPTH, Choice, TimedCase, answer, origin, timed_case
 from fastbert_jax.inference.exit_answers import ExitAnswers
@@ -37,6 +38,13 @@ from fastbert_jax.whole_files import write_json, write_text
 
 CURVE = tuple(np.linspace(0, 1, 41).round(3).tolist())
 """Speeds of the curves."""
+
+
+class Flops(NamedTuple):
+    """Per text, as the paper counts and as spent."""
+
+    paper: float
+    true: float
 
 
 def study_spec(config: StudyConfig) -> str:
@@ -105,7 +113,8 @@ def study(
         raise UserError("study: expected at least one text, found none")
     plan = predictor.plan(texts)
     exits, lengths_B = ExitAnswers.of(*predictor.all_exits(plan)), plan.padded_lengths
-    point = functools.partial(_point, predictor, exits, expected_B, lengths_B)
+    full_flops = _full_depth_flops(predictor, lengths_B)
+    point = functools.partial(_point, predictor, exits, expected_B, lengths_B, full_flops)
     full = point(0.0, asked=only_the_last(predictor.config))
     choices: list[tuple[Predictor, Choice]] = [(predictor, (mode, speed)) for speed in speeds]
     choices += [(baseline, FULL_DEPTH) for baseline in baselines.values()]
@@ -121,12 +130,12 @@ def study(
         mode=mode.value,
         timed_texts=len(timed.texts),
         layers=predictor.config.num_layers,
-        exits=tuple(_exit_rows(predictor, exits, expected_B, lengths_B)),
+        exits=tuple(_exit_rows(predictor, exits, expected_B, lengths_B, full_flops)),
         full_depth=full,
         table=tuple(table),
         curve=tuple(point(speed) for speed in CURVE),
         baselines=tuple(
-            _baseline(name, baseline, texts, expected_B, full, spread)
+            _baseline(name, baseline, texts, expected_B, full_flops, spread)
             for (name, baseline), spread in zip(baselines.items(), measured[len(speeds) :], strict=True)
         ),
         origin=dataclasses.asdict(origin()),
@@ -166,46 +175,41 @@ def _point(
     exits: ExitAnswers,
     expected_B: np.ndarray,
     lengths_B: np.ndarray,
+    full: Flops,
     speed: float,
     *,
     asked: Sequence[bool] | None = None,
 ) -> SpeedPoint:
-    """One speed; `asked` is which exits are paid for, by default the predictor's."""
+    """One speed, beside full depth; `asked` is which exits are paid for, by default the predictor's."""
     config, depth_B = predictor.config, exits.depth_B(speed)
-    full_B, only_last = np.full_like(depth_B, config.num_layers), only_the_last(config)
-    paid = predictor.asked_exits if asked is None else asked
-    flops = {count: total_flops(count, config, lengths_B, depth_B, asked=paid) for count in Count}
-    full = {count: total_flops(count, config, lengths_B, full_B, asked=only_last) for count in Count}
+    flops = _flops(config, lengths_B, depth_B, asked=predictor.asked_exits if asked is None else asked)
     return SpeedPoint(
         speed=speed,
         accuracy=exits.accuracy(speed, expected_B),
         leaving=tuple(np.bincount(depth_B, minlength=config.num_layers + 1)[1:].tolist()),
         uncertainty=uncertainty_of_arrivals(exits.uncertainty_LxB, depth_B, asked=predictor.asked_exits),
-        paper_flops=flops[Count.PAPER] / len(depth_B),
-        true_flops=flops[Count.TRUE] / len(depth_B),
-        paper_speedup=full[Count.PAPER] / flops[Count.PAPER],
-        true_speedup=full[Count.TRUE] / flops[Count.TRUE],
+        paper_flops=flops.paper,
+        true_flops=flops.true,
+        paper_speedup=full.paper / flops.paper,
+        true_speedup=full.true / flops.true,
     )
 
 
 def _exit_rows(
-    predictor: Predictor, exits: ExitAnswers, expected_B: np.ndarray, lengths_B: np.ndarray
+    predictor: Predictor, exits: ExitAnswers, expected_B: np.ndarray, lengths_B: np.ndarray, full: Flops
 ) -> Sequence[ExitRow]:
-    config, count = predictor.config, Count.PAPER
-    layers_B = np.ones(len(expected_B), int)
-    full = total_flops(count, config, lengths_B, config.num_layers * layers_B, asked=only_the_last(config))
     rows = []
     for layer in np.flatnonzero(predictor.asked_exits) + 1:
         label_B, uncertainty_B = exits.label_LxB[layer - 1], exits.uncertainty_LxB[layer - 1]
         right_B = label_B == expected_B
+        flops = _flops(predictor.config, lengths_B, np.full(len(right_B), layer), asked=predictor.asked_exits)
         rows.append(
             ExitRow(
                 layer=int(layer),
                 accuracy=float(right_B.mean()),
                 agreement=float((label_B == exits.label_LxB[-1]).mean()),
                 mean_uncertainty=float(uncertainty_B.mean()),
-                paper_speedup=full
-                / total_flops(count, config, lengths_B, layer * layers_B, asked=predictor.asked_exits),
+                paper_speedup=full.paper / flops.paper,
                 bins=uncertainty_bins(uncertainty_B, right_B),
             )
         )
@@ -213,22 +217,28 @@ def _exit_rows(
 
 
 def _baseline(
-    name: str, baseline: Predictor, texts: Sequence[Text], expected_B: np.ndarray, full: SpeedPoint, measured: Spread
+    name: str, baseline: Predictor, texts: Sequence[Text], expected_B: np.ndarray, full: Flops, measured: Spread
 ) -> BaselineRow:
-    """A baseline at its full depth, beside `full`, the studied model at its own."""
+    """A baseline at its full depth, beside `full`, what the studied model spends at its own."""
     plan = baseline.plan(texts)
     found = answer(baseline, plan, FULL_DEPTH)
-    config, depth_B = baseline.config, np.full(len(expected_B), baseline.config.num_layers)
-    paper, true = (
-        total_flops(count, config, plan.padded_lengths, depth_B, asked=only_the_last(config)) / len(depth_B)
-        for count in (Count.PAPER, Count.TRUE)
-    )
+    flops = _full_depth_flops(baseline, plan.padded_lengths)
     return BaselineRow(
         name=name,
-        layers=config.num_layers,
+        layers=baseline.config.num_layers,
         accuracy=float((found.probabilities_BxN.argmax(-1) == expected_B).mean()),
-        paper_flops=paper,
-        paper_speedup=full.paper_flops / paper,
-        true_speedup=full.true_flops / true,
+        paper_flops=flops.paper,
+        paper_speedup=full.paper / flops.paper,
+        true_speedup=full.true / flops.true,
         measured=measured,
     )
+
+
+def _full_depth_flops(predictor: Predictor, lengths_B: np.ndarray) -> Flops:
+    config = predictor.config
+    return _flops(config, lengths_B, np.full(len(lengths_B), config.num_layers), asked=only_the_last(config))
+
+
+def _flops(config: BertConfig, lengths_B: np.ndarray, depth_B: np.ndarray, *, asked: Sequence[bool]) -> Flops:
+    total = functools.partial(total_flops, config=config, lengths=lengths_B, executed_layers=depth_B, asked=asked)
+    return Flops(total(Count.PAPER) / len(depth_B), total(Count.TRUE) / len(depth_B))

@@ -17,7 +17,7 @@ from fastbert_jax.model.fastbert import Params
 from fastbert_jax.model.official_names import LEFT_OUT, checkpoint_kind, official_config, official_leaves
 from fastbert_jax.model.state_dicts import StateDict, open_state_dict
 from fastbert_jax.model.tensor_files import match_tensors
-from fastbert_jax.model.weights import read_params, save_backbone, save_model
+from fastbert_jax.model.weights import inference_settings, read_params, save_backbone, save_model
 from fastbert_jax.text.tokenizer import Tokenizer, vocabulary_tokenizer
 from fastbert_jax.whole_files import check_unused, whole_directory
 
@@ -112,13 +112,12 @@ def _read(tensors: StateDict, kind: CheckpointKind, model: BertConfig, path: Pat
 
 
 def _extra(config: ConvertConfig) -> dict[str, Any]:
-    """What inference needs beside the weights, as a run saves it."""
-    return {
-        "labels": list(config.labels),
-        "max_length": config.max_length,
-        "length_buckets": list(DataConfig(max_length=config.max_length).lengths),
-        "precision": Precision.FLOAT32.value,
-    }
+    return inference_settings(
+        labels=config.labels,
+        max_length=config.max_length,
+        length_buckets=DataConfig(max_length=config.max_length).lengths,
+        precision=Precision.FLOAT32,
+    )
 
 
 def _words(kind: CheckpointKind, model: BertConfig, output: Path) -> str:

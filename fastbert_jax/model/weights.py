@@ -10,7 +10,7 @@ import functools
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import jax
 import numpy as np
 import safetensors.numpy
 
-from fastbert_jax.config import BertConfig, LayerNormKind
+from fastbert_jax.config import BertConfig, LayerNormKind, Precision
 from fastbert_jax.errors import UserError
 from fastbert_jax.model.fastbert import Params
 from fastbert_jax.model.names import Leaf, model_leaves
@@ -185,6 +185,18 @@ def _read(leaf: Leaf, sources: Mapping[str, Source], index: tuple[slice, ...]) -
     if leaf.transposed:
         parts = [part.T for part in parts]
     return np.stack(parts) if leaf.stacked else np.ascontiguousarray(parts[0])
+
+
+def inference_settings(
+    *, labels: Sequence[str], max_length: int, length_buckets: Sequence[int], precision: Precision
+) -> dict[str, Any]:
+    """What inference needs beside weights and tokenizer, as `save_model` takes it for `extra`."""
+    return {
+        "labels": list(labels),
+        "max_length": max_length,
+        "length_buckets": list(length_buckets),
+        "precision": precision.value,
+    }
 
 
 def save_model(

@@ -90,12 +90,7 @@ def prepare(config: TrainConfig, mesh: Mesh) -> Prepared:
     labelled, dev = encode(task.train), encode(task.dev)
     unlabelled: Texts
     if is_corpus(config.data.unlabelled):
-        unlabelled = open_corpus(config.data, tokenizer, steps=config.distil.steps)
-        if config.distil.cache_teacher and isinstance(unlabelled, TextStream):
-            raise UserError(
-                "distil.cache_teacher: expected texts that can be told from each other, a file or prepared:DIR, found "
-                f"{config.data.unlabelled}; python -m fastbert_jax.text.prepare makes a prepared:DIR of them"
-            )
+        unlabelled = _corpus(config, tokenizer)
     else:
         unlabelled = labelled if task.unlabelled is task.train else encode(task.unlabelled)
     streams: dict[Stream, tuple[Texts, np.ndarray | None]] = {
@@ -126,6 +121,16 @@ def prepare(config: TrainConfig, mesh: Mesh) -> Prepared:
         data={name: _fingerprint(getattr(task, name)) for name in ("train", "dev", "unlabelled")}
         | ({} if isinstance(unlabelled, Encoded) else {"unlabelled": unlabelled.fingerprint}),
     )
+
+
+def _corpus(config: TrainConfig, tokenizer: Tokenizer) -> PreparedCorpus | TextStream:
+    corpus = open_corpus(config.data, tokenizer, steps=config.distil.steps)
+    if config.distil.cache_teacher and isinstance(corpus, TextStream):
+        raise UserError(
+            "distil.cache_teacher: expected texts that can be told from each other, a file or prepared:DIR, found "
+            f"{config.data.unlabelled}; python -m fastbert_jax.text.prepare makes a prepared:DIR of them"
+        )
+    return corpus
 
 
 def _tokenizer(config: TrainConfig, task: Task) -> Tokenizer:

@@ -19,7 +19,7 @@ from fastbert_jax.inference.compare import compare
 from fastbert_jax.inference.predictor import load
 from fastbert_jax.model.fastbert import Params
 from fastbert_jax.model.sharding import make_mesh, param_shardings, sharding_of
-from fastbert_jax.model.weights import save_model
+from fastbert_jax.model.weights import inference_settings, save_model
 from fastbert_jax.report.comparison import Comparison
 from fastbert_jax.report.comparison_table import render
 from fastbert_jax.text.baseline import tfidf_svm_accuracy
@@ -145,12 +145,12 @@ def _save(config: TrainConfig, prepared: Prepared, run: RunDirectory, params: Pa
     """Write `model/` beside its place, then rename it there: a model directory is always a whole one."""
     assert params is not None
     unfinished = run.path / "model.tmp"
-    extra = {
-        "labels": list(prepared.task.labels),
-        "max_length": config.data.max_length,
-        "length_buckets": list(config.data.lengths),
-        "precision": config.model.precision.value,
-    }
+    extra = inference_settings(
+        labels=prepared.task.labels,
+        max_length=config.data.max_length,
+        length_buckets=config.data.lengths,
+        precision=config.model.precision,
+    )
     try:
         if unfinished.exists():
             shutil.rmtree(unfinished)
