@@ -9,6 +9,7 @@ from fastbert_jax.config.choices import (
     COMPRESSED_ENDINGS,
     BadRow,
     CheckpointKind,
+    ExitKind,
     KLDirection,
     LayerNormKind,
     Mode,
@@ -30,7 +31,15 @@ from fastbert_jax.config.inference import (
     VerifyConfig,
 )
 from fastbert_jax.config.model import BertConfig, ConvertConfig, ModelConfig
-from fastbert_jax.config.training import CheckpointConfig, DistilConfig, FineTuneConfig, PhaseConfig, TrainConfig
+from fastbert_jax.config.training import (
+    CheckpointConfig,
+    DistilConfig,
+    FineTuneConfig,
+    PhaseConfig,
+    TrainConfig,
+    TruncateConfig,
+    UnlabelledPhaseConfig,
+)
 
 __all__ = [
     "ANSWER_ENDINGS",
@@ -47,6 +56,7 @@ __all__ = [
     "DistilConfig",
     "EvaluateConfig",
     "ExitConfig",
+    "ExitKind",
     "ExportConfig",
     "FineTuneConfig",
     "KLDirection",
@@ -65,5 +75,7 @@ __all__ = [
     "StudyConfig",
     "TextForm",
     "TrainConfig",
+    "TruncateConfig",
+    "UnlabelledPhaseConfig",
     "VerifyConfig",
 ]

@@ -76,17 +76,11 @@ class FineTuneConfig(PhaseConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DistilConfig(PhaseConfig):
-    """The settings of self-distillation: what the teacher teaches the students, and how."""
+class UnlabelledPhaseConfig(PhaseConfig):
+    """The settings of a phase in which a teacher's answers train, on texts that need no labels."""
 
-    SECTION: ClassVar[str] = "distil"
-
-    epochs: int = 5
-    learning_rate: float = 2e-4
     kl: KLDirection = KLDirection.STUDENT_TEACHER
     """Which KL: `student-teacher` is the paper's equation 5, `teacher-student` the released code's."""
-    noisy_teacher: bool = False
-    """Leave dropout on in the backbone and the teacher, as the released code does."""
     steps: int = 0
     """Length of the phase in steps, whatever its texts; 0: by epochs. stream: needs it."""
     pack: bool = False
@@ -94,6 +88,33 @@ class DistilConfig(PhaseConfig):
     has one shape; batch_size then counts rows."""
     texts_per_row: int = 0
     """pack only: the most texts in a row; 0: the smallest power of two that costs no more than 1 % of rows."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        section = self.SECTION
+        require(self.steps >= 0, f"{section}.steps", "1 or more, or 0 to go by epochs", self.steps)
+        require(self.texts_per_row >= 0, f"{section}.texts_per_row", "1 or more, or 0 to choose it", self.texts_per_row)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TruncateConfig(UnlabelledPhaseConfig):
+    """The settings of truncation: a trained model's first layers learn its answers."""
+
+    SECTION: ClassVar[str] = "truncate"
+
+    kl: KLDirection = KLDirection.TEACHER_STUDENT
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DistilConfig(UnlabelledPhaseConfig):
+    """The settings of self-distillation: what the teacher teaches the students, and how."""
+
+    SECTION: ClassVar[str] = "distil"
+
+    epochs: int = 5
+    learning_rate: float = 2e-4
+    noisy_teacher: bool = False
+    """Leave dropout on in the backbone and the teacher, as the released code does."""
     cache_teacher: bool = False
     """Keep the teacher's answers of the first epoch in the run's directory (4 bytes a class of each text), so that the
     later epochs run neither the teacher nor the last layer. Not with noisy_teacher, nor for stream: texts. A run that
@@ -107,8 +128,6 @@ class DistilConfig(PhaseConfig):
             "false with distil.noisy_teacher, whose answers are others at every step",
             self.cache_teacher,
         )
-        require(self.steps >= 0, "distil.steps", "1 or more, or 0 to go by epochs", self.steps)
-        require(self.texts_per_row >= 0, "distil.texts_per_row", "1 or more, or 0 to choose it", self.texts_per_row)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -135,10 +154,11 @@ class TrainConfig:
     """Seed of every random number: initial exits, order of texts, dropout."""
     recipe: RecipeName = RecipeName.FASTBERT
     """`fastbert`; `official`, the released code's settings in place of those given (learning rates, epochs and batches
-    stay); `joint`, all exits on labels at once."""
+    stay); `joint`, all exits on labels at once; `truncated`, a trained model's first layers on its answers."""
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     fine_tune: FineTuneConfig = dataclasses.field(default_factory=FineTuneConfig)
+    truncate: TruncateConfig = dataclasses.field(default_factory=TruncateConfig)
     distil: DistilConfig = dataclasses.field(default_factory=DistilConfig)
     evaluate: EvaluateConfig = dataclasses.field(default_factory=EvaluateConfig)
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)

@@ -28,7 +28,7 @@ STORY = (
     "exits."
 )
 JOINT_STORY = "Labels trained the backbone and all exits at once."
-MODEL_KEYS = ("exit_size", "exit_heads", "dropout", "precision")
+MODEL_KEYS = ("exit_kind", "exit_size", "exit_heads", "dropout", "precision")
 """What a card repeats of the settings of a model, beside where it began: sizes are in config.json."""
 
 

@@ -83,7 +83,7 @@ def on_host(params: Params, mesh: Mesh) -> Params | None:
 
 
 def _train(config: TrainConfig, prepared: Prepared, run: RunDirectory, mesh: Mesh, stop: StopRequest) -> Params:
-    shardings = param_shardings(mesh, prepared.config)
+    shardings = {name: param_shardings(mesh, start.config) for name, start in prepared.starts.items()}
     checkpoints = Checkpoints(run.checkpoints, keep=config.checkpoints.keep)
     journal = Journal(run.metrics)
     surroundings = Surroundings(
@@ -107,10 +107,11 @@ def _train(config: TrainConfig, prepared: Prepared, run: RunDirectory, mesh: Mes
         params = run_recipe(
             prepared.recipe,
             lambda: {
-                "model": initial_params(prepared.config, prepared.backbone, seed=config.seed, shardings=shardings)
+                name: initial_params(start, seed=config.seed, shardings=shardings[name])
+                for name, start in prepared.starts.items()
             },
             prepared.batches,
-            shapes={"model": abstract_params(prepared.config, shardings)},
+            shapes={name: abstract_params(start.config, shardings[name]) for name, start in prepared.starts.items()},
             seed=config.seed,
             surroundings=surroundings,
         )
