@@ -3,6 +3,7 @@
 The line below a key is its meaning, which `tyro` shows as the command line's help. Nothing in this room needs jax.
 """
 
+from fastbert_jax.config.ablations import AblationsConfig
 from fastbert_jax.config.choices import (
     ANSWER_ENDINGS,
     BATCH_TOKENS,
@@ -45,6 +46,7 @@ __all__ = [
     "ANSWER_ENDINGS",
     "BATCH_TOKENS",
     "COMPRESSED_ENDINGS",
+    "AblationsConfig",
     "BadRow",
     "BertConfig",
     "CalibrateConfig",

@@ -62,7 +62,7 @@ def study_spec(config: StudyConfig) -> str:
         if baseline.labels != predictor.labels:
             raise UserError(f"{name}: expected the model's labels {predictor.labels}, found {baseline.labels}")
     directory = Path(config.output).expanduser()
-    _make(directory)
+    make_directory(directory)
     found = read_examples(config.data, config.reading, need_label=True, role="test").examples
     examples = [found[i] for i in evenly(len(found), config.limit)]
     made = study(
@@ -76,14 +76,22 @@ def study_spec(config: StudyConfig) -> str:
         timed_texts=config.timed_texts,
         baselines=baselines,
     )
-    tables = study_tables.render(made)
+    write_study(made, directory)
+    return study_tables.render(made)
+
+
+def write_study(made: ExitStudy, directory: Path) -> None:
+    """Write study.json, study.md and the pictures.
+
+    Raises:
+      UserError: they cannot be written.
+    """
     try:
         write_json(directory / "study.json", made.to_json())
-        write_text(directory / "study.md", tables)
+        write_text(directory / "study.md", study_tables.render(made))
         study_plots.draw(made, directory)
     except OSError as error:
         raise UserError(f"{directory}: expected a directory that can be written, found {error}") from None
-    return tables
 
 
 def study(
@@ -93,7 +101,7 @@ def study(
     *,
     name: str,
     speeds: Sequence[float],
-    mode: Mode,
+    mode: Mode | None,
     repeats: int,
     timed_texts: int,
     baselines: Mapping[str, Predictor],
@@ -103,6 +111,7 @@ def study(
     Args:
       expected_B: int, the right answers as indices into the predictor's labels.
       speeds: rising thresholds above 0, for the table.
+      mode: the engine to time; none: nothing is timed, and there are no baselines.
       baselines: other models with the same labels, by name; each counts at its full depth.
       timed_texts: how many texts are timed, spread evenly; 0: all.
 
@@ -116,33 +125,41 @@ def study(
     full_flops = _full_depth_flops(predictor, lengths_B)
     point = functools.partial(_point, predictor, exits, expected_B, lengths_B, full_flops)
     full = point(0.0, asked=only_the_last(predictor.config))
-    choices: list[tuple[Predictor, Choice]] = [(predictor, (mode, speed)) for speed in speeds]
-    choices += [(baseline, FULL_DEPTH) for baseline in baselines.values()]
-    timed, measured = _measured(predictor, choices, texts, repeats=repeats, timed_texts=timed_texts)
-    table = [
-        dataclasses.replace(point(speed), measured=spread)
-        for speed, spread in zip(speeds, measured[: len(speeds)], strict=True)
-    ]
+    table = [point(speed) for speed in speeds]
+    rows: list[BaselineRow] = []
+    count = 0
+    if mode is not None:
+        choices: list[tuple[Predictor, Choice]] = [(predictor, (mode, speed)) for speed in speeds]
+        choices += [(baseline, FULL_DEPTH) for baseline in baselines.values()]
+        timed, measured = _measured(predictor, choices, texts, repeats=repeats, timed_texts=timed_texts)
+        count = len(timed.texts)
+        table = [dataclasses.replace(at, measured=spread) for at, spread in zip(table, measured, strict=False)]
+        rows = [
+            _baseline(name, baseline, texts, expected_B, full_flops, spread)
+            for (name, baseline), spread in zip(baselines.items(), measured[len(speeds) :], strict=True)
+        ]
     return ExitStudy(
         name=name,
         texts=len(texts),
         classes=predictor.config.num_classes,
-        mode=mode.value,
-        timed_texts=len(timed.texts),
+        mode=mode.value if mode else "",
+        timed_texts=count,
         layers=predictor.config.num_layers,
         exits=tuple(_exit_rows(predictor, exits, expected_B, lengths_B, full_flops)),
         full_depth=full,
         table=tuple(table),
         curve=tuple(point(speed) for speed in CURVE),
-        baselines=tuple(
-            _baseline(name, baseline, texts, expected_B, full_flops, spread)
-            for (name, baseline), spread in zip(baselines.items(), measured[len(speeds) :], strict=True)
-        ),
+        baselines=tuple(rows),
         origin=dataclasses.asdict(origin()),
     )
 
 
-def _make(directory: Path) -> None:
+def make_directory(directory: Path) -> None:
+    """Make the directory of a study, or find it.
+
+    Raises:
+      UserError: it cannot be made.
+    """
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:

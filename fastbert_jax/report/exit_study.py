@@ -101,7 +101,7 @@ class ExitStudy:
     texts: int
     classes: int
     mode: str
-    """The engine that was timed."""
+    """The engine that was timed; empty: none was."""
     timed_texts: int
     layers: int
     exits: tuple[ExitRow, ...]
