@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,16 @@ from fastbert_jax.command_line import end_with, parse_ablations
 from fastbert_jax.config import AblationsConfig, EvaluateConfig, ExitKind, KLDirection, RecipeName, TrainConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.predictor import Predictor, load
-from fastbert_jax.inference.study import make_directory, study, write_study
+from fastbert_jax.inference.study import make_directory, study, timed_study, write_study
 from fastbert_jax.report import ablation_table, study_tables
 from fastbert_jax.report.ablation import Ablations, VariantRun
 from fastbert_jax.report.exit_study import ExitStudy
-from fastbert_jax.text.tasks import Task, label_ids, load_task
+from fastbert_jax.text.examples import Text
+from fastbert_jax.text.tasks import label_ids, load_task
 from fastbert_jax.training.run import train
 from fastbert_jax.whole_files import write_json, write_text
 
 FASTBERT = "FastBERT"
-Change = Callable[[TrainConfig], TrainConfig]
 
 
 def run_ablations(config: AblationsConfig) -> str:
@@ -43,29 +43,37 @@ def run_ablations(config: AblationsConfig) -> str:
     output = Path(config.output).expanduser()
     make_directory(output)
     runs = _Runs(config, output / "runs")
-    variants = [
-        *((name, seed) for seed in config.seeds for name in runs.of_every_seed),
-        *((name, config.seeds[0]) for name in runs.of_one_seed),
-    ]
-    models = {(name, seed): runs.model(name, seed) for name, seed in variants}
-    task = load_task(config.settings.data)
-    studied = {one: _studied(config, load(model), task) for one, model in models.items()}
+    variants = [(variant, seed) for variant in runs.of_every_seed for seed in config.seeds]
+    variants += [(variant, config.seeds[0]) for variant in runs.of_one_seed]
+    models = {one: runs.model(*one) for one in variants}
+    test = _Test.of(config.settings)
     main = load(models[FASTBERT, config.seeds[0]])
     layers = config.truncations(main.config.num_layers)
-    baselines = {f"truncated to {count}": load(runs.truncated(count)) for count in layers}
-    table_2 = _studied(config, main, task, timed=True, baselines=baselines)
+    table_2 = timed_study(
+        test.study(main, config.table_speeds),
+        main,
+        test.texts,
+        test.expected_B,
+        mode=config.mode,
+        repeats=config.repeats,
+        timed_texts=config.timed_texts,
+        baselines={f"truncated to {count}": load(runs.truncated(count)) for count in layers},
+    )
     table_3 = Ablations(
-        name=_name(config.settings),
+        name=test.name,
         speeds=config.speeds,
         speedups=config.speedups,
         fixed_layers=layers,
         runs=tuple(
-            VariantRun(variant=name, seed=seed, study=studied[name, seed])
-            for name in dict.fromkeys(name for name, _ in variants)
-            for other, seed in variants
-            if other == name
+            VariantRun(variant=variant, seed=seed, study=test.study(load(model), config.speeds))
+            for (variant, seed), model in models.items()
         ),
     )
+    _write(table_2, table_3, output)
+    return f"{study_tables.render(table_2)}\n{ablation_table.render(table_3)}\nAll of it is in {output}."
+
+
+def _write(table_2: ExitStudy, table_3: Ablations, output: Path) -> None:
     write_study(table_2, output)
     try:
         write_json(output / "ablations.json", table_3.to_json())
@@ -73,7 +81,24 @@ def run_ablations(config: AblationsConfig) -> str:
         ablation_table.draw(table_3, output / "ablations.svg")
     except OSError as error:
         raise UserError(f"{output}: expected a directory that can be written, found {error}") from None
-    return f"{study_tables.render(table_2)}\n{ablation_table.render(table_3)}\nAll of it is in {output}."
+
+
+@dataclasses.dataclass(frozen=True)
+class _Test:
+    """The texts that all models answer."""
+
+    name: str
+    texts: Sequence[Text]
+    expected_B: np.ndarray
+
+    @classmethod
+    def of(cls, settings: TrainConfig) -> _Test:
+        task = load_task(settings.data)
+        name = f"{settings.model.pretrained} on {settings.data.train}"
+        return cls(name, [example.text for example in task.test], label_ids(task.test, task.labels))
+
+    def study(self, predictor: Predictor, speeds: Sequence[float]) -> ExitStudy:
+        return study(predictor, self.texts, self.expected_B, name=self.name, speeds=speeds)
 
 
 class _Runs:
@@ -141,31 +166,6 @@ class _Runs:
         full_depth_alone = EvaluateConfig(speeds=(), modes=(), repeats=1, baseline=False)
         train(dataclasses.replace(settings, run=str(directory), seed=seed, evaluate=full_depth_alone))
         return directory
-
-
-def _studied(
-    config: AblationsConfig,
-    predictor: Predictor,
-    task: Task,
-    *,
-    timed: bool = False,
-    baselines: Mapping[str, Predictor] | None = None,
-) -> ExitStudy:
-    return study(
-        predictor,
-        [example.text for example in task.test],
-        np.asarray(label_ids(task.test, predictor.labels)),
-        name=_name(config.settings),
-        speeds=config.table_speeds if timed else config.speeds,
-        mode=config.mode if timed else None,
-        repeats=config.repeats,
-        timed_texts=config.timed_texts,
-        baselines=baselines or {},
-    )
-
-
-def _name(settings: TrainConfig) -> str:
-    return f"{settings.model.pretrained} on {settings.data.train}"
 
 
 def main() -> None:
