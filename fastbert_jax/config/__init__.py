@@ -11,6 +11,7 @@ from fastbert_jax.config.choices import (
     CheckpointKind,
     KLDirection,
     LayerNormKind,
+    LogTarget,
     Mode,
     PolicyName,
     Precision,
@@ -30,7 +31,14 @@ from fastbert_jax.config.inference import (
     VerifyConfig,
 )
 from fastbert_jax.config.model import BertConfig, ConvertConfig, ModelConfig
-from fastbert_jax.config.training import CheckpointConfig, DistilConfig, FineTuneConfig, PhaseConfig, TrainConfig
+from fastbert_jax.config.training import (
+    CheckpointConfig,
+    DistilConfig,
+    FineTuneConfig,
+    LogConfig,
+    PhaseConfig,
+    TrainConfig,
+)
 
 __all__ = [
     "ANSWER_ENDINGS",
@@ -52,6 +60,8 @@ __all__ = [
     "KLDirection",
     "LabelledTexts",
     "LayerNormKind",
+    "LogConfig",
+    "LogTarget",
     "MeshConfig",
     "Mode",
     "ModelConfig",

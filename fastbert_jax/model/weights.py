@@ -144,6 +144,16 @@ def load_model(directory: str | Path) -> tuple[Params, BertConfig, dict[str, Any
     Raises:
       UserError: not a directory of `save_model`, or one whose files are damaged or do not belong together.
     """
+    config, extra = read_model_config(directory)
+    return _load(Path(directory), model_leaves(config, exits=True), ignored=()), config, extra
+
+
+def read_model_config(directory: str | Path) -> tuple[BertConfig, dict[str, Any]]:
+    """A model directory of ours: its architecture and what was saved as `extra`.
+
+    Raises:
+      UserError: not a directory of `save_model`.
+    """
     path = Path(directory) / "config.json"
     section = read_json(path).get("fastbert")
     if not isinstance(section, dict) or not isinstance(section.get("extra"), dict):
@@ -153,8 +163,7 @@ def load_model(directory: str | Path) -> tuple[Params, BertConfig, dict[str, Any
     sizes: dict[str, Any] = {key: section.get(key) for key in ("num_classes", "exit_size", "exit_heads")}
     if not all(type(size) is int and size > 0 for size in sizes.values()):
         raise UserError(f"{path}: fastbert: expected whole numbers of 1 or more, found {sizes}")
-    config = read_bert_config(directory, **sizes)
-    return _load(Path(directory), model_leaves(config, exits=True), ignored=()), config, section["extra"]
+    return read_bert_config(directory, **sizes), section["extra"]
 
 
 def _load(directory: Path, leaves: list[Leaf], *, ignored: tuple[str, ...], shardings: Params | None = None) -> Params:
