@@ -54,11 +54,17 @@ class Profiler:
             return contextlib.nullcontext()
         self._newest = step
         if not self._first:
-            self._guarded(lambda: jax.profiler.start_trace(str(self._directory)))
+            self._guarded(self._start)
             if not self._steps:
                 return contextlib.nullcontext()
             self._first = step
         return jax.profiler.StepTraceAnnotation("train", step_num=step)
+
+    def _start(self) -> None:
+        options = jax.profiler.ProfileOptions()
+        # Python's own calls would make it slow and so large that xprof's timeline drops steps.
+        options.python_tracer_level = 0
+        jax.profiler.start_trace(str(self._directory), profiler_options=options)
 
     def end_after(self, step: int, arrays: Any) -> None:
         """Write the profile if this was the last step of it, once the step's `arrays` are there."""

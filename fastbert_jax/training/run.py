@@ -72,6 +72,11 @@ def train(config: TrainConfig) -> Comparison | None:
             params = _train(config, prepared, run, mesh, stop, loggers)
             host = on_host(params, mesh)
             processes.first_alone(lambda: _save(config, prepared, run, host))
+        elif config.profile and processes.is_first():
+            print(
+                f"profile: expected steps that are still to come, found {config.profile}; "
+                "the run is done: none is written"
+            )
         measures = processes.is_first()
         processes.part()
         return _compare(config, prepared, run, loggers) if measures else None
