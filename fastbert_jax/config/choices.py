@@ -101,6 +101,14 @@ class RecipeName(enum.Enum):
     TRUNCATED = "truncated"
 
 
+class LogTarget(enum.Enum):
+    """Where a run's numbers go beside `metrics.jsonl`: TensorBoard's event files, Weights & Biases, MLflow."""
+
+    TENSORBOARD = "tensorboard"
+    WANDB = "wandb"
+    MLFLOW = "mlflow"
+
+
 class Mode(enum.Enum):
     """How inference leaves early, with one answer.
 

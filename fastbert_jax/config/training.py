@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any, ClassVar
 
 from fastbert_jax.config.checks import require
-from fastbert_jax.config.choices import KLDirection, RecipeName
+from fastbert_jax.config.choices import KLDirection, LogTarget, RecipeName
 from fastbert_jax.config.data import DataConfig
 from fastbert_jax.config.devices import MeshConfig, ProcessesConfig
 from fastbert_jax.config.inference import EvaluateConfig
@@ -145,6 +146,21 @@ class CheckpointConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class LogConfig:
+    """Where a run's numbers go beside metrics.jsonl. Each target needs its package; the rest is for their own
+    environment variables, such as WANDB_PROJECT and MLFLOW_TRACKING_URI."""
+
+    to: tuple[LogTarget, ...] = ()
+    """Any of `tensorboard` (files in the run's directory), `wandb` and `mlflow`."""
+    every: int = 1
+    """Steps between those that are written there; measurements always are."""
+
+    def __post_init__(self) -> None:
+        require(len(set(self.to)) == len(self.to), "log.to", "each target once", [target.value for target in self.to])
+        require(self.every >= 1, "log.every", "1 or more", self.every)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """A whole run: fine-tune, self-distil, evaluate."""
 
@@ -164,6 +180,21 @@ class TrainConfig:
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     processes: ProcessesConfig = dataclasses.field(default_factory=ProcessesConfig)
     checkpoints: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    log: LogConfig = dataclasses.field(default_factory=LogConfig)
+    profile: str = ""
+    """FIRST:LAST, such as 10:20: write a profile of these steps, both included, counted over the whole run from 1, to
+    `profile` in the run's directory, which xprof opens; empty: none."""
+
+    def __post_init__(self) -> None:
+        steps = self.profiled
+        expected = "FIRST:LAST, two steps counted from 1, the first not after the last, such as 10:20"
+        require(not self.profile or 0 < steps.start < steps.stop, "profile", expected, self.profile)
+
+    @property
+    def profiled(self) -> range:
+        """The steps to profile; none where nothing is asked for."""
+        found = re.fullmatch(r"(\d+):(\d+)", self.profile, re.ASCII)
+        return range(int(found[1]), int(found[2]) + 1) if found else range(0)
 
     @property
     def resolved(self) -> TrainConfig:
