@@ -10,6 +10,9 @@ from typing import IO, Any
 from fastbert_jax import processes
 from fastbert_jax.whole_files import write_text
 
+DEV_EVENT = "dev"
+"""The event of a measurement on the dev set; a training step's is its phase's name."""
+
 
 class Journal:
     """Writes events to `metrics.jsonl` and words to the terminal; of several processes, the first one does.
