@@ -23,6 +23,7 @@ function filled(node, attributes, children) {
 }
 
 const percent = (share, digits = 1) => (share === null ? "none" : `${(100 * share).toFixed(digits)} %`);
+const short = (share) => `${Number((100 * share).toFixed(2))}%`;
 const times = (ratio) => `${ratio.toFixed(2)}x`;
 const number = (value, digits = 2) => (value === null ? "none" : value.toFixed(digits));
 const plain = (value) => String(Number(value.toFixed(3)));

@@ -46,7 +46,7 @@ const tradeoff = {
       height: Math.min(420, Math.max(300, host.clientWidth * 0.42)),
       x: range([1, ...lines.flat().map(([x]) => x), ...whiskers], 0.03),
       y: range([...lines.flat().map(([, y]) => y), ...level], 0.06),
-      xLabel: "speedup over full depth", yLabel: "accuracy", xSay: (x) => `${plain(x)}x`, ySay: (y) => percent(y), yCount: 7,
+      xLabel: "speedup over full depth", yLabel: "accuracy", xSay: (x) => `${plain(x)}x`, ySay: short, yCount: 7,
     });
     const { root, x, y } = plot;
     const spot = ([at, accuracy]) => [x(at), y(accuracy)];
@@ -100,7 +100,7 @@ const tradeoff = {
     const modes = size.modes.map((one) => `${one.mode} ${times(one.speedups[place])}`).join(", ");
     return `At speed ${plain(speed.speed)}: accuracy ${percent(speed.accuracy, 2)} (full depth ` +
       `${percent(values.speeds[0].accuracy, 2)}), ${times(speed.flops)} in FLOPs; ` +
-      (modes ? `in wall-clock time ${modes}.` : "no speed was timed.");
+      (modes ? `in wall-clock time ${modes}.` : "no speed was timed.") + ` One text is ${percent(1 / values.texts, 2)}.`;
   },
   table({ values, size }) {
     const rows = values.speeds.map((one, index) => [
@@ -120,8 +120,13 @@ const leaving = {
     const plot = frame(host, {
       height: 260, x: [0.4, values.layers + 0.6], y: [0, 1.06], yTicks: [0, 0.25, 0.5, 0.75, 1],
       xTicks: layers.filter((layer) => values.layers <= 16 || layer % 4 === 0),
-      xLabel: "layer after which texts leave", yLabel: "share of the texts", ySay: (y) => percent(y, 0),
+      xLabel: "layer after which texts leave", yLabel: "share of the texts", ySay: short,
     });
+    const mean = plot.x(speed.depth), right = mean > (plot.left + plot.right) / 2;
+    plot.root.append(
+      svg("line", { x1: mean, x2: mean, y1: plot.top, y2: plot.bottom, "stroke-width": 2, "stroke-dasharray": "4 3", colour: CHOSEN }),
+      words(`mean ${number(speed.depth)}`, mean + (right ? -6 : 6), plot.top + 8, right ? "end" : "start", "chosen halo"),
+    );
     const wide = (plot.x(2) - plot.x(1)) * 0.72;
     layers.forEach((layer, index) => {
       const share = speed.leaving[index] / values.texts;
@@ -129,13 +134,8 @@ const leaving = {
       plot.root.append(svg("rect", {
         x: plot.x(layer) - wide / 2, width: wide, y: plot.y(share), height: plot.bottom - plot.y(share), rx: 3, fill: "var(--mark-bar)",
       }, svg("title", {}, said)));
-      if (share && wide > 22) plot.root.append(words(percent(share, share < 0.1 ? 1 : 0).replace(" ", ""), plot.x(layer), plot.y(share) - 5, "middle", "strong"));
+      if (share && wide > 22) plot.root.append(words(short(Number(share.toFixed(share < 0.1 ? 3 : 2))), plot.x(layer), plot.y(share) - 5, "middle", "strong halo"));
     });
-    const mean = plot.x(speed.depth), right = mean > (plot.left + plot.right) / 2;
-    plot.root.append(
-      svg("line", { x1: mean, x2: mean, y1: plot.top, y2: plot.bottom, "stroke-width": 2, "stroke-dasharray": "4 3", colour: CHOSEN }),
-      words(`mean ${number(speed.depth)}`, mean + (right ? -6 : 6), plot.top + 8, right ? "end" : "start", "chosen halo"),
-    );
     host.append(plot.root);
   },
   said({ values, speed }) {
@@ -256,7 +256,7 @@ const reliability = {
       grid.append(cell);
       const plot = frame(cell, {
         height: cell.clientWidth * 0.92 + 20, margin: { top: 44, right: 8, bottom: 22, left: 42 }, x: [low, 1], y: [low, 1],
-        xTicks: [low, 1], yTicks: [low, (low + 1) / 2, 1], xSay: (x) => percent(x, 0).replace(" ", ""), ySay: (y) => percent(y, 0).replace(" ", ""),
+        xTicks: [low, 1], yTicks: [low, (low + 1) / 2, 1], xSay: short, ySay: short,
       });
       const first = panel === panels[0] ? "chosen" : "strong";
       plot.root.append(
@@ -301,9 +301,8 @@ const classes = {
   },
   draw(host, at) {
     const rows = classes.scores(at, at.speed), full = classes.scores(at, at.values.speeds[0]), high = rows.length > 12 ? 30 : 42;
-    const low = Math.max(0, Math.floor(10 * (Math.min(...[...rows, ...full].map((one) => one.f1 ?? 1)) - 0.05)) / 10);
     const plot = frame(host, {
-      height: rows.length * high + 54, margin: { ...MARGIN, top: 4, left: 8 }, x: [low, 1], y: [rows.length, 0], yTicks: [], xLabel: "F1", xSay: (x) => percent(x, 0),
+      height: rows.length * high + 54, margin: { ...MARGIN, top: 4, left: 8 }, x: [0, 1], y: [rows.length, 0], yTicks: [], xLabel: "F1", xSay: short,
     });
     const most = Math.floor((plot.right - plot.left) / 7) - 20;
     rows.forEach((row, index) => {
@@ -312,7 +311,7 @@ const classes = {
       plot.root.append(
         words(name, plot.left + 2, top + 14, "start", "strong"),
         words(`${row.f1 === null ? "none" : percent(row.f1)}, ${row.texts} texts`, plot.right, top + 14, "end"),
-        svg("rect", { x: plot.left, y, width: plot.x(row.f1 ?? low) - plot.left, height: high > 36 ? 12 : 6, rx: 3, fill: "var(--mark-bar)" },
+        svg("rect", { x: plot.left, y, width: plot.x(row.f1 ?? 0) - plot.left, height: high > 36 ? 12 : 6, rx: 3, fill: "var(--mark-bar)" },
           svg("title", {}, `${row.label}: precision ${percent(row.precision)}, recall ${percent(row.recall)}, layers ${number(row.depth)}`)),
       );
       const before = full[index].f1;
@@ -340,7 +339,7 @@ const training = {
     const steps = points.map((one) => one.step);
     const plot = frame(host, {
       height: 320, margin: { ...MARGIN, right: 62, top: 30 }, x: [Math.min(0, ...steps), Math.max(...steps)], y: range(points.flatMap((one) => one.accuracy)),
-      xLabel: "step", ySay: (y) => percent(y),
+      xLabel: "step", ySay: short,
     });
     for (const phase of new Set(points.map((one) => one.phase))) {
       const end = points.findLast((one) => one.phase === phase).step;
@@ -359,7 +358,9 @@ const training = {
     for (const one of ends) { // names of lines that end close together stand below each other
       if (one.y - under < 13 && values.layers > 16) continue;
       under = Math.max(one.y, under + 13);
-      plot.root.append(words(`exit ${one.layer}`, plot.right + 9, under + 4));
+      const leader = [[plot.right + 3, one.y], [plot.right + 13, under]];
+      plot.root.append(line(leader, depthColour(one.layer, values.layers), { "stroke-width": 1.5 }));
+      plot.root.append(words(`exit ${one.layer}`, plot.right + 16, under + 4));
     }
     host.append(plot.root);
   },
