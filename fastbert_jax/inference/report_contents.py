@@ -27,7 +27,7 @@ CLASSES = 40
 EXAMPLES = 6
 """Easy texts, and as many hard ones."""
 CHARACTERS = 400
-"""The most that is shown of a text."""
+"""The most that is shown of a text or of a label."""
 
 
 def report_of(
@@ -52,7 +52,7 @@ def report_of(
         comparison=comparison,
         speeds=tuple(_speed(asked, speed, depth_B, classes) for speed, depth_B in zip(speeds, depth_UxB, strict=True)),
         exits=tuple(_exit(asked, layer) for layer in asked.asked_layers()),
-        classes=tuple(ReportedClass(label=labels[one], texts=int(texts_N[one])) for one in classes),
+        classes=tuple(ReportedClass(label=_cut(labels[one]), texts=int(texts_N[one])) for one in classes),
         num_classes=len(labels),
         easy=tuple(_text(asked, one, depth_UxB[:, one]) for one in easy),
         hard=tuple(_text(asked, one, depth_UxB[:, one]) for one in hard),
@@ -106,7 +106,7 @@ def _unlike(asked: AskedTexts, order: Iterable[int]) -> list[int]:
 
 
 def _text(asked: AskedTexts, one: int, depth_U: np.ndarray) -> ReportedText:
-    labels, text = asked.predictor.labels, asked.texts[one]
+    labels, text = [_cut(label) for label in asked.predictor.labels], asked.texts[one]
     first, second = (text, "") if isinstance(text, str) else text
     return ReportedText(
         text=_cut(first),

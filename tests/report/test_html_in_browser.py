@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from fastbert_jax.report.html.page import render_page
+from tests.report.comparisons import COMPARISON, FULL, SIZE
 from tests.report.reports import HARM, REPORT
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -70,13 +72,15 @@ def opened(browser, path: Path) -> Iterator[Opened]:
 def test_it_opens_at_its_speed_with_every_plot_drawn_and_told(opened: Opened) -> None:
     page = opened.page
     assert opened.words("#speed-value") == "0.5" and opened.words("#number-accuracy") == "96.51 %"
-    assert opened.words("#number-depth") == "2.00" and opened.words("#note-clock") == "bucketed, measured"
+    assert (
+        opened.words("#number-depth") == "2.00" and opened.words("#note-clock") == "bucketed, measured (2.30 to 2.50)"
+    )
     for name, picture in opened.pictures().items():
         assert "<svg" in picture and "NaN" not in picture and "undefined" not in picture, name
         label = page.get_attribute(f"#{name} svg[role=img]", "aria-label")
         assert opened.words(f"#{name} .said") in label and len(label) > 40 and "NaN" not in label
         page.click(f"#{name} summary")
-        assert page.locator(f"#{name} details tbody tr").count() >= 2
+        page.wait_for_selector(f"#{name} details tbody tr:nth-child(2)")
         assert "NaN" not in opened.words(f"#{name} details") and "undefined" not in opened.words(f"#{name} details")
     assert page.locator("#easy p").inner_text().startswith(HARM[:20])
 
@@ -87,6 +91,7 @@ def test_keys_move_the_slider_and_everything_follows(opened: Opened) -> None:
     assert page.evaluate("document.activeElement.id") == "speed"
     before = opened.pictures()
     page.click("#leaving summary")
+    page.wait_for_selector("#leaving tbody tr")
     page.focus("#speed")
     page.keyboard.press("ArrowLeft")
     assert opened.words("#speed-value") == opened.words("#use-speed") == "0.3"
@@ -120,4 +125,14 @@ def test_it_fits_and_has_the_colours_of_its_scheme(browser, path: Path, width: i
         assert made.page.evaluate("document.documentElement.scrollWidth") == width
     light = made.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(244, 246, 248)"
     assert light == (scheme == "light") and made.complaints == []
+    made.page.close()
+
+
+def test_full_depth_alone_is_drawn_too(browser, tmp_path: Path) -> None:
+    alone = dataclasses.replace(SIZE, rows=(FULL,))
+    comparison = dataclasses.replace(COMPARISON, batch_sizes=(alone,), baseline_accuracy=None)
+    (tmp_path / "a.html").write_text(render_page(dataclasses.replace(REPORT, comparison=comparison, training=())))
+    made = Opened(browser, tmp_path / "a.html")
+    assert made.complaints == [] and "no speed was timed" in made.words("#tradeoff .said")
+    assert made.words("#note-clock") == "no speed was timed" and not made.page.is_visible("#size")
     made.page.close()

@@ -28,7 +28,7 @@ function drawNumbers() {
   const at = chosen(), full = values.speeds[0], { speed } = at;
   const best = fastest(at);
   const lost = 100 * (speed.accuracy - full.accuracy);
-  const timed = best && best.measured.some((row) => row.speed === speed.speed);
+  const timed = best?.measured.find((row) => row.speed === speed.speed);
   byId("number-accuracy").textContent = percent(speed.accuracy, 2);
   byId("note-accuracy").textContent = `${lost >= 0 ? "+" : "−"}${Math.abs(lost).toFixed(2)} points to full depth`;
   byId("number-depth").textContent = number(speed.depth);
@@ -37,7 +37,8 @@ function drawNumbers() {
   byId("number-clock").textContent = best ? times(best.speedups[at.place]) : "-";
   byId("note-clock").textContent = !best ? "no speed was timed"
     : at.place === 0 ? "full depth itself"
-    : `${best.mode}, ${timed ? "measured" : "estimated"}`;
+    : timed ? `${best.mode}, measured (${number(timed.speedup.low)} to ${number(timed.speedup.high)})`
+    : `${best.mode}, estimated`;
   byId("speed-value").textContent = plain(speed.speed);
   byId("speed").setAttribute("aria-valuetext", `speed ${plain(speed.speed)}, accuracy ${percent(speed.accuracy, 2)}`);
   byId("use-speed").textContent = plain(speed.speed);

@@ -134,7 +134,7 @@ const leaving = {
       plot.root.append(svg("rect", {
         x: plot.x(layer) - wide / 2, width: wide, y: plot.y(share), height: plot.bottom - plot.y(share), rx: 3, fill: "var(--mark-bar)",
       }, svg("title", {}, said)));
-      if (share && wide > 22) plot.root.append(words(short(Number(share.toFixed(share < 0.1 ? 3 : 2))), plot.x(layer), plot.y(share) - 5, "middle", "strong halo"));
+      if (share && wide > 22) plot.root.append(words(percent(share, share < 0.1 ? 1 : 0).replace(" ", ""), plot.x(layer), plot.y(share) - 5, "middle", "strong halo"));
     });
     host.append(plot.root);
   },
@@ -306,7 +306,7 @@ const classes = {
     });
     const most = Math.floor((plot.right - plot.left) / 7) - 20;
     rows.forEach((row, index) => {
-      const top = plot.top + index * high, y = top + 19;
+      const top = plot.top + index * high, y = top + 21;
       const name = row.label.length > most ? `${row.label.slice(0, most - 1)}…` : row.label;
       plot.root.append(
         words(name, plot.left + 2, top + 14, "start", "strong"),
@@ -315,7 +315,7 @@ const classes = {
           svg("title", {}, `${row.label}: precision ${percent(row.precision)}, recall ${percent(row.recall)}, layers ${number(row.depth)}`)),
       );
       const before = full[index].f1;
-      if (before !== null) plot.root.append(svg("line", { x1: plot.x(before), x2: plot.x(before), y1: y - 3, y2: y + (high > 36 ? 15 : 9), "stroke-width": 2.5, colour: "var(--text-strong)" }));
+      if (before !== null) plot.root.append(svg("line", { x1: plot.x(before), x2: plot.x(before), y1: y - 2, y2: y + (high > 36 ? 15 : 8), "stroke-width": 2.5, colour: "var(--text-strong)" }));
     });
     host.append(plot.root);
   },
