@@ -107,7 +107,7 @@ def test_text_can_be_read_and_marks_can_be_seen(scheme: str) -> None:
     for step in range(1, 6):
         assert contrast(colours[f"heat-text-{step}"], colours[f"heat-{step}"]) >= 4.5, step
     for mark in kinds["mark"]:
-        assert contrast(colours[mark], colours["surface-card"]) >= (2.5 if mark == "mark-shallow" else 3), mark
+        assert contrast(colours[mark], colours["surface-card"]) >= 3, mark
 
 
 def test_no_text_has_another_colour() -> None:
