@@ -31,15 +31,15 @@ def main() -> None:
             print(calibrate_spec(config).words())
             print(f"python infer.py predict --model {config.model} --target {config.target} --input TEXTS")
         case CompareConfig() as config:
-            from fastbert_jax.inference.compare import compare_spec, save_json
+            from fastbert_jax.inference.compare_command import compare_spec, save
             from fastbert_jax.report.comparison_table import render
 
-            comparison = compare_spec(config)
+            compared = compare_spec(config)
             try:
-                print(render(comparison), flush=True)
-            finally:  # each of the two is kept when the other cannot be written
-                if config.json:
-                    save_json(Path(config.json), comparison)
+                print(render(compared.comparison), flush=True)
+            finally:  # the table and the files are kept when the other cannot be written
+                if words := save(config, compared):
+                    print(words)
         case StudyConfig() as config:
             from fastbert_jax.inference.study import study_spec
 

@@ -116,6 +116,8 @@ def test_compare_prints_the_table(model: Path, tmp_path: Path) -> None:
             1,
             "--json",
             tmp_path / "out.json",
+            "--report",
+            tmp_path / "out.html",
         ),
     )
     assert (done.returncode, done.stderr) == (0, b"")
@@ -125,6 +127,9 @@ def test_compare_prints_the_table(model: Path, tmp_path: Path) -> None:
     lines = done.stdout.decode().splitlines()
     assert lines[0].startswith("mode") and lines[2].startswith("batches of 2 texts")
     assert lines[3].startswith("full depth") and lines[4].startswith("bucketed")
+    assert lines[-1].startswith(f"{tmp_path / 'out.html'}: ")
+    page = (tmp_path / "out.html").read_text()
+    assert page.startswith("<!doctype html>") and "How the exits learned" not in page
 
 
 def test_export_writes_a_model_that_predicts_the_same(model: Path, tmp_path: Path) -> None:

@@ -19,15 +19,8 @@ def test_the_package_asks_for_what_requirements_install() -> None:
     dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
     extra = [line for line in required(ROOT / "requirements.txt") if line not in dependencies]
     assert set(dependencies) <= set(required(ROOT / "requirements.txt"))
-    assert {line.partition(">")[0] for line in extra} == {
-        "pytest",
-        "pytest-xdist",
-        "hypothesis",
-        "ruff",
-        "mypy",
-        "types-PyYAML",
-        "tensorboardX",
-    }
+    for_tests = {"pytest", "pytest-xdist", "hypothesis", "playwright", "tensorboardX", "ruff", "mypy", "types-PyYAML"}
+    assert {line.partition(">")[0] for line in extra} == for_tests
 
 
 def test_the_extra_for_peers_is_what_their_benchmarks_install() -> None:

@@ -102,9 +102,12 @@ def test_a_run_from_text_to_answers(settings, tmp_path, capsys):
         "checkpoints",
         "model",
         "comparison.json",
+        "report.html",
         ".lock",
     }
     assert json.loads((tmp_path / "run" / "labels.json").read_text()) == ["bad", "good"]
+    assert f"{tmp_path / 'run' / 'report.html'}: " in printed
+    assert "How the exits learned" in (tmp_path / "run" / "report.html").read_text()
 
     classifier = fastbert_jax.load(tmp_path / "run")
     answers = classifier.predict(["the film was fine", "", "poor plot"], speed=0.5)

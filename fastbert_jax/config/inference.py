@@ -235,10 +235,13 @@ class CompareConfig(LabelledTexts):
     """SPEC of labelled texts to train a TF-IDF + linear SVM on, shown as the last row; empty: no such row."""
     json: str = ""
     """File to write all numbers to, the seconds of every run included."""
+    report: str = "report.html"
+    """File to write the report to, one page that opens in any browser; empty: none."""
 
     def __post_init__(self) -> None:
         require(self.limit >= 0, "limit", "0 or more", self.limit)
         require(self.timed_texts >= 0, "timed_texts", "0 or more", self.timed_texts)
+        require(not self.report or self.report != self.json, "report", "another file than json's", self.report)
         _ = self.evaluate  # its own checks
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import functools
 import importlib.metadata
@@ -12,27 +11,22 @@ import platform
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from fastbert_jax.config import CompareConfig, EvaluateConfig, Mode
-from fastbert_jax.errors import UserError
+from fastbert_jax.config import EvaluateConfig, Mode
+from fastbert_jax.inference.asked_texts import AskedTexts
 from fastbert_jax.inference.engines.engine import Answers
 from fastbert_jax.inference.exit_answers import ExitAnswers
 from fastbert_jax.inference.plan import Plan
-from fastbert_jax.inference.predictor import Predictor, load
+from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.inference.timing import evenly, interleaved_times, speedups_over_first
 from fastbert_jax.report.comparison import BatchSizeComparison, Comparison, ComparisonRow, Origin
 from fastbert_jax.report.flops import Count, only_the_last, speedup, total_flops
 from fastbert_jax.report.progress import progress_bar
-from fastbert_jax.text.baseline import tfidf_svm_accuracy
 from fastbert_jax.text.examples import Text
-from fastbert_jax.text.sources import read_examples
-from fastbert_jax.text.tasks import label_ids
-from fastbert_jax.whole_files import write_json
 
 Choice = tuple[Mode | None, float]
 """A mode and a speed; no mode: full depth, which is the same program in all of them."""
@@ -61,67 +55,8 @@ class Quality(NamedTuple):
     true_speedup: float
 
 
-def compare_spec(config: CompareConfig) -> Comparison:
-    """The comparison that `infer.py compare` prints.
-
-    Raises:
-      UserError: no model, no data, a label that the model does not know, or no place for the JSON file, which is
-        looked for before all else, so that no measurement is lost.
-    """
-    if config.json:
-        require_place(Path(config.json))
-    predictor = load(config.model, exits=config.exits)
-    predictor.require_exits()
-    test = read_examples(config.data, config.reading, need_label=True, role="test")
-    examples = [test.examples[i] for i in evenly(len(test.examples), config.limit)]
-    skipped_rows = test.skipped
-    expected = label_ids(examples, predictor.labels, remedy="fix the row, or compare a model that knows this label")
-    baseline_accuracy = None
-    if config.baseline:
-        train = read_examples(config.baseline, config.reading, need_label=True, role="train")
-        baseline_accuracy = tfidf_svm_accuracy(train.examples, examples)
-        skipped_rows += train.skipped
-    comparison = compare(
-        predictor,
-        [example.text for example in examples],
-        expected,
-        evaluate=config.evaluate,
-        baseline_accuracy=baseline_accuracy,
-        timed_texts=config.timed_texts,
-    )
-    return dataclasses.replace(comparison, skipped_rows=skipped_rows)
-
-
-def require_place(path: Path) -> None:
-    """Raise `UserError` where no file can be written to `path`."""
-    path = path.expanduser()
-    found = None
-    if path.is_dir():
-        found = "a directory"
-    elif not path.parent.is_dir():
-        found = f"no directory {path.parent}"
-    elif not os.access(path.parent, os.W_OK):
-        found = f"a directory {path.parent} that may not be written to"
-    if found:
-        raise UserError(f"{path}: expected a place to write the numbers to, found {found}")
-
-
-def save_json(path: Path, comparison: Comparison) -> None:
-    """Write a comparison's numbers.
-
-    Raises:
-      UserError: the file cannot be written.
-    """
-    try:
-        write_json(path.expanduser(), comparison.to_json())
-    except OSError as error:
-        raise UserError(f"{path}: expected a place to write the numbers to, found: {error.strerror}") from None
-
-
 def compare(
-    predictor: Predictor,
-    texts: Sequence[Text],
-    expected: np.ndarray,
+    asked: AskedTexts,
     *,
     evaluate: EvaluateConfig,
     baseline_accuracy: float | None = None,
@@ -129,30 +64,22 @@ def compare(
 ) -> Comparison:
     """Measure every mode at every speed and batch size.
 
-    Accuracy, depth and FLOPs are over all texts, from one pass that asks every exit in batches of `batch_tokens`.
-    Times are over `timed_texts` of them, spread evenly, whose answers are checked against that pass; small batch sizes
-    take fewer, see `TIMED_BATCHES`.
+    Accuracy, depth and FLOPs are over all texts, from the pass that asked every exit. Times are over `timed_texts` of
+    them, spread evenly, whose answers are checked against that pass; small batch sizes take fewer, see `TIMED_BATCHES`.
 
     Args:
-      expected: int `[texts]`, the right answers as indices into the predictor's labels.
       baseline_accuracy: to show beside ours.
       timed_texts: 0 for all, at every batch size.
-
-    Raises:
-      UserError: no texts.
     """
-    if not len(texts):
-        raise UserError("compare: expected at least one text, found none")
+    predictor, texts, exits = asked.predictor, asked.texts, asked.exits
     speeds = dict.fromkeys(speed for speed in evaluate.speeds if speed > 0)
     choices: list[Choice] = [FULL_DEPTH, *((mode, speed) for mode in evaluate.modes for speed in speeds)]
-    plan = predictor.plan(texts, batch_tokens=evaluate.batch_tokens)
-    exits = ExitAnswers.of(*predictor.all_exits(plan))
     cases = [
         timed_case(predictor, texts, batch_size=size, batch_tokens=evaluate.batch_tokens, timed_texts=timed_texts)
         for size in evaluate.sizes
     ]
     times, differing = measure(predictor, cases, choices, exits, repeats=evaluate.repeats)
-    qualities = [quality(predictor, choice, exits, expected, plan.padded_lengths) for choice in choices]
+    qualities = [quality(predictor, choice, exits, asked.expected_B, asked.lengths_B) for choice in choices]
     return Comparison(
         batch_sizes=tuple(
             BatchSizeComparison(
@@ -172,7 +99,7 @@ def compare(
         disagreements=differing,
         origin=origin(),
         baseline_accuracy=baseline_accuracy,
-        truncated_texts=plan.truncated_texts,
+        truncated_texts=asked.truncated_texts,
     )
 
 

@@ -4,32 +4,32 @@ from __future__ import annotations
 
 import statistics
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from fastbert_jax.report.comparison import BatchSizeComparison, Comparison, ComparisonRow
 from fastbert_jax.report.plain_table import table
 
 HEADER = ("mode", "speed", "accuracy", "depth", "FLOPs/paper", "FLOPs/true", "measured", "(min..max)", "efficiency")
+RATE = "texts/s"
 WIDTH = 118
 FEW_BATCHES = 8
 """With fewer timed batches, filling and emptying an engine's queues weighs much."""
 
 
 def render(comparison: Comparison) -> str:
-    """The table and its notes. Texts per second stand in it only where a GPU or TPU was measured."""
+    """The table and its notes."""
     c = comparison
-    with_rate = c.origin.platform != "cpu"
-    header = (*HEADER, "texts/s") if with_rate else HEADER
-    rows = [_cells(row, size, with_rate=with_rate) for size in c.batch_sizes for row in size.rows]
+    header = header_of(c)
+    rows = [cells(row, size, header) for size in c.batch_sizes for row in size.rows]
     if c.baseline_accuracy is not None:
         rows.append(("TF-IDF + linear SVM", "", f"{c.baseline_accuracy:.4f}", *[""] * (len(header) - 3)))
     head, rule, *body = table(header, rows).split("\n")
     lines = [head, rule]
     for size in c.batch_sizes:
-        lines += [_title(size), *body[: len(size.rows)], ""]
+        lines += [title(size), *body[: len(size.rows)], ""]
         body = body[len(size.rows) :]
     lines += [*body, ""] if body else []
-    for note in _notes(c):
+    for note in notes(c):
         lines += textwrap.wrap(note, WIDTH)
     if any(size.speeds for size in c.batch_sizes):
         lines += ["", "Fastest at each speed, with those that noise cannot tell from it:"]
@@ -41,13 +41,20 @@ def render(comparison: Comparison) -> str:
     return "\n".join(lines)
 
 
-def _title(size: BatchSizeComparison) -> str:
+def header_of(comparison: Comparison) -> tuple[str, ...]:
+    """The columns' names. Texts per second are among them only where a GPU or TPU was measured."""
+    return HEADER if comparison.origin.platform == "cpu" else (*HEADER, RATE)
+
+
+def title(size: BatchSizeComparison) -> str:
+    """What was timed at a batch size, in words."""
     batches = f"{size.timed_batches} batch" + "es" * (size.timed_batches > 1)
     return f"batches of {size.batches}: {size.timed_texts} texts timed in {batches}, {size.padding_share:.0%} padding"
 
 
-def _cells(row: ComparisonRow, size: BatchSizeComparison, *, with_rate: bool) -> tuple[str, ...]:
-    cells = (
+def cells(row: ComparisonRow, size: BatchSizeComparison, header: Sequence[str]) -> tuple[str, ...]:
+    """A row of the table with the columns of `header_of`."""
+    found = (
         row.mode,
         f"{row.speed:g}",
         f"{row.accuracy:.4f}",
@@ -58,10 +65,12 @@ def _cells(row: ComparisonRow, size: BatchSizeComparison, *, with_rate: bool) ->
         f"{row.speedup.low:.2f}..{row.speedup.high:.2f}",
         f"{row.efficiency:.2f}",
     )
-    return (*cells, f"{size.timed_texts / statistics.median(row.seconds):.0f}") if with_rate else cells
+    return (*found, f"{size.timed_texts / statistics.median(row.seconds):.0f}") if RATE in header else found
 
 
-def _notes(c: Comparison) -> Iterator[str]:
+def notes(comparison: Comparison) -> Iterator[str]:
+    """What a reader must know to trust the table, in sentences."""
+    c = comparison
     yield f"{c.texts} texts, {c.layers} layers, on {c.origin.device}."
     yield (
         "measured: wall-clock speedup over the same model at full depth, without exits, on the same batches; median "

@@ -15,6 +15,7 @@ SCHEMA = 1
 """The version of the form of `ExitStudy.to_json`; it rises when a key changes its meaning or goes."""
 BINS = 10
 """Of uncertainty, equally wide from 0 to 1, as in the paper's figure 4."""
+EDGES = np.linspace(0, 1, BINS + 1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -138,13 +139,17 @@ def uncertainty_bins(uncertainty_B: np.ndarray, right_B: np.ndarray) -> tuple[Un
       uncertainty_B: in [0, 1].
       right_B: bool.
     """
-    edges = np.linspace(0, 1, BINS + 1)
-    bin_B = np.clip(np.searchsorted(edges, uncertainty_B, side="right") - 1, 0, BINS - 1)
+    bin_B = bin_of(uncertainty_B)
     texts, right = (np.bincount(bin_B, weights=weights, minlength=BINS) for weights in (None, right_B))
     return tuple(
         UncertaintyBin(low=float(low), high=float(high), texts=int(count), right=int(good))
-        for low, high, count, good in zip(edges[:-1], edges[1:], texts, right, strict=True)
+        for low, high, count, good in zip(EDGES[:-1], EDGES[1:], texts, right, strict=True)
     )
+
+
+def bin_of(value_B: np.ndarray) -> np.ndarray:
+    """Which of the `BINS` parts of [0, 1] each value is in, from 0."""
+    return np.clip(np.searchsorted(EDGES, value_B, side="right") - 1, 0, BINS - 1)
 
 
 def uncertainty_of_arrivals(

@@ -17,6 +17,7 @@ import numpy as np
 from fastbert_jax.command_line import end_with, parse_ablations
 from fastbert_jax.config import AblationsConfig, EvaluateConfig, ExitKind, KLDirection, RecipeName, TrainConfig
 from fastbert_jax.errors import UserError
+from fastbert_jax.inference.asked_texts import AskedTexts
 from fastbert_jax.inference.predictor import Predictor, load
 from fastbert_jax.inference.study import make_directory, study, timed_study, write_study
 from fastbert_jax.report import ablation_table, study_tables
@@ -49,11 +50,10 @@ def run_ablations(config: AblationsConfig) -> str:
     test = _Test.of(config.settings)
     main = load(models[FASTBERT, config.seeds[0]])
     layers = config.truncations(main.config.num_layers)
+    asked = test.asked_of(main)
     table_2 = timed_study(
-        test.study(main, config.table_speeds),
-        main,
-        test.texts,
-        test.expected_B,
+        study(asked, name=test.name, speeds=config.table_speeds),
+        asked,
         mode=config.mode,
         repeats=config.repeats,
         timed_texts=config.timed_texts,
@@ -65,7 +65,11 @@ def run_ablations(config: AblationsConfig) -> str:
         speedups=config.speedups,
         fixed_layers=layers,
         runs=tuple(
-            VariantRun(variant=variant, seed=seed, study=test.study(load(model), config.speeds))
+            VariantRun(
+                variant=variant,
+                seed=seed,
+                study=study(test.asked_of(load(model)), name=test.name, speeds=config.speeds),
+            )
             for (variant, seed), model in models.items()
         ),
     )
@@ -97,8 +101,8 @@ class _Test:
         name = f"{settings.model.pretrained} on {settings.data.train}"
         return cls(name, [example.text for example in task.test], label_ids(task.test, task.labels))
 
-    def study(self, predictor: Predictor, speeds: Sequence[float]) -> ExitStudy:
-        return study(predictor, self.texts, self.expected_B, name=self.name, speeds=speeds)
+    def asked_of(self, predictor: Predictor) -> AskedTexts:
+        return AskedTexts.of(predictor, self.texts, self.expected_B)
 
 
 class _Runs:

@@ -11,6 +11,9 @@ from fastbert_jax import processes
 from fastbert_jax.training.loggers.every_logger import Loggers
 from fastbert_jax.whole_files import write_text
 
+DEV_EVENT = "dev"
+"""The event of a measurement on the dev set; a training step's is its phase's name."""
+
 
 class Journal:
     """Writes events to `metrics.jsonl` and the loggers, and words to the terminal; of many processes, the first does.

@@ -17,7 +17,7 @@ from fastbert_jax.model.sharding import share_batch
 from fastbert_jax.report.progress import progress_bar
 from fastbert_jax.text.batches import Batch, Batches
 from fastbert_jax.training.checkpoints import Checkpoints, Position, Restored
-from fastbert_jax.training.journal import Journal
+from fastbert_jax.training.journal import DEV_EVENT, Journal
 from fastbert_jax.training.memory import Memory
 from fastbert_jax.training.preemption import StopRequest
 from fastbert_jax.training.profiler import Profiler
@@ -221,7 +221,7 @@ class _PhaseRun:
         around = self._around
         with around.meter.spending("evaluation"), jax.set_mesh(around.mesh):
             evaluation = around.evaluate(merge(self._state.trained, self._frozen))
-        around.journal.log("dev", step=run_step, values=evaluation.values)
+        around.journal.log(DEV_EVENT, step=run_step, values=evaluation.values)
         around.journal.say(f"{self._phase.name} step {step} of {total}: {evaluation.words}")
         speed = around.meter.report(self._phase.name, step=run_step)
         if speed:

@@ -15,18 +15,22 @@ from safetensors import SafetensorError
 from fastbert_jax import processes
 from fastbert_jax.config import ProcessesConfig, TrainConfig
 from fastbert_jax.errors import PreemptedError, UserError
+from fastbert_jax.inference.asked_texts import AskedTexts
 from fastbert_jax.inference.compare import compare
 from fastbert_jax.inference.predictor import load
+from fastbert_jax.inference.report_contents import report_of
 from fastbert_jax.model.fastbert import Params
 from fastbert_jax.model.sharding import make_mesh, param_shardings, sharding_of
 from fastbert_jax.model.weights import inference_settings, save_model
 from fastbert_jax.report.comparison import Comparison
 from fastbert_jax.report.comparison_table import render
+from fastbert_jax.report.html.page import WHAT_A_REPORT_IS, render_page
 from fastbert_jax.text.baseline import tfidf_svm_accuracy
 from fastbert_jax.text.batches import EpochBatches
 from fastbert_jax.training.answer_cache import AnswerCache
 from fastbert_jax.training.card import write_card
 from fastbert_jax.training.checkpoints import Checkpoints
+from fastbert_jax.training.dev_curves import dev_points
 from fastbert_jax.training.evaluation import dev_evaluation
 from fastbert_jax.training.fastbert_recipe import forward
 from fastbert_jax.training.file_checksums import write_checksums
@@ -39,7 +43,7 @@ from fastbert_jax.training.prepare import Prepared, prepare
 from fastbert_jax.training.profiler import Profiler
 from fastbert_jax.training.run_directory import RunDirectory
 from fastbert_jax.training.throughput import Meter
-from fastbert_jax.whole_files import write_json
+from fastbert_jax.whole_files import write_json, write_text
 
 
 def train(config: TrainConfig) -> Comparison | None:
@@ -186,18 +190,17 @@ def _save(config: TrainConfig, prepared: Prepared, run: RunDirectory, params: Pa
 
 
 def _compare(config: TrainConfig, prepared: Prepared, run: RunDirectory, loggers: Loggers) -> Comparison:
-    """Measure the saved model on the test texts, print the table, keep the numbers, also in the model's card."""
+    """Measure the saved model on the test texts, print the table, keep the numbers, the report and the model's card."""
     task = prepared.task
     baseline = tfidf_svm_accuracy(task.train, task.test) if config.evaluate.baseline else None
-    comparison = compare(
-        load(run.path),
-        [example.text for example in task.test],
-        prepared.test_labels,
-        evaluate=config.evaluate,
-        baseline_accuracy=baseline,
-    )
+    texts = [example.text for example in task.test]
+    asked = AskedTexts.of(load(run.path), texts, prepared.test_labels, batch_tokens=config.evaluate.batch_tokens)
+    comparison = compare(asked, evaluate=config.evaluate, baseline_accuracy=baseline)
+    report = report_of(asked, comparison, model=config.run, data="the run's test set", training=dev_points(run.metrics))
     write_json(run.comparison, comparison.to_json())
+    write_text(run.report, render_page(report))
     write_card(run)
     loggers.conclude(comparison)
     print(render(comparison))
+    print(f"{run.report}: {WHAT_A_REPORT_IS}")
     return comparison

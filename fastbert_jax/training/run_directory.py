@@ -1,7 +1,7 @@
 """The directory of a run: which settings it belongs to, and what is written there besides checkpoints.
 
 runs/NAME/  config.yaml  labels.json  data.json  metrics.jsonl  throughput.jsonl  checkpoints/STEP/  model/
-            teacher_answers/  comparison.json  tensorboard/  wandb/  loggers.json  profile/
+            teacher_answers/  comparison.json  report.html  tensorboard/  wandb/  loggers.json  profile/
 """
 
 from __future__ import annotations
@@ -66,6 +66,11 @@ class RunDirectory:
     def comparison(self) -> Path:
         """The measurements of the last evaluation."""
         return self.path / "comparison.json"
+
+    @property
+    def report(self) -> Path:
+        """The same as a page of pictures."""
+        return self.path / "report.html"
 
     @property
     def loggers(self) -> Path:

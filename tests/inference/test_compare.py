@@ -14,8 +14,11 @@ from fastbert_jax.config import BadRow, CompareConfig, EvaluateConfig, Mode
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference import compare as module
 from fastbert_jax.inference import timing
-from fastbert_jax.inference.compare import compare, compare_spec, save_json
+from fastbert_jax.inference.asked_texts import AskedTexts
+from fastbert_jax.inference.compare import compare
+from fastbert_jax.inference.compare_command import Compared, compare_spec, save, save_json
 from fastbert_jax.inference.predictor import Predictor, load
+from fastbert_jax.inference.report_contents import report_of
 from fastbert_jax.report.flops import paper_flops, true_flops
 from tests.inference.models import LAYERS
 from tests.inference.saved import LABELS, save_tiny_model, some_texts
@@ -30,6 +33,7 @@ BAD_SETTINGS = [
     {"batch_sizes": (8, -1)},
     {"batch_sizes": (8, 8)},
     {"batch_sizes": (8,), "batch_size": 8},
+    {"json": "a", "report": "a"},
 ]
 EVALUATE = EvaluateConfig(speeds=(0.0, 0.3, 0.6), batch_size=4, repeats=2)
 
@@ -45,7 +49,12 @@ def predictor(directory: Path) -> Predictor:
 
 
 def test_every_row_says_what_predict_gives(predictor: Predictor) -> None:
-    comparison = compare(predictor, TEXTS, EXPECTED, evaluate=EVALUATE, baseline_accuracy=0.5, timed_texts=20)
+    comparison = compare(
+        AskedTexts.of(predictor, TEXTS, EXPECTED, batch_tokens=64),
+        evaluate=EVALUATE,
+        baseline_accuracy=0.5,
+        timed_texts=20,
+    )
     assert [(row.mode, row.speed) for row in comparison.rows] == [
         ("full depth", 0.0),
         ("masked", 0.3),
@@ -99,7 +108,7 @@ def test_every_batch_size_is_held_against_its_own_full_depth(
     monkeypatch.setattr(timing.time, "perf_counter", lambda: now)
     monkeypatch.setattr(module, "TIMED_BATCHES", 8)
     evaluate = EvaluateConfig(speeds=(0.6,), modes=(Mode.CASCADE,), batch_sizes=(1, 4, 0), repeats=2)
-    comparison = compare(predictor, TEXTS, EXPECTED, evaluate=evaluate)
+    comparison = compare(AskedTexts.of(predictor, TEXTS, EXPECTED), evaluate=evaluate)
 
     assert [(size.batches, size.timed_texts) for size in comparison.batch_sizes] == [
         ("1 text", 8),
@@ -139,7 +148,10 @@ def test_an_engine_that_answers_otherwise_is_found_out(predictor: Predictor, mon
         return answers
 
     monkeypatch.setattr(module, "answer", wrong)
-    comparison = compare(predictor, TEXTS, EXPECTED, evaluate=EvaluateConfig(speeds=(), batch_size=4, repeats=1))
+    comparison = compare(
+        AskedTexts.of(predictor, TEXTS, EXPECTED, batch_tokens=64),
+        evaluate=EvaluateConfig(speeds=(), batch_size=4, repeats=1),
+    )
     assert 1 <= comparison.disagreements <= 2
 
 
@@ -152,31 +164,34 @@ def test_the_bar_sees_every_pass(predictor: Predictor, monkeypatch: pytest.Monke
         yield lambda count, note: seen.append(count)
 
     monkeypatch.setattr(module, "progress_bar", bar)
-    compare(predictor, TEXTS, EXPECTED, evaluate=EVALUATE)
+    compare(AskedTexts.of(predictor, TEXTS, EXPECTED), evaluate=EVALUATE)
     assert len(seen) > 1 and sum(seen) == 0
 
 
 def test_no_texts_are_refused(predictor: Predictor) -> None:
     with pytest.raises(UserError, match="expected at least one text, found none"):
-        compare(predictor, [], np.zeros(0, int), evaluate=EVALUATE)
+        AskedTexts.of(predictor, [], np.zeros(0, int))
 
 
 def test_the_command_reads_and_measures(directory: Path, tmp_path: Path) -> None:
     rows = "".join(f"{text}\t{LABELS[label]}\n" for text, label in zip(TEXTS, EXPECTED, strict=True))
     (tmp_path / "test.tsv").write_text("text\tlabel\n" + rows + "no label\t\n")
     settings = {"speeds": (0.5,), "modes": (Mode.BUCKETED,), "batch_size": 4, "repeats": 1, "limit": 10}
-    comparison = compare_spec(
-        CompareConfig(
-            model=str(directory),
-            data=str(tmp_path / "test.tsv"),
-            baseline=str(tmp_path / "test.tsv"),
-            on_bad_row=BadRow.SKIP,
-            **settings,
-        )
+    config = CompareConfig(
+        model=str(directory),
+        data=str(tmp_path / "test.tsv"),
+        baseline=str(tmp_path / "test.tsv"),
+        report=str(tmp_path / "report.html"),
+        on_bad_row=BadRow.SKIP,
+        **settings,
     )
+    comparison, report = compare_spec(config)
     assert comparison.texts == comparison.batch_sizes[0].timed_texts == 10
     assert 0 < comparison.baseline_accuracy <= 1
     assert comparison.skipped_rows == 2  # one of the data, one of the baseline
+    assert report.comparison == comparison
+    assert save(config, Compared(comparison, report)).startswith(config.report)
+    assert "test.tsv" in (tmp_path / "report.html").read_text() and not list(tmp_path.glob("*.json"))
 
     (tmp_path / "test.tsv").write_text("text\tlabel\nsome text\twhale\n")
     with pytest.raises(UserError, match="expected label one of .*, found 'whale' at .*test.tsv:2"):
@@ -190,11 +205,16 @@ def test_the_command_reads_and_measures(directory: Path, tmp_path: Path) -> None
 def test_a_place_that_takes_no_file_is_found_before_anything_is_measured(tmp_path: Path, name: str, found: str) -> None:
     (tmp_path / "a.txt").write_text("text")
     with pytest.raises(UserError, match=f"expected a place to write the numbers to, found {found}"):
-        compare_spec(CompareConfig(model="no model", data="no data", json=str(tmp_path / name)))
+        compare_spec(CompareConfig(model="no model", data="no data", report="", json=str(tmp_path / name)))
+    with pytest.raises(UserError, match=f"place to write the report to, found {found}.*; name another with --report"):
+        compare_spec(CompareConfig(model="no model", data="no data", report=str(tmp_path / name)))
 
 
 def test_numbers_that_cannot_be_written_are_a_users_mistake(predictor: Predictor, tmp_path: Path) -> None:
-    comparison = compare(predictor, TEXTS, EXPECTED, evaluate=EvaluateConfig(speeds=(), batch_size=4, repeats=1))
+    comparison = compare(
+        AskedTexts.of(predictor, TEXTS, EXPECTED, batch_tokens=64),
+        evaluate=EvaluateConfig(speeds=(), batch_size=4, repeats=1),
+    )
     save_json(tmp_path / "out.json", comparison)
     values = json.loads((tmp_path / "out.json").read_text())
     assert (values["texts"], values["schema"]) == (len(TEXTS), 1)
@@ -203,6 +223,17 @@ def test_numbers_that_cannot_be_written_are_a_users_mistake(predictor: Predictor
     (tmp_path / "taken").mkdir()
     with pytest.raises(UserError, match="taken: expected a place to write the numbers to, found: Is a directory"):
         save_json(tmp_path / "taken", comparison)
+
+
+def test_each_file_is_kept_when_another_cannot_be_written(predictor: Predictor, tmp_path: Path) -> None:
+    asked = AskedTexts.of(predictor, TEXTS, EXPECTED)
+    comparison = compare(asked, evaluate=EvaluateConfig(speeds=(), batch_size=4, repeats=1))
+    compared = Compared(comparison, report_of(asked, comparison, model="m", data="d"))
+    (tmp_path / "taken").mkdir()
+    places = {"json": str(tmp_path / "taken"), "report": str(tmp_path / "kept.html")}
+    with pytest.raises(UserError, match="taken: expected a place to write the numbers to"):
+        save(CompareConfig(model="m", data="d", **places), compared)
+    assert (tmp_path / "kept.html").stat().st_size > 10_000
 
 
 @pytest.mark.parametrize("settings", BAD_SETTINGS)

@@ -10,6 +10,7 @@ import pytest
 
 from fastbert_jax.config import Mode, StudyConfig
 from fastbert_jax.errors import UserError
+from fastbert_jax.inference.asked_texts import AskedTexts
 from fastbert_jax.inference.predictor import Predictor, load
 from fastbert_jax.inference.study import study, study_spec, timed_study
 from fastbert_jax.report.exit_study import ExitStudy
@@ -33,11 +34,10 @@ def predictor(directory: Path) -> Predictor:
 
 @pytest.fixture(scope="module")
 def made(predictor: Predictor) -> ExitStudy:
+    asked = AskedTexts.of(predictor, TEXTS, EXPECTED)
     return timed_study(
-        study(predictor, TEXTS, EXPECTED, name="tiny", speeds=(0.3, 0.6)),
-        predictor,
-        TEXTS,
-        EXPECTED,
+        study(asked, name="tiny", speeds=(0.3, 0.6)),
+        asked,
         mode=Mode.MASKED,
         repeats=1,
         timed_texts=8,
@@ -100,4 +100,4 @@ def test_bad_settings_are_refused(directory: Path, predictor: Predictor) -> None
         with pytest.raises(UserError, match=next(iter(bad))):
             StudyConfig(model=str(directory), data="x.tsv", output="x", **bad)
     with pytest.raises(UserError, match="expected at least one text"):
-        study(predictor, [], EXPECTED, name="", speeds=())
+        AskedTexts.of(predictor, [], EXPECTED)

@@ -1,0 +1,377 @@
+// One object a plot: `draw(host, at)` fills the host, `said(at)` is the plot in a sentence, `table(at)` in numbers.
+// `at` is what is chosen: { values, speed: one of values.speeds, place: its place, size: one of values.sizes }.
+
+const MODES = {
+  masked: { colour: "var(--mark-masked)", form: "square" },
+  bucketed: { colour: "var(--mark-bucketed)", form: "triangle" },
+  cascade: { colour: "var(--mark-cascade)", form: "circle" },
+  "graph-cascade": { colour: "var(--mark-graph-cascade)", form: "diamond" },
+  auto: { colour: "var(--mark-auto)", form: "circle" },
+};
+const CHOSEN = "var(--mark-chosen)";
+const FULL = "var(--mark-full)";
+const FEW = 0.01; // the share of the texts below which a bin's accuracy says little, and sets no scale
+
+const layerNumbers = (values) => Array.from({ length: values.layers }, (_, index) => index + 1);
+
+/** The mode that is fastest here, of those that skip layers; null where none was timed. */
+function fastest({ size, place }) {
+  const skipping = size.modes.filter((one) => one.mode !== "masked");
+  const all = skipping.length ? skipping : size.modes;
+  return all.length ? all.reduce((best, one) => (one.speedups[place] > best.speedups[place] ? one : best)) : null;
+}
+
+/** The measured row of a mode whose speed is nearest. */
+function nearest(mode, speed) {
+  return mode.measured.reduce((best, row) => (Math.abs(row.speed - speed) < Math.abs(best.speed - speed) ? row : best));
+}
+
+/** The places of the speeds from full depth to the last that was timed. */
+function timedRange(mode, speeds) {
+  const last = Math.max(...mode.measured.map((row) => row.speed));
+  return speeds.flatMap((one, index) => (one.speed <= last ? [index] : []));
+}
+
+const tradeoff = {
+  draw(host, { values, size, place, speed }) {
+    const { speeds, exits } = values;
+    const lines = [
+      ...size.modes.map((one) => timedRange(one, speeds).map((index) => [one.speedups[index], speeds[index].accuracy])),
+      speeds.map((one) => [one.flops, one.accuracy]),
+      exits.map((one) => [one.flops, one.accuracy]),
+    ];
+    const level = values.baseline === null ? [] : [values.baseline];
+    const whiskers = size.modes.flatMap((one) => one.measured.map((row) => row.speedup.high));
+    const plot = frame(host, {
+      height: Math.min(420, Math.max(300, host.clientWidth * 0.42)),
+      x: range([1, ...lines.flat().map(([x]) => x), ...whiskers], 0.03),
+      y: range([...lines.flat().map(([, y]) => y), ...level], 0.06),
+      xLabel: "speedup over full depth", yLabel: "accuracy", xSay: (x) => `${plain(x)}x`, ySay: short, yCount: 7,
+    });
+    const { root, x, y } = plot;
+    const spot = ([at, accuracy]) => [x(at), y(accuracy)];
+    const across = (accuracy, name, under) => root.append(
+      svg("line", { x1: plot.left, x2: plot.right, y1: y(accuracy), y2: y(accuracy), "stroke-dasharray": "2 4", colour: FULL }),
+      words(name, plot.right, y(accuracy) + (under ? 15 : -6), "end"),
+    );
+    across(speeds[0].accuracy, "full depth", false);
+    if (values.baseline !== null) across(values.baseline, "TF-IDF + linear SVM", values.baseline < speeds[0].accuracy);
+    root.append(line(lines.at(-1).map(spot), FULL, { "stroke-width": 1, "stroke-dasharray": "1 3" }));
+    for (const exit of exits.slice(0, -1)) {
+      const said = `always layer ${exit.layer}: accuracy ${percent(exit.accuracy, 2)}, ${times(exit.flops)} in FLOPs`;
+      root.append(mark("square", x(exit.flops), y(exit.accuracy), 4, FULL, said));
+      root.append(words(exit.layer, x(exit.flops) + 8, y(exit.accuracy) + 4, "start", "halo"));
+    }
+    root.append(line(lines.at(-2).map(spot), FULL, { "stroke-width": 1.5, "stroke-dasharray": "6 4" }));
+    size.modes.forEach((one, index) => {
+      const { colour, form } = MODES[one.mode];
+      root.append(line(lines[index].map(spot), colour));
+      for (const row of one.measured) {
+        const [low, high] = [row.speedup.low, row.speedup.high].map(x);
+        const said = `${one.mode} at speed ${plain(row.speed)}: accuracy ${percent(row.accuracy, 2)}, ` +
+          `${times(row.speedup.median)} (${times(row.speedup.low)} to ${times(row.speedup.high)})`;
+        root.append(svg("line", { x1: low, x2: high, y1: y(row.accuracy), y2: y(row.accuracy), colour }));
+        root.append(mark(form, x(row.speedup.median), y(row.accuracy), 4.5, colour, said));
+      }
+    });
+    const chosen = [...size.modes.map((one) => one.speedups[place]), ...(size.modes.length ? [] : [speed.flops])];
+    for (const at of chosen) {
+      root.append(svg("circle", { cx: x(at), cy: y(speed.accuracy), r: 9, "stroke-width": 3, fill: "none", colour: CHOSEN }));
+    }
+    const right = x(Math.max(...chosen)) > plot.right - 90;
+    const label = x(Math.max(...chosen)) + (right ? -14 : 14);
+    const above = y(speed.accuracy) - 12 < plot.top + 10 ? 24 : -12;
+    root.append(words(`speed ${plain(speed.speed)}`, label, y(speed.accuracy) + above, right ? "end" : "start", "chosen halo"));
+    const dash = (dashes, width) => (w, h) => [line([[1, h / 2], [w - 1, h / 2]], FULL, { "stroke-dasharray": dashes, "stroke-width": width })];
+    host.append(
+      legend([
+        ...size.modes.map(({ mode }) => ({
+          name: mode,
+          mark: (w, h) => [line([[1, h / 2], [w - 1, h / 2]], MODES[mode].colour), mark(MODES[mode].form, w / 2, h / 2, 4.5, MODES[mode].colour)],
+        })),
+        { name: "early exit, FLOPs only", mark: dash("6 4", 1.5) },
+        { name: "always one layer, FLOPs only", mark: (w, h) => [...dash("1 3", 1)(w, h), mark("square", w / 2, h / 2, 4, FULL)] },
+        { name: "chosen speed", mark: (w, h) => [svg("circle", { cx: w / 2, cy: h / 2, r: 5, "stroke-width": 3, fill: "none", colour: CHOSEN })] },
+      ]),
+      root,
+    );
+  },
+  said({ values, size, place, speed }) {
+    const modes = size.modes.map((one) => `${one.mode} ${times(one.speedups[place])}`).join(", ");
+    return `At speed ${plain(speed.speed)}: accuracy ${percent(speed.accuracy, 2)} (full depth ` +
+      `${percent(values.speeds[0].accuracy, 2)}), ${times(speed.flops)} in FLOPs; ` +
+      (modes ? `in wall-clock time ${modes}.` : "no speed was timed.") + ` One text is ${percent(1 / values.texts, 2)}.`;
+  },
+  table({ values, size }) {
+    const rows = values.speeds.map((one, index) => [
+      `speed ${plain(one.speed)}`, percent(one.accuracy, 2), number(one.depth), times(one.flops),
+      ...size.modes.map((mode) => (mode.measured.some((row) => row.speed === one.speed) || index === 0 ? "" : "about ") + times(mode.speedups[index])),
+    ]);
+    const fixed = values.exits.map((one) => [
+      `always layer ${one.layer}`, percent(one.accuracy, 2), one.layer, times(one.flops), ...size.modes.map(() => ""),
+    ]);
+    return table(["", "accuracy", "layers run", "FLOPs", ...size.modes.map(({ mode }) => mode)], [...rows, ...fixed]);
+  },
+};
+
+const leaving = {
+  draw(host, { values, speed }) {
+    const layers = layerNumbers(values);
+    const plot = frame(host, {
+      height: 260, x: [0.4, values.layers + 0.6], y: [0, 1.06], yTicks: [0, 0.25, 0.5, 0.75, 1],
+      xTicks: layers.filter((layer) => values.layers <= 16 || layer % 4 === 0),
+      xLabel: "layer after which texts leave", yLabel: "share of the texts", ySay: short,
+    });
+    const mean = plot.x(speed.depth), right = mean > (plot.left + plot.right) / 2;
+    plot.root.append(
+      svg("line", { x1: mean, x2: mean, y1: plot.top, y2: plot.bottom, "stroke-width": 2, "stroke-dasharray": "4 3", colour: CHOSEN }),
+      words(`mean ${number(speed.depth)}`, mean + (right ? -6 : 6), plot.top + 8, right ? "end" : "start", "chosen halo"),
+    );
+    const wide = (plot.x(2) - plot.x(1)) * 0.72;
+    layers.forEach((layer, index) => {
+      const share = speed.leaving[index] / values.texts;
+      const said = `layer ${layer}: ${speed.leaving[index]} texts, ${percent(share)}`;
+      plot.root.append(svg("rect", {
+        x: plot.x(layer) - wide / 2, width: wide, y: plot.y(share), height: plot.bottom - plot.y(share), rx: 3, fill: "var(--mark-bar)",
+      }, svg("title", {}, said)));
+      if (share && wide > 22) plot.root.append(words(percent(share, share < 0.1 ? 1 : 0).replace(" ", ""), plot.x(layer), plot.y(share) - 5, "middle", "strong halo"));
+    });
+    host.append(plot.root);
+  },
+  said({ values, speed }) {
+    const first = speed.leaving.findIndex((texts) => texts > 0);
+    return `${percent(speed.leaving[first] / values.texts)} leave after layer ${first + 1}, the first that any leaves at; ` +
+      `${percent(speed.leaving.at(-1) / values.texts)} run all ${values.layers}.`;
+  },
+  table({ values, speed }) {
+    const rows = layerNumbers(values).map((layer, index) => [layer, speed.leaving[index], percent(speed.leaving[index] / values.texts)]);
+    return table(["layer", "texts", "share"], rows);
+  },
+};
+
+const clock = {
+  rows({ size, speed }) {
+    const full = { name: "full depth", colour: FULL, seconds: size.full, note: "" };
+    return [full, ...size.modes.map((one) => {
+      const row = nearest(one, speed.speed);
+      const spread = `${number(row.speedup.low)} to ${number(row.speedup.high)}`;
+      return { name: one.mode, colour: MODES[one.mode].colour, seconds: row.seconds, note: `${times(row.speedup.median)} (${spread})`, speed: row.speed };
+    })];
+  },
+  draw(host, at) {
+    const rows = clock.rows(at), high = 44;
+    const plot = frame(host, {
+      height: rows.length * high + 60, margin: { ...MARGIN, top: 8, left: 8 },
+      x: [0, Math.max(...rows.map((row) => row.seconds.high)) * 1.04], y: [rows.length, 0], yTicks: [],
+      xLabel: `seconds for ${at.size.texts} texts in batches of ${at.size.batches}`,
+    });
+    rows.forEach((row, index) => {
+      const top = plot.top + index * high, y = top + 28, { low, median, high: most } = row.seconds;
+      plot.root.append(
+        words(row.name, plot.left + 2, top + 14, "start", "strong"),
+        words(`${seconds(median)}${row.note ? `, ${row.note}` : ""}`, plot.right, top + 14, "end"),
+        svg("rect", { x: plot.left, y: y - 8, width: plot.x(median) - plot.left, height: 16, rx: 3, fill: row.colour },
+          svg("title", {}, `${row.name}: ${seconds(median)}, ${seconds(low)} to ${seconds(most)}`)),
+        ...[low, most].map((end) => svg("line", { x1: plot.x(end), x2: plot.x(end), y1: y - 6, y2: y + 6, "stroke-width": 2, colour: "var(--text-strong)" })),
+        svg("line", { x1: plot.x(low), x2: plot.x(most), y1: y, y2: y, "stroke-width": 2, colour: "var(--text-strong)" }),
+      );
+    });
+    host.append(plot.root);
+  },
+  said(at) {
+    const [, ...modes] = clock.rows(at);
+    if (!modes.length) return "No speed was timed; full depth alone.";
+    const { speed } = modes[0], here = speed === at.speed.speed;
+    return `Timed at speed ${plain(speed)}${here ? "" : `, the nearest to ${plain(at.speed.speed)} that was`}. ` +
+      `Over full depth: ${modes.map((row) => `${row.name} ${row.note}`).join(", ")}.`;
+  },
+  table(at) {
+    const rows = clock.rows(at).map(({ name, seconds: s, note }) => [name, seconds(s.median), seconds(s.low), seconds(s.high), note]);
+    return table(["", "median", "fastest", "slowest", "speedup (range)"], rows);
+  },
+};
+
+const luha = {
+  draw(host, { values, speed }) {
+    const { exits } = values, high = exits.length > 12 ? 18 : 28;
+    const plot = frame(host, {
+      height: exits.length * high + 62, margin: { ...MARGIN, top: 20, left: 34, right: 10 }, x: [0, 1], y: [exits.length, 0], yTicks: [],
+      xTicks: [0, 0.2, 0.4, 0.6, 0.8, 1], xLabel: "uncertainty",
+    });
+    const counted = exits.flatMap((one) => one.bins).filter((one) => one.texts >= Math.max(1, FEW * values.texts));
+    const lowest = Math.min(...counted.map((one) => one.accuracy), 0.95);
+    exits.forEach((exit, row) => {
+      const top = plot.top + row * high;
+      plot.root.append(words(exit.layer, plot.left - 8, top + high / 2 + 4, "end", "strong"));
+      for (const one of exit.bins.filter((bin) => bin.texts)) {
+        const step = Math.min(5, Math.max(1, Math.ceil((5 * (one.accuracy - lowest)) / (1 - lowest))));
+        const [left, right] = [plot.x(one.low), plot.x(one.high)];
+        const few = one.texts < FEW * values.texts;
+        const said = `exit ${exit.layer}, uncertainty ${plain(one.low)} to ${plain(one.high)}: ${percent(one.accuracy)} of ${one.texts} texts`;
+        const label = words(Math.round(100 * one.accuracy), (left + right) / 2, top + high / 2 + 4, "middle");
+        label.style.fill = few ? "var(--text-soft)" : `var(--heat-text-${step})`;
+        const cell = svg("rect", { x: left + 1, y: top + 1, width: right - left - 2, height: high - 2, rx: 3, fill: few ? "none" : `var(--heat-${step})` });
+        plot.root.append(svg("g", {}, svg("title", {}, said), cell, label));
+      }
+    });
+    const at = plot.x(speed.speed), end = speed.speed > 0.5;
+    plot.root.append(
+      svg("line", { x1: at, x2: at, y1: 4, y2: plot.bottom, "stroke-width": 2.5, colour: CHOSEN }),
+      words(end ? `leave below ${plain(speed.speed)}` : `speed ${plain(speed.speed)}`, at + (end ? -6 : 6), 14, end ? "end" : "start", "chosen"),
+      words("exit", 0, 14),
+    );
+    host.append(plot.root);
+  },
+  said({ values, speed }) {
+    const parts = values.exits.slice(0, 3).map((exit) => {
+      const sure = exit.bins.filter((one) => one.high <= speed.speed + 1e-9);
+      const texts = sure.reduce((sum, one) => sum + one.texts, 0), right = sure.reduce((sum, one) => sum + one.right, 0);
+      return texts ? `exit ${exit.layer} ${percent(right / texts)} of ${texts}` : `exit ${exit.layer} has none`;
+    });
+    return `Right among the texts left of the line, of all texts: ${parts.join(", ")}. Cells without colour hold fewer than 1 % of the texts.`;
+  },
+  table({ values }) {
+    const bins = values.exits[0].bins.map((one, index) => [
+      `${plain(one.low)} to ${plain(one.high)}`,
+      ...values.exits.map(({ bins: its }) => (its[index].texts ? `${percent(its[index].accuracy)} (${its[index].texts})` : "-")),
+    ]);
+    return table(["uncertainty", ...values.exits.map((one) => `exit ${one.layer}`)], bins);
+  },
+};
+
+const reliability = {
+  panels({ values, speed }) {
+    const exits = values.exits.map((one) => ({ name: `exit ${one.layer}`, ...one.reliability, colour: depthColour(one.layer, values.layers) }));
+    return [{ name: `answers at ${plain(speed.speed)}`, ...speed.reliability, colour: CHOSEN }, ...exits];
+  },
+  draw(host, at) {
+    const panels = reliability.panels(at), { texts } = at.values;
+    const seen = panels.flatMap((one) => one.bins).filter((one) => one.texts >= FEW * texts && one.confidence !== null);
+    const least = Math.min(...seen.map((one) => Math.min(one.confidence, one.right / one.texts)), 0.9);
+    const low = Math.floor(10 * least) / 10;
+    const grid = html("div", { class: "panels" });
+    host.append(grid);
+    for (const panel of panels) {
+      const cell = html("div", {});
+      grid.append(cell);
+      const plot = frame(cell, {
+        height: cell.clientWidth * 0.92 + 20, margin: { top: 44, right: 8, bottom: 22, left: 42 }, x: [low, 1], y: [low, 1],
+        xTicks: [low, 1], yTicks: [low, (low + 1) / 2, 1], xSay: short, ySay: short,
+      });
+      const first = panel === panels[0] ? "chosen" : "strong";
+      plot.root.append(
+        words(panel.name, 0, 14, "start", first),
+        words(`off by ${percent(panel.error)}`, 0, 30),
+        line([[plot.x(low), plot.y(low)], [plot.x(1), plot.y(1)]], FULL, { "stroke-width": 1, "stroke-dasharray": "4 3" }),
+      );
+      const bins = panel.bins.filter((one) => one.texts >= FEW * texts && one.confidence !== null);
+      const places = bins.map((one) => [plot.x(Math.max(low, one.confidence)), plot.y(Math.max(low, one.right / one.texts))]);
+      plot.root.append(line(places, panel.colour));
+      bins.forEach((one, index) => {
+        const said = `${panel.name}: probability ${percent(one.confidence)}, right ${percent(one.right / one.texts)} of ${one.texts} texts`;
+        plot.root.append(mark("circle", ...places[index], 2 + 5 * Math.sqrt(one.texts / texts), panel.colour, said));
+      });
+      cell.append(plot.root);
+    }
+  },
+  said(at) {
+    const [here, ...exits] = reliability.panels(at);
+    return `Off by (expected calibration error): the answers at this speed ${percent(here.error)}; ` +
+      `${exits.map((one) => `${one.name} ${percent(one.error)}`).join(", ")}. Large dots are many texts; dots of fewer than 1 % are left out.`;
+  },
+  table(at) {
+    const panels = reliability.panels(at);
+    const rows = panels[0].bins.map((_, index) => [
+      `${plain(index / 10)} to ${plain((index + 1) / 10)}`,
+      ...panels.map(({ bins }) => (bins[index].texts ? `${percent(bins[index].right / bins[index].texts)} (${bins[index].texts})` : "-")),
+    ]);
+    return table(["probability", ...panels.map((one) => one.name)], rows);
+  },
+};
+
+const classes = {
+  scores({ values }, speed) {
+    return values.classes.map(({ label, texts }, index) => {
+      const [right, found] = [speed.right[index], speed.found[index]];
+      return {
+        label, texts, depth: speed.depths[index], precision: found ? right / found : null, recall: texts ? right / texts : null,
+        f1: texts + found ? (2 * right) / (texts + found) : null,
+      };
+    });
+  },
+  draw(host, at) {
+    const rows = classes.scores(at, at.speed), full = classes.scores(at, at.values.speeds[0]), high = rows.length > 12 ? 30 : 42;
+    const plot = frame(host, {
+      height: rows.length * high + 54, margin: { ...MARGIN, top: 4, left: 8 }, x: [0, 1], y: [rows.length, 0], yTicks: [], xLabel: "F1", xSay: short,
+    });
+    const most = Math.floor((plot.right - plot.left) / 7) - 20;
+    rows.forEach((row, index) => {
+      const top = plot.top + index * high, y = top + 21;
+      const name = row.label.length > most ? `${row.label.slice(0, most - 1)}…` : row.label;
+      plot.root.append(
+        words(name, plot.left + 2, top + 14, "start", "strong"),
+        words(`${row.f1 === null ? "none" : percent(row.f1)}, ${row.texts} texts`, plot.right, top + 14, "end"),
+        svg("rect", { x: plot.left, y, width: plot.x(row.f1 ?? 0) - plot.left, height: high > 36 ? 12 : 6, rx: 3, fill: "var(--mark-bar)" },
+          svg("title", {}, `${row.label}: precision ${percent(row.precision)}, recall ${percent(row.recall)}, layers ${number(row.depth)}`)),
+      );
+      const before = full[index].f1;
+      if (before !== null) plot.root.append(svg("line", { x1: plot.x(before), x2: plot.x(before), y1: y - 2, y2: y + (high > 36 ? 15 : 8), "stroke-width": 2.5, colour: "var(--text-strong)" }));
+    });
+    host.append(plot.root);
+  },
+  said(at) {
+    const rows = classes.scores(at, at.speed).filter((one) => one.f1 !== null);
+    const worst = rows.reduce((least, one) => (one.f1 < least.f1 ? one : least), rows[0]);
+    const most = rows.filter((one) => one.depth !== null).reduce((deepest, one) => (one.depth > deepest.depth ? one : deepest), rows[0]);
+    const left = at.values.num_classes - at.values.classes.length;
+    return `Lowest: ${worst.label} with F1 ${percent(worst.f1)}. Most layers: ${most.label}, ${number(most.depth)} of ${at.values.layers}.` +
+      (left ? ` The ${left} smallest classes are not shown.` : "");
+  },
+  table(at) {
+    const rows = classes.scores(at, at.speed).map((one) => [one.label, one.texts, percent(one.precision), percent(one.recall), percent(one.f1), number(one.depth)]);
+    return table(["class", "texts", "precision", "recall", "F1", "layers run"], rows);
+  },
+};
+
+const training = {
+  draw(host, { values }) {
+    const points = values.training, layers = layerNumbers(values), last = points.at(-1);
+    const steps = points.map((one) => one.step);
+    const plot = frame(host, {
+      height: 320, margin: { ...MARGIN, right: 62, top: 30 }, x: [Math.min(0, ...steps), Math.max(...steps)], y: range(points.flatMap((one) => one.accuracy)),
+      xLabel: "step", ySay: short,
+    });
+    for (const phase of new Set(points.map((one) => one.phase))) {
+      const end = points.findLast((one) => one.phase === phase).step;
+      const before = points.findLast((one) => one.step < points.find((its) => its.phase === phase).step);
+      const start = before ? before.step : 0;
+      plot.root.append(words(phase.replaceAll("_", " "), (plot.x(start) + plot.x(end)) / 2, 14, "middle", "strong"));
+      if (before) plot.root.append(svg("line", { x1: plot.x(start), x2: plot.x(start), y1: 4, y2: plot.bottom, "stroke-dasharray": "4 3", colour: "var(--line-axis)" }));
+    }
+    let under = -Infinity;
+    const ends = layers.map((layer) => ({ layer, y: plot.y(last.accuracy[layer - 1]) })).sort((a, b) => a.y - b.y);
+    for (const layer of layers) {
+      const places = points.map((one) => [plot.x(one.step), plot.y(one.accuracy[layer - 1])]);
+      const colour = depthColour(layer, values.layers);
+      plot.root.append(line(places, colour, { "stroke-width": layer === values.layers ? 3 : 2 }), mark("circle", ...places.at(-1), 3.5, colour));
+    }
+    for (const one of ends) { // names of lines that end close together stand below each other
+      if (one.y - under < 13 && values.layers > 16) continue;
+      under = Math.max(one.y, under + 13);
+      const leader = [[plot.right + 3, one.y], [plot.right + 13, under]];
+      plot.root.append(line(leader, depthColour(one.layer, values.layers), { "stroke-width": 1.5 }));
+      plot.root.append(words(`exit ${one.layer}`, plot.right + 16, under + 4));
+    }
+    host.append(plot.root);
+  },
+  said({ values }) {
+    const last = values.training.at(-1);
+    return `After step ${last.step}: ${last.accuracy.map((one, index) => `exit ${index + 1} ${percent(one)}`).join(", ")}.`;
+  },
+  table({ values }) {
+    const rows = values.training.map((one) => [
+      one.step, one.phase, ...one.accuracy.map((accuracy, index) => `${percent(accuracy)} / ${number(one.loss[index], 3)}`),
+    ]);
+    return table(["step", "phase", ...layerNumbers(values).map((layer) => `exit ${layer}: accuracy / loss`)], rows);
+  },
+};
