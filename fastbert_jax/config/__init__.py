@@ -30,6 +30,8 @@ from fastbert_jax.config.inference import (
     VerifyConfig,
 )
 from fastbert_jax.config.model import BertConfig, ConvertConfig, ModelConfig
+from fastbert_jax.config.one_text import ExplainConfig, ExploreConfig
+from fastbert_jax.config.output import JsonFile, QuietCommand
 from fastbert_jax.config.training import CheckpointConfig, DistilConfig, FineTuneConfig, PhaseConfig, TrainConfig
 
 __all__ = [
@@ -47,8 +49,11 @@ __all__ = [
     "DistilConfig",
     "EvaluateConfig",
     "ExitConfig",
+    "ExplainConfig",
+    "ExploreConfig",
     "ExportConfig",
     "FineTuneConfig",
+    "JsonFile",
     "KLDirection",
     "LabelledTexts",
     "LayerNormKind",
@@ -61,6 +66,7 @@ __all__ = [
     "PredictConfig",
     "PrepareConfig",
     "ProcessesConfig",
+    "QuietCommand",
     "RecipeName",
     "StudyConfig",
     "TextForm",

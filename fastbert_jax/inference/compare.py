@@ -21,7 +21,7 @@ import numpy as np
 from fastbert_jax.config import CompareConfig, EvaluateConfig, Mode
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.engines.engine import Answers
-from fastbert_jax.inference.exit_answers import ExitAnswers
+from fastbert_jax.inference.exit_answers import ExitAnswers, exit_answers
 from fastbert_jax.inference.plan import Plan
 from fastbert_jax.inference.predictor import Predictor, load
 from fastbert_jax.inference.timing import evenly, interleaved_times, speedups_over_first
@@ -32,6 +32,7 @@ from fastbert_jax.text.baseline import tfidf_svm_accuracy
 from fastbert_jax.text.examples import Text
 from fastbert_jax.text.sources import read_examples
 from fastbert_jax.text.tasks import label_ids
+from fastbert_jax.version import VERSION
 from fastbert_jax.whole_files import write_json
 
 Choice = tuple[Mode | None, float]
@@ -146,7 +147,7 @@ def compare(
     speeds = dict.fromkeys(speed for speed in evaluate.speeds if speed > 0)
     choices: list[Choice] = [FULL_DEPTH, *((mode, speed) for mode in evaluate.modes for speed in speeds)]
     plan = predictor.plan(texts, batch_tokens=evaluate.batch_tokens)
-    exits = ExitAnswers.of(*predictor.all_exits(plan))
+    exits = exit_answers(predictor, plan)
     cases = [
         timed_case(predictor, texts, batch_size=size, batch_tokens=evaluate.batch_tokens, timed_texts=timed_texts)
         for size in evaluate.sizes
@@ -260,13 +261,11 @@ def comparison_rows(
 def origin() -> Origin:
     """Where the numbers of this process come from."""
     device = jax.devices()[0]
-    package = __name__.partition(".")[0]
     return Origin(
         command=shlex.join(["python", *sys.argv]),
         date=datetime.date.today().isoformat(),
         packages={
-            # A room does not import the package it is in; it is loaded, or this would not run.
-            package: sys.modules[package].__version__,
+            "fastbert_jax": VERSION,
             "jax": jax.__version__,
             "jaxlib": importlib.metadata.version("jaxlib"),
             "python": platform.python_version(),

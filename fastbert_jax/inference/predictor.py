@@ -201,10 +201,7 @@ class Predictor:
         """
         self.require_exits()
         engine = self._engine(mode)
-        thresholds_L = layer_thresholds(speed, self.config.num_layers)
-        if not np.all((thresholds_L >= 0) & (thresholds_L <= 1)):
-            layers = self.config.num_layers
-            raise UserError(f"speed: expected one number or {layers} numbers in [0, 1], found {speed!r}")
+        thresholds_L = self.thresholds(speed)
         answers = _no_answers(plan.texts, self.config.num_classes)
         parts = engine.run((planned.batch for planned in plan.batches), thresholds_L)
         for planned, part in zip(plan.batches, parts, strict=True):
@@ -214,8 +211,23 @@ class Predictor:
                 on_batch(len(planned.texts))
         return answers
 
-    def all_exits(self, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
-        """Every exit's probabilities `[texts, L, N]` and uncertainties `[texts, L]`, float32, in the texts' order."""
+    def thresholds(self, speed: float | np.ndarray) -> np.ndarray:
+        """The threshold of each layer, float32 `[L]`.
+
+        Raises:
+          UserError: neither one number nor one for each layer, or one out of [0, 1].
+        """
+        thresholds_L = layer_thresholds(speed, self.config.num_layers)
+        if not np.all((thresholds_L >= 0) & (thresholds_L <= 1)):
+            layers = self.config.num_layers
+            raise UserError(f"speed: expected one number or {layers} numbers in [0, 1], found {speed!r}")
+        return thresholds_L
+
+    def all_exits(self, plan: Plan, on_batch: Callable[[int], None] | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Every exit's probabilities `[texts, L, N]` and uncertainties `[texts, L]`, float32, in the texts' order.
+
+        `on_batch` is called after each batch with the number of its texts.
+        """
         self.require_exits()
         total, depth = plan.texts, self.config.num_layers
         probabilities = np.zeros((total, depth, self.config.num_classes), np.float32)
@@ -224,6 +236,8 @@ class Predictor:
             answer = self._runtime.all_exits(batch)
             probabilities[texts] = np.asarray(answer.probabilities_BxN).swapaxes(0, 1)[: len(texts)]
             uncertainty[texts] = np.asarray(answer.uncertainty_B).T[: len(texts)]
+            if on_batch:
+                on_batch(len(texts))
         return probabilities, uncertainty
 
     def _engine(self, mode: str | Mode) -> Engine:

@@ -16,7 +16,7 @@ import numpy as np
 from fastbert_jax.config import BATCH_TOKENS, BertConfig, Mode, StudyConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.compare import FULL_DEPTH, Choice, TimedCase, answer, origin, timed_case
-from fastbert_jax.inference.exit_answers import ExitAnswers
+from fastbert_jax.inference.exit_answers import ExitAnswers, exit_answers
 from fastbert_jax.inference.predictor import Predictor, load
 from fastbert_jax.inference.timing import evenly, interleaved_times, speedups_over_first
 from fastbert_jax.report import study_plots, study_tables
@@ -112,7 +112,7 @@ def study(
     if not len(texts):
         raise UserError("study: expected at least one text, found none")
     plan = predictor.plan(texts)
-    exits, lengths_B = ExitAnswers.of(*predictor.all_exits(plan)), plan.padded_lengths
+    exits, lengths_B = exit_answers(predictor, plan), plan.padded_lengths
     full_flops = _full_depth_flops(predictor, lengths_B)
     point = functools.partial(_point, predictor, exits, expected_B, lengths_B, full_flops)
     full = point(0.0, asked=only_the_last(predictor.config))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from fastbert_jax import processes
+from fastbert_jax.voice import tell
 from fastbert_jax.whole_files import write_text
 
 
@@ -40,7 +41,7 @@ class Journal:
     def say(self, words: str) -> None:
         """Words on standard output."""
         if self._speaks:
-            print(words, flush=True)
+            tell(words)
 
     def close(self) -> None:
         """Close the file."""

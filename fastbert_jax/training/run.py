@@ -36,6 +36,7 @@ from fastbert_jax.training.preemption import StopRequest, stop_on_sigterm
 from fastbert_jax.training.prepare import Prepared, prepare
 from fastbert_jax.training.run_directory import RunDirectory
 from fastbert_jax.training.throughput import Meter
+from fastbert_jax.voice import result, tell
 from fastbert_jax.whole_files import write_json
 
 
@@ -60,7 +61,7 @@ def train(config: TrainConfig) -> Comparison | None:
         processes.first_alone(lambda: held.enter_context(run.locked()))
         if processes.is_first():
             for note in prepared.notes:
-                print(note)
+                tell(note)
         if not processes.all_well(run.model.exists()):
             params = _train(config, prepared, run, mesh, stop)
             host = on_host(params, mesh)
@@ -177,5 +178,5 @@ def _compare(config: TrainConfig, prepared: Prepared, run: RunDirectory) -> Comp
         baseline_accuracy=baseline,
     )
     write_json(run.comparison, comparison.to_json())
-    print(render(comparison))
+    result(render(comparison))
     return comparison

@@ -1,0 +1,147 @@
+"""What each command of infer.py does: its result on standard output, and beside it where that lies and what is next."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from fastbert_jax.config import (
+    CalibrateConfig,
+    CompareConfig,
+    ExplainConfig,
+    ExploreConfig,
+    ExportConfig,
+    PredictConfig,
+    StudyConfig,
+    VerifyConfig,
+)
+from fastbert_jax.voice import note, result
+
+COMMANDS = {
+    "predict": PredictConfig,
+    "explain": ExplainConfig,
+    "explore": ExploreConfig,
+    "calibrate": CalibrateConfig,
+    "compare": CompareConfig,
+    "study": StudyConfig,
+    "export": ExportConfig,
+    "verify": VerifyConfig,
+}
+# Rooms are imported where they are used: --help and a mistyped option need no jax.
+
+
+def run(config: Any) -> None:
+    """Do what one command's settings ask.
+
+    Raises:
+      UserError: whatever the user can mend.
+      TypeError: settings of no command.
+    """
+    match config:
+        case PredictConfig():
+            predict(config)
+        case ExplainConfig():
+            explain(config)
+        case ExploreConfig():
+            from fastbert_jax.serving.explore import explore
+
+            explore(config)
+        case CalibrateConfig():
+            calibrate(config)
+        case CompareConfig():
+            compare(config)
+        case StudyConfig():
+            study(config)
+        case ExportConfig():
+            from fastbert_jax.training.export import export
+
+            result(export(config))
+            next_step(f"the model is in {config.output}", f"infer.py predict --model {config.output} --input TEXTS")
+        case VerifyConfig():
+            from fastbert_jax.training.verify import verify_run
+
+            result(verify_run(Path(config.run)))
+        case _:
+            raise TypeError(f"expected the settings of one of {list(COMMANDS)}, found {type(config).__name__}")
+
+
+def next_step(where: str, command: str) -> None:
+    """Say where the result lies and what to type next."""
+    note(f"{where}; next: python {command}")
+
+
+def predict(config: PredictConfig) -> None:
+    """Answers into files or on standard output."""
+    from fastbert_jax.inference.predict_command.predict_files import predict
+
+    predict(config)
+    if config.output != "-":
+        next_step(f"the answers are in {config.output}", f'infer.py explain --model {config.model} "A TEXT"')
+
+
+def explain(config: ExplainConfig) -> None:
+    """A table a text, or a line of JSON."""
+    from rich.console import Console
+
+    from fastbert_jax.inference.explain import explain
+    from fastbert_jax.report.exit_path_table import show
+
+    console = Console()
+    for path in explain(config):
+        if config.json:
+            give_json(path.to_json())
+        else:
+            show(path, console)
+    next_step("try other speeds on a page", f"infer.py explore --model {config.model}")
+
+
+def calibrate(config: CalibrateConfig) -> None:
+    """The thresholds, which stay with the model too."""
+    from fastbert_jax.inference.calibrate import FILE, calibrate_spec
+    from fastbert_jax.inference.predictor import model_directory
+
+    calibration = calibrate_spec(config)
+    result(calibration.words())
+    if config.json:
+        give_json(calibration.to_json())
+    next_step(
+        f"kept in {model_directory(config.model) / FILE}",
+        f"infer.py predict --model {config.model} --target {config.target} --input TEXTS",
+    )
+
+
+def compare(config: CompareConfig) -> None:
+    """The table, and its numbers where they are asked for."""
+    from fastbert_jax.inference.compare import compare_spec, save_json
+    from fastbert_jax.report.comparison_table import render
+
+    comparison = compare_spec(config)
+    try:
+        result(render(comparison))
+    finally:  # each of the two is kept when the other cannot be written
+        if config.json == "-":
+            give_json(comparison.to_json())
+        elif config.json:
+            save_json(Path(config.json), comparison)
+    where = f"the numbers are in {config.json}" if config.json not in ("", "-") else "--json FILE keeps the numbers"
+    next_step(where, f"infer.py calibrate --model {config.model} --data DEV --max-drop 0.5")
+
+
+def study(config: StudyConfig) -> None:
+    """The tables, beside which files of numbers and pictures are written."""
+    from fastbert_jax.inference.study import study_spec
+
+    result(study_spec(config))
+    output = Path(config.output).expanduser()
+    if config.json:
+        give_json(json.loads((output / "study.json").read_text(encoding="utf-8")))
+    next_step(
+        f"tables, numbers and pictures are in {config.output}",
+        f"infer.py calibrate --model {config.model} --data DEV --max-drop 0.5",
+    )
+
+
+def give_json(values: Any) -> None:
+    """One line on standard output."""
+    print(json.dumps(values, ensure_ascii=False), flush=True)
