@@ -21,7 +21,7 @@ _fastbert_jax_after_python() {
     name="${all[at]##*/}"
     function="_tyro_${name//[^a-zA-Z0-9_]/_}"
     if [[ "$name" == *.py ]] && declare -F "$function" >/dev/null; then
-      local -a COMP_WORDS=("$name" "${all[@]:at+1}")
+      local -a COMP_WORDS=("$name" "${all[@]:$((at + 1))}")
       local COMP_CWORD=$((cword - at))
       "$function"
       return

@@ -37,7 +37,7 @@ def read_settings(
     """Settings of one class from the words of a command line.
 
     Args:
-      program: what the words follow, as in `infer.py`.
+      program: what the words follow after `python`: `train.py`, or `-m` and a module.
       default: where settings come from that the words do not give; none: the class's own.
 
     Raises:
@@ -45,7 +45,8 @@ def read_settings(
       SystemExit: 0 after --help, --version and --completion, 2 after anything else that tyro cannot read.
     """
     _answer_at_once(schema, argv, program=program)
-    read = functools.partial(tyro.cli, schema, prog=program, description=description, config=TYRO_STYLE)
+    shown = f"python {program}" if program.startswith("-m ") else program
+    read = functools.partial(tyro.cli, schema, prog=shown, description=description, config=TYRO_STYLE)
     if default is not None:
         read = functools.partial(read, default=default)
     settings = _read(read, argv, lambda: refuse_unknown_options(schema, argv, program=program))
@@ -91,7 +92,7 @@ def _answer_at_once(schema: Any, argv: Sequence[str], *, program: str) -> None:
         case ["--version", *_]:
             print(f"fastbert_jax {VERSION}")
             raise SystemExit(0)
-        case [option, *shells] if option == PRINT_COMPLETION:
+        case [option, *shells] if option == PRINT_COMPLETION and program.endswith(".py"):
             print(completion_script(schema, shells, program=program, style=TYRO_STYLE))
             raise SystemExit(0)
 
