@@ -26,7 +26,7 @@ def main() -> None:
     elif comparison := run.train(settings):
         if arguments.json:
             give_json(comparison.to_json())
-        next_step(f"the model is in {settings.run}", f"infer.py explore --model {settings.run}")
+        next_step(f"the model is in {settings.run}", "explore", "--model", settings.run)
 
 
 if __name__ == "__main__":

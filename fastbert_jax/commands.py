@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -57,27 +58,28 @@ def run(config: Any) -> None:
             from fastbert_jax.training.export import export
 
             result(export(config))
-            next_step(f"the model is in {config.output}", f"infer.py predict --model {config.output} --input TEXTS")
+            next_step(f"the model is in {config.output}", "predict", "--model", config.output, "--input", "TEXTS")
         case VerifyConfig():
             from fastbert_jax.training.verify import verify_run
 
             result(verify_run(Path(config.run)))
+            next_step("nothing has changed", "explore", "--model", config.run)
         case _:
             raise TypeError(f"expected the settings of one of {list(COMMANDS)}, found {type(config).__name__}")
 
 
-def next_step(where: str, command: str) -> None:
-    """Say where the result lies and what to type next."""
-    note(f"{where}; next: python {command}")
+def next_step(where: str, *command: str) -> None:
+    """Say where the result lies and which words of infer.py to type next."""
+    note(f"{where}; next: python infer.py {shlex.join(command)}")
 
 
 def predict(config: PredictConfig) -> None:
     """Answers into files or on standard output."""
     from fastbert_jax.inference.predict_command.predict_files import predict
 
-    predict(config)
-    if config.output != "-":
-        next_step(f"the answers are in {config.output}", f'infer.py explain --model {config.model} "A TEXT"')
+    answered = predict(config)
+    if answered and config.output != "-":
+        next_step(f"the answers are in {config.output}", "explain", "--model", config.model, "A TEXT")
 
 
 def explain(config: ExplainConfig) -> None:
@@ -93,7 +95,7 @@ def explain(config: ExplainConfig) -> None:
             give_json(path.to_json())
         else:
             show(path, console)
-    next_step("try other speeds on a page", f"infer.py explore --model {config.model}")
+    next_step("a page shows every speed", "explore", "--model", config.model)
 
 
 def calibrate(config: CalibrateConfig) -> None:
@@ -107,7 +109,7 @@ def calibrate(config: CalibrateConfig) -> None:
         give_json(calibration.to_json())
     next_step(
         f"kept in {model_directory(config.model) / FILE}",
-        f"infer.py predict --model {config.model} --target {config.target} --input TEXTS",
+        *("predict", "--model", config.model, "--target", config.target, "--input", "TEXTS"),
     )
 
 
@@ -125,7 +127,7 @@ def compare(config: CompareConfig) -> None:
         elif config.json:
             save_json(Path(config.json), comparison)
     where = f"the numbers are in {config.json}" if config.json not in ("", "-") else "--json FILE keeps the numbers"
-    next_step(where, f"infer.py calibrate --model {config.model} --data DEV --max-drop 0.5")
+    next_step(where, "calibrate", "--model", config.model, "--data", "DEV", "--max-drop", "0.5")
 
 
 def study(config: StudyConfig) -> None:
@@ -138,7 +140,7 @@ def study(config: StudyConfig) -> None:
         give_json(json.loads((output / "study.json").read_text(encoding="utf-8")))
     next_step(
         f"tables, numbers and pictures are in {config.output}",
-        f"infer.py calibrate --model {config.model} --data DEV --max-drop 0.5",
+        *("calibrate", "--model", config.model, "--data", "DEV", "--max-drop", "0.5"),
     )
 
 

@@ -227,7 +227,7 @@ class CompareConfig(LabelledTexts, QuietCommand):
     batch_tokens: int = BATCH_TOKENS
     """Tokens per batch, 1 or more, padding included: short texts share large batches."""
     batch_sizes: tuple[int, ...] = ()
-    """Several sizes of batches to compare, each with its own full depth; empty: `batch_size`."""
+    """Several sizes of batches to compare, such as 1 8 32 128, each with its own full depth; empty: `batch_size`."""
     repeats: int = 5
     """Interleaved repetitions of every measurement, 1 or more, every second one backwards; the median is shown."""
     limit: int = 0

@@ -67,15 +67,15 @@ class ModelConfig:
     pretrained: str = "builtin:minilm"
     """`builtin:minilm`, a Hugging Face BERT directory, or `random` (then the sizes below count)."""
     hidden_size: int = 128
-    """random only: width of the backbone."""
+    """random only: width of the backbone, a multiple of num_heads, 1 or more."""
     num_layers: int = 4
-    """random only: layers of the backbone."""
+    """random only: layers of the backbone, 1 or more."""
     num_heads: int = 4
-    """random only: attention heads of each layer."""
+    """random only: attention heads of each layer, 1 or more."""
     feed_forward_size: int = 512
-    """random only: width of the feed-forward part."""
+    """random only: width of the feed-forward part, 1 or more."""
     vocab_size: int = 8000
-    """random only: size of the WordPiece vocabulary, learnt from the texts of both phases."""
+    """random only: tokens of the WordPiece vocabulary, 1 or more, learnt from the texts of both phases."""
     exit_size: int = 128
     """Width of every exit (the paper's 128)."""
     exit_heads: int = 2
@@ -118,7 +118,7 @@ class ConvertConfig:
     num_heads: int = 0
     """Attention heads of each layer; 0: one for every 64 of the width, as in all published models."""
     max_length: int = 128
-    """Longest text in tokens, the `seq_length` of the model; not for a backbone."""
+    """Longest text in tokens, 8 or more, the `seq_length` of the model; not for a backbone."""
 
     def __post_init__(self) -> None:
         for name in ("input", "vocab", "output"):

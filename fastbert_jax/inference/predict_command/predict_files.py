@@ -26,8 +26,10 @@ from fastbert_jax.text.sources import count_rows, read_records
 from fastbert_jax.voice import note
 
 
-def predict(config: PredictConfig) -> None:
+def predict(config: PredictConfig) -> int:
     """Answer every row of the inputs that are this process's share, each input into its output, in order.
+
+    Returns how many inputs that were; those that were answered before do not count.
 
     An output file appears under its name only when all of it is written. Under `skip`, a row that cannot be read
     gives a record with the reason, so that there are as many records as rows.
@@ -37,7 +39,7 @@ def predict(config: PredictConfig) -> None:
     """
     mine = _to_do(config)
     if not mine:
-        return
+        return 0
     speed, exits = thresholds_in_use(config.model, config.target, speed=config.speed, exits=config.exits)
     predictor = load(config.model, exits=exits, mesh=local_mesh(config.mesh, count=config.devices))
     predictor.require_exits()
@@ -59,6 +61,7 @@ def predict(config: PredictConfig) -> None:
     finally:
         if 0 < answered < len(mine):
             note(f"{answered} of {len(mine)} inputs are answered; --resume leaves them out")
+    return answered
 
 
 def _to_do(config: PredictConfig) -> list[Task]:
