@@ -194,7 +194,9 @@ def test_help_names_every_room_and_an_unknown_flag_its_neighbour(settings):
         assert words in printed.stdout
     wrong = _train(settings, "--data.trian", "x.tsv")
     assert wrong.returncode == 2 and wrong.stdout == ""
-    assert wrong.stderr == "error: expected an option of `train.py`, found '--data.trian'; did you mean '--data.train'?\n"
+    assert (
+        wrong.stderr == "error: expected an option of `train.py`, found '--data.trian'; did you mean '--data.train'?\n"
+    )
 
 
 def test_a_users_mistake_ends_with_its_message_and_code_2(settings, tmp_path):
