@@ -5,22 +5,28 @@ from pathlib import Path
 
 from fastbert_jax.command_line import end_with, parse_train
 from fastbert_jax.config_yaml import to_yaml
+from fastbert_jax.voice import note, result
 
 
 def main() -> None:
     """Read the settings, then do what they ask."""
     arguments = parse_train(sys.argv[1:])
+    settings = arguments.settings
     if arguments.print_config:
-        print(to_yaml(arguments.settings), end="")
+        print(to_yaml(settings), end="")
         return
+    from fastbert_jax.commands import give_json, next_step
     from fastbert_jax.training import dry_run, run, verify
 
     if arguments.verify:
-        print(verify.verify_run(Path(arguments.settings.run)))
+        result(verify.verify_run(Path(settings.run)))
     elif arguments.dry_run:
-        print(dry_run.describe(arguments.settings))
-    else:
-        run.train(arguments.settings)
+        result(dry_run.describe(settings))
+        note("nothing is written; next: the same command without --dry-run")
+    elif comparison := run.train(settings):
+        if arguments.json:
+            give_json(comparison.to_json())
+        next_step(f"the model is in {settings.run}", "explore", "--model", settings.run)
 
 
 if __name__ == "__main__":

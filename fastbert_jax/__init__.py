@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-__version__ = "0.1.0"
+from fastbert_jax.version import VERSION as __version__
 
 _HOMES = {
     "load": "fastbert_jax.inference.predictor",

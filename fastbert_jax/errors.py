@@ -21,8 +21,14 @@ class PreemptedError(BaseException):
     """
 
 
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that is most like an unknown one, first of all one of the same letters; None where none is."""
+    like = difflib.get_close_matches(name, list(known))
+    return max(like, key=lambda other: sorted(other) == sorted(name), default=None)
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Words for an error about an unknown name: the nearest known one, else all of them."""
     known = list(known)
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else "known: " + ", ".join(map(repr, known))
+    close = closest(name, known)
+    return f"did you mean {close!r}?" if close else "known: " + ", ".join(map(repr, known))

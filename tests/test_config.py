@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import enum
 import functools
+import itertools
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +16,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastbert_jax import config as config_room
 from fastbert_jax import config_yaml
 from fastbert_jax.config import (
     BadRow,
@@ -268,3 +271,19 @@ def test_the_official_recipe_sets_what_the_released_code_does_and_leaves_the_res
     assert (config.fine_tune.decay_epochs, config.distil.decay_epochs) == (0, 2)
     path.write_text(config_yaml.to_yaml(config))
     assert config_yaml.from_yaml(TrainConfig, path).resolved == config
+
+
+@pytest.mark.parametrize("room", ["devices", "inference", "model", "one_text", "training"])
+def test_every_number_says_its_range_in_the_help(room: str) -> None:
+    tree = ast.parse(Path(config_room.__file__).with_name(f"{room}.py").read_text(encoding="utf-8"))
+    silent = []
+    for schema in ast.walk(tree):
+        if not isinstance(schema, ast.ClassDef) or schema.name == "BertConfig":  # which is no command's
+            continue
+        for key, help_text in itertools.pairwise(schema.body):
+            if isinstance(key, ast.AnnAssign) and {"int", "float"} & set(
+                re.findall(r"\w+", ast.unparse(key.annotation))
+            ):
+                if not re.search(r"\d", ast.unparse(help_text)) or not isinstance(help_text, ast.Expr):
+                    silent.append(f"{schema.name}.{ast.unparse(key.target)}")
+    assert silent == []

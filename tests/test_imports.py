@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = "fastbert_jax"
 FLOORS = (
     "errors",
-    "whole_files cache",
+    "whole_files cache version voice",
     "config",
     "config_yaml processes",
     "command_line",
@@ -24,6 +24,7 @@ FLOORS = (
     "inference",
     "training serving",
     "recipes",
+    "commands",
     "surface",
 )
 """Lowest first; rooms of one floor do not import each other. `surface` is the package itself and the scripts."""

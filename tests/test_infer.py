@@ -69,7 +69,9 @@ def test_a_skipped_row_keeps_its_place(model: Path, tmp_path: Path) -> None:
             *("--on-bad-row", "skip", "--mode", "masked", "--speed", 0.9),
         )
         assert done.returncode == 0 and done.stdout == b""
-        assert done.stderr == b"2 rows could not be read; their records say why\n"
+        unread, following = done.stderr.decode().splitlines()
+        assert unread == "2 rows could not be read; their records say why"
+        assert following == (f"the answers are in {output}; next: python infer.py explain --model {model} 'A TEXT'")
     answers = records((tmp_path / "out.jsonl").read_text())
     assert ["error" in answer for answer in answers] == [False, True, True, False]
     assert "in.tsv:3: expected UTF-8" in answers[1]["error"]
@@ -120,7 +122,10 @@ def test_compare_prints_the_table(model: Path, tmp_path: Path) -> None:
             tmp_path / "out.html",
         ),
     )
-    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.returncode == 0 and done.stderr.decode() == (
+        f"the numbers are in {tmp_path / 'out.json'}; next: python infer.py calibrate --model {model} --data DEV "
+        "--max-drop 0.5\n"
+    )
     sizes = json.loads((tmp_path / "out.json").read_text())["batch_sizes"]
     assert [size["batch_size"] for size in sizes] == [2, 4]
     assert all([row["mode"] for row in size["rows"]] == ["full depth", "bucketed"] for size in sizes)
@@ -133,7 +138,7 @@ def test_compare_prints_the_table(model: Path, tmp_path: Path) -> None:
 
 
 def test_export_writes_a_model_that_predicts_the_same(model: Path, tmp_path: Path) -> None:
-    done = infer("export", "--model", model, "--output", tmp_path / "export")
+    done = infer("export", "--model", model, "--output", tmp_path / "export", "--quiet")
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout.decode().startswith(f"{tmp_path / 'export'}: README.md, config.json, fastbert_exits.safetensors")
     ours, theirs = (
@@ -189,3 +194,38 @@ def test_a_process_without_an_input_has_nothing_to_do(model: Path, tmp_path: Pat
     )
     assert (done.returncode, done.stdout) == (0, b"") and not (tmp_path / "a.jsonl").exists()
     assert done.stderr == b"process 1 of 2 answers 0 of 1 inputs: nothing to do\n"
+
+
+def test_explain_shows_the_way_of_each_text_in_words_and_in_json(model: Path) -> None:
+    asked = ("explain", "--model", model, "good film", "the actor", "--speed", 0.5)
+    words, numbers = infer(*asked), infer(*asked, "--json", "--quiet")
+    assert (words.returncode, numbers.returncode, numbers.stderr) == (0, 0, b"")
+    next_step = f"a page shows every speed; next: python infer.py explore --model {model}\n"
+    assert words.stderr.decode() == next_step
+    printed = words.stdout.decode()
+    assert "\x1b" not in printed and printed.count("leaves: ") == 2
+    blocks = printed.strip().split("\n\n")
+    answers = fastbert_jax.load(model).predict(["good film", "the actor"], speed=0.5, mode="masked")
+    for block, record, answer in zip(blocks, records(numbers.stdout), answers, strict=True):
+        assert (record["label"], record["exit_layer"]) == (answer.label, answer.exit_layer)
+        text, _, *rows = block.splitlines()
+        assert text == record["text"] and len(rows) == len(record["layers"])
+        (leaves,) = [row.split() for row in rows if "leaves: " in row]
+        assert leaves[:2] == [str(answer.exit_layer), answer.label]
+
+
+def test_json_keeps_standard_output_for_numbers(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "dev.tsv").write_text("text\tlabel\n" + "".join(f"{text}\t{LABELS[1]}\n" for text in TEXTS))
+    data = ("--model", model, "--data", tmp_path / "dev.tsv", "--repeats", 1)
+    compared = infer("compare", *data, "--speeds", 0.5, "--modes", "bucketed", "--json")
+    studied = infer("study", *data, "--speeds", 0.5, "--output", tmp_path / "study", "--json")
+    calibrated = infer("calibrate", *data, "--max-drop", 100, "--json")
+    assert [done.returncode for done in (compared, studied, calibrated)] == [0, 0, 0]
+    assert json.loads(compared.stdout)["batch_sizes"][0]["rows"][1]["mode"] == "bucketed"
+    assert json.loads(studied.stdout) == json.loads((tmp_path / "study" / "study.json").read_text())
+    kept = json.loads((model / "model" / "calibration.json").read_text())
+    assert json.loads(calibrated.stdout) == kept["max-drop=100"]
+    following = f"; next: python infer.py predict --model {model} --target max-drop=100 --input TEXTS\n"
+    assert calibrated.stderr.decode().endswith(following)
+    quiet = infer("calibrate", *data, "--max-drop", 100, "--quiet")
+    assert quiet.stderr == b"" and quiet.stdout.startswith(b"target      max-drop=100\n")

@@ -33,6 +33,8 @@ from fastbert_jax.config.inference import (
     VerifyConfig,
 )
 from fastbert_jax.config.model import BertConfig, ConvertConfig, ModelConfig
+from fastbert_jax.config.one_text import ExplainConfig, ExploreConfig
+from fastbert_jax.config.output import JsonFile, QuietCommand
 from fastbert_jax.config.training import (
     CheckpointConfig,
     DistilConfig,
@@ -61,8 +63,11 @@ __all__ = [
     "EvaluateConfig",
     "ExitConfig",
     "ExitKind",
+    "ExplainConfig",
+    "ExploreConfig",
     "ExportConfig",
     "FineTuneConfig",
+    "JsonFile",
     "KLDirection",
     "LabelledTexts",
     "LayerNormKind",
@@ -77,6 +82,7 @@ __all__ = [
     "PredictConfig",
     "PrepareConfig",
     "ProcessesConfig",
+    "QuietCommand",
     "RecipeName",
     "StudyConfig",
     "TextForm",

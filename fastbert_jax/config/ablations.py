@@ -9,11 +9,12 @@ import tyro
 
 from fastbert_jax.config.checks import require
 from fastbert_jax.config.choices import Mode
+from fastbert_jax.config.output import QuietCommand
 from fastbert_jax.config.training import TrainConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AblationsConfig:
+class AblationsConfig(QuietCommand):
     """Train a run and its variants, and tabulate what each part of FastBERT brings: the paper's tables 2 and 3.
 
     Variants: no self-distillation, the other KL direction, a noisy teacher, narrow and linear exits, fixed depths, and

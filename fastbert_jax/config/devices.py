@@ -14,11 +14,11 @@ class MeshConfig:
     """How the devices of all processes are laid out; one of the three may be -1: all that are left."""
 
     data: int = -1
-    """Devices, or groups of them, that hold the parameters and share the texts of each batch."""
+    """Devices, or groups of them, that hold the parameters and share the texts of each batch: 1 or more, or -1."""
     fsdp: int = 1
-    """Devices that share the parameters and the optimizer state, and in training each batch too."""
+    """Devices that share the parameters and the optimizer state, and in training each batch too: 1 or more, or -1."""
     tensor: int = 1
-    """Devices that share the heads and the feed-forward width of each layer."""
+    """Devices that share the heads and the feed-forward width of each layer: 1 or more, or -1."""
 
     def __post_init__(self) -> None:
         sizes = (self.data, self.fsdp, self.tensor)
@@ -53,7 +53,7 @@ class ProcessesConfig:
     index: int = -1
     """Which of them this is, from 0; -1: as the launcher tells."""
     heartbeat_seconds: int = 100
-    """A process that is silent for so long is taken for dead, and the others end."""
+    """A process that is silent for so many seconds, 1 or more, is taken for dead, and the others end."""
 
     def __post_init__(self) -> None:
         given = (bool(self.coordinator), self.count > 0, self.index >= 0)

@@ -11,6 +11,7 @@ from fastbert_jax.config.checks import require, require_batches
 from fastbert_jax.config.choices import ANSWER_ENDINGS, BATCH_TOKENS, COMPRESSED_ENDINGS, BadRow, Mode, PolicyName
 from fastbert_jax.config.data import LabelledTexts
 from fastbert_jax.config.devices import MeshConfig
+from fastbert_jax.config.output import JsonFile, QuietCommand
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,9 +21,9 @@ class ExitConfig:
     policy: PolicyName = PolicyName.ENTROPY
     """How uncertainty is told: `entropy` is the paper's, `top-entropy` suits many classes."""
     top: int = 5
-    """top-entropy only: how many of the most probable classes count."""
+    """top-entropy only: how many of the most probable classes count, 2 or more."""
     patience: int = 2
-    """patience only: a text leaves when so many exits agree with the one before them."""
+    """patience only: a text leaves when so many exits, 1 or more, agree with the one before them."""
     layers: tuple[int, ...] = ()
     """Layers whose exits are asked, from 1; empty: see `every`. The last layer's always is."""
     every: int = 1
@@ -57,11 +58,11 @@ class EvaluateConfig:
     batch_size: int = 0
     """Texts per batch; 0: as many as `batch_tokens` holds."""
     batch_tokens: int = BATCH_TOKENS
-    """Tokens per batch, padding included: short texts share large batches."""
+    """Tokens per batch, 1 or more, padding included: short texts share large batches."""
     batch_sizes: tuple[int, ...] = ()
     """Several sizes of batches to compare, such as 1 8 32 128, each with its own full depth; empty: `batch_size`."""
     repeats: int = 3
-    """Interleaved repetitions of every measurement, every second one backwards; the median is shown."""
+    """Interleaved repetitions of every measurement, 1 or more, every second one backwards; the median is shown."""
     baseline: bool = True
     """Add the row of a TF-IDF + linear SVM trained on the same texts."""
 
@@ -81,7 +82,7 @@ class EvaluateConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PredictConfig:
+class PredictConfig(QuietCommand):
     """Classify texts: one answer per text, in the order of the texts.
 
     Example: python infer.py predict --model runs/demo --input texts.txt --output answers.jsonl
@@ -116,7 +117,7 @@ class PredictConfig:
     batch_size: int = 0
     """Texts per batch; 0: as many as `batch_tokens` holds."""
     batch_tokens: int = BATCH_TOKENS
-    """Tokens per batch, padding included: short texts share large batches."""
+    """Tokens per batch, 1 or more, padding included: short texts share large batches."""
     devices: int = 0
     """Devices of this process that take part; 0: all it has."""
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
@@ -148,7 +149,7 @@ class PredictConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CalibrateConfig(LabelledTexts):
+class CalibrateConfig(LabelledTexts, QuietCommand):
     """Find the thresholds that reach a target on a dev set, and keep them with the model for `predict --target`.
 
     Give one target: --max-drop, --speedup or --agreement.
@@ -161,13 +162,13 @@ class CalibrateConfig(LabelledTexts):
     data: str
     """SPEC of labelled texts that were not trained on; --agreement and --speedup need no labels."""
     max_drop: float | None = None
-    """Lose at most so many points of accuracy against full depth, as fast as that goes."""
+    """Lose at most so many points of accuracy, 0 or more, against full depth, as fast as that goes."""
     speedup: float | None = None
-    """Be at least so many times faster than full depth, as measured here, at the least loss."""
+    """Be at least so many times (1 or more) faster than full depth, as measured here, at the least loss."""
     agreement: float | None = None
     """Give the answer of full depth to at least this share of texts like these, in (0, 1), with `confidence`."""
     confidence: float = 0.95
-    """agreement only: the probability, over the choice of the data's texts, that the promise holds."""
+    """agreement only: the probability, in (0, 1) and over the choice of the data's texts, that the promise holds."""
     per_layer: bool = False
     """max-drop only: one threshold per layer instead of one for all."""
     exits: ExitConfig = ExitConfig()
@@ -176,9 +177,11 @@ class CalibrateConfig(LabelledTexts):
     batch_size: int = 0
     """Texts per batch; 0: as many as `batch_tokens` holds."""
     batch_tokens: int = BATCH_TOKENS
-    """Tokens per batch, padding included: short texts share large batches."""
+    """Tokens per batch, 1 or more, padding included: short texts share large batches."""
     repeats: int = 5
-    """Interleaved repetitions of every measurement; the median counts."""
+    """Interleaved repetitions of every measurement, 1 or more; the median counts."""
+    json: bool = False
+    """Give what was found as JSON, which calibration.json holds too, instead of words."""
 
     def __post_init__(self) -> None:
         given = [value for value in (self.max_drop, self.speedup, self.agreement) if value is not None]
@@ -202,7 +205,7 @@ class CalibrateConfig(LabelledTexts):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CompareConfig(LabelledTexts):
+class CompareConfig(LabelledTexts, QuietCommand):
     """Measure what early exit buys: accuracy, depth, FLOPs and wall-clock time of every mode at every speed.
 
     At your batch sizes: each has its own row of full depth, the same model without early exit, on the same batches.
@@ -222,19 +225,20 @@ class CompareConfig(LabelledTexts):
     batch_size: int = 0
     """Texts per batch; 0: as many as `batch_tokens` holds."""
     batch_tokens: int = BATCH_TOKENS
-    """Tokens per batch, padding included: short texts share large batches."""
+    """Tokens per batch, 1 or more, padding included: short texts share large batches."""
     batch_sizes: tuple[int, ...] = ()
-    """Several sizes of batches to compare, each with its own full depth; empty: `batch_size`."""
+    """Several sizes of batches to compare, such as 1 8 32 128, each with its own full depth; empty: `batch_size`."""
     repeats: int = 5
-    """Interleaved repetitions of every measurement, every second one backwards; the median is shown."""
+    """Interleaved repetitions of every measurement, 1 or more, every second one backwards; the median is shown."""
     limit: int = 0
     """Measure on this many texts, spread evenly over the data; 0: all."""
     timed_texts: int = 512
     """Time this many of them, spread evenly, but no more than make 128 batches; 0: all, at every batch size."""
     baseline: str = ""
     """SPEC of labelled texts to train a TF-IDF + linear SVM on, shown as the last row; empty: no such row."""
-    json: str = ""
-    """File to write all numbers to, the seconds of every run included."""
+    json: JsonFile = ""
+    """File to write all numbers to, the seconds of every run included; without a name: standard output, instead of the
+    table."""
     report: str = "report.html"
     """File to write the report to, one page that opens in any browser; empty: none."""
 
@@ -259,7 +263,7 @@ class CompareConfig(LabelledTexts):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class StudyConfig(LabelledTexts):
+class StudyConfig(LabelledTexts, QuietCommand):
     """See what every exit knows: the FastBERT paper's Table 2 and figures 3 to 6, with wall-clock time beside FLOPs.
 
     Writes study.md (tables), study.json (all numbers) and five SVG pictures.
@@ -283,11 +287,13 @@ class StudyConfig(LabelledTexts):
     """Engine that is timed."""
     exits: ExitConfig = ExitConfig()
     repeats: int = 5
-    """Interleaved repetitions of every measurement; the median counts."""
+    """Interleaved repetitions of every measurement, 1 or more; the median counts."""
     limit: int = 0
     """Study this many texts, spread evenly over the data; 0: all."""
     timed_texts: int = 512
     """Time this many of them, spread evenly; 0: all."""
+    json: bool = False
+    """Give the numbers, which study.json holds, instead of the tables."""
 
     def __post_init__(self) -> None:
         require(all(0 < speed <= 1 for speed in self.speeds), "speeds", "thresholds in (0, 1]", self.speeds)
@@ -298,7 +304,7 @@ class StudyConfig(LabelledTexts):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ExportConfig:
+class ExportConfig(QuietCommand):
     """Write a trained model for others: a Hugging Face BERT, its exits beside it, and a card that says what it is.
 
     transformers loads the backbone, `fastbert_jax.load` all of it; docs/model_format.md of fastbert_jax tells the rest.
@@ -313,7 +319,7 @@ class ExportConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class VerifyConfig:
+class VerifyConfig(QuietCommand):
     """Read all checkpoints of a run and its model, and hold every value and file against its checksum.
 
     Ends with code 2 and the names of what has changed, 0 when nothing has.

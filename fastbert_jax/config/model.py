@@ -73,15 +73,15 @@ class ModelConfig:
     """Begin with the exits of `pretrained` too, which is a trained FastBERT with the same labels, and not with new
     ones: with fine_tune.epochs 0 it is distilled again, on other texts or in another way."""
     hidden_size: int = 128
-    """random only: width of the backbone."""
+    """random only: width of the backbone, a multiple of num_heads, 1 or more."""
     num_layers: int = 4
-    """random only: layers of the backbone."""
+    """random only: layers of the backbone, 1 or more."""
     num_heads: int = 4
-    """random only: attention heads of each layer."""
+    """random only: attention heads of each layer, 1 or more."""
     feed_forward_size: int = 512
-    """random only: width of the feed-forward part."""
+    """random only: width of the feed-forward part, 1 or more."""
     vocab_size: int = 8000
-    """random only: size of the WordPiece vocabulary, learnt from the texts of both phases."""
+    """random only: tokens of the WordPiece vocabulary, 1 or more, learnt from the texts of both phases."""
     exit_kind: ExitKind = ExitKind.ATTENTION
     """`attention`, the paper's exits, or `linear`, one map from the first token to the classes, as an ablation."""
     exit_size: int = 128
@@ -127,7 +127,7 @@ class ConvertConfig:
     num_heads: int = 0
     """Attention heads of each layer; 0: one for every 64 of the width, as in all published models."""
     max_length: int = 128
-    """Longest text in tokens, the `seq_length` of the model; not for a backbone."""
+    """Longest text in tokens, 8 or more, the `seq_length` of the model; not for a backbone."""
 
     def __post_init__(self) -> None:
         for name in ("input", "vocab", "output"):

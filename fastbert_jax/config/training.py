@@ -19,17 +19,17 @@ class PhaseConfig:
     """The settings of one training phase: its length, its batches and its optimizer."""
 
     epochs: int = 3
-    """Passes over the phase's texts."""
+    """Passes over the phase's texts, 0 or more."""
     batch_size: int = 32
-    """Texts per optimizer step."""
+    """Texts per optimizer step, 1 or more."""
     accumulate: int = 1
-    """Parts that a batch is computed in, one after the other, to save memory; divides batch_size."""
+    """Parts that a batch is computed in, one after the other, to save memory; 1 or more, divides batch_size."""
     learning_rate: float = 2e-5
     """Peak of the schedule: linear warm-up to it, then linear decay to 0 at the end of the phase or of decay_epochs."""
     warmup: float = 0.1
     """Share of the schedule's steps spent warming up, in [0, 1)."""
     weight_decay: float = 0.01
-    """Decoupled weight decay of matrices; biases and norms are never decayed."""
+    """Decoupled weight decay of matrices, 0 or more; biases and norms are never decayed."""
     clip_norm: float = 1.0
     """Largest global norm of the gradient; 0 turns clipping off."""
     decay_epochs: int = 0
@@ -37,7 +37,7 @@ class PhaseConfig:
     bias_correction: bool = True
     """Adam's correction of its moments in the first steps, which the optimizer that BERT came with has not."""
     evaluations_per_epoch: int = 1
-    """How often per epoch the dev set is measured and a checkpoint is saved."""
+    """How often per epoch the dev set is measured and a checkpoint is saved, 1 or more."""
 
     SECTION: ClassVar[str] = "phase"
     """The key under which a run's settings hold this phase."""
@@ -113,7 +113,9 @@ class DistilConfig(UnlabelledPhaseConfig):
     SECTION: ClassVar[str] = "distil"
 
     epochs: int = 5
+    """Passes over the phase's texts, 0 or more."""
     learning_rate: float = 2e-4
+    """Peak of the schedule: linear warm-up to it, then linear decay to 0 at the end of the phase or of decay_epochs."""
     noisy_teacher: bool = False
     """Leave dropout on in the backbone and the teacher, as the released code does."""
     cache_teacher: bool = False
@@ -138,7 +140,7 @@ class CheckpointConfig:
     every: int = 0
     """Steps between saves; 0: only at the measurements."""
     keep: int = 2
-    """How many of the newest stay, beside the best."""
+    """How many of the newest stay, 1 or more, beside the best."""
 
     def __post_init__(self) -> None:
         require(self.every >= 0, "checkpoints.every", "0 or more", self.every)
@@ -167,7 +169,7 @@ class TrainConfig:
     run: str = "runs/default"
     """Directory of the run. The same command again resumes it."""
     seed: int = 0
-    """Seed of every random number: initial exits, order of texts, dropout."""
+    """Seed of every random number (initial exits, order of texts, dropout), 0 or more."""
     recipe: RecipeName = RecipeName.FASTBERT
     """`fastbert`; `official`, the released code's settings in place of those given (learning rates, epochs and batches
     stay); `joint`, all exits on labels at once; `truncated`, a trained model's first layers on its answers."""

@@ -16,7 +16,7 @@ import numpy as np
 from fastbert_jax.config import CalibrateConfig, ExitConfig, Mode
 from fastbert_jax.config_yaml import from_dict, to_dict
 from fastbert_jax.errors import UserError, nearest
-from fastbert_jax.inference.exit_answers import ExitAnswers
+from fastbert_jax.inference.exit_answers import ExitAnswers, exit_answers
 from fastbert_jax.inference.plan import Plan
 from fastbert_jax.inference.predictor import Predictor, load, model_directory
 from fastbert_jax.inference.thresholds import (
@@ -65,6 +65,10 @@ class Calibration:
     no_accuracy: str = ""
     """Why there is none; empty where there is one."""
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, as calibration.json holds them under the target's name."""
+        return dataclasses.asdict(self) | {"exits": to_dict(self.exits)}
+
     def words(self) -> str:
         """What was found, for a person."""
         lines = [
@@ -97,7 +101,7 @@ def calibrate_spec(config: CalibrateConfig) -> Calibration:
     if not no_accuracy:
         expected_B = label_ids(examples, predictor.labels, remedy="fix the row, or calibrate a model that knows it")
     plan_of = functools.partial(predictor.plan, batch_size=config.batch_size, batch_tokens=config.batch_tokens)
-    answers = ExitAnswers.of(*predictor.all_exits(plan_of([example.text for example in examples])))
+    answers = exit_answers(predictor, plan_of([example.text for example in examples]))
     timed = plan_of([examples[i].text for i in evenly(len(examples), TIMED_TEXTS)])
     measure = functools.partial(measured_speedup, predictor, timed, mode=config.mode, repeats=config.repeats)
 
@@ -218,6 +222,20 @@ def read_calibration(directory: str | Path, target: str) -> Calibration:
         raise UserError(f"{path}: expected what `infer.py calibrate` writes, found {error}; calibrate again") from None
 
 
+def thresholds_in_use(
+    directory: str | Path, target: str, *, speed: float, exits: ExitConfig
+) -> tuple[float | np.ndarray, ExitConfig]:
+    """The thresholds and exits that were calibrated for a target; without one, those that are given.
+
+    Raises:
+      UserError: as `read_calibration`.
+    """
+    if not target:
+        return speed, exits
+    calibration = read_calibration(directory, target)
+    return np.array(calibration.thresholds), calibration.exits
+
+
 def _entries(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -229,8 +247,7 @@ def _entries(path: Path) -> dict[str, Any]:
 
 def _save(directory: Path, calibration: Calibration) -> None:
     path = directory / FILE
-    values = dataclasses.asdict(calibration) | {"exits": to_dict(calibration.exits)}
     try:
-        write_json(path, _entries(path) | {calibration.target: values})
+        write_json(path, _entries(path) | {calibration.target: calibration.to_json()})
     except OSError as error:
         raise UserError(f"{path}: expected a place to write the calibration to, found: {error.strerror}") from None

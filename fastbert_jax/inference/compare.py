@@ -27,6 +27,7 @@ from fastbert_jax.report.comparison import BatchSizeComparison, Comparison, Comp
 from fastbert_jax.report.flops import Count, only_the_last, speedup, total_flops
 from fastbert_jax.report.progress import progress_bar
 from fastbert_jax.text.examples import Text
+from fastbert_jax.version import VERSION
 
 Choice = tuple[Mode | None, float]
 """A mode and a speed; no mode: full depth, which is the same program in all of them."""
@@ -187,13 +188,11 @@ def comparison_rows(
 def origin() -> Origin:
     """Where the numbers of this process come from."""
     device = jax.devices()[0]
-    package = __name__.partition(".")[0]
     return Origin(
         command=shlex.join(["python", *_started_as(), *sys.argv[1:]]),
         date=datetime.date.today().isoformat(),
         packages={
-            # A room does not import the package it is in; it is loaded, or this would not run.
-            package: sys.modules[package].__version__,
+            "fastbert_jax": VERSION,
             "jax": jax.__version__,
             "jaxlib": importlib.metadata.version("jaxlib"),
             "python": platform.python_version(),

@@ -40,7 +40,7 @@ def compare_spec(config: CompareConfig) -> Compared:
       UserError: no model, no data, a label that the model does not know, or no place for one of the files, which is
         looked for before all else, so that no measurement is lost.
     """
-    if config.json:
+    if config.json not in ("", "-"):
         require_place(Path(config.json), "the numbers")
     if config.report:
         require_place(
@@ -88,7 +88,7 @@ def save(config: CompareConfig, compared: Compared) -> str:
       UserError: a file cannot be written.
     """
     try:
-        if config.json:
+        if config.json not in ("", "-"):
             save_json(Path(config.json), compared.comparison)
     finally:
         if compared.report:

@@ -9,8 +9,11 @@ import dataclasses
 
 import numpy as np
 
+from fastbert_jax.inference.plan import Plan
 from fastbert_jax.inference.policies import exit_indices
+from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.report.metrics import accuracy
+from fastbert_jax.report.progress import progress_bar
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,3 +44,9 @@ class ExitAnswers:
     def mean_depth(self, thresholds: float | np.ndarray) -> float:
         """Executed layers per text."""
         return float(self.depth_B(thresholds).mean())
+
+
+def exit_answers(predictor: Predictor, plan: Plan) -> ExitAnswers:
+    """Ask every exit of all texts of a plan, with a progress bar."""
+    with progress_bar("all exits", total=plan.texts, unit="texts") as advance:
+        return ExitAnswers.of(*predictor.all_exits(plan, on_batch=lambda texts: advance(texts, "")))

@@ -24,13 +24,25 @@ from fastbert_jax.inference.policies import layer_thresholds
 from fastbert_jax.model.fastbert import Params
 from fastbert_jax.model.sharding import copies_of, make_mesh
 from fastbert_jax.model.weights import check_vocabulary, is_fastbert, load_backbone, load_model, read_bert_config
+from fastbert_jax.report.plain_table import table
 from fastbert_jax.text.examples import Text
 from fastbert_jax.text.tokenizer import Tokenizer, load_tokenizer
+
+SHOWN = 20
+"""Answers of a list that a prompt shows."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """The answer to one text."""
+    """The answer to one text.
+
+    >>> import fastbert_jax
+    >>> answer = fastbert_jax.load("runs/demo").predict(["a quite good film"])[0]
+    >>> answer
+    Prediction(label='good', probability=0.928, exit_layer=4, uncertainty=0.375)
+    >>> answer.label, answer.exit_layer, answer.probabilities.shape
+    ('good', 4, (2,))
+    """
 
     label: str
     probabilities: np.ndarray
@@ -39,6 +51,31 @@ class Prediction:
     """How many layers the text went through, 1..L."""
     uncertainty: float
     """Of the exit that answered, in [0, 1]."""
+
+    @property
+    def probability(self) -> float:
+        """Of the label."""
+        return float(self.probabilities.max())
+
+    def __repr__(self) -> str:
+        """The answer in one line; of the probabilities the largest."""
+        return (
+            f"Prediction(label={self.label!r}, probability={self.probability:.3f}, exit_layer={self.exit_layer}, "
+            f"uncertainty={self.uncertainty:.3f})"
+        )
+
+
+class Predictions(list[Prediction]):
+    """A list of answers that a prompt or a notebook shows as a table."""
+
+    def __repr__(self) -> str:
+        """One line an answer; of many, the first ones."""
+        rows = [
+            (answer.label, f"{answer.probability:.3f}", str(answer.exit_layer), f"{answer.uncertainty:.3f}")
+            for answer in self[:SHOWN]
+        ]
+        lines = [table(("label", "probability", "exit_layer", "uncertainty"), rows)] if rows else ["no predictions"]
+        return "\n".join([*lines, f"and {len(self) - SHOWN} more"] if len(self) > SHOWN else lines)
 
 
 class WarmUp(NamedTuple):
@@ -53,7 +90,18 @@ class WarmUp(NamedTuple):
 
 
 class Predictor:
-    """A model with its tokenizer and its labels. A backbone alone has no labels and gives `hidden_states` only."""
+    """A model with its tokenizer and its labels. A backbone alone has no labels and gives `hidden_states` only.
+
+    >>> import fastbert_jax
+    >>> classifier = fastbert_jax.load("runs/demo")
+    >>> classifier
+    Predictor(labels=('bad', 'good'), layers=5, max_length=16)
+    >>> classifier.predict(["a quite good film", "a bad actor"], speed=0.5)
+    label  probability  exit_layer  uncertainty
+    -----  -----------  ----------  -----------
+    good         0.928           4        0.375
+    bad          0.997           1        0.027
+    """
 
     def __init__(
         self,
@@ -91,6 +139,10 @@ class Predictor:
         self._runtime = self._runtimes[0]
         self._engines = make_engines(self._runtimes) if self.labels else {}
 
+    def __repr__(self) -> str:
+        """What it answers, and how deep it is."""
+        return f"Predictor(labels={self.labels}, layers={self.config.num_layers}, max_length={self.max_length})"
+
     @property
     def asked_exits(self) -> tuple[bool, ...]:
         """For each layer, whether its exit is asked."""
@@ -116,6 +168,14 @@ class Predictor:
 
         Takes seconds to minutes, and much less where the programs are found in jax's compilation cache.
 
+        >>> import fastbert_jax
+        >>> classifier = fastbert_jax.load("runs/demo")
+        >>> done = classifier.warm_up("bucketed", batch_size=1)
+        >>> before = classifier.compiled_programs
+        >>> answers = classifier.predict(["a bad actor"], mode="bucketed", batch_size=1)
+        >>> classifier.compiled_programs - before
+        0
+
         Raises:
           UserError: a backbone without exits, no such mode, or a setting out of its range.
         """
@@ -137,6 +197,14 @@ class Predictor:
         batch_tokens: int = BATCH_TOKENS,
     ) -> list[Prediction]:
         """Classify texts, each by the first layer that is sure enough.
+
+        >>> import fastbert_jax
+        >>> classifier = fastbert_jax.load("runs/demo")
+        >>> texts = ["a quite good film", "a bad actor"]
+        >>> for text, answer in zip(texts, classifier.predict(texts, speed=0.3)):
+        ...     print(text, "->", answer.label, "after", answer.exit_layer, "layers")
+        a quite good film -> good after 5 layers
+        a bad actor -> bad after 1 layers
 
         Args:
           texts: strings, or pairs of strings.
@@ -160,17 +228,33 @@ class Predictor:
     ) -> list[Prediction]:
         """What `predict` gives, for texts that are laid out already."""
         answers = self.answers(plan, speed=speed, mode=mode, on_batch=on_batch)
-        return [
+        return Predictions(
             Prediction(self.labels[probabilities.argmax()], probabilities, int(exit_layer), float(uncertainty))
             for probabilities, exit_layer, uncertainty in zip(*answers, strict=True)
-        ]
+        )
 
     def exit_probabilities(self, texts: Sequence[Text], batch_size: int = 0) -> np.ndarray:
-        """Every exit's answer: float32 `[texts, L, N]`."""
+        """Every exit's answer: float32 `[texts, L, N]`.
+
+        >>> import fastbert_jax
+        >>> classifier = fastbert_jax.load("runs/demo")
+        >>> probabilities = classifier.exit_probabilities(["a quite good film", "a bad actor"])
+        >>> probabilities.shape
+        (2, 5, 2)
+        >>> [classifier.labels[answer] for answer in probabilities[1].argmax(-1)]
+        ['bad', 'bad', 'good', 'good', 'bad']
+        """
         return self.all_exits(self.plan(texts, batch_size=batch_size))[0]
 
     def hidden_states(self, texts: Sequence[Text], batch_size: int = 0) -> list[np.ndarray]:
-        """The hidden states of each text, float32 `[L + 1, tokens, H]`: the embeddings, then every layer's output."""
+        """The hidden states of each text, float32 `[L + 1, tokens, H]`: the embeddings, then every layer's output.
+
+        >>> import fastbert_jax
+        >>> classifier = fastbert_jax.load("runs/demo")
+        >>> (states,) = classifier.hidden_states(["a bad actor"])
+        >>> states.shape  # layers and the embeddings, tokens, width
+        (6, 5, 16)
+        """
         states: list[np.ndarray] = [np.empty(0)] * len(checked_texts(texts))
         for planned in self.plan(texts, batch_size=batch_size).batches:
             hidden_LxBxSxH = np.asarray(self._runtime.hidden_states(planned.batch))
@@ -201,10 +285,7 @@ class Predictor:
         """
         self.require_exits()
         engine = self._engine(mode)
-        thresholds_L = layer_thresholds(speed, self.config.num_layers)
-        if not np.all((thresholds_L >= 0) & (thresholds_L <= 1)):
-            layers = self.config.num_layers
-            raise UserError(f"speed: expected one number or {layers} numbers in [0, 1], found {speed!r}")
+        thresholds_L = self.thresholds(speed)
         answers = _no_answers(plan.texts, self.config.num_classes)
         parts = engine.run((planned.batch for planned in plan.batches), thresholds_L)
         for planned, part in zip(plan.batches, parts, strict=True):
@@ -214,8 +295,23 @@ class Predictor:
                 on_batch(len(planned.texts))
         return answers
 
-    def all_exits(self, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
-        """Every exit's probabilities `[texts, L, N]` and uncertainties `[texts, L]`, float32, in the texts' order."""
+    def thresholds(self, speed: float | np.ndarray) -> np.ndarray:
+        """The threshold of each layer, float32 `[L]`.
+
+        Raises:
+          UserError: neither one number nor one for each layer, or one out of [0, 1].
+        """
+        thresholds_L = layer_thresholds(speed, self.config.num_layers)
+        if not np.all((thresholds_L >= 0) & (thresholds_L <= 1)):
+            layers = self.config.num_layers
+            raise UserError(f"speed: expected one number or {layers} numbers in [0, 1], found {speed!r}")
+        return thresholds_L
+
+    def all_exits(self, plan: Plan, on_batch: Callable[[int], None] | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Every exit's probabilities `[texts, L, N]` and uncertainties `[texts, L]`, float32, in the texts' order.
+
+        `on_batch` is called after each batch with the number of its texts.
+        """
         self.require_exits()
         total, depth = plan.texts, self.config.num_layers
         probabilities = np.zeros((total, depth, self.config.num_classes), np.float32)
@@ -224,6 +320,8 @@ class Predictor:
             answer = self._runtime.all_exits(batch)
             probabilities[texts] = np.asarray(answer.probabilities_BxN).swapaxes(0, 1)[: len(texts)]
             uncertainty[texts] = np.asarray(answer.uncertainty_B).T[: len(texts)]
+            if on_batch:
+                on_batch(len(texts))
         return probabilities, uncertainty
 
     def _engine(self, mode: str | Mode) -> Engine:
@@ -270,6 +368,13 @@ def _no_answers(texts: int, num_classes: int) -> Answers:
 
 def load(directory: str | Path, *, exits: ExitConfig | None = None, mesh: Mesh | None = None) -> Predictor:
     """Load what `train.py` made, or a Hugging Face BERT directory for its hidden states alone.
+
+    >>> import fastbert_jax
+    >>> classifier = fastbert_jax.load("runs/demo")
+    >>> classifier.labels
+    ('bad', 'good')
+    >>> classifier.predict(["a bad actor"], speed=0.5)[0].label
+    'bad'
 
     Args:
       directory: a run, its `model` directory, or a Hugging Face directory with tokenizer files.

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 from safetensors import SafetensorError
 
-from fastbert_jax.command_line import TYRO_STYLE, end_with
+from fastbert_jax.command_line import end_with, read_settings
 from fastbert_jax.config import BertConfig, CheckpointKind, ConvertConfig, DataConfig, Precision, TextForm
 from fastbert_jax.errors import UserError
 from fastbert_jax.model.fastbert import Params
@@ -24,7 +24,7 @@ from fastbert_jax.whole_files import check_unused, whole_directory
 
 def main() -> None:
     """Convert, and say what came of it."""
-    config = tyro.cli(ConvertConfig, config=TYRO_STYLE)
+    config = read_settings(ConvertConfig, sys.argv[1:], program="-m fastbert_jax.model.convert")
     print(convert(config))
 
 

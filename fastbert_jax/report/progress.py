@@ -1,4 +1,4 @@
-"""The progress bar of long commands: on standard error, with rate and time left, silent when nobody watches."""
+"""The progress bar of long commands: on standard error, with rate and time left, silent when nobody wants to watch."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from fastbert_jax.voice import is_quiet
+
 
 def somebody_watches() -> bool:
-    """True when standard error is a terminal."""
-    return Console(stderr=True).is_terminal
+    """True when standard error is a terminal, and progress is wanted."""
+    return Console(stderr=True).is_terminal and not is_quiet()
 
 
 @contextmanager
@@ -33,10 +35,9 @@ def progress_bar(name: str, *, total: int | None, unit: str, done: int = 0) -> I
         TimeRemainingColumn(),
     )
     console = Console(stderr=True)
-    watched = console.is_terminal
     # Standard output that goes to a file must stay there: rich would send it to the terminal of the bar.
     with Progress(
-        *columns, console=console, disable=not watched, transient=True, redirect_stdout=sys.stdout.isatty()
+        *columns, console=console, disable=not somebody_watches(), transient=True, redirect_stdout=sys.stdout.isatty()
     ) as bar:
         task = bar.add_task(name, total=total, completed=done, rate="", note="")
 

@@ -7,13 +7,12 @@ import dataclasses
 import importlib.metadata
 import itertools
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import tyro
-
-from fastbert_jax.command_line import TYRO_STYLE, end_with
+from fastbert_jax.command_line import end_with, read_settings
 from fastbert_jax.config import PrepareConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.report.progress import progress_bar
@@ -32,7 +31,7 @@ LOCK = ".lock"
 
 def main() -> None:
     """Prepare or verify, and say what there is."""
-    config = tyro.cli(PrepareConfig, config=TYRO_STYLE)
+    config = read_settings(PrepareConfig, sys.argv[1:], program="-m fastbert_jax.text.prepare")
     if config.verify:
         directory = Path(config.verify).expanduser()
         with progress_bar("verify", total=None, unit="texts") as advance:

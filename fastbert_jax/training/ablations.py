@@ -26,6 +26,7 @@ from fastbert_jax.report.exit_study import ExitStudy
 from fastbert_jax.text.examples import Text
 from fastbert_jax.text.tasks import label_ids, load_task
 from fastbert_jax.training.run import train
+from fastbert_jax.voice import note, result, tell
 from fastbert_jax.whole_files import write_json, write_text
 
 FASTBERT = "FastBERT"
@@ -74,7 +75,7 @@ def run_ablations(config: AblationsConfig) -> str:
         ),
     )
     _write(table_2, table_3, output)
-    return f"{study_tables.render(table_2)}\n{ablation_table.render(table_3)}\nAll of it is in {output}."
+    return f"{study_tables.render(table_2)}\n{ablation_table.render(table_3)}"
 
 
 def _write(table_2: ExitStudy, table_3: Ablations, output: Path) -> None:
@@ -166,7 +167,7 @@ class _Runs:
 
     def _train(self, name: str, seed: int, settings: TrainConfig) -> Path:
         directory = self._directory / f"{name.replace(' ', '_')}_seed_{seed}"
-        print(f"\n{name}, seed {seed}: {directory}", flush=True)
+        tell(f"\n{name}, seed {seed}: {directory}")
         full_depth_alone = EvaluateConfig(speeds=(), modes=(), repeats=1, baseline=False)
         train(dataclasses.replace(settings, run=str(directory), seed=seed, evaluate=full_depth_alone))
         return directory
@@ -174,7 +175,9 @@ class _Runs:
 
 def main() -> None:
     """Read the settings, then do what they ask."""
-    print(run_ablations(parse_ablations(sys.argv[1:])))
+    config = parse_ablations(sys.argv[1:])
+    result(run_ablations(config))
+    note(f"tables, numbers and pictures are in {config.output}")
 
 
 if __name__ == "__main__":

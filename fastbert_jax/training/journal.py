@@ -9,6 +9,7 @@ from typing import IO, Any
 
 from fastbert_jax import processes
 from fastbert_jax.training.loggers.every_logger import Loggers
+from fastbert_jax.voice import tell
 from fastbert_jax.whole_files import write_text
 
 DEV_EVENT = "dev"
@@ -46,7 +47,7 @@ class Journal:
     def say(self, words: str) -> None:
         """Words on standard output."""
         if self._speaks:
-            print(words, flush=True)
+            tell(words)
 
     def close(self) -> None:
         """Close the file; the loggers are for their owner to close."""

@@ -43,6 +43,7 @@ from fastbert_jax.training.prepare import Prepared, prepare
 from fastbert_jax.training.profiler import Profiler
 from fastbert_jax.training.run_directory import RunDirectory
 from fastbert_jax.training.throughput import Meter
+from fastbert_jax.voice import result, tell
 from fastbert_jax.whole_files import write_json, write_text
 
 
@@ -68,7 +69,7 @@ def train(config: TrainConfig) -> Comparison | None:
         processes.first_alone(lambda: held.enter_context(run.locked()))
         if processes.is_first():
             for note in prepared.notes:
-                print(note)
+                tell(note)
         loggers = Loggers()
         held.callback(loggers.close)
         processes.first_alone(lambda: loggers.open(config, run))
@@ -77,7 +78,7 @@ def train(config: TrainConfig) -> Comparison | None:
             host = on_host(params, mesh)
             processes.first_alone(lambda: _save(config, prepared, run, host))
         elif config.profile and processes.is_first():
-            print(
+            tell(
                 f"profile: expected steps that are still to come, found {config.profile}; "
                 "the run is done: none is written"
             )
@@ -201,6 +202,6 @@ def _compare(config: TrainConfig, prepared: Prepared, run: RunDirectory, loggers
     write_text(run.report, render_page(report))
     write_card(run)
     loggers.conclude(comparison)
-    print(render(comparison))
-    print(f"{run.report}: {WHAT_A_REPORT_IS}")
+    result(render(comparison))
+    tell(f"{run.report}: {WHAT_A_REPORT_IS}")
     return comparison

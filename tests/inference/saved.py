@@ -22,10 +22,10 @@ def some_texts(count: int, *, seed: int = 0) -> list[str]:
     return [" ".join(generator.choice(WORDS, generator.integers(1, 11))) for _ in range(count)]
 
 
-def save_tiny_model(directory: Path, *, vocab_size: int = 64) -> Path:
+def save_tiny_model(directory: Path, *, vocab_size: int = 64, labels: tuple[str, ...] = LABELS) -> Path:
     """Write weights, tokenizer and settings as training does; `vocab_size` is the model's, not the tokenizer's."""
-    config = dataclasses.replace(tiny_config(len(LABELS)), vocab_size=vocab_size)
-    extra = {"labels": list(LABELS), "max_length": 16, "length_buckets": [8, 16], "precision": "float32"}
+    config = dataclasses.replace(tiny_config(len(labels)), vocab_size=vocab_size)
+    extra = {"labels": list(labels), "max_length": 16, "length_buckets": [8, 16], "precision": "float32"}
     save_model(directory, tiny_params(config), config, extra=extra)
     train_tokenizer(some_texts(200), vocab_size=60).save(directory)
     return directory

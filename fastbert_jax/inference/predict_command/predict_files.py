@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 
 from fastbert_jax.config import BadRow, DataConfig, Mode, PredictConfig
 from fastbert_jax.errors import UserError
-from fastbert_jax.inference.calibrate import read_calibration
+from fastbert_jax.inference.calibrate import thresholds_in_use
 from fastbert_jax.inference.predict_command.answer_files import Form, form_of
 from fastbert_jax.inference.predict_command.input_files import STDOUT, Task, tasks_of, this_process
 from fastbert_jax.inference.predict_command.resumable import Done, Partial, finished, resumable_file
@@ -24,10 +23,13 @@ from fastbert_jax.inference.predictor import Prediction, Predictor, load, local_
 from fastbert_jax.report.progress import progress_bar, somebody_watches
 from fastbert_jax.text.examples import Example, Text, Unreadable
 from fastbert_jax.text.sources import count_rows, read_records
+from fastbert_jax.voice import note
 
 
-def predict(config: PredictConfig) -> None:
+def predict(config: PredictConfig) -> int:
     """Answer every row of the inputs that are this process's share, each input into its output, in order.
+
+    Returns how many inputs that were; those that were answered before do not count.
 
     An output file appears under its name only when all of it is written. Under `skip`, a row that cannot be read
     gives a record with the reason, so that there are as many records as rows.
@@ -37,20 +39,14 @@ def predict(config: PredictConfig) -> None:
     """
     mine = _to_do(config)
     if not mine:
-        return
-    speed: float | np.ndarray = config.speed
-    exits = config.exits
-    if config.target:
-        calibration = read_calibration(config.model, config.target)
-        speed, exits = np.array(calibration.thresholds), calibration.exits
+        return 0
+    speed, exits = thresholds_in_use(config.model, config.target, speed=config.speed, exits=config.exits)
     predictor = load(config.model, exits=exits, mesh=local_mesh(config.mesh, count=config.devices))
     predictor.require_exits()
     work = work_of(config, speed=speed, exits=exits) if config.output != STDOUT else {}
     if config.warm_up and mine:
-        print(
-            predictor.warm_up(config.mode, batch_size=config.batch_size, batch_tokens=config.batch_tokens),
-            file=sys.stderr,
-        )
+        warm_up = predictor.warm_up(config.mode, batch_size=config.batch_size, batch_tokens=config.batch_tokens)
+        note(str(warm_up))
     answered = 0
     try:
         for task in mine:
@@ -61,10 +57,11 @@ def predict(config: PredictConfig) -> None:
             _tell(task if len(mine) > 1 else None, output.done, predictor)
             answered += 1
         if config.mode is Mode.AUTO and predictor.picked:
-            print(f"auto picked {predictor.picked}", file=sys.stderr)
+            note(f"auto picked {predictor.picked}")
     finally:
         if 0 < answered < len(mine):
-            print(f"{answered} of {len(mine)} inputs are answered; --resume leaves them out", file=sys.stderr)
+            note(f"{answered} of {len(mine)} inputs are answered; --resume leaves them out")
+    return answered
 
 
 def _to_do(config: PredictConfig) -> list[Task]:
@@ -74,13 +71,13 @@ def _to_do(config: PredictConfig) -> list[Task]:
     mine = process.share(tasks)
     if process.count > 1:
         nothing = "" if mine else ": nothing to do"
-        print(f"{process} answers {len(mine)} of {len(tasks)} inputs{nothing}", file=sys.stderr)
+        note(f"{process} answers {len(mine)} of {len(tasks)} inputs{nothing}")
     if not config.resume:
         return mine
     left = [task for task in mine if not finished(Path(task.output).expanduser())]
     if len(left) < len(mine):
         which = mine[0].output if len(mine) == 1 else f"{len(mine) - len(left)} of {len(mine)} outputs"
-        print(f"{which}: whole already, nothing to do; without --resume made anew", file=sys.stderr)
+        note(f"{which}: whole already, nothing to do; without --resume made anew")
     return left
 
 
@@ -137,9 +134,9 @@ def _tell(task: Task | None, done: Done, predictor: Predictor) -> None:
     """Say what became of rows that are not as the others; with the input's name where there are several."""
     name = f"{task.input}: " if task else ""
     if done.unreadable:
-        print(f"{name}{done.unreadable} rows could not be read; their records say why", file=sys.stderr)
+        note(f"{name}{done.unreadable} rows could not be read; their records say why")
     if done.cut:
-        print(f"{name}{done.cut} texts have more than {predictor.max_length} tokens and were cut", file=sys.stderr)
+        note(f"{name}{done.cut} texts have more than {predictor.max_length} tokens and were cut")
 
 
 def _readable(chunk: Sequence[Record], config: PredictConfig) -> list[Text]:

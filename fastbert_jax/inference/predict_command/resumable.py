@@ -6,13 +6,13 @@ import contextlib
 import dataclasses
 import json
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.predict_command.answer_files import Form
+from fastbert_jax.voice import note
 from fastbert_jax.whole_files import keep_others_out, whole_file
 
 
@@ -88,10 +88,10 @@ class Partial:
             left = _read_ledger(path)
             if left and resume:
                 self.done = self._checked(left)
-                print(f"{path}: {self.done.rows} rows were answered before; going on", file=sys.stderr)
+                note(f"{path}: {self.done.rows} rows were answered before; going on")
             elif left:
                 rows = Done(**left["done"]).rows
-                print(f"{partial_path(path)}: started over; --resume goes on after its {rows} rows", file=sys.stderr)
+                note(f"{partial_path(path)}: started over; --resume goes on after its {rows} rows")
             if not self.done.rows:
                 ledger_path(path).unlink(missing_ok=True)
             self._stream.truncate(self.done.bytes)
@@ -158,7 +158,7 @@ class Partial:
             partial_path(self._path).unlink(missing_ok=True)
         elif self.done.rows > self._rows_before or isinstance(error, KeyboardInterrupt):
             kept = f"{self.done.rows} rows are answered in {partial_path(self._path)}"
-            print(f"{kept}; the same command with --resume goes on after them", file=sys.stderr)
+            note(f"{kept}; the same command with --resume goes on after them")
         self._resources.close()
 
 

@@ -1,25 +1,22 @@
-"""How the scripts read their command line, and how they end."""
+"""The command line of train.py: a YAML file of settings, and those that stand in for its values."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, TypeVar
 
 import tyro
 
-from fastbert_jax.cache import keep_compiled_programs
-from fastbert_jax.config import AblationsConfig, TrainConfig
+from fastbert_jax.command_line.reading import about, read_settings
+from fastbert_jax.config import AblationsConfig, QuietCommand, TrainConfig
 from fastbert_jax.config_yaml import from_yaml
-from fastbert_jax.errors import PreemptedError, UserError
 
-TYRO_STYLE = (tyro.conf.EnumChoicesFromValues, tyro.conf.FlagCreatePairsOff)
+PROGRAM = "train.py"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainArguments:
+class TrainArguments(QuietCommand):
     """Fine-tune a BERT, let it distil itself into its exits, and measure what early exit buys.
 
     Every setting can stand in the YAML file or on the command line, which wins:
@@ -37,6 +34,8 @@ class TrainArguments:
     """Print shapes, steps, parameters and FLOPs and stop."""
     verify: bool = False
     """Compare every value and file of the run with its checksum, as `infer.py verify` does, and stop."""
+    json: bool = False
+    """Give the last measurement as JSON, which comparison.json holds too, instead of the table."""
     settings: Annotated[TrainConfig, tyro.conf.arg(name="")] = dataclasses.field(default_factory=TrainConfig)
 
 
@@ -47,10 +46,10 @@ def parse_train(argv: Sequence[str]) -> TrainArguments:
     """Settings from defaults, then `--config`'s file, then the rest of the command line.
 
     Raises:
-      UserError: the file cannot be read, or a value is out of its range.
-      SystemExit: tyro's own end, 0 after --help and 2 after an unknown flag.
+      UserError: the file cannot be read, a value is out of its range, or an option is not known.
+      SystemExit: 0 after --help and the like, 2 after what tyro cannot read.
     """
-    return _parse(TrainArguments(), argv)
+    return _parse(TrainArguments(), argv, program=PROGRAM)
 
 
 def parse_ablations(argv: Sequence[str]) -> AblationsConfig:
@@ -59,37 +58,14 @@ def parse_ablations(argv: Sequence[str]) -> AblationsConfig:
     Raises:
       UserError, SystemExit: as `parse_train`.
     """
-    return _parse(AblationsConfig(), argv)
+    return _parse(AblationsConfig(), argv, program="-m fastbert_jax.training.ablations")
 
 
-def _parse(default: Arguments, argv: Sequence[str]) -> Arguments:
+def _parse(default: Arguments, argv: Sequence[str], *, program: str) -> Arguments:
     for index, word in enumerate(argv):
         name, equals, value = word.partition("=")
         if name == "--config":
             path = value if equals else next(iter(argv[index + 1 :]), "")
             default = dataclasses.replace(default, config=path, settings=from_yaml(TrainConfig, path))
-    return tyro.cli(type(default), args=list(argv), default=default, config=TYRO_STYLE)
-
-
-def end_with(main: Callable[[], None]) -> None:
-    """Run a script's main function.
-
-    A user's mistake ends with its message and code 2, a run that was asked to stop and is saved with 42, Ctrl-C with
-    130, and a reader of our output that has seen enough (`| head`) with 141, all without a traceback. Programs that
-    jax compiles are kept for the next time.
-    """
-    keep_compiled_programs()
-    try:
-        main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except PreemptedError as error:
-        print(error, file=sys.stderr)
-        sys.exit(42)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what Python flushes at its end goes nowhere
-        sys.exit(141)
+    kind = type(default)
+    return read_settings(kind, argv, program=program, default=default, description=f"{kind.__doc__}\n{about(program)}")

@@ -1,0 +1,149 @@
+"""What each command of infer.py does: its result on standard output, and beside it where that lies and what is next."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+from fastbert_jax.config import (
+    CalibrateConfig,
+    CompareConfig,
+    ExplainConfig,
+    ExploreConfig,
+    ExportConfig,
+    PredictConfig,
+    StudyConfig,
+    VerifyConfig,
+)
+from fastbert_jax.voice import note, result
+
+COMMANDS = {
+    "predict": PredictConfig,
+    "explain": ExplainConfig,
+    "explore": ExploreConfig,
+    "calibrate": CalibrateConfig,
+    "compare": CompareConfig,
+    "study": StudyConfig,
+    "export": ExportConfig,
+    "verify": VerifyConfig,
+}
+# Rooms are imported where they are used: --help and a mistyped option need no jax.
+
+
+def run(config: Any) -> None:
+    """Do what one command's settings ask.
+
+    Raises:
+      UserError: whatever the user can mend.
+      TypeError: settings of no command.
+    """
+    match config:
+        case PredictConfig():
+            predict(config)
+        case ExplainConfig():
+            explain(config)
+        case ExploreConfig():
+            from fastbert_jax.serving.explore import explore
+
+            explore(config)
+        case CalibrateConfig():
+            calibrate(config)
+        case CompareConfig():
+            compare(config)
+        case StudyConfig():
+            study(config)
+        case ExportConfig():
+            from fastbert_jax.training.export import export
+
+            result(export(config))
+            next_step(f"the model is in {config.output}", "predict", "--model", config.output, "--input", "TEXTS")
+        case VerifyConfig():
+            from fastbert_jax.training.verify import verify_run
+
+            result(verify_run(Path(config.run)))
+            next_step("nothing has changed", "explore", "--model", config.run)
+        case _:
+            raise TypeError(f"expected the settings of one of {list(COMMANDS)}, found {type(config).__name__}")
+
+
+def next_step(where: str, *command: str) -> None:
+    """Say where the result lies and which words of infer.py to type next."""
+    note(f"{where}; next: python infer.py {shlex.join(command)}")
+
+
+def predict(config: PredictConfig) -> None:
+    """Answers into files or on standard output."""
+    from fastbert_jax.inference.predict_command.predict_files import predict
+
+    answered = predict(config)
+    if answered and config.output != "-":
+        next_step(f"the answers are in {config.output}", "explain", "--model", config.model, "A TEXT")
+
+
+def explain(config: ExplainConfig) -> None:
+    """A table a text, or a line of JSON."""
+    from rich.console import Console
+
+    from fastbert_jax.inference.explain import explain
+    from fastbert_jax.report.exit_path_table import show
+
+    console = Console()
+    for path in explain(config):
+        if config.json:
+            give_json(path.to_json())
+        else:
+            show(path, console)
+    next_step("a page shows every speed", "explore", "--model", config.model)
+
+
+def calibrate(config: CalibrateConfig) -> None:
+    """The thresholds, which stay with the model too."""
+    from fastbert_jax.inference.calibrate import FILE, calibrate_spec
+    from fastbert_jax.inference.predictor import model_directory
+
+    calibration = calibrate_spec(config)
+    result(calibration.words())
+    if config.json:
+        give_json(calibration.to_json())
+    next_step(
+        f"kept in {model_directory(config.model) / FILE}",
+        *("predict", "--model", config.model, "--target", config.target, "--input", "TEXTS"),
+    )
+
+
+def compare(config: CompareConfig) -> None:
+    """The table, its numbers where they are asked for, and the report."""
+    from fastbert_jax.inference.compare_command import compare_spec, save
+    from fastbert_jax.report.comparison_table import render
+
+    compared = compare_spec(config)
+    try:
+        result(render(compared.comparison))
+    finally:  # the table and the files are kept when the other cannot be written
+        if config.json == "-":
+            give_json(compared.comparison.to_json())
+        if words := save(config, compared):
+            note(words)
+    where = f"the numbers are in {config.json}" if config.json not in ("", "-") else "--json FILE keeps the numbers"
+    next_step(where, "calibrate", "--model", config.model, "--data", "DEV", "--max-drop", "0.5")
+
+
+def study(config: StudyConfig) -> None:
+    """The tables, beside which files of numbers and pictures are written."""
+    from fastbert_jax.inference.study import study_spec
+
+    result(study_spec(config))
+    output = Path(config.output).expanduser()
+    if config.json:
+        give_json(json.loads((output / "study.json").read_text(encoding="utf-8")))
+    next_step(
+        f"tables, numbers and pictures are in {config.output}",
+        *("calibrate", "--model", config.model, "--data", "DEV", "--max-drop", "0.5"),
+    )
+
+
+def give_json(values: Any) -> None:
+    """One line on standard output."""
+    print(json.dumps(values, ensure_ascii=False), flush=True)

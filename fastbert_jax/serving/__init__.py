@@ -1,0 +1,1 @@
+"""A model behind HTTP: the page of `infer.py explore`."""

@@ -1,0 +1,68 @@
+"""The way of a text through the layers is what `predict` does at every speed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fastbert_jax.config import ExitConfig, ExplainConfig, PolicyName
+from fastbert_jax.errors import UserError
+from fastbert_jax.inference.explain import exit_paths, explain
+from fastbert_jax.inference.predictor import Predictor, load
+from tests.inference.saved import LABELS, save_tiny_model, some_texts
+
+TEXTS = [*some_texts(20), ""]
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("run") / "model")
+
+
+@pytest.fixture(scope="module")
+def predictor(directory: Path) -> Predictor:
+    return load(directory)
+
+
+@pytest.mark.parametrize("speed", [0, 0.3, 0.6, 1])
+def test_a_path_ends_where_predict_does(predictor: Predictor, speed: float) -> None:
+    answers = predictor.predict(TEXTS, speed=speed, mode="masked", batch_size=8)
+    for path, answer in zip(exit_paths(predictor, TEXTS, speed), answers, strict=True):
+        assert (path.answer.label, path.exit_layer) == (answer.label, answer.exit_layer)
+        assert path.answer.probability == pytest.approx(answer.probability, abs=1e-5)
+        sure = [exit_.uncertainty < exit_.threshold for exit_ in path.exits]
+        assert path.exit_layer == (sure.index(True) + 1 if any(sure) else len(sure))
+
+
+def test_json_holds_the_answer_and_every_layers(predictor: Predictor) -> None:
+    (path,) = exit_paths(predictor, [("good film", "bad film")], 0.5)
+    values = path.to_json()
+    assert list(values) == ["text", "pair", "label", "probabilities", "exit_layer", "uncertainty", "layers"]
+    assert tuple(values["probabilities"]) == LABELS and values["pair"] == "bad film"
+    here = values["layers"][values["exit_layer"] - 1]
+    assert (here["label"], here["uncertainty"]) == (values["label"], values["uncertainty"])
+    assert [layer["layer"] for layer in values["layers"]] == [1, 2, 3, 4, 5]
+
+
+def test_pairs_and_exits_that_are_not_asked(directory: Path) -> None:
+    exits = ExitConfig(every=2, policy=PolicyName.MARGIN)
+    config = ExplainConfig(model=str(directory), texts=("good", "bad"), pair=("film", "plot"), speed=1.0, exits=exits)
+    paths = explain(config)
+    assert [(path.text, path.pair) for path in paths] == [("good", "film"), ("bad", "plot")]
+    assert [exit_.asked for exit_ in paths[0].exits] == [False, True, False, True, True]
+    assert {path.exit_layer for path in paths} == {2}
+
+
+def test_a_text_that_is_cut_is_told(predictor: Predictor, capsys: pytest.CaptureFixture[str]) -> None:
+    exit_paths(predictor, ["good " * 40, "good"], 0.5)
+    assert capsys.readouterr().err == "1 texts have more than 16 tokens and were cut\n"
+
+
+def test_mistakes(directory: Path) -> None:
+    with pytest.raises(UserError, match="texts: expected one text or more, each in quotes, found"):
+        ExplainConfig(model="x")
+    with pytest.raises(UserError, match="--pair: expected 2 second texts, one for each text, or none, found 1"):
+        ExplainConfig(model="x", texts=("a", "b"), pair=("c",))
+    with pytest.raises(UserError, match="expected a calibration for 'max-drop=1', none was made"):
+        explain(ExplainConfig(model=str(directory), texts=("a",), target="max-drop=1"))

@@ -1,0 +1,38 @@
+"""The progress bar: rate and time left on a terminal, nothing where nobody watches or wants it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from fastbert_jax import voice
+from fastbert_jax.report.progress import progress_bar, somebody_watches
+
+
+@pytest.fixture(autouse=True)
+def _loud_again() -> Iterator[None]:
+    yield
+    voice.speak()
+
+
+def drawn(capsys: pytest.CaptureFixture[str]) -> str:
+    with progress_bar("predict", total=10, unit="texts") as advance:
+        for _ in range(5):
+            advance(1, "half way")
+    return capsys.readouterr().err
+
+
+def test_rate_note_and_time_left_are_shown_to_who_watches(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not somebody_watches() and drawn(capsys) == ""
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich then takes the stream for a terminal
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "150")
+    shown = drawn(capsys)
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
+    assert re.search(r"predict .*5/10 [0-9.]+ texts/s  half way 0:\d\d:\d\d (0:\d\d:\d\d|-:--:--)", plain), plain
+    voice.speak(quiet=True)
+    assert not somebody_watches() and drawn(capsys) == ""
