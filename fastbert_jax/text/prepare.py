@@ -14,7 +14,7 @@ from typing import Any
 import tyro
 
 from fastbert_jax.command_line import TYRO_STYLE, end_with
-from fastbert_jax.config import PrepareConfig
+from fastbert_jax.config import Delimiter, PrepareConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.report.progress import progress_bar
 from fastbert_jax.text.builtin import pretrained_directory
@@ -106,7 +106,9 @@ def prepare(config: PrepareConfig) -> Ledger:
 
 
 def _settings(config: PrepareConfig, tokenizer: Tokenizer) -> dict[str, Any]:
-    return {
+    # What corpora had before there was a choice stays as it was.
+    chosen = {} if config.delimiter is Delimiter.AUTO else {"delimiter": config.delimiter.value}
+    return chosen | {
         "tokenizer": tokenizer.fingerprint,
         "max_length": config.max_length,
         "shard_texts": config.shard_texts,

@@ -82,6 +82,7 @@ class Tokenizer:
         self._backend.encode_special_tokens = True
         self._cls: int = tokenizer.cls_token_id
         self._sep: int = tokenizer.sep_token_id
+        self._unk: int | None = tokenizer.unk_token_id
         self.text_form = TextForm(tokenizer.init_kwargs.get(TEXT_FORM, TextForm.BERT.value))
         """How it frames texts; saved with it."""
         self.vocab_size: int = max(tokenizer.get_vocab().values()) + 1
@@ -123,6 +124,15 @@ class Tokenizer:
         return Encoded(
             np.concatenate(ids or empty), np.concatenate(types or empty), offsets, truncated_texts, truncated_tokens
         )
+
+    def wholly_unknown(self, encoded: Encoded) -> np.ndarray:
+        """Whether a text has tokens, and all of them are [UNK], bool `[n]`."""
+        if not len(encoded):
+            return np.zeros(0, bool)
+        unknown = encoded.token_ids == self._unk
+        known = ~unknown & ~np.isin(encoded.token_ids, (self._cls, self._sep))
+        starts = encoded.offsets[:-1]
+        return np.logical_or.reduceat(unknown, starts) & ~np.logical_or.reduceat(known, starts)
 
     def save(self, directory: str | Path) -> None:
         """Write the tokenizer's files, in the form that `load_tokenizer` reads."""
