@@ -63,8 +63,9 @@ def study_spec(config: StudyConfig) -> str:
             raise UserError(f"{name}: expected the model's labels {predictor.labels}, found {baseline.labels}")
     directory = Path(config.output).expanduser()
     _make(directory)
-    found = read_examples(config.data, config.reading, need_label=True, role="test").examples
-    examples = [found[i] for i in evenly(len(found), config.limit)]
+    found = read_examples(config.data, config.reading, need_label=True, role="test")
+    found.tell_skipped()
+    examples = [found.examples[i] for i in evenly(len(found.examples), config.limit)]
     made = study(
         predictor,
         [example.text for example in examples],

@@ -49,6 +49,15 @@ class Loaded:
         """How many rows could not be read."""
         return len(self.rejected)
 
+    def tell_skipped(self) -> None:
+        """Say on stderr how many rows could not be read, if any."""
+        if self.rejected:
+            count, first = self.skipped, self.rejected[0]
+            print(
+                f"{count} rows could not be read and were left out; the first: {first.where}: {first.problem}",
+                file=sys.stderr,
+            )
+
 
 def read_records(
     spec: str, data: DataConfig, *, need_label: bool = False, role: Role = "train"

@@ -197,10 +197,11 @@ def cut_at_end(lengths: Sequence[int], room: int) -> tuple[list[int], list[bool]
 
 
 def load_tokenizer(directory: str | Path) -> Tokenizer:
-    """Load the tokenizer of a Hugging Face model directory; nothing is fetched.
+    """Load the tokenizer of a Hugging Face model directory; nothing is fetched, and no code of the directory is run.
 
     Raises:
-      UserError: no tokenizer there, a damaged one, one without [CLS] and [SEP], or of an unknown text form.
+      UserError: no tokenizer there, a damaged one, one that is nothing without its code, one without [CLS] and [SEP],
+        or of an unknown text form.
     """
     directory = Path(directory)
     if not any((directory / file).is_file() for file in ("tokenizer.json", "vocab.txt")):
@@ -210,9 +211,18 @@ def load_tokenizer(directory: str | Path) -> Tokenizer:
 
         try:
             tokenizer = AutoTokenizer.from_pretrained(
-                str(directory), local_files_only=True, use_fast=True, split_special_tokens=True
+                str(directory),
+                local_files_only=True,
+                use_fast=True,
+                split_special_tokens=True,
+                trust_remote_code=False,  # left open, transformers asks at the terminal
             )
         except Exception as error:  # the Rust tokenizer raises plain Exception on a damaged file
+            if "trust_remote_code" in str(error):
+                raise UserError(
+                    f"expected a tokenizer of data alone in {directory}, found one that brings code (`auto_map`), "
+                    "which is never run; use the tokenizer files of a plain BERT"
+                ) from None
             raise UserError(f"expected a tokenizer in {directory}, found one that does not load: {error}") from None
     if tokenizer.cls_token_id is None or tokenizer.sep_token_id is None:
         raise UserError(
