@@ -61,16 +61,16 @@ def test_label_ids_are_places_in_the_order():
 
 
 def test_dev_and_test_are_cut_from_train(tmp_path):
-    made = task(tmp_path, ["a", "b"], dev_fraction=0.25, test_fraction=0.25)
-    for part in (made.dev, made.test):
-        assert Counter(e.label for e in part) == {"a": 1, "b": 1}
-    assert len(made.train) == 4 and len({e.where for e in (*made.train, *made.dev, *made.test)}) == 8
+    made = task(tmp_path, ["a", "b"], dev_fraction=0.5, test_fraction=0.25)
+    for part, size in ((made.train, 1), (made.dev, 2), (made.test, 1)):
+        assert Counter(e.label for e in part) == {"a": size, "b": size}
+    assert len({e.where for e in (*made.train, *made.dev, *made.test)}) == 8
     assert made.unlabelled is made.train
     assert made.notes[0].endswith("train.tsv: text in 'text', label in 'label'.")
-    for part in ("dev", "test"):
+    for part, count in (("dev", 4), ("test", 2)):
         words = f"(--data.{part} names one, --data.{part}_fraction their share)."
-        assert f"There is no {part} set: 2 of 8 training rows were cut off as {part} {words}" in made.notes
-    assert made == task(tmp_path, ["a", "b"], dev_fraction=0.25, test_fraction=0.25)
+        assert f"There is no {part} set: {count} of 8 training rows were cut off as {part} {words}" in made.notes
+    assert made == task(tmp_path, ["a", "b"], dev_fraction=0.5, test_fraction=0.25)
 
 
 def test_dev_stands_in_for_test_where_that_is_asked(tmp_path):
