@@ -6,12 +6,12 @@ import dataclasses
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import tyro
 
 from fastbert_jax.cache import keep_compiled_programs
-from fastbert_jax.config import TrainConfig
+from fastbert_jax.config import AblationsConfig, TrainConfig
 from fastbert_jax.config_yaml import from_yaml
 from fastbert_jax.errors import PreemptedError, UserError
 
@@ -40,6 +40,9 @@ class TrainArguments:
     settings: Annotated[TrainConfig, tyro.conf.arg(name="")] = dataclasses.field(default_factory=TrainConfig)
 
 
+Arguments = TypeVar("Arguments", TrainArguments, AblationsConfig)
+
+
 def parse_train(argv: Sequence[str]) -> TrainArguments:
     """Settings from defaults, then `--config`'s file, then the rest of the command line.
 
@@ -47,13 +50,25 @@ def parse_train(argv: Sequence[str]) -> TrainArguments:
       UserError: the file cannot be read, or a value is out of its range.
       SystemExit: tyro's own end, 0 after --help and 2 after an unknown flag.
     """
-    default = TrainArguments()
+    return _parse(TrainArguments(), argv)
+
+
+def parse_ablations(argv: Sequence[str]) -> AblationsConfig:
+    """The same for the variants of a run.
+
+    Raises:
+      UserError, SystemExit: as `parse_train`.
+    """
+    return _parse(AblationsConfig(), argv)
+
+
+def _parse(default: Arguments, argv: Sequence[str]) -> Arguments:
     for index, word in enumerate(argv):
         name, equals, value = word.partition("=")
         if name == "--config":
             path = value if equals else next(iter(argv[index + 1 :]), "")
             default = dataclasses.replace(default, config=path, settings=from_yaml(TrainConfig, path))
-    return tyro.cli(TrainArguments, args=list(argv), default=default, config=TYRO_STYLE)
+    return tyro.cli(type(default), args=list(argv), default=default, config=TYRO_STYLE)
 
 
 def end_with(main: Callable[[], None]) -> None:

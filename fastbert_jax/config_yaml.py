@@ -80,6 +80,18 @@ def to_dict(config: Any) -> dict[str, Any]:
     return plain(dataclasses.asdict(config))
 
 
+def to_flat(config: Any) -> dict[str, Any]:
+    """The plain values of a config by their whole names: `fine_tune.epochs`."""
+
+    def flat(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in values.items():
+            found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        return found
+
+    return flat(to_dict(config), "")
+
+
 def from_yaml(schema: type[Schema], path: str | Path) -> Schema:
     """Read `schema` from a YAML file; keys left out keep their defaults.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
+from fastbert_jax.training.loggers.every_logger import PACKAGES
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -17,12 +19,27 @@ def test_the_package_asks_for_what_requirements_install() -> None:
     dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
     extra = [line for line in required(ROOT / "requirements.txt") if line not in dependencies]
     assert set(dependencies) <= set(required(ROOT / "requirements.txt"))
-    assert {line.partition(">")[0] for line in extra} == {"pytest", "hypothesis", "ruff", "mypy", "types-PyYAML"}
+    assert {line.partition(">")[0] for line in extra} == {
+        "pytest",
+        "pytest-xdist",
+        "hypothesis",
+        "ruff",
+        "mypy",
+        "types-PyYAML",
+        "tensorboardX",
+    }
 
 
 def test_the_extra_for_peers_is_what_their_benchmarks_install() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["optional-dependencies"]["peers"] == required(ROOT / "benchmarks/peers/requirements.txt")
+
+
+def test_there_is_an_extra_for_every_logger_and_tests_need_no_other_tensorboardx() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    packages = {target.value: package for target, package in PACKAGES.items()}
+    assert {name: extras[name][0].partition(">")[0] for name in packages} == packages
+    assert extras["tensorboard"][0] in required(ROOT / "requirements.txt")
 
 
 def test_every_requirement_has_both_bounds_and_data_is_exact() -> None:

@@ -13,11 +13,14 @@ import numpy as np
 import pytest
 
 import fastbert_jax
+from fastbert_jax.command_line import parse_train
 from fastbert_jax.config import TrainConfig
 from fastbert_jax.config_yaml import from_yaml
 from fastbert_jax.errors import UserError
 from fastbert_jax.model import sharding
-from fastbert_jax.training import dry_run, run
+from fastbert_jax.training import dry_run, run, verify
+from fastbert_jax.training.run_directory import RunDirectory
+from tests.training.loggers.backends import Mlflow
 
 ROOT = Path(__file__).parent.parent
 SETTINGS = """
@@ -119,6 +122,50 @@ def test_the_same_command_again_trains_nothing(settings, tmp_path):
     assert (tmp_path / "run" / "model" / "model.safetensors").read_bytes() == weights
 
 
+def test_loggers_profile_and_card_of_a_run_that_was_stopped_before_it_was_measured(
+    settings, tmp_path, monkeypatch, capsys
+):
+    mlflow = Mlflow()
+    monkeypatch.setitem(sys.modules, "mlflow", mlflow.module)
+    flags = ["--log.to", "mlflow", "--profile", "13:16"]  # the end of one phase, and the beginning of the next
+    config = parse_train(["--config", str(settings), *flags]).settings
+    where = RunDirectory(tmp_path / "run")
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    compare = run.compare
+    monkeypatch.setattr(run, "compare", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run.train(config)
+    assert f"profile: steps 13 to 16 are in {where.profile}; " in capsys.readouterr().out
+    assert "It has not been measured on test texts" in (where.model / "README.md").read_text()
+    assert "model" in verify.verify_run(where.path)
+
+    monkeypatch.setattr(run, "compare", compare)
+    comparison = run.train(config)
+    assert "the run is done: none is written" in capsys.readouterr().out
+    card = (where.model / "README.md").read_text()
+    assert "On 21 test texts." in card and f"| 0.5 | {comparison.rows[1].accuracy:.4f} |" in card
+    assert "model" in verify.verify_run(where.path)
+    (told,) = mlflow.runs.values()
+    for phase, steps in (("fine_tune", range(1, 15)), ("distil", range(15, 29)), ("dev", (7, 14, 21, 28))):
+        assert [row[f"{phase}/step"] for row in told.rows if f"{phase}/step" in row] == list(steps)
+    assert told.metrics["throughput/goodput"] > 0 and told.ended == ["KILLED", "FINISHED"]
+
+    (where.model / "model.safetensors").unlink()  # trained anew: what was measured of another model is told no more
+    where.model.rename(tmp_path / "old")
+    monkeypatch.setattr(run, "compare", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run.train(config)
+    assert "It has not been measured on test texts" in (where.model / "README.md").read_text()
+
+
+def test_a_logger_that_is_not_installed_is_said_before_anything_is_written(settings, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    assert "install it with `pip install wandb`" in _refusal(settings, "--log.to", "wandb")
+
+
 def test_a_killed_run_resumes_to_the_same_model(settings, tmp_path):
     long = ("--distil.epochs", 8)  # so that the signals come long before the end, however quick the machine is
     whole = tmp_path / "whole"
@@ -201,8 +248,6 @@ def test_a_users_mistake_ends_with_its_message_and_code_2(settings, tmp_path):
 
 def _refusal(settings: Path, *flags: str) -> str:
     """The message of a run that is refused before it writes anything."""
-    from fastbert_jax.command_line import parse_train
-
     config = parse_train(["--config", str(settings), *flags]).settings
     with pytest.raises(UserError) as error:
         run.train(config)
@@ -233,8 +278,6 @@ def test_a_poison_row_stops_with_file_and_line_or_is_counted(settings, tmp_path,
     rows = (tmp_path / "train.tsv").read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([*rows[:5], b"good\t\xff\xfe\n", *rows[5:]]))
     assert "poison.tsv:6" in _refusal(settings, "--data.train", str(path))
-    from fastbert_jax.command_line import parse_train
-
     flags = ["--config", str(settings), "--data.train", str(path), "--data.on-bad-row", "skip"]
     print(dry_run.describe(parse_train(flags).settings))
     described = capsys.readouterr().out
@@ -244,8 +287,6 @@ def test_a_poison_row_stops_with_file_and_line_or_is_counted(settings, tmp_path,
 def test_texts_that_are_cut_are_counted_set_by_set(settings, tmp_path, capsys):
     (tmp_path / "more.txt").write_text("film plot " * 20 + "\nfilm\n")
     (tmp_path / "dev.tsv").write_text("label\ttext\ngood\t龘 龘\nbad\tfilm\n", encoding="utf-8")
-    from fastbert_jax.command_line import parse_train
-
     flags = ["--config", str(settings), "--data.unlabelled", str(tmp_path / "more.txt"), "--data.max-length", "8"]
     flags += ["--data.dev", str(tmp_path / "dev.tsv")]
     print(dry_run.describe(parse_train(flags).settings))
@@ -282,8 +323,6 @@ def test_fewer_chinese_pairs_than_a_batch_go_the_whole_way(settings, tmp_path):
     rows += [f"{'相同' if i % 2 else '不同'}\t这本书{'很好' if i % 3 else '一般'}\t这本书好吗" for i in range(6)]
     pairs = tmp_path / "pairs.tsv"
     pairs.write_text("\n".join(rows) + "\n", encoding="utf-8")
-    from fastbert_jax.command_line import parse_train
-
     flags = ["--config", str(settings), "--data.train", str(pairs), "--data.test", "", "--fine-tune.epochs", "1"]
     flags += ["--data.dev", str(pairs)]
     config = parse_train([*flags, "--distil.epochs", "1", "--model.precision", "bfloat16"]).settings

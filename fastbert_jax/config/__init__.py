@@ -3,6 +3,7 @@
 The line below a key is its meaning, which `tyro` shows as the command line's help. Nothing in this room needs jax.
 """
 
+from fastbert_jax.config.ablations import AblationsConfig
 from fastbert_jax.config.choices import (
     ANSWER_ENDINGS,
     BATCH_TOKENS,
@@ -10,8 +11,10 @@ from fastbert_jax.config.choices import (
     BadRow,
     CheckpointKind,
     Delimiter,
+    ExitKind,
     KLDirection,
     LayerNormKind,
+    LogTarget,
     Mode,
     PolicyName,
     Precision,
@@ -31,12 +34,22 @@ from fastbert_jax.config.inference import (
     VerifyConfig,
 )
 from fastbert_jax.config.model import BertConfig, ConvertConfig, ModelConfig
-from fastbert_jax.config.training import CheckpointConfig, DistilConfig, FineTuneConfig, PhaseConfig, TrainConfig
+from fastbert_jax.config.training import (
+    CheckpointConfig,
+    DistilConfig,
+    FineTuneConfig,
+    LogConfig,
+    PhaseConfig,
+    TrainConfig,
+    TruncateConfig,
+    UnlabelledPhaseConfig,
+)
 
 __all__ = [
     "ANSWER_ENDINGS",
     "BATCH_TOKENS",
     "COMPRESSED_ENDINGS",
+    "AblationsConfig",
     "BadRow",
     "BertConfig",
     "CalibrateConfig",
@@ -49,11 +62,14 @@ __all__ = [
     "DistilConfig",
     "EvaluateConfig",
     "ExitConfig",
+    "ExitKind",
     "ExportConfig",
     "FineTuneConfig",
     "KLDirection",
     "LabelledTexts",
     "LayerNormKind",
+    "LogConfig",
+    "LogTarget",
     "MeshConfig",
     "Mode",
     "ModelConfig",
@@ -67,5 +83,7 @@ __all__ = [
     "StudyConfig",
     "TextForm",
     "TrainConfig",
+    "TruncateConfig",
+    "UnlabelledPhaseConfig",
     "VerifyConfig",
 ]

@@ -59,6 +59,17 @@ class TextForm(enum.Enum):
     OFFICIAL = "official"
 
 
+class ExitKind(enum.Enum):
+    """What an exit is made of.
+
+    `attention` is the paper's: a map to a narrow width, self-attention there, two more maps. `linear` is one map from
+    the first token to the classes, the least that an exit can be.
+    """
+
+    ATTENTION = "attention"
+    LINEAR = "linear"
+
+
 class CheckpointKind(enum.Enum):
     """Which program wrote a checkpoint.
 
@@ -90,11 +101,22 @@ class RecipeName(enum.Enum):
     `official`: the same as the released code does it, which sets these keys: distil.kl teacher-student, noisy_teacher,
     and in both phases weight_decay 0, clip_norm 0, no bias_correction; distil.decay_epochs is fine_tune.epochs.
     `joint`: labels train everything at once, the paper's ablation *without self-distillation*; distil is not used.
+    `truncated`: the first model.first_layers layers of model.pretrained, a trained FastBERT, learn its answers, then
+    teach their own students, a smaller BERT of fixed depth as the paper's baselines are; fine_tune is not used.
     """
 
     FASTBERT = "fastbert"
     OFFICIAL = "official"
     JOINT = "joint"
+    TRUNCATED = "truncated"
+
+
+class LogTarget(enum.Enum):
+    """Where a run's numbers go beside `metrics.jsonl`: TensorBoard's event files, Weights & Biases, MLflow."""
+
+    TENSORBOARD = "tensorboard"
+    WANDB = "wandb"
+    MLFLOW = "mlflow"
 
 
 class Mode(enum.Enum):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from fastbert_jax.config.checks import require
-from fastbert_jax.config.choices import CheckpointKind, LayerNormKind, Precision
+from fastbert_jax.config.choices import CheckpointKind, ExitKind, LayerNormKind, Precision
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,6 +25,7 @@ class BertConfig:
     layer_norm_eps: float = 1e-12
     init_std: float = 0.02
     num_classes: int = 2
+    exit_kind: ExitKind = ExitKind.ATTENTION
     exit_size: int = 128
     """Width of every exit (the paper's 128)."""
     exit_heads: int = 2
@@ -65,7 +66,12 @@ class ModelConfig:
     """Which backbone to start from, and the exits put on it."""
 
     pretrained: str = "builtin:minilm"
-    """`builtin:minilm`, a Hugging Face BERT directory, or `random` (then the sizes below count)."""
+    """`builtin:minilm`, a Hugging Face BERT directory, a run or its model, or `random` (then the sizes below count)."""
+    first_layers: int = 0
+    """Take only so many layers of `pretrained`, from the first one on; 0: all."""
+    keep_exits: bool = False
+    """Begin with the exits of `pretrained` too, which is a trained FastBERT with the same labels, and not with new
+    ones: with fine_tune.epochs 0 it is distilled again, on other texts or in another way."""
     hidden_size: int = 128
     """random only: width of the backbone."""
     num_layers: int = 4
@@ -76,10 +82,12 @@ class ModelConfig:
     """random only: width of the feed-forward part."""
     vocab_size: int = 8000
     """random only: size of the WordPiece vocabulary, learnt from the texts of both phases."""
+    exit_kind: ExitKind = ExitKind.ATTENTION
+    """`attention`, the paper's exits, or `linear`, one map from the first token to the classes, as an ablation."""
     exit_size: int = 128
-    """Width of every exit (the paper's 128)."""
+    """attention only: width of every exit (the paper's 128)."""
     exit_heads: int = 2
-    """Attention heads of every exit (the released code's 2)."""
+    """attention only: attention heads of every exit (the released code's 2)."""
     dropout: float = 0.1
     """Dropout probability wherever a phase asks for dropout, in [0, 1)."""
     precision: Precision = Precision.FLOAT32
@@ -92,6 +100,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         require(self.unroll >= 1, "model.unroll", "1 or more", self.unroll)
+        require(self.first_layers >= 0, "model.first_layers", "1 or more, or 0 for all", self.first_layers)
         require(0 <= self.dropout < 1, "model.dropout", "a probability in [0, 1)", self.dropout)
 
 

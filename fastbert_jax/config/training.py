@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any, ClassVar
 
 from fastbert_jax.config.checks import require
-from fastbert_jax.config.choices import KLDirection, RecipeName
+from fastbert_jax.config.choices import KLDirection, LogTarget, RecipeName
 from fastbert_jax.config.data import DataConfig
 from fastbert_jax.config.devices import MeshConfig, ProcessesConfig
 from fastbert_jax.config.inference import EvaluateConfig
@@ -76,17 +77,11 @@ class FineTuneConfig(PhaseConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DistilConfig(PhaseConfig):
-    """The settings of self-distillation: what the teacher teaches the students, and how."""
+class UnlabelledPhaseConfig(PhaseConfig):
+    """The settings of a phase in which a teacher's answers train, on texts that need no labels."""
 
-    SECTION: ClassVar[str] = "distil"
-
-    epochs: int = 5
-    learning_rate: float = 2e-4
     kl: KLDirection = KLDirection.STUDENT_TEACHER
     """Which KL: `student-teacher` is the paper's equation 5, `teacher-student` the released code's."""
-    noisy_teacher: bool = False
-    """Leave dropout on in the backbone and the teacher, as the released code does."""
     steps: int = 0
     """Length of the phase in steps, whatever its texts; 0: by epochs. stream: needs it."""
     pack: bool = False
@@ -94,6 +89,33 @@ class DistilConfig(PhaseConfig):
     has one shape; batch_size then counts rows."""
     texts_per_row: int = 0
     """pack only: the most texts in a row; 0: the smallest power of two that costs no more than 1 % of rows."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        section = self.SECTION
+        require(self.steps >= 0, f"{section}.steps", "1 or more, or 0 to go by epochs", self.steps)
+        require(self.texts_per_row >= 0, f"{section}.texts_per_row", "1 or more, or 0 to choose it", self.texts_per_row)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TruncateConfig(UnlabelledPhaseConfig):
+    """The settings of truncation: a trained model's first layers learn its answers."""
+
+    SECTION: ClassVar[str] = "truncate"
+
+    kl: KLDirection = KLDirection.TEACHER_STUDENT
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DistilConfig(UnlabelledPhaseConfig):
+    """The settings of self-distillation: what the teacher teaches the students, and how."""
+
+    SECTION: ClassVar[str] = "distil"
+
+    epochs: int = 5
+    learning_rate: float = 2e-4
+    noisy_teacher: bool = False
+    """Leave dropout on in the backbone and the teacher, as the released code does."""
     cache_teacher: bool = False
     """Keep the teacher's answers of the first epoch in the run's directory (4 bytes a class of each text), so that the
     later epochs run neither the teacher nor the last layer. Not with noisy_teacher, nor for stream: texts. A run that
@@ -107,8 +129,6 @@ class DistilConfig(PhaseConfig):
             "false with distil.noisy_teacher, whose answers are others at every step",
             self.cache_teacher,
         )
-        require(self.steps >= 0, "distil.steps", "1 or more, or 0 to go by epochs", self.steps)
-        require(self.texts_per_row >= 0, "distil.texts_per_row", "1 or more, or 0 to choose it", self.texts_per_row)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -126,6 +146,21 @@ class CheckpointConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class LogConfig:
+    """Where a run's numbers go beside metrics.jsonl. Each target needs its package; the rest is for their own
+    environment variables, such as WANDB_PROJECT and MLFLOW_TRACKING_URI."""
+
+    to: tuple[LogTarget, ...] = ()
+    """Any of `tensorboard` (files in the run's directory), `wandb` and `mlflow`."""
+    every: int = 1
+    """Steps between those that are written there; measurements always are."""
+
+    def __post_init__(self) -> None:
+        require(len(set(self.to)) == len(self.to), "log.to", "each target once", [target.value for target in self.to])
+        require(self.every >= 1, "log.every", "1 or more", self.every)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """A whole run: fine-tune, self-distil, evaluate."""
 
@@ -135,15 +170,31 @@ class TrainConfig:
     """Seed of every random number: initial exits, order of texts, dropout."""
     recipe: RecipeName = RecipeName.FASTBERT
     """`fastbert`; `official`, the released code's settings in place of those given (learning rates, epochs and batches
-    stay); `joint`, all exits on labels at once."""
+    stay); `joint`, all exits on labels at once; `truncated`, a trained model's first layers on its answers."""
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     fine_tune: FineTuneConfig = dataclasses.field(default_factory=FineTuneConfig)
+    truncate: TruncateConfig = dataclasses.field(default_factory=TruncateConfig)
     distil: DistilConfig = dataclasses.field(default_factory=DistilConfig)
     evaluate: EvaluateConfig = dataclasses.field(default_factory=EvaluateConfig)
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     processes: ProcessesConfig = dataclasses.field(default_factory=ProcessesConfig)
     checkpoints: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    log: LogConfig = dataclasses.field(default_factory=LogConfig)
+    profile: str = ""
+    """FIRST:LAST, such as 10:20: write a profile of these steps, both included, counted over the whole run from 1, to
+    `profile` in the run's directory, which xprof opens; empty: none."""
+
+    def __post_init__(self) -> None:
+        steps = self.profiled
+        expected = "FIRST:LAST, two steps counted from 1, the first not after the last, such as 10:20"
+        require(not self.profile or 0 < steps.start < steps.stop, "profile", expected, self.profile)
+
+    @property
+    def profiled(self) -> range:
+        """The steps to profile; none where nothing is asked for."""
+        found = re.fullmatch(r"(\d+):(\d+)", self.profile, re.ASCII)
+        return range(int(found[1]), int(found[2]) + 1) if found else range(0)
 
     @property
     def resolved(self) -> TrainConfig:

@@ -262,7 +262,7 @@ def origin() -> Origin:
     device = jax.devices()[0]
     package = __name__.partition(".")[0]
     return Origin(
-        command=shlex.join(["python", *sys.argv]),
+        command=shlex.join(["python", *_started_as(), *sys.argv[1:]]),
         date=datetime.date.today().isoformat(),
         packages={
             # A room does not import the package it is in; it is loaded, or this would not run.
@@ -275,6 +275,12 @@ def origin() -> Origin:
         platform=device.platform,
         machine=f"{platform.machine()}, {platform.system()}, {os.cpu_count()} cores",
     )
+
+
+def _started_as() -> list[str]:
+    """The script, or `-m` and the module, that this process runs."""
+    module = sys.modules["__main__"].__spec__
+    return sys.argv[:1] if module is None else ["-m", module.name]
 
 
 def disagreements(found: Answers, exits: ExitAnswers, speed: float, texts: np.ndarray) -> int:

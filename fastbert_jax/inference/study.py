@@ -62,50 +62,49 @@ def study_spec(config: StudyConfig) -> str:
         if baseline.labels != predictor.labels:
             raise UserError(f"{name}: expected the model's labels {predictor.labels}, found {baseline.labels}")
     directory = Path(config.output).expanduser()
-    _make(directory)
+    make_directory(directory)
     found = read_examples(config.data, config.reading, need_label=True, role="test")
     found.tell_skipped()
     examples = [found.examples[i] for i in evenly(len(found.examples), config.limit)]
-    made = study(
+    texts = [example.text for example in examples]
+    expected_B = label_ids(examples, predictor.labels, remedy="fix the row, or study a model that knows this label")
+    name = config.name or f"{config.model} on {config.data}"
+    made = timed_study(
+        study(predictor, texts, expected_B, name=name, speeds=config.speeds),
         predictor,
-        [example.text for example in examples],
-        label_ids(examples, predictor.labels, remedy="fix the row, or study a model that knows this label"),
-        name=config.name or f"{config.model} on {config.data}",
-        speeds=config.speeds,
+        texts,
+        expected_B,
         mode=config.mode,
         repeats=config.repeats,
         timed_texts=config.timed_texts,
         baselines=baselines,
     )
-    tables = study_tables.render(made)
+    write_study(made, directory)
+    return study_tables.render(made)
+
+
+def write_study(made: ExitStudy, directory: Path) -> None:
+    """Write study.json, study.md and the pictures.
+
+    Raises:
+      UserError: they cannot be written.
+    """
     try:
         write_json(directory / "study.json", made.to_json())
-        write_text(directory / "study.md", tables)
+        write_text(directory / "study.md", study_tables.render(made))
         study_plots.draw(made, directory)
     except OSError as error:
         raise UserError(f"{directory}: expected a directory that can be written, found {error}") from None
-    return tables
 
 
 def study(
-    predictor: Predictor,
-    texts: Sequence[Text],
-    expected_B: np.ndarray,
-    *,
-    name: str,
-    speeds: Sequence[float],
-    mode: Mode,
-    repeats: int,
-    timed_texts: int,
-    baselines: Mapping[str, Predictor],
+    predictor: Predictor, texts: Sequence[Text], expected_B: np.ndarray, *, name: str, speeds: Sequence[float]
 ) -> ExitStudy:
-    """Ask the predictor's exits of every text, then time the speeds and the baselines in turns.
+    """Ask the predictor's exits of every text; nothing is timed.
 
     Args:
       expected_B: int, the right answers as indices into the predictor's labels.
       speeds: rising thresholds above 0, for the table.
-      baselines: other models with the same labels, by name; each counts at its full depth.
-      timed_texts: how many texts are timed, spread evenly; 0: all.
 
     Raises:
       UserError: no texts.
@@ -116,34 +115,61 @@ def study(
     exits, lengths_B = ExitAnswers.of(*predictor.all_exits(plan)), plan.padded_lengths
     full_flops = _full_depth_flops(predictor, lengths_B)
     point = functools.partial(_point, predictor, exits, expected_B, lengths_B, full_flops)
-    full = point(0.0, asked=only_the_last(predictor.config))
-    choices: list[tuple[Predictor, Choice]] = [(predictor, (mode, speed)) for speed in speeds]
-    choices += [(baseline, FULL_DEPTH) for baseline in baselines.values()]
-    timed, measured = _measured(predictor, choices, texts, repeats=repeats, timed_texts=timed_texts)
-    table = [
-        dataclasses.replace(point(speed), measured=spread)
-        for speed, spread in zip(speeds, measured[: len(speeds)], strict=True)
-    ]
     return ExitStudy(
         name=name,
         texts=len(texts),
         classes=predictor.config.num_classes,
-        mode=mode.value,
-        timed_texts=len(timed.texts),
         layers=predictor.config.num_layers,
         exits=tuple(_exit_rows(predictor, exits, expected_B, lengths_B, full_flops)),
-        full_depth=full,
-        table=tuple(table),
+        full_depth=point(0.0, asked=only_the_last(predictor.config)),
+        table=tuple(point(speed) for speed in speeds),
         curve=tuple(point(speed) for speed in CURVE),
-        baselines=tuple(
-            _baseline(name, baseline, texts, expected_B, full_flops, spread)
-            for (name, baseline), spread in zip(baselines.items(), measured[len(speeds) :], strict=True)
-        ),
         origin=dataclasses.asdict(origin()),
     )
 
 
-def _make(directory: Path) -> None:
+def timed_study(
+    made: ExitStudy,
+    predictor: Predictor,
+    texts: Sequence[Text],
+    expected_B: np.ndarray,
+    *,
+    mode: Mode,
+    repeats: int,
+    timed_texts: int,
+    baselines: Mapping[str, Predictor],
+) -> ExitStudy:
+    """The study with its table's speeds and the baselines timed in turns; what is not told here is as in `study`.
+
+    Args:
+      baselines: other models with the same labels, by name; each counts at its full depth.
+      timed_texts: how many texts are timed, spread evenly; 0: all.
+    """
+    choices: list[tuple[Predictor, Choice]] = [(predictor, (mode, point.speed)) for point in made.table]
+    choices += [(baseline, FULL_DEPTH) for baseline in baselines.values()]
+    timed, measured = _measured(predictor, choices, texts, repeats=repeats, timed_texts=timed_texts)
+    of_speeds, of_baselines = measured[: len(made.table)], measured[len(made.table) :]
+    full_flops = Flops(made.full_depth.paper_flops, made.full_depth.true_flops)
+    return dataclasses.replace(
+        made,
+        mode=mode.value,
+        timed_texts=len(timed.texts),
+        table=tuple(
+            dataclasses.replace(point, measured=spread) for point, spread in zip(made.table, of_speeds, strict=True)
+        ),
+        baselines=tuple(
+            _baseline(name, baseline, texts, expected_B, full_flops, spread)
+            for (name, baseline), spread in zip(baselines.items(), of_baselines, strict=True)
+        ),
+    )
+
+
+def make_directory(directory: Path) -> None:
+    """Make the directory of a study, or find it.
+
+    Raises:
+      UserError: it cannot be made.
+    """
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -24,6 +24,8 @@ def exit_logits(config: dict, tensors: dict[str, np.ndarray], layer: int, hidden
         bias = tensors.get(f"exits.{layer}.{name}.bias", 0)  # the key has none: a softmax drops it
         return inputs @ tensors[f"exits.{layer}.{name}.weight"].T + bias
 
+    if config["fastbert"].get("exit_kind") == "linear":
+        return linear("classifier", hidden_SxH[0])
     narrow_SxC = np.tanh(linear("narrow", hidden_SxH))
     query_C, key_SxC, value_SxC = linear("query", narrow_SxC[0]), linear("key", narrow_SxC), linear("value", narrow_SxC)
     attended = []

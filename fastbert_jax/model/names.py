@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from fastbert_jax.config import BertConfig
+from fastbert_jax.config import BertConfig, ExitKind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,15 +45,18 @@ LAYER_NAMES = (
     *_linear("layers/output", "encoder.layer.{i}.output.dense", "HF"),
     *_norm("layers/output_norm", "encoder.layer.{i}.output.LayerNorm"),
 )
-EXIT_NAMES = (
-    *_linear("narrow", "exits.{i}.narrow", "CH"),
-    *_linear("query", "exits.{i}.query", "CC"),
-    Name("key/kernel", "exits.{i}.key.weight", "CC"),  # no bias: it drops out of the softmax
-    *_linear("value", "exits.{i}.value", "CC"),
-    *_linear("attention_output", "exits.{i}.attention_output", "CC"),
-    *_linear("dense", "exits.{i}.dense", "CC"),
-    *_linear("classifier", "exits.{i}.classifier", "NC"),
-)
+EXIT_NAMES = {
+    ExitKind.ATTENTION: (
+        *_linear("narrow", "exits.{i}.narrow", "CH"),
+        *_linear("query", "exits.{i}.query", "CC"),
+        Name("key/kernel", "exits.{i}.key.weight", "CC"),  # no bias: it drops out of the softmax
+        *_linear("value", "exits.{i}.value", "CC"),
+        *_linear("attention_output", "exits.{i}.attention_output", "CC"),
+        *_linear("dense", "exits.{i}.dense", "CC"),
+        *_linear("classifier", "exits.{i}.classifier", "NC"),
+    ),
+    ExitKind.LINEAR: (*_linear("classifier", "exits.{i}.classifier", "NH"),),
+}
 
 
 AXES = {
@@ -116,7 +119,8 @@ def model_leaves(config: BertConfig, *, exits: bool) -> list[Leaf]:
         ("backbone", LAYER_NAMES, range(last), True),
     ]
     if exits:
-        groups += [("students", EXIT_NAMES, range(1, last), True), ("teacher", EXIT_NAMES, [last], False)]
+        names = EXIT_NAMES[config.exit_kind]
+        groups += [("students", names, range(1, last), True), ("teacher", names, [last], False)]
     return [
         Leaf(
             path=f"{part}/{name.path}",

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 import safetensors.numpy
 
-from fastbert_jax.config import BertConfig, LayerNormKind, Precision
+from fastbert_jax.config import BertConfig, ExitKind, LayerNormKind, Precision
 from fastbert_jax.errors import UserError
 from fastbert_jax.model.fastbert import Params
 from fastbert_jax.model.names import Leaf, model_leaves
@@ -36,7 +36,14 @@ ENCODER_KEYS = {
 """What a Hugging Face config must say for the directory to be a BERT encoder."""
 
 
-def read_bert_config(directory: str | Path, *, num_classes: int, exit_size: int, exit_heads: int) -> BertConfig:
+def read_bert_config(
+    directory: str | Path,
+    *,
+    num_classes: int,
+    exit_size: int,
+    exit_heads: int,
+    exit_kind: ExitKind = ExitKind.ATTENTION,
+) -> BertConfig:
     """The architecture that a directory's Hugging Face `config.json` describes, with our exits on it.
 
     Raises:
@@ -79,6 +86,7 @@ def read_bert_config(directory: str | Path, *, num_classes: int, exit_size: int,
             num_classes=num_classes,
             exit_size=exit_size,
             exit_heads=exit_heads,
+            exit_kind=exit_kind,
         )
     except UserError as error:
         raise UserError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
@@ -110,20 +118,31 @@ def check_vocabulary(tokenizer_vocab_size: int, config: BertConfig) -> None:
         )
 
 
-def check_backbone(directory: str | Path, config: BertConfig) -> None:
-    """Look whether `load_backbone` will find what it needs, without reading it.
+def check_weights(directory: str | Path, config: BertConfig, *, exits: bool) -> None:
+    """Look whether `load_backbone`, or with exits `load_params`, will find what it needs, without reading it.
+
+    Args:
+      config: as `read_bert_config` gives it, or with fewer layers.
 
     Raises:
       UserError: no safetensors, an unreadable file, or tensors missing, unknown or misshaped, all in one message.
     """
+    ignored = (*(() if exits else NOT_BACKBONE), *_deeper(Path(directory), config))
     with contextlib.ExitStack() as stack:
-        open_tensors(Path(directory), model_leaves(config, exits=False), stack, ignored=NOT_BACKBONE)
+        open_tensors(Path(directory), model_leaves(config, exits=exits), stack, ignored=ignored)
+
+
+def _deeper(directory: Path, config: BertConfig) -> tuple[str, ...]:
+    """Starts of the names of what a directory holds beyond the layers of `config`."""
+    layers = range(config.num_layers, read_json(directory / "config.json")["num_hidden_layers"])
+    return tuple(start for layer in layers for start in (f"encoder.layer.{layer}.", f"exits.{layer + 1}."))
 
 
 def load_backbone(directory: str | Path, config: BertConfig, *, shardings: Params | None = None) -> Params:
     """The backbone of a Hugging Face BERT directory, or of one of ours; heads are left out.
 
     Args:
+      config: as `read_bert_config` gives it, or with fewer layers: the first ones.
       shardings: of the backbone's leaves; each device then gets its part alone, and nothing else is read.
 
     Returns:
@@ -131,11 +150,12 @@ def load_backbone(directory: str | Path, config: BertConfig, *, shardings: Param
       numpy arrays without.
 
     Raises:
-      UserError: what `check_backbone` raises.
+      UserError: what `check_weights` raises.
     """
     leaves = model_leaves(config, exits=False)
     wanted = None if shardings is None else {"backbone": shardings}
-    return _load(Path(directory), leaves, ignored=NOT_BACKBONE, shardings=wanted)["backbone"]
+    ignored = (*NOT_BACKBONE, *_deeper(Path(directory), config))
+    return _load(Path(directory), leaves, ignored=ignored, shardings=wanted)["backbone"]
 
 
 def load_model(directory: str | Path) -> tuple[Params, BertConfig, dict[str, Any]]:
@@ -143,6 +163,31 @@ def load_model(directory: str | Path) -> tuple[Params, BertConfig, dict[str, Any
 
     Raises:
       UserError: not a directory of `save_model`, or one whose files are damaged or do not belong together.
+    """
+    config, extra = read_fastbert_config(directory)
+    return load_params(directory, config), config, extra
+
+
+def load_params(directory: str | Path, config: BertConfig, *, shardings: Params | None = None) -> Params:
+    """The parameters of a trained FastBERT, float32, or of its first layers and the exits after them.
+
+    Args:
+      config: as `read_fastbert_config` gives it, or with fewer layers; the exit after the last of them is the teacher.
+      shardings: of all leaves; each device then gets its part alone. None: numpy arrays.
+
+    Raises:
+      UserError: damaged files, or tensors missing, unknown or misshaped.
+    """
+    directory = Path(directory)
+    ignored = _deeper(directory, config)
+    return _load(directory, model_leaves(config, exits=True), ignored=ignored, shardings=shardings)
+
+
+def read_fastbert_config(directory: str | Path) -> tuple[BertConfig, dict[str, Any]]:
+    """The architecture of a model directory of ours, and what was saved as `extra`.
+
+    Raises:
+      UserError: not a directory of `save_model`.
     """
     path = Path(directory) / "config.json"
     section = read_json(path).get("fastbert")
@@ -153,8 +198,11 @@ def load_model(directory: str | Path) -> tuple[Params, BertConfig, dict[str, Any
     sizes: dict[str, Any] = {key: section.get(key) for key in ("num_classes", "exit_size", "exit_heads")}
     if not all(type(size) is int and size > 0 for size in sizes.values()):
         raise UserError(f"{path}: fastbert: expected whole numbers of 1 or more, found {sizes}")
-    config = read_bert_config(directory, **sizes)
-    return _load(Path(directory), model_leaves(config, exits=True), ignored=()), config, section["extra"]
+    kinds = [kind.value for kind in ExitKind]
+    kind = section.get("exit_kind", ExitKind.ATTENTION.value)
+    if kind not in kinds:
+        raise UserError(f"{path}: fastbert.exit_kind: expected one of {kinds}, found {kind!r}")
+    return read_bert_config(directory, **sizes, exit_kind=ExitKind(kind)), section["extra"]
 
 
 def _load(directory: Path, leaves: list[Leaf], *, ignored: tuple[str, ...], shardings: Params | None = None) -> Params:
@@ -226,8 +274,14 @@ def save_model(
         contents = {"model.safetensors": backbone, EXITS_FILE: exits}
     else:
         contents = {"model.safetensors": {f"bert.{name}": tensor for name, tensor in backbone.items()} | exits}
-    sizes = {"num_classes": config.num_classes, "exit_size": config.exit_size, "exit_heads": config.exit_heads}
-    _save(Path(directory), contents, _config_values(config) | {"fastbert": {**sizes, "extra": dict(extra)}})
+    section = {
+        "num_classes": config.num_classes,
+        "exit_kind": config.exit_kind.value,
+        "exit_size": config.exit_size,
+        "exit_heads": config.exit_heads,
+        "extra": dict(extra),
+    }
+    _save(Path(directory), contents, _config_values(config) | {"fastbert": section})
 
 
 def save_backbone(directory: str | Path, backbone: Params, config: BertConfig) -> None:

@@ -52,6 +52,13 @@ class ComparisonRow:
         return self.speedup.median * self.timed_depth / self.layers
 
 
+def batch_words(batch_size: int, batch_tokens: int) -> str:
+    """What a batch holds: `1 text`, `32 texts`, `2048 tokens`."""
+    if batch_size:
+        return f"{batch_size} text" + "s" * (batch_size > 1)
+    return f"{batch_tokens} tokens"
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BatchSizeComparison:
     """All modes and speeds on batches of one size."""
@@ -73,9 +80,7 @@ class BatchSizeComparison:
     @property
     def batches(self) -> str:
         """What a batch holds: `1 text`, `32 texts`, `2048 tokens`."""
-        if self.batch_size:
-            return f"{self.batch_size} text" + "s" * (self.batch_size > 1)
-        return f"{self.batch_tokens} tokens"
+        return batch_words(self.batch_size, self.batch_tokens)
 
     @property
     def noise(self) -> Spread:

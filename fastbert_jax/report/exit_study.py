@@ -100,21 +100,21 @@ class ExitStudy:
     name: str
     texts: int
     classes: int
-    mode: str
-    """The engine that was timed."""
-    timed_texts: int
     layers: int
     exits: tuple[ExitRow, ...]
     """Those that are asked."""
     full_depth: SpeedPoint
     """Speed 0: plain BERT, no student exit paid for."""
     table: tuple[SpeedPoint, ...]
-    """The speeds that were asked for, timed."""
+    """The speeds that were asked for."""
     curve: tuple[SpeedPoint, ...]
     """Speeds evenly from 0 to 1, every exit on the way paid for (figure 3)."""
-    baselines: tuple[BaselineRow, ...]
     origin: dict[str, Any]
     """Command, date, versions, device."""
+    mode: str = ""
+    """The engine that was timed; empty: nothing was."""
+    timed_texts: int = 0
+    baselines: tuple[BaselineRow, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, what follows from the others included."""

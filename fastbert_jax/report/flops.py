@@ -12,7 +12,7 @@ import enum
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from fastbert_jax.config import BertConfig
+from fastbert_jax.config import BertConfig, ExitKind
 
 
 class Count(enum.Enum):
@@ -31,8 +31,11 @@ def paper_layer_flops(config: BertConfig, length: int) -> int:
 def paper_exit_flops(config: BertConfig, length: int) -> int:
     """The linear maps of one exit with attention at every token: 2(SHC + 4SC^2 + C^2).
 
-    The numbers of the released code (thop, `nn.Linear` only) to the last digit; the last map, C -> N, is left out.
+    The numbers of the released code (thop, `nn.Linear` only) to the last digit; the last map, C -> N, is left out. A
+    linear exit, which the paper has not, is its one map: 2HN.
     """
+    if config.exit_kind is ExitKind.LINEAR:
+        return 2 * config.hidden_size * config.num_classes
     hidden, width, length = config.hidden_size, config.exit_size, int(length)
     return 2 * (length * hidden * width + 4 * length * width**2 + width**2)
 
@@ -46,8 +49,10 @@ def true_exit_flops(config: BertConfig, length: int) -> int:
     """One exit as `model/exits.py` computes it for one text per row: 2(SHC + 2ASC + 5C^2 + CN).
 
     The first map runs on all S tokens; each head scores and averages S tokens at width C; query, key, value, output
-    and dense maps run on one token.
+    and dense maps run on one token. A linear exit is 2HN.
     """
+    if config.exit_kind is ExitKind.LINEAR:
+        return paper_exit_flops(config, length)
     hidden, width, length = config.hidden_size, config.exit_size, int(length)
     attention = 2 * config.exit_heads * length * width
     return 2 * (length * hidden * width + attention + 5 * width**2 + width * config.num_classes)
@@ -89,6 +94,11 @@ def fine_tuning_flops(config: BertConfig, length: int, *, exits: int = 1) -> int
     return 3 * true_flops(config, length, config.num_layers, exits_evaluated=exits)
 
 
+def truncation_flops(config: BertConfig, length: int, *, teacher: BertConfig) -> int:
+    """One text in a step of truncation: the teacher forward, and the model that learns from it as in fine-tuning."""
+    return fine_tuning_flops(config, length) + true_flops(teacher, length, teacher.num_layers, exits_evaluated=1)
+
+
 def distillation_flops(config: BertConfig, length: int, *, texts: int = 1, teacher_known: bool = False) -> int:
     """FLOPs of one row in one step of self-distillation: what `training/step.py` computes, AdamW left out.
 
@@ -100,8 +110,12 @@ def distillation_flops(config: BertConfig, length: int, *, texts: int = 1, teach
       texts: texts that the row has room for, K in the batch's shapes.
       teacher_known: its answers come with the batch, so neither it nor the last layer runs.
     """
-    first = 2 * int(length) * config.hidden_size * config.exit_size
-    behind = int(texts) * (true_exit_flops(config, length) - first)
+    whole = true_exit_flops(config, length)
+    if config.exit_kind is ExitKind.LINEAR:
+        first, behind = int(texts) * whole, 0
+    else:
+        first = 2 * int(length) * config.hidden_size * config.exit_size
+        behind = int(texts) * (whole - first)
     below = config.num_layers - 1
     students = below * (true_layer_flops(config, length) + 2 * first + 3 * behind)
     return students if teacher_known else students + true_layer_flops(config, length) + first + behind

@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from fastbert_jax.report.exit_study import ExitStudy
-from fastbert_jax.whole_files import whole_file
+from fastbert_jax.report.svg_file import save_svg
 
-SIZE = (6.4, 4.0)
-"""Inches."""
-STYLE: Any = {
-    "svg.hashsalt": "fastbert_jax",  # the same study gives the same bytes
-    "svg.fonttype": "none",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.alpha": 0.3,
-}
 SHALLOW_TO_DEEP = "viridis"
 """Colours of layers: they keep their order for colour-blind readers and in grey."""
 
@@ -35,16 +23,10 @@ def draw(study: ExitStudy, directory: Path) -> list[Path]:
     Raises:
       OSError: a file cannot be written.
     """
-    return [_save(study, directory / f"{name}.svg", plot) for name, plot in PICTURES.items()]
-
-
-def _save(study: ExitStudy, path: Path, plot: Callable[[ExitStudy, Axes], None]) -> Path:
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=SIZE, layout="constrained")
-        plot(study, figure.add_subplot())
-        with whole_file(path, "wb") as stream:
-            figure.savefig(stream, format="svg", metadata={"Date": None, "Title": path.stem})
-    return path
+    paths = {name: directory / f"{name}.svg" for name in PICTURES}
+    for name, path in paths.items():
+        save_svg(path, functools.partial(PICTURES[name], study))
+    return list(paths.values())
 
 
 def _accuracy_by_speedup(study: ExitStudy, axes: Axes) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from fastbert_jax.config import BadRow, DataConfig
 from fastbert_jax.errors import UserError
@@ -22,23 +22,25 @@ def is_corpus(spec: str) -> bool:
     return spec.startswith((PREPARED, STREAM))
 
 
-def open_corpus(data: DataConfig, tokenizer: Tokenizer, *, steps: int) -> PreparedCorpus | TextStream:
+def open_corpus(data: DataConfig, tokenizer: Tokenizer, *, steps: Mapping[str, int]) -> PreparedCorpus | TextStream:
     """The corpus that `data.unlabelled` names.
 
     Args:
-      steps: length of the phase that reads it; 0: by epochs, which a stream has none of.
+      steps: lengths of the phases that read it, by their keys; 0: by epochs, which a stream has none of.
 
     Raises:
-      UserError: it is not there, does not fit the tokenizer or data.max_length, or is a stream without `steps`.
+      UserError: it is not there, does not fit the tokenizer or data.max_length, or is a stream while a phase goes by
+        epochs.
     """
     scheme, _, rest = data.unlabelled.partition(":")
     if f"{scheme}:" == PREPARED:
         corpus = PreparedCorpus(rest)
         corpus.check(tokenizer, max_length=data.max_length)
         return corpus
-    if not steps:
+    unknown = [key for key, number in steps.items() if not number]
+    if unknown:
         raise UserError(
-            f"distil.steps: expected a number of steps, for nobody knows how long {data.unlabelled} is, found 0; give "
+            f"{unknown[0]}: expected a number of steps, for nobody knows how long {data.unlabelled} is, found 0; give "
             f"one, or go by epochs: python -m fastbert_jax.text.prepare --input '{rest}' --output DIR, then "
             f"--data.unlabelled {PREPARED}DIR"
         )

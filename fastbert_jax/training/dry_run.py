@@ -29,8 +29,11 @@ def describe(config: TrainConfig) -> str:
     mesh = make_mesh(config.mesh)
     prepared = prepare(config, mesh)
     architecture, task = prepared.config, prepared.task
-    shapes = abstract_params(architecture, param_shardings(mesh, architecture))
-    sizes = {part: sum(leaf.size for leaf in jax.tree.leaves(tree)) for part, tree in shapes.items()}
+    shapes = {
+        name: abstract_params(start.config, param_shardings(mesh, start.config))
+        for name, start in prepared.starts.items()
+    }
+    sizes = {part: sum(leaf.size for leaf in jax.tree.leaves(tree)) for part, tree in shapes["model"].items()}
     lines = [
         f"texts       train {len(task.train)}, dev {len(task.dev)}, test {len(task.test)}, "
         f"unlabelled {len(task.unlabelled) or config.data.unlabelled}",
@@ -41,7 +44,7 @@ def describe(config: TrainConfig) -> str:
     ]
     lines.append("devices     " + " x ".join(f"{size} {axis}" for axis, size in mesh.shape.items()))
     for phase in prepared.recipe.phases:
-        lines += _phase_lines(phase, prepared.batches[phase.name], {"model": shapes}, mesh)
+        lines += _phase_lines(phase, prepared.batches[phase.name], shapes, mesh)
     length = config.data.max_length
     full = true_flops(architecture, length, architecture.num_layers, exits_evaluated=1)
     first = true_flops(architecture, length, 1)

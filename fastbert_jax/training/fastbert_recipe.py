@@ -11,7 +11,7 @@ import functools
 
 import jax
 
-from fastbert_jax.config import DistilConfig, FineTuneConfig, KLDirection, RecipeName, TrainConfig
+from fastbert_jax.config import DistilConfig, FineTuneConfig, KLDirection
 from fastbert_jax.model.fastbert import PARTS, FastBert, StudentsAlone, StudentsTrace, Trace
 from fastbert_jax.report.flops import distillation_flops, fine_tuning_flops
 from fastbert_jax.text.batches import Batch
@@ -25,7 +25,7 @@ KL = {
 
 
 def fastbert_recipe(model: FastBert, *, fine_tune: FineTuneConfig, distil: DistilConfig) -> Recipe:
-    """The two phases on `{"model": parameters}`.
+    """The two phases on `{"model": parameters}`; a model of one layer has the first alone.
 
     In phase 2 the teacher is deterministic: dropout acts in the students alone, unless `distil.noisy_teacher`.
     """
@@ -41,7 +41,7 @@ def fastbert_recipe(model: FastBert, *, fine_tune: FineTuneConfig, distil: Disti
                 settings=fine_tune,
                 row_flops=functools.partial(fine_tuning_flops, model.config),
             ),
-            _self_distillation(model, distil),
+            *self_distillation(model, distil),
         ),
     )
 
@@ -65,14 +65,10 @@ def joint_recipe(model: FastBert, *, fine_tune: FineTuneConfig) -> Recipe:
     return Recipe(phases=(phase,))
 
 
-def recipe_of(config: TrainConfig, model: FastBert) -> Recipe:
-    """The recipe that a run's settings name."""
-    if config.recipe is RecipeName.JOINT:
-        return joint_recipe(model, fine_tune=config.fine_tune)
-    return fastbert_recipe(model, fine_tune=config.fine_tune, distil=config.distil)
-
-
-def _self_distillation(model: FastBert, distil: DistilConfig) -> Phase:
+def self_distillation(model: FastBert, distil: DistilConfig) -> tuple[Phase, ...]:
+    """The phase in which the teacher teaches the students; none for a model of one layer, which has no students."""
+    if model.config.num_layers == 1:
+        return ()
     students, noisy = Ref("model", "students_LxBxKxN"), frozenset({"students"})
     from_teacher = functools.partial(Term, "kl", students, loss=KL[distil.kl])
     teacher = Ref("model", "teacher_BxKxN")
@@ -87,7 +83,7 @@ def _self_distillation(model: FastBert, distil: DistilConfig) -> Phase:
         row_flops=functools.partial(distillation_flops, model.config),
     )
     if not distil.cache_teacher:
-        return phase
+        return (phase,)
     alone = StudentsAlone(model.config, dropout=model.dropout, dtype=model.dtype, unroll=model.unroll)
     known = dataclasses.replace(
         phase,
@@ -95,7 +91,7 @@ def _self_distillation(model: FastBert, distil: DistilConfig) -> Phase:
         terms=(from_teacher(Ref("known", "answers_BxKxN")),),
         row_flops=functools.partial(distillation_flops, model.config, teacher_known=True),
     )
-    return dataclasses.replace(phase, shortcut=Shortcut(kept=teacher, phase=known))
+    return (dataclasses.replace(phase, shortcut=Shortcut(kept=teacher, phase=known)),)
 
 
 def forward(model: FastBert | StudentsAlone, *, noisy: frozenset[str]) -> Apply:

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import jax
 
 from fastbert_jax.config import BertConfig
 from fastbert_jax.model.fastbert import Params, init_params
-from fastbert_jax.model.weights import load_backbone
+from fastbert_jax.model.weights import load_backbone, load_params
+from fastbert_jax.training.starts import Start
 
 
-def initial_params(architecture: BertConfig, backbone: Path | None, *, seed: int, shardings: Params) -> Params:
-    """Random parameters, or pretrained ones for the backbone; every device makes or reads its own part alone.
+def initial_params(start: Start, *, seed: int, shardings: Params) -> Params:
+    """Random parameters, or pretrained ones; every device makes or reads its own part alone.
 
-    The exits that go with a pretrained backbone are those that the seed gives without one.
+    New exits on a pretrained backbone are those that the seed gives without one.
+
+    Raises:
+      UserError: files that are damaged, or have other tensors.
     """
+    if start.directory is not None and start.with_exits:
+        return load_params(start.directory, start.config, shardings=shardings)
 
     def init() -> Params:
-        params = init_params(architecture, jax.random.key(seed))
-        return params if backbone is None else {part: params[part] for part in params if part != "backbone"}
+        params = init_params(start.config, jax.random.key(seed))
+        return params if start.directory is None else {part: params[part] for part in params if part != "backbone"}
 
     made = jax.jit(init, out_shardings={part: shardings[part] for part in jax.eval_shape(init)})()
-    if backbone is not None:
-        made["backbone"] = load_backbone(backbone, architecture, shardings=shardings["backbone"])
+    if start.directory is not None:
+        made["backbone"] = load_backbone(start.directory, start.config, shardings=shardings["backbone"])
     return made
 
 

@@ -1,4 +1,4 @@
-"""What a run tells: `metrics.jsonl`, one line an event, and words on the terminal."""
+"""What a run tells: `metrics.jsonl`, one line an event, the loggers that were asked for, and words on the terminal."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import IO, Any
 
 from fastbert_jax import processes
+from fastbert_jax.training.loggers.every_logger import Loggers
 from fastbert_jax.whole_files import write_text
 
 
 class Journal:
-    """Writes events to `metrics.jsonl` and words to the terminal; of several processes, the first one does.
+    """Writes events to `metrics.jsonl` and the loggers, and words to the terminal; of many processes, the first does.
 
     Every event has `step`, counted over the whole run. `resume` forgets what was logged after a step, so that a
     resumed run's file reads as if it had never stopped.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, loggers: Loggers | None = None) -> None:
+        self._path, self._loggers = path, loggers or Loggers()
         self._speaks = processes.is_first()
         self._file: IO[str] | None = None
 
@@ -31,11 +32,13 @@ class Journal:
             kept = [line for line in self._path.read_text().splitlines() if _step(line) <= step]
             write_text(self._path, "".join(line + "\n" for line in kept))
         self._file = self._path.open("a", buffering=1)
+        self._loggers.resume(step)
 
     def log(self, event: str, *, step: int, values: Mapping[str, Any]) -> None:
-        """Append one line."""
+        """Append one line, and tell the loggers."""
         if self._file is not None:
             self._file.write(json.dumps({"event": event, "step": step, **values}) + "\n")
+        self._loggers.write(event, values, step=step)
 
     def say(self, words: str) -> None:
         """Words on standard output."""
@@ -43,7 +46,7 @@ class Journal:
             print(words, flush=True)
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; the loggers are for their owner to close."""
         if self._file is not None:
             self._file.close()
 

@@ -20,6 +20,7 @@ from fastbert_jax.training.checkpoints import Checkpoints, Position, Restored
 from fastbert_jax.training.journal import Journal
 from fastbert_jax.training.memory import Memory
 from fastbert_jax.training.preemption import StopRequest
+from fastbert_jax.training.profiler import Profiler
 from fastbert_jax.training.recipe import Keep, Known, Phase, Recipe, Tree, merge
 from fastbert_jax.training.step import StepMetrics, TrainState, placed_step
 from fastbert_jax.training.throughput import Meter
@@ -52,6 +53,7 @@ class Surroundings:
     """Steps between saves; 0: only where dev is measured."""
     memories: Mapping[str, Memory] = dataclasses.field(default_factory=dict)
     """By the name of its phase, what one with a shortcut remembers of its texts."""
+    profiler: Profiler = dataclasses.field(default_factory=Profiler)
 
 
 def run_recipe(
@@ -90,7 +92,9 @@ def run_recipe(
     ]
     with surroundings.meter.spending("restore"):
         restored = checkpoints.newest(lambda position: runs[names.index(position.phase)].abstract, refused=journal.say)
-    journal.resume(0 if restored is None else restored.step)
+    resumed_at = 0 if restored is None else restored.step
+    journal.resume(resumed_at)
+    surroundings.profiler.resume(resumed_at, total=sum(len(batches[name]) for name in names))
     first = 0 if restored is None else names.index(restored.position.phase)
     params: Tree | None = None
     for run in runs[first:]:
@@ -156,7 +160,8 @@ class _PhaseRun:
             progress_bar(self._phase.name, total=total, unit="steps", done=done) as advance,
         ):
             for step, batch, known in steps:
-                with jax.set_mesh(self._around.mesh):
+                profiled = self._around.profiler.step(self._first_step + step)
+                with profiled, jax.set_mesh(self._around.mesh):
                     rows = self._phase.settings.batch_size
                     shared = share_batch(self._around.mesh, (batch, known), rows)
                     self._state, metrics = self._step.step(self._state, self._frozen, *shared)
@@ -164,6 +169,7 @@ class _PhaseRun:
                 if unread is not None:
                     advance(1, self._log(*unread))
                 unread = (step, metrics, batch, known)
+                self._around.profiler.end_after(self._first_step + step, metrics)
                 stopping = self._around.stop.agreed(self._around.mesh)
                 evaluating = self._is_time_to_evaluate(step)
                 if evaluating or stopping or self._is_time_to_save(step):

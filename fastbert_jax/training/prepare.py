@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from fastbert_jax.config import BertConfig, DistilConfig, TrainConfig
+from fastbert_jax.config import BertConfig, RecipeName, TrainConfig, UnlabelledPhaseConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.model.fastbert import FastBert, compute_dtype
 from fastbert_jax.model.sharding import check_batch, local_rows, param_shardings
-from fastbert_jax.model.weights import check_backbone, check_vocabulary, read_bert_config
+from fastbert_jax.model.weights import check_vocabulary
 from fastbert_jax.text.batches import Batches, TrainingBatches
-from fastbert_jax.text.builtin import pretrained_directory
 from fastbert_jax.text.checks import share
 from fastbert_jax.text.examples import Example
 from fastbert_jax.text.packed_batches import PackedBatches
@@ -27,14 +26,14 @@ from fastbert_jax.text.streamed_batches import StreamedBatches
 from fastbert_jax.text.tasks import Task, label_ids, load_task
 from fastbert_jax.text.tokenizer import Encoded, Tokenizer, load_tokenizer, train_tokenizer
 from fastbert_jax.text.unlabelled import TextStream, is_corpus, open_corpus
-from fastbert_jax.training.fastbert_recipe import recipe_of
+from fastbert_jax.training.fastbert_recipe import fastbert_recipe, joint_recipe
 from fastbert_jax.training.recipe import Recipe, Stream
 from fastbert_jax.training.run_directory import REJECTED
+from fastbert_jax.training.starts import Start, pretrained_weights, starts_of
+from fastbert_jax.training.truncated_recipe import truncated_recipe
 
 Texts = Encoded | PreparedCorpus | TextStream
 """Where a phase's texts are."""
-RANDOM = "random"
-"""The value of `model.pretrained` that starts a model of its own sizes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +42,8 @@ class Prepared:
 
     task: Task
     tokenizer: Tokenizer
-    config: BertConfig
+    starts: dict[str, Start]
+    """By source: `model`, and in some recipes a `teacher` beside it."""
     model: FastBert
     recipe: Recipe
     batches: dict[str, Batches]
@@ -51,12 +51,15 @@ class Prepared:
     dev: Encoded
     dev_labels: np.ndarray
     test_labels: np.ndarray
-    backbone: Path | None
-    """Directory of the pretrained weights; none when the model starts at random."""
     notes: tuple[str, ...]
     """What was found, guessed, cut and left out, in sentences."""
     data: dict[str, str]
     """Number and checksum of each set of texts that touches training."""
+
+    @property
+    def config(self) -> BertConfig:
+        """The architecture of the model that is trained."""
+        return self.starts["model"].config
 
 
 def prepare(config: TrainConfig, mesh: Mesh) -> Prepared:
@@ -68,31 +71,26 @@ def prepare(config: TrainConfig, mesh: Mesh) -> Prepared:
     if not config.data.train:
         raise UserError("data.train: expected a SPEC of labelled texts (see --help), found nothing")
     task = load_task(config.data)
-    tokenizer = _tokenizer(config, task)
-    architecture = _architecture(config, num_classes=len(task.labels), vocab_size=tokenizer.vocab_size)
+    pretrained = pretrained_weights(config.model.pretrained)
+    tokenizer = _tokenizer(config, task, pretrained)
+    starts = starts_of(config, pretrained, labels=task.labels, vocab_size=tokenizer.vocab_size)
+    architecture = starts["model"].config
     check_vocabulary(tokenizer.vocab_size, architecture)
     if config.data.max_length > architecture.max_positions:
         raise UserError(
             f"data.max_length: expected at most the backbone's {architecture.max_positions} positions, "
             f"found {config.data.max_length}"
         )
-    param_shardings(mesh, architecture)  # whether the mesh divides the model
-    backbone = None if config.model.pretrained == RANDOM else pretrained_directory(config.model.pretrained)
-    if backbone is not None:
-        check_backbone(backbone, architecture)
-    model = FastBert(
-        architecture,
-        dropout=config.model.dropout,
-        dtype=compute_dtype(config.model.precision),
-        remat=config.model.remat,
-        unroll=config.model.unroll,
-    )
-    recipe = recipe_of(config, model)
+    for start in starts.values():
+        param_shardings(mesh, start.config)  # whether the mesh divides the model
+        start.check()
+    models = {name: _model(config, start.config) for name, start in starts.items()}
+    recipe = recipe_of(config, models)
     encode = functools.partial(_encode, tokenizer, max_length=config.data.max_length)
     labelled, dev = encode(task.train), encode(task.dev)
     unlabelled: Texts
     if is_corpus(config.data.unlabelled):
-        unlabelled = _corpus(config, tokenizer)
+        unlabelled = _corpus(config, recipe, tokenizer)
     else:
         unlabelled = labelled if task.unlabelled is task.train else encode(task.unlabelled)
     streams: dict[Stream, tuple[Texts, np.ndarray | None]] = {
@@ -103,14 +101,13 @@ def prepare(config: TrainConfig, mesh: Mesh) -> Prepared:
     return Prepared(
         task=task,
         tokenizer=tokenizer,
-        config=architecture,
-        model=model,
+        starts=starts,
+        model=models["model"],
         recipe=recipe,
         batches=batches,
         dev=dev,
         dev_labels=label_ids(task.dev, task.labels),
         test_labels=label_ids(task.test, task.labels),
-        backbone=backbone,
         notes=(
             *_notes(config, task, tokenizer, {"train": labelled, "dev": dev, "unlabelled": unlabelled}),
             *(f"{name}: {made.words}" for name, made in batches.items() if isinstance(made, PackedBatches)),
@@ -125,8 +122,34 @@ def prepare(config: TrainConfig, mesh: Mesh) -> Prepared:
     )
 
 
-def _corpus(config: TrainConfig, tokenizer: Tokenizer) -> PreparedCorpus | TextStream:
-    corpus = open_corpus(config.data, tokenizer, steps=config.distil.steps)
+def recipe_of(config: TrainConfig, models: Mapping[str, FastBert]) -> Recipe:
+    """The recipe that a run's settings name, on the models of its sources."""
+    match config.recipe:
+        case RecipeName.FASTBERT | RecipeName.OFFICIAL:
+            return fastbert_recipe(models["model"], fine_tune=config.fine_tune, distil=config.distil)
+        case RecipeName.JOINT:
+            return joint_recipe(models["model"], fine_tune=config.fine_tune)
+        case RecipeName.TRUNCATED:
+            return truncated_recipe(models["model"], models["teacher"], truncate=config.truncate, distil=config.distil)
+
+
+def _model(config: TrainConfig, architecture: BertConfig) -> FastBert:
+    return FastBert(
+        architecture,
+        dropout=config.model.dropout,
+        dtype=compute_dtype(config.model.precision),
+        remat=config.model.remat,
+        unroll=config.model.unroll,
+    )
+
+
+def _corpus(config: TrainConfig, recipe: Recipe, tokenizer: Tokenizer) -> PreparedCorpus | TextStream:
+    steps = {
+        f"{phase.settings.SECTION}.steps": phase.settings.steps
+        for phase in recipe.phases
+        if isinstance(phase.settings, UnlabelledPhaseConfig)
+    }
+    corpus = open_corpus(config.data, tokenizer, steps=steps)
     if config.distil.cache_teacher and isinstance(corpus, TextStream):
         raise UserError(
             "distil.cache_teacher: expected texts that can be told from each other, a file or prepared:DIR, found "
@@ -135,9 +158,9 @@ def _corpus(config: TrainConfig, tokenizer: Tokenizer) -> PreparedCorpus | TextS
     return corpus
 
 
-def _tokenizer(config: TrainConfig, task: Task) -> Tokenizer:
-    if config.model.pretrained != RANDOM:
-        return load_tokenizer(pretrained_directory(config.model.pretrained))
+def _tokenizer(config: TrainConfig, task: Task, pretrained: Path | None) -> Tokenizer:
+    if pretrained is not None:
+        return load_tokenizer(pretrained)
     texts = task.train if task.unlabelled is task.train else [*task.train, *task.unlabelled]
     return train_tokenizer(_single_texts(texts), vocab_size=config.model.vocab_size)
 
@@ -157,11 +180,11 @@ def _batches(
         settings = phase.settings
         parts = f" / {settings.SECTION}.accumulate" if settings.accumulate > 1 else ""
         check_batch(mesh, settings.batch_size // settings.accumulate, f"{settings.SECTION}.batch_size{parts}")
-        distil = settings if isinstance(settings, DistilConfig) else DistilConfig()
-        packing: dict[str, Any] = {"texts_per_row": distil.texts_per_row} if distil.pack else {}
+        layout = settings if isinstance(settings, UnlabelledPhaseConfig) else UnlabelledPhaseConfig()
+        packing: dict[str, Any] = {"texts_per_row": layout.texts_per_row} if layout.pack else {}
         shared: dict[str, Any] = {
             "batch_size": settings.batch_size,
-            "steps": distil.steps,
+            "steps": layout.steps,
             "seed": config.seed + index,
             "local_rows": local_rows(mesh, settings.batch_size),
         }
@@ -171,13 +194,13 @@ def _batches(
                 functools.partial(encode, max_length=max_length),
                 window=config.data.shuffle_window,
                 buckets=buckets,
-                pack=distil.pack,
+                pack=layout.pack,
                 **packing,
                 **shared,
             )
             continue
         shared["epochs"] = settings.epochs
-        if distil.pack:
+        if layout.pack:
             batches[phase.name] = PackedBatches(texts, labels, max_length=max_length, **packing, **shared)
         else:
             batches[phase.name] = TrainingBatches(texts, labels, buckets=buckets, **shared)
@@ -218,24 +241,6 @@ def _fingerprint(examples: Sequence[Example]) -> str:
     for example in examples:
         digest.update(repr((example.text, example.label)).encode("utf-8"))
     return f"{len(examples)} texts, sha256 {digest.hexdigest()}"
-
-
-def _architecture(config: TrainConfig, *, num_classes: int, vocab_size: int) -> BertConfig:
-    exits: dict[str, Any] = {
-        "num_classes": num_classes,
-        "exit_size": config.model.exit_size,
-        "exit_heads": config.model.exit_heads,
-    }
-    if config.model.pretrained != RANDOM:
-        return read_bert_config(pretrained_directory(config.model.pretrained), **exits)
-    return BertConfig(
-        vocab_size=vocab_size,
-        hidden_size=config.model.hidden_size,
-        num_layers=config.model.num_layers,
-        num_heads=config.model.num_heads,
-        feed_forward_size=config.model.feed_forward_size,
-        **exits,
-    )
 
 
 def _encode(tokenizer: Tokenizer, examples: Sequence[Example], *, max_length: int) -> Encoded:

@@ -25,15 +25,18 @@ from fastbert_jax.report.comparison_table import render
 from fastbert_jax.text.baseline import tfidf_svm_accuracy
 from fastbert_jax.text.batches import EpochBatches
 from fastbert_jax.training.answer_cache import AnswerCache
+from fastbert_jax.training.card import write_card
 from fastbert_jax.training.checkpoints import Checkpoints
 from fastbert_jax.training.evaluation import dev_evaluation
 from fastbert_jax.training.fastbert_recipe import forward
 from fastbert_jax.training.file_checksums import write_checksums
 from fastbert_jax.training.initial import abstract_params, initial_params
 from fastbert_jax.training.journal import Journal
+from fastbert_jax.training.loggers.every_logger import Loggers, check_installed
 from fastbert_jax.training.loop import Surroundings, run_recipe
 from fastbert_jax.training.preemption import StopRequest, stop_on_sigterm
 from fastbert_jax.training.prepare import Prepared, prepare
+from fastbert_jax.training.profiler import Profiler
 from fastbert_jax.training.run_directory import RunDirectory
 from fastbert_jax.training.throughput import Meter
 from fastbert_jax.whole_files import write_json
@@ -51,6 +54,7 @@ def train(config: TrainConfig) -> Comparison | None:
     config = config.resolved
     with stop_on_sigterm() as stop, contextlib.ExitStack() as held:
         processes.join(config.processes)
+        processes.first_alone(lambda: check_installed(config.log.to))
         mesh = make_mesh(config.mesh)
         prepared = processes.together(lambda: prepare(config, mesh))
         run = RunDirectory(Path(config.run))
@@ -62,13 +66,21 @@ def train(config: TrainConfig) -> Comparison | None:
         if processes.is_first():
             for note in prepared.notes:
                 print(note)
+        loggers = Loggers()
+        held.callback(loggers.close)
+        processes.first_alone(lambda: loggers.open(config, run))
         if not processes.all_well(run.model.exists()):
-            params = _train(config, prepared, run, mesh, stop)
+            params = _train(config, prepared, run, mesh, stop, loggers)
             host = on_host(params, mesh)
             processes.first_alone(lambda: _save(config, prepared, run, host))
+        elif config.profile and processes.is_first():
+            print(
+                f"profile: expected steps that are still to come, found {config.profile}; "
+                "the run is done: none is written"
+            )
         measures = processes.is_first()
         processes.part()
-        return _compare(config, prepared, run) if measures else None
+        return _compare(config, prepared, run, loggers) if measures else None
 
 
 def on_host(params: Params, mesh: Mesh) -> Params | None:
@@ -83,10 +95,13 @@ def on_host(params: Params, mesh: Mesh) -> Params | None:
     return jax.tree.map(fetch, params)
 
 
-def _train(config: TrainConfig, prepared: Prepared, run: RunDirectory, mesh: Mesh, stop: StopRequest) -> Params:
-    shardings = param_shardings(mesh, prepared.config)
+def _train(
+    config: TrainConfig, prepared: Prepared, run: RunDirectory, mesh: Mesh, stop: StopRequest, loggers: Loggers
+) -> Params:
+    shardings = {name: param_shardings(mesh, start.config) for name, start in prepared.starts.items()}
     checkpoints = Checkpoints(run.checkpoints, keep=config.checkpoints.keep)
-    journal = Journal(run.metrics)
+    journal = Journal(run.metrics, loggers)
+    profiler = Profiler(run.profile if processes.is_first() else None, config.profiled, say=journal.say)
     surroundings = Surroundings(
         mesh=mesh,
         evaluate=dev_evaluation(
@@ -98,20 +113,22 @@ def _train(config: TrainConfig, prepared: Prepared, run: RunDirectory, mesh: Mes
         ),
         checkpoints=checkpoints,
         journal=journal,
-        meter=Meter(run.throughput if processes.is_first() else None, dtype=prepared.model.dtype),
+        meter=Meter(run.throughput if processes.is_first() else None, dtype=prepared.model.dtype, loggers=loggers),
         stop=stop,
         save_every=config.checkpoints.every,
         memories=_memories(prepared, run, journal),
+        profiler=profiler,
     )
     try:
         stop.heeded = True
         params = run_recipe(
             prepared.recipe,
             lambda: {
-                "model": initial_params(prepared.config, prepared.backbone, seed=config.seed, shardings=shardings)
+                name: initial_params(start, seed=config.seed, shardings=shardings[name])
+                for name, start in prepared.starts.items()
             },
             prepared.batches,
-            shapes={"model": abstract_params(prepared.config, shardings)},
+            shapes={name: abstract_params(start.config, shardings[name]) for name, start in prepared.starts.items()},
             seed=config.seed,
             surroundings=surroundings,
         )
@@ -122,6 +139,7 @@ def _train(config: TrainConfig, prepared: Prepared, run: RunDirectory, mesh: Mes
         raise
     finally:
         stop.heeded = False
+        profiler.close()
         journal.close()
         checkpoints.close()
     return params["model"]
@@ -159,15 +177,17 @@ def _save(config: TrainConfig, prepared: Prepared, run: RunDirectory, params: Pa
         prepared.tokenizer.save(unfinished)
         save_model(unfinished, params, prepared.config, extra=extra)
         write_checksums(unfinished)
+        run.comparison.unlink(missing_ok=True)  # one that is there is of another model
         unfinished.rename(run.model)
     except (OSError, SafetensorError) as error:
         raise UserError(
             f"{run.model}: expected to write the model, found: {error}\nMake room and run the same command again."
         ) from error
+    write_card(run)
 
 
-def _compare(config: TrainConfig, prepared: Prepared, run: RunDirectory) -> Comparison:
-    """Measure the saved model on the test texts, print the table, keep the numbers."""
+def _compare(config: TrainConfig, prepared: Prepared, run: RunDirectory, loggers: Loggers) -> Comparison:
+    """Measure the saved model on the test texts, print the table, keep the numbers, also in the model's card."""
     task = prepared.task
     baseline = tfidf_svm_accuracy(task.train, task.test) if config.evaluate.baseline else None
     comparison = compare(
@@ -178,5 +198,7 @@ def _compare(config: TrainConfig, prepared: Prepared, run: RunDirectory) -> Comp
         baseline_accuracy=baseline,
     )
     write_json(run.comparison, comparison.to_json())
+    write_card(run)
+    loggers.conclude(comparison)
     print(render(comparison))
     return comparison

@@ -1,7 +1,7 @@
 """The directory of a run: which settings it belongs to, and what is written there besides checkpoints.
 
 runs/NAME/  config.yaml  labels.json  data.json  metrics.jsonl  throughput.jsonl  checkpoints/STEP/  model/
-            teacher_answers/  comparison.json  rejected.jsonl
+            teacher_answers/  comparison.json  rejected.jsonl  tensorboard/  wandb/  loggers.json  profile/
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fastbert_jax.config import TrainConfig
-from fastbert_jax.config_yaml import from_yaml, to_dict, to_yaml
+from fastbert_jax.config_yaml import from_yaml, to_flat, to_yaml
 from fastbert_jax.errors import UserError
 from fastbert_jax.text.examples import Unreadable
 from fastbert_jax.whole_files import is_unfinished, keep_others_out, write_json, write_text
 
 REJECTED = "rejected.jsonl"
 """The rows that could not be read, and why."""
-FREE_KEYS = ("run", "evaluate", "mesh", "processes", "checkpoints")
+FREE_KEYS = ("run", "evaluate", "mesh", "processes", "checkpoints", "log", "profile")
 """Settings that a resumed run may change: they do not touch what is trained."""
 
 
@@ -71,6 +71,16 @@ class RunDirectory:
         return self.path / "comparison.json"
 
     @property
+    def loggers(self) -> Path:
+        """What the loggers' backends call this run."""
+        return self.path / "loggers.json"
+
+    @property
+    def profile(self) -> Path:
+        """What xprof opens, where `profile` was asked for."""
+        return self.path / "profile"
+
+    @property
     def data(self) -> Path:
         """Number and checksum of the texts that the run trains on."""
         return self.path / "data.json"
@@ -95,7 +105,7 @@ class RunDirectory:
                 write_text(self.config, to_yaml(config))  # last: it makes the directory a run's
         except OSError as error:
             raise UserError(f"--run {self.path}: expected a directory that can be written, found {error}") from None
-        old, new = (_flat(to_dict(c)) for c in (from_yaml(TrainConfig, self.config), config))
+        old, new = (to_flat(c) for c in (from_yaml(TrainConfig, self.config), config))
         changed = [key for key in new if old[key] != new[key] and key.split(".")[0] not in FREE_KEYS]
         if changed:
             differences = "\n".join(f"  {key}: there {old[key]!r}, now {new[key]!r}" for key in changed)
@@ -148,10 +158,3 @@ class RunDirectory:
                 f"{path}: expected {expected}, found {found}; the data has changed since the run began: "
                 "put it back to resume, or begin a new --run"
             )
-
-
-def _flat(values: dict, prefix: str = "") -> dict[str, object]:
-    found: dict[str, object] = {}
-    for key, value in values.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return found

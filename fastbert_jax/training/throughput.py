@@ -17,6 +17,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from fastbert_jax.training.loggers.every_logger import Loggers
+
 COMPILE_EVENTS = ("/jax/core/compile/backend_compile_duration", "/jax/core/compile/jaxpr_to_mlir_module_duration")
 PEAK_SIZE = {"cpu": 1024}
 """Sides of the matrices whose product tells the peak, by platform; `PEAK_SIZE_ELSEWHERE` on the others."""
@@ -26,14 +28,15 @@ PEAK_SIZE_ELSEWHERE = 8192
 class Meter:
     """Counts texts, tokens and FLOPs, and shares the time out to what it was spent on."""
 
-    def __init__(self, path: Path | None, *, dtype: Any = jnp.float32) -> None:
+    def __init__(self, path: Path | None, *, dtype: Any = jnp.float32, loggers: Loggers | None = None) -> None:
         """Begin to count.
 
         Args:
           path: JSON lines to add to; none: keep nothing.
           dtype: of the arithmetic, for the peak that utilisation is measured against.
+          loggers: what else is told.
         """
-        self._path, self._dtype = path, dtype
+        self._path, self._dtype, self._loggers = path, dtype, loggers or Loggers()
         self._began = self._window_began = time.perf_counter()
         self._spent: defaultdict[str, float] = defaultdict(float)
         self._window: defaultdict[str, float] = defaultdict(float)
@@ -90,6 +93,7 @@ class Meter:
             "seconds": dict(self._spent) | {"all": now - self._began},
         }
         self._write(values)
+        self._loggers.write("throughput", values, step=step)
         return (
             f"{values['texts_per_second']:.0f} texts/s, {values['tokens_per_second']:.0f} tokens/s, "
             f"padding {values['padding_share']:.0%}, waiting for data {values['data_wait_share']:.0%}, "

@@ -11,7 +11,7 @@ import pytest
 from fastbert_jax.config import BadRow, Mode, StudyConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.predictor import Predictor, load
-from fastbert_jax.inference.study import study, study_spec
+from fastbert_jax.inference.study import study, study_spec, timed_study
 from fastbert_jax.report.exit_study import ExitStudy
 from fastbert_jax.report.flops import paper_flops, paper_layer_flops
 from tests.inference.models import LAYERS
@@ -33,12 +33,11 @@ def predictor(directory: Path) -> Predictor:
 
 @pytest.fixture(scope="module")
 def made(predictor: Predictor) -> ExitStudy:
-    return study(
+    return timed_study(
+        study(predictor, TEXTS, EXPECTED, name="tiny", speeds=(0.3, 0.6)),
         predictor,
         TEXTS,
         EXPECTED,
-        name="tiny",
-        speeds=(0.3, 0.6),
         mode=Mode.MASKED,
         repeats=1,
         timed_texts=8,
@@ -105,4 +104,4 @@ def test_bad_settings_are_refused(directory: Path, predictor: Predictor) -> None
         with pytest.raises(UserError, match=next(iter(bad))):
             StudyConfig(model=str(directory), data="x.tsv", output="x", **bad)
     with pytest.raises(UserError, match="expected at least one text"):
-        study(predictor, [], EXPECTED, name="", speeds=(), mode=Mode.MASKED, repeats=1, timed_texts=0, baselines={})
+        study(predictor, [], EXPECTED, name="", speeds=())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
 import json
 import re
@@ -13,10 +14,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from fastbert_jax.config import ExitKind
 from fastbert_jax.inference.policies import entropy_uncertainty
 from fastbert_jax.model import in_numpy
 from fastbert_jax.model.fastbert import FastBert, Trace
-from fastbert_jax.model.weights import save_model
+from fastbert_jax.model.weights import load_model, save_model
 from tests.inference.models import batch_of, random_texts, tiny_config, tiny_params
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "model_format.md").read_text(encoding="utf-8")
@@ -68,6 +70,26 @@ def test_the_documents_code_answers_as_every_exit_does(directory: Path, texts: l
             label, uncertainty = code["answer"](config, logits_N)
             assert label == EXTRA["labels"][expected_N.argmax()]
             assert uncertainty == pytest.approx(float(entropy_uncertainty(expected_N)), abs=1e-5)
+
+
+def test_the_documents_code_answers_as_linear_exits_do(tmp_path: Path, texts: list[np.ndarray]) -> None:
+    linear = dataclasses.replace(CONFIG, exit_kind=ExitKind.LINEAR)
+    params = tiny_params(linear)
+    save_model(tmp_path, params, linear, extra=EXTRA)
+    assert load_model(tmp_path)[1] == linear
+    batch = batch_of(texts, batch_size=len(texts), length=LENGTH)
+    inputs = (batch.token_ids_BxS, batch.token_type_BxS, batch.position_BxS, batch.text_BxS, batch.cls_BxK)
+    trace = jax.device_get(jax.jit(FastBert(linear).apply)({"params": params}, *inputs))
+    code = run_document()
+    config, tensors = code["read_model"](tmp_path)
+    assert {name for name in tensors if name.startswith("exits.2.")} == {
+        "exits.2.classifier.weight",
+        "exits.2.classifier.bias",
+    }
+    for layer in range(1, CONFIG.num_layers + 1):
+        hidden_SxH = np.asarray(trace.hidden_LxBxSxH[layer, 0, : len(texts[0])])
+        found_N = code["exit_logits"](config, tensors, layer, hidden_SxH)
+        np.testing.assert_allclose(found_N, trace.logits_LxBxKxN[layer - 1, 0, 0], atol=1e-5, rtol=0)
 
 
 def test_the_first_block_is_what_a_model_card_repeats() -> None:

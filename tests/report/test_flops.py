@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 
-from fastbert_jax.config import BertConfig, DistilConfig, FineTuneConfig
+from fastbert_jax.config import BertConfig, DistilConfig, ExitKind, FineTuneConfig
 from fastbert_jax.model.bert import EncoderLayer
 from fastbert_jax.model.exits import Exit
 from fastbert_jax.model.fastbert import FastBert, init_params
@@ -81,12 +83,14 @@ def count_products(jaxpr: jax.extend.core.Jaxpr) -> int:
     return total
 
 
-def test_true_exit_flops_are_those_of_the_program() -> None:
+@pytest.mark.parametrize("kind", ExitKind)
+def test_true_exit_flops_are_those_of_the_program(kind: ExitKind) -> None:
+    config = dataclasses.replace(MINILM, exit_kind=kind)
     hidden = jax.ShapeDtypeStruct((1, 40, MINILM.hidden_size), np.float32)
     text, cls = jax.ShapeDtypeStruct((1, 40), np.int32), jax.ShapeDtypeStruct((1, 1), np.int32)
-    program = jax.make_jaxpr(lambda key, *inputs: Exit(MINILM).init_with_output(key, *inputs)[0])
+    program = jax.make_jaxpr(lambda key, *inputs: Exit(config).init_with_output(key, *inputs)[0])
     traced = program(jax.random.key(0), hidden, text, cls)
-    assert count_products(traced.jaxpr) == flops.true_exit_flops(MINILM, 40)
+    assert count_products(traced.jaxpr) == flops.true_exit_flops(config, 40)
 
 
 def test_true_layer_flops_are_those_of_the_program() -> None:
@@ -96,31 +100,40 @@ def test_true_layer_flops_are_those_of_the_program() -> None:
     assert count_products(traced.jaxpr) == flops.true_layer_flops(MINILM, 40)
 
 
-@pytest.mark.parametrize(("texts", "teacher_known"), [(1, False), (5, False), (5, True)])
-def test_distillation_flops_are_those_of_the_step(texts: int, teacher_known: bool) -> None:
-    rows, length = 3, 40
+@pytest.mark.parametrize(
+    ("texts", "teacher_known", "kind"),
+    [
+        (1, False, ExitKind.ATTENTION),
+        (5, False, ExitKind.ATTENTION),
+        (5, True, ExitKind.ATTENTION),
+        (1, False, ExitKind.LINEAR),
+        (5, True, ExitKind.LINEAR),
+    ],
+)
+def test_distillation_flops_are_those_of_the_step(texts: int, teacher_known: bool, kind: ExitKind) -> None:
+    config, rows, length = dataclasses.replace(MINILM, exit_kind=kind), 3, 40
     ids = jax.ShapeDtypeStruct((rows, length), np.int32)
     places = jax.ShapeDtypeStruct((rows, texts), np.int32)
     batch = Batch(ids, ids, ids, ids, places, places, jax.ShapeDtypeStruct((rows, texts), np.bool_))
     distil = DistilConfig(cache_teacher=teacher_known)
-    phase = fastbert_recipe(FastBert(MINILM), fine_tune=FineTuneConfig(), distil=distil).phases[1]
-    answers = jax.ShapeDtypeStruct((rows, texts, MINILM.num_classes), np.float32)
+    phase = fastbert_recipe(FastBert(config), fine_tune=FineTuneConfig(), distil=distil).phases[1]
+    answers = jax.ShapeDtypeStruct((rows, texts, config.num_classes), np.float32)
     known = Known(answers) if teacher_known else None
     optimizer = make_optimizer(phase.settings, total_steps=9)
 
     def step(key: jax.Array, batch: Batch, known: Known | None) -> object:
-        trained, frozen = split({"model": init_params(MINILM, key)}, phase.trainable)
+        trained, frozen = split({"model": init_params(config, key)}, phase.trainable)
         state = init_state(trained, optimizer)
         return train_step(state, frozen, batch, known, phase=phase, optimizer=optimizer, key=key)
 
     def init_alone(key: jax.Array) -> object:
-        return init_params(MINILM, key)
+        return init_params(config, key)
 
     key = jax.random.key(0)
     found = count_products(jax.make_jaxpr(step)(key, batch, known).jaxpr) - count_products(
         jax.make_jaxpr(init_alone)(key).jaxpr
     )
-    assert found == rows * flops.distillation_flops(MINILM, length, texts=texts, teacher_known=teacher_known)
+    assert found == rows * flops.distillation_flops(config, length, texts=texts, teacher_known=teacher_known)
     assert found == rows * phase.on(known).row_flops(length) or texts > 1
 
 

@@ -21,17 +21,17 @@ def test_specs_of_corpora():
 def test_a_prepared_corpus_must_fit_the_run(tokenizer, tokenizer_directory, tmp_path):
     prepare(preparation(tokenizer_directory, tmp_path / "corpus", write_texts(tmp_path / "a.txt", 9)))
     spec = f"prepared:{tmp_path / 'corpus'}"
-    assert isinstance(open_corpus(DataConfig(unlabelled=spec), tokenizer, steps=0), PreparedCorpus)
+    assert isinstance(open_corpus(DataConfig(unlabelled=spec), tokenizer, steps={"distil.steps": 0}), PreparedCorpus)
     with pytest.raises(UserError, match="made with another"):
-        open_corpus(DataConfig(unlabelled=spec), train_tokenizer(WORDS, vocab_size=60), steps=0)
+        open_corpus(DataConfig(unlabelled=spec), train_tokenizer(WORDS, vocab_size=60), steps={"distil.steps": 0})
     with pytest.raises(UserError, match="expected texts of up to data.max_length = 8"):
-        open_corpus(DataConfig(unlabelled=spec, max_length=8), tokenizer, steps=0)
+        open_corpus(DataConfig(unlabelled=spec, max_length=8), tokenizer, steps={"distil.steps": 0})
 
 
 def test_a_stream_reads_its_files_again_and_again(tokenizer, tmp_path):
     for number in range(2):
         write_texts(tmp_path / f"{number}.txt", 5, seed=number)
-    stream = open_corpus(DataConfig(unlabelled=f"stream:{tmp_path}/*.txt"), tokenizer, steps=3)
+    stream = open_corpus(DataConfig(unlabelled=f"stream:{tmp_path}/*.txt"), tokenizer, steps={"distil.steps": 3})
     assert isinstance(stream, TextStream)
     assert list(stream) == list(stream) == [*some_texts(5, seed=0), *some_texts(5, seed=1)]
     fingerprint = stream.fingerprint
@@ -43,9 +43,9 @@ def test_a_stream_reads_its_files_again_and_again(tokenizer, tmp_path):
 def test_a_stream_needs_steps_and_files(tokenizer, tmp_path):
     path = write_texts(tmp_path / "a.txt", 5)
     with pytest.raises(UserError, match=r"distil.steps: expected a number of steps, .*text.prepare --input '.*a.txt'"):
-        open_corpus(DataConfig(unlabelled=f"stream:{path}"), tokenizer, steps=0)
+        open_corpus(DataConfig(unlabelled=f"stream:{path}"), tokenizer, steps={"distil.steps": 0})
     with pytest.raises(UserError, match="data.unlabelled: expected files, found none that match"):
-        open_corpus(DataConfig(unlabelled=f"stream:{tmp_path}/*.csv"), tokenizer, steps=1)
+        open_corpus(DataConfig(unlabelled=f"stream:{tmp_path}/*.csv"), tokenizer, steps={"distil.steps": 1})
 
 
 def test_bad_rows_of_a_stream(tmp_path):

@@ -159,6 +159,9 @@ def test_the_card_tells_what_the_run_tells_and_no_machines_paths(run: RunDirecto
     assert yaml.safe_load(settings[1])["model"]["pretrained"] == "bert"
     assert "On 2189 test texts." in text and "| 0 | 0.9700 | 6.00 of 6 | 1.00x |" in text
     assert "| 0.5 | 0.9651 | 2.00 of 6 | 2.95x |" in text and "Measured 2026-11-21 on cpu, with jax 1." in text
+    assert "| measured, batches of 1 text | measured, batches of 2048 tokens |" in text
+    assert "2.95x | 2.40x (2.30 to 2.50), bucketed | 2.40x (2.30 to 2.50), bucketed |" in text
+    assert "more than 16 tokens lose their end; of the test texts, 0 did" in text and "2 cores" in text
     assert "someone" not in text and "secret" not in text and str(tmp_path) not in text
 
 
@@ -172,7 +175,7 @@ def test_a_model_without_its_run_has_a_shorter_card(run: RunDirectory, tmp_path:
 def test_measurements_in_another_form_are_left_out(run: RunDirectory, tmp_path: Path) -> None:
     run.comparison.write_text('{"rows": []}')
     _, text, _ = card_of(exported(run, tmp_path))
-    assert "## How it was made" in text and "## How well" not in text
+    assert "## How it was made" in text and "## How well" not in text and "It has not been measured" in text
 
 
 def test_the_cards_code_runs_as_it_stands(run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from fastbert_jax.model.sharding import make_mesh, param_shardings, sharding_of,
 from fastbert_jax.training.fastbert_recipe import fastbert_recipe
 from fastbert_jax.training.initial import abstract_params, initial_params
 from fastbert_jax.training.recipe import Known
+from fastbert_jax.training.starts import Start
 from fastbert_jax.training.step import placed_step
 from tests.training import tiny
 
@@ -56,7 +57,7 @@ def _train(sizes, index, **settings):
     config, mesh = _config(), _mesh(sizes)
     placed = _step(_phase(config, index, **settings), mesh, config)
     state, frozen = placed.begin(
-        {"model": initial_params(config, None, seed=0, shardings=param_shardings(mesh, config))}
+        {"model": initial_params(Start(config), seed=0, shardings=param_shardings(mesh, config))}
     )
     losses = []
     with jax.set_mesh(mesh):
@@ -90,7 +91,7 @@ def test_the_shortcut_trains_the_same_model_on_a_mesh_by_answers_from_another():
     for name in ("one device", "all three"):
         config, mesh = _config(), _mesh(MESHES[name])
         placed = _step(_phase(config, 1, cache_teacher=True), mesh, config)
-        params = {"model": initial_params(config, None, seed=0, shardings=param_shardings(mesh, config))}
+        params = {"model": initial_params(Start(config), seed=0, shardings=param_shardings(mesh, config))}
         state, frozen = placed.begin(params)
         with jax.set_mesh(mesh):
             state, metrics = placed.step(state, frozen, share_batch(mesh, batch, 16))
@@ -107,7 +108,7 @@ def test_the_shortcut_trains_the_same_model_on_a_mesh_by_answers_from_another():
 
 def test_initial_parameters_are_the_same_on_every_mesh():
     one, all_three = (
-        jax.device_get(initial_params(_config(), None, seed=0, shardings=param_shardings(_mesh(sizes), _config())))
+        jax.device_get(initial_params(Start(_config()), seed=0, shardings=param_shardings(_mesh(sizes), _config())))
         for sizes in (MESHES["one device"], MESHES["all three"])
     )
     jax.tree.map(np.testing.assert_array_equal, one, all_three)

@@ -7,10 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fastbert_jax.config import FineTuneConfig, KLDirection, RecipeName, TrainConfig
+from fastbert_jax.config import DistilConfig, FineTuneConfig, KLDirection, RecipeName, TrainConfig, TruncateConfig
+from fastbert_jax.model.fastbert import FastBert, init_params
 from fastbert_jax.training import losses
-from fastbert_jax.training.fastbert_recipe import joint_recipe, recipe_of
+from fastbert_jax.training.fastbert_recipe import fastbert_recipe, joint_recipe
+from fastbert_jax.training.prepare import recipe_of
 from fastbert_jax.training.recipe import loss_sums, merge, split
+from fastbert_jax.training.truncated_recipe import truncated_recipe
 from tests.training import tiny
 
 STEP, KEY = jnp.zeros((), jnp.int32), jax.random.key(0)
@@ -121,8 +124,32 @@ def test_the_joint_recipe_teaches_every_exit_the_labels_and_freezes_nothing():
     assert phase.row_flops(10) > tiny.recipe().phases[0].row_flops(10)
 
 
+def test_the_truncated_recipe_teaches_the_last_exit_by_a_teacher_that_stays_as_it_is():
+    config = dataclasses.replace(tiny.CONFIG, num_layers=2)
+    recipe = truncated_recipe(FastBert(config), tiny.model(0.5), truncate=TruncateConfig(), distil=DistilConfig())
+    assert [phase.name for phase in recipe.phases] == ["truncate", "distil"]
+    phase, batch = recipe.phases[0], tiny.batch(valid=6)
+    params = {"model": init_params(config, jax.random.key(1)), "teacher": tiny.params()["model"]}
+    trained, frozen = split(params, phase.trainable)
+    assert set(trained) == {"model"} and set(trained["model"]) == {"backbone", "teacher"} and "teacher" in frozen
+    total, _ = _sums(phase, params, batch)
+    student, teacher = (
+        jax.jit(phase.sources[name])(params[name], batch, KEY).teacher_BxKxN for name in ("model", "teacher")
+    )
+    np.testing.assert_allclose(total, losses.kl_teacher_student(student, teacher)[:6].sum(), rtol=1e-5)
+    gradient = jax.jit(jax.grad(lambda p: loss_sums(p, {}, phase, batch, step=STEP, key=KEY)[0]))(params)
+    assert not any(jnp.any(leaf) for leaf in jax.tree.leaves(gradient["teacher"]))
+
+
+def test_a_model_of_one_layer_has_no_students_to_teach():
+    model = FastBert(dataclasses.replace(tiny.CONFIG, num_layers=1))
+    recipe = fastbert_recipe(model, fine_tune=FineTuneConfig(), distil=DistilConfig())
+    assert [phase.name for phase in recipe.phases] == ["fine_tune"]
+
+
 def test_a_run_names_its_recipe():
-    phases = {name: recipe_of(TrainConfig(recipe=name).resolved, tiny.model()).phases for name in RecipeName}
-    assert [len(phases[name]) for name in RecipeName] == [2, 2, 1]
+    models = {"model": tiny.model(), "teacher": tiny.model()}
+    phases = {name: recipe_of(TrainConfig(recipe=name).resolved, models).phases for name in RecipeName}
+    assert [len(phases[name]) for name in RecipeName] == [2, 2, 1, 2]
     assert phases[RecipeName.OFFICIAL][1].terms[0].loss is losses.kl_teacher_student
     assert phases[RecipeName.FASTBERT][1].terms[0].loss is losses.kl_student_teacher

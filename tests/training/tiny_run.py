@@ -17,6 +17,7 @@ from fastbert_jax.training.initial import abstract_params
 from fastbert_jax.training.journal import Journal
 from fastbert_jax.training.loop import Evaluation, Surroundings, run_recipe
 from fastbert_jax.training.preemption import StopRequest
+from fastbert_jax.training.profiler import Profiler
 from fastbert_jax.training.throughput import Meter
 from tests.training import tiny
 
@@ -59,6 +60,7 @@ def run(
     cache=False,
     pack=False,
     decay_epochs=0,
+    profiler=None,
 ):
     """Run the recipe in `directory`, `epochs` of each phase; stop with `Stop` at the `stop_at`-th dev measurement."""
     first_epochs = epochs if fine_tune_epochs is None else fine_tune_epochs
@@ -86,6 +88,7 @@ def run(
         return Evaluation(score=score, values={"score": score}, words=f"score {score}")
 
     directory.mkdir(exist_ok=True)
+    profiler = profiler or Profiler()
     checkpoints = Checkpoints(directory / "checkpoints")
     journal = Journal(directory / "metrics.jsonl")
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
@@ -107,9 +110,11 @@ def run(
                 stop=stop or StopRequest(),
                 save_every=save_every,
                 memories={"distil": answers} if cache else {},
+                profiler=profiler,
             ),
         )
     finally:
+        profiler.close()
         journal.close()
         checkpoints.close()
     return params, seen
