@@ -296,11 +296,14 @@ def test_a_poison_row_stops_with_file_and_line_or_is_counted(settings, tmp_path,
 
 def test_texts_that_are_cut_are_counted_set_by_set(settings, tmp_path, capsys):
     (tmp_path / "more.txt").write_text("film plot " * 20 + "\nfilm\n")
+    (tmp_path / "dev.tsv").write_text("label\ttext\ngood\t龘 龘\nbad\tfilm\n", encoding="utf-8")
     flags = ["--config", str(settings), "--data.unlabelled", str(tmp_path / "more.txt"), "--data.max-length", "8"]
+    flags += ["--data.dev", str(tmp_path / "dev.tsv")]
     print(dry_run.describe(parse_train(flags).settings))
     described = capsys.readouterr().out
     assert "1 of 2 unlabelled texts have more than 8 tokens: 34 tokens were cut off" in described
-    assert "of 54 train texts have more than 8 tokens" in described
+    assert "of 60 train texts have more than 8 tokens" in described
+    assert "1 of 2 (50.0 %) dev texts are [UNK] alone, for the tokenizer knows none of their words: take" in described
 
 
 def test_a_length_beyond_the_backbones_positions(settings):

@@ -19,6 +19,16 @@ class BadRow(enum.Enum):
     SKIP = "skip"
 
 
+class Delimiter(enum.Enum):
+    """The character between the columns of a .csv file; `auto` goes by the file's first lines."""
+
+    AUTO = "auto"
+    COMMA = "comma"
+    SEMICOLON = "semicolon"
+    TAB = "tab"
+    PIPE = "pipe"
+
+
 class Precision(enum.Enum):
     """The dtype of the model's arithmetic; parameters are always float32."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from fastbert_jax.config.checks import require
-from fastbert_jax.config.choices import BadRow
+from fastbert_jax.config.choices import BadRow, Delimiter
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,8 @@ class DataConfig:
     dev: str = ""
     """SPEC of the texts that choose the best step; empty: the set's own dev split, else cut from train."""
     test: str = ""
-    """SPEC of the texts of the last measurement; empty: the set's own labelled test split, else dev."""
+    """SPEC of the texts of the last measurement; empty: the set's own labelled test split, else cut from train, or dev
+    where the set has a dev split of its own."""
     unlabelled: str = ""
     """SPEC of texts to distil on, labels ignored; empty: the training texts. `prepared:DIR` is a corpus that
     `python -m fastbert_jax.text.prepare` made, read from disk; `stream:FILES`, a name or a pattern in quotes, is read
@@ -30,17 +31,21 @@ class DataConfig:
     shuffle_window: int = 65_536
     """stream: only: texts that are held, put in order and batched at a time."""
     text_column: str = ""
-    """Column of the text; empty: found by its name."""
+    """Column of the text; empty: found by its name, else by what stands in it."""
     pair_column: str = ""
     """Column of the second text; empty: found by its name; `none`: single texts."""
     label_column: str = ""
-    """Column of the label; empty: found by its name."""
+    """Column of the label; empty: found by its name, else by what stands in it."""
+    delimiter: Delimiter = Delimiter.AUTO
+    """Character between the columns of .csv files; `auto`: the one that fits the first lines."""
     labels: tuple[str, ...] = ()
     """Labels in their order; empty: the data set's own order, else sorted."""
     on_bad_row: BadRow = BadRow.STOP
-    """`stop` at a row that cannot be read, or `skip` and count it."""
+    """`stop` at a row that cannot be read, or `skip` it, count it, and list it in the run's `rejected.jsonl`."""
     dev_fraction: float = 0.1
     """Share of train cut off as dev when there is none, in (0, 0.5]."""
+    test_fraction: float = 0.1
+    """Share of train cut off as test when there is none, in [0, 0.4]; 0: dev stands in for it."""
     max_length: int = 128
     """Longest text in tokens, [CLS] and [SEP] included; longer ones are cut and counted."""
     length_buckets: tuple[int, ...] = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
@@ -48,6 +53,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         require(0 < self.dev_fraction <= 0.5, "data.dev_fraction", "a share in (0, 0.5]", self.dev_fraction)
+        require(0 <= self.test_fraction <= 0.4, "data.test_fraction", "a share in [0, 0.4]", self.test_fraction)
         require(self.max_length >= 8, "data.max_length", "8 tokens or more", self.max_length)
         require(self.shuffle_window >= 1, "data.shuffle_window", "1 text or more", self.shuffle_window)
         buckets = self.length_buckets
@@ -70,13 +76,15 @@ class LabelledTexts:
     """How a command reads labelled texts."""
 
     text_column: str = ""
-    """Column of the text; empty: found by its name."""
+    """Column of the text; empty: found by its name, else by what stands in it."""
     pair_column: str = ""
     """Column of the second text; empty: found by its name; `none`: single texts."""
     label_column: str = ""
-    """Column of the label; empty: found by its name."""
+    """Column of the label; empty: found by its name, else by what stands in it."""
     on_bad_row: BadRow = BadRow.STOP
     """`stop` at a row that cannot be read, or `skip` and count it."""
+    delimiter: Delimiter = Delimiter.AUTO
+    """Character between the columns of .csv files; `auto`: the one that fits the first lines."""
 
     @property
     def reading(self) -> DataConfig:
@@ -86,6 +94,7 @@ class LabelledTexts:
             pair_column=self.pair_column,
             label_column=self.label_column,
             on_bad_row=self.on_bad_row,
+            delimiter=self.delimiter,
         )
 
 
@@ -113,11 +122,13 @@ class PrepareConfig:
     workers: int = 1
     """Processes that share the inputs; 0: one for each core."""
     text_column: str = ""
-    """Column of the text; empty: found by its name."""
+    """Column of the text; empty: found by its name, else by what stands in it."""
     pair_column: str = ""
     """Column of the second text; empty: found by its name; `none`: single texts."""
     on_bad_row: BadRow = BadRow.STOP
     """`stop` at a row that cannot be read, with its file and line, or `skip` and count it."""
+    delimiter: Delimiter = Delimiter.AUTO
+    """Character between the columns of .csv files; `auto`: the one that fits the first lines."""
     verify: str = ""
     """Instead of all this, read every byte of the corpus in this directory and compare checksums."""
 
@@ -132,4 +143,9 @@ class PrepareConfig:
     @property
     def reading(self) -> DataConfig:
         """The same, as the readers of texts take it."""
-        return DataConfig(text_column=self.text_column, pair_column=self.pair_column, on_bad_row=self.on_bad_row)
+        return DataConfig(
+            text_column=self.text_column,
+            pair_column=self.pair_column,
+            on_bad_row=self.on_bad_row,
+            delimiter=self.delimiter,
+        )

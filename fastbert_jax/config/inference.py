@@ -8,7 +8,15 @@ from typing import Annotated
 import tyro
 
 from fastbert_jax.config.checks import require, require_batches
-from fastbert_jax.config.choices import ANSWER_ENDINGS, BATCH_TOKENS, COMPRESSED_ENDINGS, BadRow, Mode, PolicyName
+from fastbert_jax.config.choices import (
+    ANSWER_ENDINGS,
+    BATCH_TOKENS,
+    COMPRESSED_ENDINGS,
+    BadRow,
+    Delimiter,
+    Mode,
+    PolicyName,
+)
 from fastbert_jax.config.data import LabelledTexts
 from fastbert_jax.config.devices import MeshConfig
 from fastbert_jax.config.output import JsonFile, QuietCommand
@@ -126,9 +134,11 @@ class PredictConfig(QuietCommand):
     on_bad_row: BadRow = BadRow.STOP
     """`stop` at a row that cannot be read, or `skip` it with an {"error": ...} line in its place."""
     text_column: str = ""
-    """Column of the text; empty: found by its name."""
+    """Column of the text; empty: found by its name, else by what stands in it."""
     pair_column: str = ""
     """Column of the second text; empty: found by its name; `none`: single texts."""
+    delimiter: Delimiter = Delimiter.AUTO
+    """Character between the columns of .csv files; `auto`: the one that fits the first lines."""
 
     def __post_init__(self) -> None:
         require(self.devices >= 0, "devices", "1 or more, or 0 for all", self.devices)

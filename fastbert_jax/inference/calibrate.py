@@ -96,7 +96,9 @@ def calibrate_spec(config: CalibrateConfig) -> Calibration:
     predictor = load(config.model, exits=config.exits)
     predictor.require_exits()
     need_label = config.max_drop is not None
-    examples = read_examples(config.data, config.reading, need_label=need_label, role="dev").examples
+    found_texts = read_examples(config.data, config.reading, need_label=need_label, role="dev")
+    found_texts.tell_skipped()
+    examples = found_texts.examples
     expected_B, no_accuracy = None, "" if need_label else unknown_labels(examples, predictor.labels)
     if not no_accuracy:
         expected_B = label_ids(examples, predictor.labels, remedy="fix the row, or calibrate a model that knows it")

@@ -42,8 +42,9 @@ def study_spec(config: StudyConfig) -> str:
             raise UserError(f"{name}: expected the model's labels {predictor.labels}, found {baseline.labels}")
     directory = Path(config.output).expanduser()
     make_directory(directory)
-    found = read_examples(config.data, config.reading, need_label=True, role="test").examples
-    examples = [found[i] for i in evenly(len(found), config.limit)]
+    found = read_examples(config.data, config.reading, need_label=True, role="test")
+    found.tell_skipped()
+    examples = [found.examples[i] for i in evenly(len(found.examples), config.limit)]
     expected_B = label_ids(examples, predictor.labels, remedy="fix the row, or study a model that knows this label")
     asked = AskedTexts.of(predictor, [example.text for example in examples], expected_B)
     made = timed_study(

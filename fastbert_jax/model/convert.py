@@ -19,13 +19,14 @@ from fastbert_jax.model.state_dicts import StateDict, open_state_dict
 from fastbert_jax.model.tensor_files import match_tensors
 from fastbert_jax.model.weights import inference_settings, read_params, save_backbone, save_model
 from fastbert_jax.text.tokenizer import Tokenizer, vocabulary_tokenizer
+from fastbert_jax.voice import result
 from fastbert_jax.whole_files import check_unused, whole_directory
 
 
 def main() -> None:
     """Convert, and say what came of it."""
     config = read_settings(ConvertConfig, sys.argv[1:], program="-m fastbert_jax.model.convert")
-    print(convert(config))
+    result(convert(config))
 
 
 def convert(config: ConvertConfig) -> str:

@@ -198,6 +198,9 @@ class _Unpickler(pickle.Unpickler):
 
 def _open_zip(archive: zipfile.ZipFile) -> tuple[Any, Callable[[Storage], bytes]]:
     """The unpickled state dict, and what reads a storage."""
+    packed = [entry.filename for entry in archive.infolist() if entry.compress_type != zipfile.ZIP_STORED]
+    if packed:  # a few bytes could unpack to more than memory holds
+        raise ValueError(f"{packed[0]} compressed, as torch.save never does")
     (root,) = [name.removesuffix("data.pkl") for name in archive.namelist() if name.endswith("/data.pkl")]
     if f"{root}byteorder" in archive.namelist() and archive.read(f"{root}byteorder") != b"little":
         raise ValueError("numbers with the most significant byte first")

@@ -22,7 +22,7 @@ FLOATS = ("F16", "BF16", "F32", "F64")
 """dtypes that can become float32, as safetensors names them."""
 EXITS_FILE = "fastbert_exits.safetensors"
 """Holds the exits where `model.safetensors` is to hold nothing but what transformers knows."""
-OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.h5", "*.msgpack")
+OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.joblib", "*.h5", "*.msgpack")
 """Weight files that are never read."""
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fastbert_jax.config import DataConfig
 from fastbert_jax.errors import UserError, nearest
+from fastbert_jax.text.guesses import contents_of, guess_label, guess_text
 from fastbert_jax.text.tables import Table
 
 NO_PAIR = "none"
@@ -23,6 +24,10 @@ LABELS = (
     "topic",
     "intent",
     "emotion",
+    "klasse",
+    "kategorie",
+    "stimmung",
+    "thema",
 )
 PAIRS = (
     ("text_a", "text_b"),
@@ -66,9 +71,13 @@ TEXTS = (
     "utterance",
     "headline",
     "title",
+    "satz",
+    "rezension",
+    "kommentar",
+    "nachricht",
+    "inhalt",
+    "beschreibung",
 )
-# Columns that number the rows; never taken for a text.
-NUMBERS = ("", "id", "idx", "index", "guid", "uid", "key", "no", "unnamed: 0")
 
 
 @dataclass(frozen=True)
@@ -78,6 +87,8 @@ class Columns:
     text: str
     pair: str | None
     label: str | None
+    guessed: tuple[str, ...] = field(default=(), compare=False)
+    """Those of them that were found by what stands in them."""
 
     def __str__(self) -> str:
         texts = f"text in {self.text!r}" if self.pair is None else f"pairs in {self.text!r} and {self.pair!r}"
@@ -92,10 +103,10 @@ def flags(*keys: str, value: str = "") -> str:
 
 
 def find_columns(table: Table, data: DataConfig, *, need_label: bool) -> Columns:
-    """Choose the columns of `table`: those that `data` names, else by their names in any case.
+    """Choose the columns of `table`: those that `data` names, else by their names in any case, else by their contents.
 
     Raises:
-      UserError: a named column is missing, one column has two parts to play, or none fits.
+      UserError: a named column is missing, one column has two parts to play, or none or several fit.
     """
     pair_named = "" if data.pair_column == NO_PAIR else data.pair_column
     _require_present(table, "text_column", data.text_column)
@@ -108,17 +119,26 @@ def find_columns(table: Table, data: DataConfig, *, need_label: bool) -> Columns
         label = _first([c for c in table.columns if c not in (data.text_column, pair_named)], LABELS)
     candidates = tuple(column for column in table.columns if column != label)
     text, pair = _texts(table, candidates, text=data.text_column, pair=pair_named, single=data.pair_column == NO_PAIR)
+    guessed = []
     if text is None:
-        raise _not_found(table, "text", "text_column")
+        contents = contents_of(table, [column for column in candidates if column != pair])
+        text = guess_text(contents, table, remedy=f"name it ({flags('text_column')}), or two for pairs (pair_column)")
+        if text is None:
+            raise _not_found(table, "text", "text_column")
+        guessed.append(text)
     if need_label and label is None:
-        raise _not_found(table, "label", "label_column")
+        contents = contents_of(table, [column for column in candidates if column not in (text, pair)])
+        label = guess_label(contents, table, remedy=f"name it ({flags('label_column')})")
+        if label is None:
+            raise _not_found(table, "label", "label_column")
+        guessed.append(label)
     used = [column for column in (text, pair, label) if column is not None]
     if len(set(used)) < len(used):
         raise UserError(
             f"{table.name}: expected a column of its own for each part, found text {text!r}, pair {pair!r}, "
             f"label {label!r}; name another ({flags('text_column', 'pair_column', 'label_column')})"
         )
-    return Columns(text, pair, label)
+    return Columns(text, pair, label, tuple(guessed))
 
 
 def _texts(
@@ -130,13 +150,6 @@ def _texts(
             if first and second and text in ("", first) and pair in ("", second):
                 return first, second
     chosen = text or _first([column for column in candidates if column != pair], TEXTS)
-    if chosen is None:
-        likely = [
-            column
-            for column in candidates
-            if column in table.text_columns and column != pair and column.strip().lower() not in NUMBERS
-        ]
-        chosen = likely[0] if len(likely) == 1 else None
     return chosen, pair or None
 
 

@@ -45,7 +45,9 @@ def opened(path: Place) -> Iterator[BinaryIO]:
             if codec:
                 import pyarrow as pa
 
-                stream = io.BufferedReader(stack.enter_context(pa.CompressedInputStream(stream, codec)), 2**16)
+                stream = stack.enter_context(pa.CompressedInputStream(stream, codec))
+            if not isinstance(stream, io.BufferedReader):  # a remote one reads lines of any length alone
+                stream = io.BufferedReader(stream, 2**16)
             yield stream
     except OSError as error:
         if codec and error.errno is None:  # the decoder's own, not the disk's

@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,13 @@ def read_ledger(directory: Path) -> Ledger | None:
 
 
 def shard_of(values: dict[str, Any]) -> Shard:
-    """A shard's part of a ledger, from JSON values."""
+    """A shard's part of a ledger, from JSON values.
+
+    Raises:
+      ValueError: its name is none that a shard has, and might lead out of the corpus.
+    """
+    if not re.fullmatch(r"\d{5,}-\d{5,}", values["name"]):
+        raise ValueError(f"a shard with the name {values['name']!r}")
     return Shard(**values | {"bad_row_examples": tuple(values["bad_row_examples"])})
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from typing import Any
 
 Text = str | tuple[str, str]
 """One text, or a pair of texts."""
@@ -24,6 +26,32 @@ class Unreadable:
 
     where: str
     problem: str
+
+
+def same_text(text: Text) -> Text:
+    """What texts share that are the same but for blanks and case."""
+    if isinstance(text, tuple):
+        return " ".join(text[0].split()).casefold(), " ".join(text[1].split()).casefold()
+    return " ".join(text.split()).casefold()
+
+
+def label_name(value: Any) -> str | None:
+    """The name of a label: a string without outer blanks, a number or boolean as JSON writes it; None for all else."""
+    match value:
+        case bool():
+            return str(value).lower()
+        case int():
+            return str(value)
+        case float():
+            return str(int(value)) if value.is_integer() else None if value != value else str(value)
+        case str():
+            return value.strip() or None
+    return None
+
+
+def is_fraction(label: str) -> bool:
+    """Whether the name of a label is a number that is no whole one."""
+    return re.fullmatch(r"[-+]?\d*[.,]\d*[1-9]\d*", label) is not None
 
 
 def text_problem(text: object) -> str | None:

@@ -2,47 +2,46 @@
 
 from __future__ import annotations
 
-import csv
 import functools
-import io
 import itertools
 import json
-import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from fastbert_jax.config import COMPRESSED_ENDINGS
+from fastbert_jax.config import COMPRESSED_ENDINGS, Delimiter
 from fastbert_jax.errors import UserError
 from fastbert_jax.text.array_records import is_array_record, open_array_record
 from fastbert_jax.text.compression import MAGIC, codec_of, opened, without_compression
+from fastbert_jax.text.delimited import open_csv, open_tsv
 from fastbert_jax.text.examples import Unreadable
+from fastbert_jax.text.lines import BOM, lines_of
 from fastbert_jax.text.places import Place, is_directory, is_file, open_bytes, place_of
 from fastbert_jax.text.tables import Row, Table
 
-BOM = b"\xef\xbb\xbf"
 # Keys of a JSON object may differ from line to line; this many lines are looked at to know the columns.
 JSON_LINES_TO_LOOK_AT = 100
-# The largest size that the csv module takes on every platform.
-CSV_FIELD_LIMIT = min(sys.maxsize, 2**31 - 1)
 # Parquet is read in pieces of so many bytes, not by whole row groups, which may be larger than memory.
 PARQUET_BUFFER = 2**20
 
 
-def open_file(path: str | Path) -> Table:
+def open_file(path: str | Path, *, delimiter: Delimiter = Delimiter.AUTO) -> Table:
     """Open a file by its ending, local or behind a `scheme://` that fsspec knows.
+
+    Args:
+      delimiter: what stands between the columns of a .csv file.
 
     Raises:
       UserError: no such file, an ending without a reader, an empty file, another encoding than UTF-8 or a
-        compression that the name does not tell by its first bytes, a header with a name twice, or (from `rows` too)
-        a file that is damaged as a whole.
+        compression that the name does not tell by its first bytes, a header that cannot be read, or (from `rows`
+        too) a file that is damaged as a whole.
     """
     path = place_of(path)
     if is_array_record(path):
         return open_array_record(path)
-    readers = {
-        ".tsv": _open_tsv,
-        ".csv": _open_csv,
+    readers: dict[str, Callable[[Place], Table]] = {
+        ".tsv": open_tsv,
+        ".csv": functools.partial(open_csv, delimiter=delimiter),
         ".jsonl": _open_jsonl,
         ".parquet": _open_parquet,
         ".txt": _open_txt,
@@ -76,7 +75,7 @@ def open_lines(stream: BinaryIO, name: str) -> Table:
     """A stream of one text a line as a table with the column `text`; an empty line is an empty text."""
 
     def rows(columns: tuple[str, ...]) -> Iterator[Row | Unreadable]:
-        for number, line in enumerate(_lines(stream), start=1):
+        for number, line in enumerate(lines_of(stream, name), start=1):
             yield Row(f"{name}:{number}", (line,) * len(columns))
 
     return Table(name, ("text",), rows, text_columns=("text",))
@@ -88,83 +87,6 @@ def _open_txt(path: Place) -> Table:
             yield from open_lines(stream, str(path)).rows(columns)
 
     return Table(str(path), ("text",), rows, text_columns=("text",))
-
-
-def _lines(stream: Iterable[bytes]) -> Iterator[str]:
-    r"""Lines without their ending (\n or \r\n); bytes that are no UTF-8 become lone surrogates."""
-    for number, line in enumerate(stream):
-        if number == 0:
-            line = line.removeprefix(BOM)
-        if line.endswith(b"\n"):
-            line = line[:-1].removesuffix(b"\r")
-        yield line.decode("utf-8", "surrogateescape")
-
-
-def _open_tsv(path: Place) -> Table:
-    with opened(path) as stream:
-        columns = next(_lines(stream)).split("\t")
-    return _table_with_header(path, columns, functools.partial(_tsv_records, path))
-
-
-def _tsv_records(path: Place) -> Iterator[tuple[int, list[str]]]:
-    with opened(path) as stream:
-        for number, line in enumerate(_lines(stream), start=1):
-            yield number, line.split("\t")
-
-
-def _open_csv(path: Place) -> Table:
-    """Choose the delimiter that cuts the header into more columns, and open the file with it."""
-    headers = {}
-    for delimiter in (",", ";"):
-        _, header = next(_csv_records(path, delimiter), (1, []))
-        headers[delimiter] = header if isinstance(header, list) else []
-    delimiter = max(headers, key=lambda d: len(headers[d]))
-    if not headers[delimiter]:
-        raise UserError(f"{path}:1: expected a line with the names of the columns, found none; add one")
-    return _table_with_header(path, headers[delimiter], functools.partial(_csv_records, path, delimiter))
-
-
-def _csv_records(path: Place, delimiter: str) -> Iterator[tuple[int, list[str] | str]]:
-    """(line where it starts, fields or the problem) of each record; quoted fields may hold line breaks."""
-    csv.field_size_limit(CSV_FIELD_LIMIT)
-    with opened(path) as stream:
-        lines = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
-        reader = csv.reader(lines, delimiter=delimiter, strict=True)
-        while True:
-            start = reader.line_num + 1
-            try:
-                record: list[str] | str = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                if "unexpected end of data" in str(error):
-                    raise UserError(
-                        f"{path}:{start}: expected a closing quote, found none up to the end of the file, so the "
-                        f"rows after it cannot be told apart; close the quote, or double it if it belongs to the text"
-                    ) from None
-                record = f"expected quotes around whole fields, found {error}"
-            yield start, record
-
-
-def _table_with_header(path: Place, columns: Sequence[str], records: Any) -> Table:
-    """A table whose first record holds the names of the columns."""
-    columns = tuple(column.strip() for column in columns)
-    twice = [column for column in dict.fromkeys(columns) if column and columns.count(column) > 1]
-    if twice:
-        raise UserError(f"{path}:1: expected each column once, found {twice[0]!r} twice; rename one")
-
-    def rows(wanted: tuple[str, ...]) -> Iterator[Row | Unreadable]:
-        indices = [columns.index(column) for column in wanted]
-        for number, fields in itertools.islice(records(), 1, None):
-            where = f"{path}:{number}"
-            if isinstance(fields, str):
-                yield Unreadable(where, fields)
-            elif len(fields) == len(columns):
-                yield Row(where, tuple(fields[index] for index in indices))
-            elif fields not in ([], [""]):  # an empty line holds no row, unless the only column is a text
-                yield Unreadable(where, f"expected {len(columns)} columns, found {len(fields)}")
-
-    return Table(str(path), columns, rows, text_columns=columns)
 
 
 def _open_jsonl(path: Place) -> Table:
@@ -192,7 +114,7 @@ def _open_jsonl(path: Place) -> Table:
 
 
 def _json_records(path: Place, stream: BinaryIO) -> Iterator[tuple[str, dict[str, Any]] | Unreadable]:
-    for number, line in enumerate(_lines(stream), start=1):
+    for number, line in enumerate(lines_of(stream, str(path)), start=1):
         where = f"{path}:{number}"
         if not line.strip():
             continue

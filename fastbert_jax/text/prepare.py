@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fastbert_jax.command_line import end_with, read_settings
-from fastbert_jax.config import PrepareConfig
+from fastbert_jax.config import Delimiter, PrepareConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.report.progress import progress_bar
 from fastbert_jax.text.builtin import pretrained_directory
@@ -24,6 +24,7 @@ from fastbert_jax.text.places import expand, is_file, place_of, size_of
 from fastbert_jax.text.prepared_corpus import verify
 from fastbert_jax.text.sources import BUILTIN, TFDS, what_is_read
 from fastbert_jax.text.tokenizer import Tokenizer, load_tokenizer
+from fastbert_jax.voice import result, tell
 from fastbert_jax.whole_files import is_unfinished, keep_others_out
 
 LOCK = ".lock"
@@ -36,10 +37,10 @@ def main() -> None:
         directory = Path(config.verify).expanduser()
         with progress_bar("verify", total=None, unit="texts") as advance:
             ledger = verify(directory, lambda count: advance(count, ""))
-        print(f"{directory}: every byte is as it was made. {words(ledger)}")
+        result(f"{directory}: every byte is as it was made. {words(ledger)}")
     else:
         ledger = prepare(config)
-        print(f"{config.output}: {words(ledger)}\nTrain on them with --data.unlabelled prepared:{config.output}")
+        result(f"{config.output}: {words(ledger)}\nTrain on them with --data.unlabelled prepared:{config.output}")
 
 
 def words(ledger: Ledger) -> str:
@@ -75,7 +76,7 @@ def prepare(config: PrepareConfig) -> Ledger:
     tokenizer_directory = pretrained_directory(config.tokenizer)
     tokenizer = load_tokenizer(tokenizer_directory)
     ledger = Ledger(settings=_settings(config, tokenizer), inputs=_sizes(names), shards=(), finished=False)
-    print(what_is_read(names[0], config.reading))
+    tell(what_is_read(names[0], config.reading))
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with _only_one(directory):
@@ -105,7 +106,9 @@ def prepare(config: PrepareConfig) -> Ledger:
 
 
 def _settings(config: PrepareConfig, tokenizer: Tokenizer) -> dict[str, Any]:
-    return {
+    # What corpora had before there was a choice stays as it was.
+    chosen = {} if config.delimiter is Delimiter.AUTO else {"delimiter": config.delimiter.value}
+    return chosen | {
         "tokenizer": tokenizer.fingerprint,
         "max_length": config.max_length,
         "shard_texts": config.shard_texts,

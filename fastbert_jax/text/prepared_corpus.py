@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import io
@@ -128,7 +129,8 @@ class PreparedCorpus:
             raise UserError(f"{path}: expected the lengths of a shard, found {error.strerror}; {MAKE_AGAIN}") from None
         lengths = np.zeros(0, LENGTH_DTYPE)
         if hashlib.sha256(content).hexdigest() == shard.lengths_sha256:
-            lengths = np.load(io.BytesIO(content))
+            with contextlib.suppress(ValueError):  # no numbers, or a pickle, which is not run
+                lengths = np.load(io.BytesIO(content), allow_pickle=False)
         if len(lengths) != shard.texts:
             raise UserError(
                 f"{path}: expected the lengths of the {shard.texts} texts beside it, found a file that was changed; "

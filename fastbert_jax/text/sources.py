@@ -13,9 +13,10 @@ from fastbert_jax.errors import UserError
 from fastbert_jax.text import builtin, files, tfds
 from fastbert_jax.text.columns import Columns, find_columns, flags
 from fastbert_jax.text.compression import without_compression
-from fastbert_jax.text.examples import Example, Unreadable, text_problem
+from fastbert_jax.text.examples import Example, Unreadable, label_name, text_problem
 from fastbert_jax.text.places import is_file, place_of, size_of
 from fastbert_jax.text.tables import Row, Table
+from fastbert_jax.voice import note
 
 Role = Literal["train", "dev", "test"]
 
@@ -36,11 +37,24 @@ class Loaded:
     """All examples of one SPEC, and what was found out on the way."""
 
     examples: list[Example]
-    skipped: int
+    rejected: tuple[Unreadable, ...]
+    """The rows that could not be read."""
+    columns: Columns
     class_names: tuple[str, ...]
     """The classes in the set's own order; empty when it knows none."""
     note: str
-    """One sentence on the columns that were found by their names; empty when none had to be."""
+    """Which columns were found by themselves, and how to name others; empty when none had to be."""
+
+    @property
+    def skipped(self) -> int:
+        """How many rows could not be read."""
+        return len(self.rejected)
+
+    def tell_skipped(self) -> None:
+        """Note how many rows could not be read, if any."""
+        if self.rejected:
+            count, first = self.skipped, self.rejected[0]
+            note(f"{count} rows could not be read and were left out; the first: {first.where}: {first.problem}")
 
 
 def read_records(
@@ -95,8 +109,9 @@ def read_examples(spec: str, data: DataConfig, *, need_label: bool, role: Role =
     if not examples:
         raise UserError(f"{bad[0].where}: {bad[0].problem}; none of the {len(bad)} rows of {table.name} can be read")
     guessed = not (spec.startswith(BUILTIN) or (data.text_column and data.label_column and data.pair_column))
-    note = f"{table.name}: {columns}." if guessed else ""
-    return Loaded(examples, len(bad), table.class_names.get(columns.label or "", ()), note)
+    note = _told(table, columns) if guessed else ""
+    class_names = table.class_names.get(columns.label or "", ())
+    return Loaded(examples, tuple(bad), columns, class_names, note)
 
 
 def what_is_read(spec: str, data: DataConfig) -> str:
@@ -106,7 +121,19 @@ def what_is_read(spec: str, data: DataConfig) -> str:
       UserError: the source or its columns are not there.
     """
     table, columns = _open(spec, data, need_label=False, role="train")
-    return f"{table.name}: {dataclasses.replace(columns, label=None)}."
+    return _told(table, dataclasses.replace(columns, label=None))
+
+
+def what_is_guessed(spec: str, data: DataConfig, *, role: Role) -> str:
+    """What `read_records` takes for the text, where it goes by more than the names of columns; else empty.
+
+    Raises:
+      UserError: what `read_records` raises.
+    """
+    if spec == STDIN:
+        return ""
+    table, columns = _open(spec, data, need_label=False, role=role)
+    return _told(table, dataclasses.replace(columns, label=None)) if columns.guessed else ""
 
 
 def own_split(spec: str, role: Role, data: DataConfig, *, need_label: bool = True) -> str | None:
@@ -134,6 +161,16 @@ def own_split(spec: str, role: Role, data: DataConfig, *, need_label: bool = Tru
     return own
 
 
+def _told(table: Table, columns: Columns) -> str:
+    note = f"{table.name}: {columns}."
+    if columns.guessed:
+        names = " and ".join(map(repr, columns.guessed))
+        keys = [key for key in ("text", "label") if getattr(columns, key) in columns.guessed]
+        others = flags(*(f"{key}_column" for key in keys))
+        note += f" Guessed by what stands in {names}; name others with {others}."
+    return note
+
+
 def _open(spec: str, data: DataConfig, *, need_label: bool, role: Role) -> tuple[Table, Columns]:
     table = _open_table(spec, data, need_label=need_label, role=role)
     if spec == STDIN or without_compression(spec).suffix.lower() == ".txt":
@@ -147,7 +184,7 @@ def _open_table(spec: str, data: DataConfig, *, need_label: bool, role: Role) ->
     if spec == STDIN:
         return files.open_lines(sys.stdin.buffer, "stdin")
     if not spec.startswith((BUILTIN, TFDS)):
-        return files.open_file(spec)
+        return files.open_file(spec, delimiter=data.delimiter)
     if "#" not in spec:
         spec = _with_split(spec, role, data, need_label=need_label)
     scheme, _, rest = spec.partition(":")
@@ -181,20 +218,6 @@ def _example(row: Row, columns: Columns, *, need_label: bool) -> Example | Unrea
     label = None if columns.label is None else label_name(row.values[-1])
     problem = text_problem(text) or (_label_problem(row.values[-1], label) if need_label else None)
     return Example(text, label, row.where) if problem is None else Unreadable(row.where, problem)
-
-
-def label_name(value: Any) -> str | None:
-    """The name of a label: a string without outer blanks, a number or boolean as JSON writes it; None for all else."""
-    match value:
-        case bool():
-            return str(value).lower()
-        case int():
-            return str(value)
-        case float():
-            return str(int(value)) if value.is_integer() else None if value != value else str(value)
-        case str():
-            return value.strip() or None
-    return None
 
 
 def _label_problem(value: Any, label: str | None) -> str | None:

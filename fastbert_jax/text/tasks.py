@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from fastbert_jax.config import DataConfig
 from fastbert_jax.errors import UserError
-from fastbert_jax.text.examples import Example
-from fastbert_jax.text.sources import Loaded, own_split, read_examples
+from fastbert_jax.text.checks import oddities
+from fastbert_jax.text.examples import Example, Unreadable, is_fraction
+from fastbert_jax.text.sources import Loaded, Role, own_split, read_examples
+from fastbert_jax.text.splits import cut_off
 from fastbert_jax.text.unlabelled import is_corpus
-
-# The cut of dev belongs to the data, not to the run: every seed of a run sees the same dev set.
-CUT_SEED = 20200405
 
 
 @dataclass(frozen=True)
@@ -31,10 +29,10 @@ class Task:
     """The texts to distil on; their labels are not used. None where they are a corpus (`text.unlabelled`)."""
     labels: tuple[str, ...]
     """The classes; a class's number is its place here."""
-    skipped: int
+    rejected: tuple[Unreadable, ...]
     """Rows that could not be read, over all sources."""
     notes: tuple[str, ...]
-    """Plain sentences on what was found by itself: columns, splits."""
+    """Plain sentences on what was found by itself (columns, splits), and on what is odd about the texts."""
 
 
 def load_task(data: DataConfig) -> Task:
@@ -45,41 +43,33 @@ def load_task(data: DataConfig) -> Task:
     """
     if not data.train:
         raise UserError("data.train: expected a SPEC of training texts, found none; pass --data.train FILE")
-    loaded = {"train": read_examples(data.train, data, need_label=True, role="train")}
+    loaded: dict[Role, Loaded] = {"train": read_examples(data.train, data, need_label=True, role="train")}
     labels = label_order(loaded["train"], data)
-    notes = []
-    train = loaded["train"].examples
-    dev_spec = data.dev or own_split(data.train, "dev", data)
-    test_spec = data.test or own_split(data.train, "test", data)
-    if dev_spec:
-        loaded["dev"] = read_examples(dev_spec, data, need_label=True, role="dev")
-        dev = loaded["dev"].examples
-    else:
-        train, dev = cut_dev(train, data.dev_fraction)
-        notes.append(_cut_note(train, dev))
-    if test_spec:
-        loaded["test"] = read_examples(test_spec, data, need_label=True, role="test")
-        test = loaded["test"].examples
-    else:
-        test = dev
-        notes.append("There is no labelled test set: dev stands in for it.")
+    own_dev, own_test = (own_split(data.train, role, data) for role in ("dev", "test"))
+    reading = _as_train(data, loaded["train"])
+    if dev_spec := data.dev or own_dev:
+        loaded["dev"] = read_examples(dev_spec, reading, need_label=True, role="dev")
+    if test_spec := data.test or own_test:
+        loaded["test"] = read_examples(test_spec, reading, need_label=True, role="test")
+    fractions: dict[Role, float] = {"dev": data.dev_fraction, "test": 0.0 if own_dev else data.test_fraction}
+    parts, notes = _parts({role: part.examples for role, part in loaded.items()}, fractions)
+    sources = [*loaded.values()]
     if is_corpus(data.unlabelled):
         unlabelled = []
     elif data.unlabelled:
-        loaded["unlabelled"] = read_examples(data.unlabelled, data, need_label=False, role="train")
-        unlabelled = [dataclasses.replace(example, label=None) for example in loaded["unlabelled"].examples]
+        sources.append(read_examples(data.unlabelled, data, need_label=False, role="train"))
+        unlabelled = [dataclasses.replace(example, label=None) for example in sources[-1].examples]
     else:
-        unlabelled = train
-    for examples in (train, dev, test):
+        unlabelled = parts["train"]
+    for examples in parts.values():
         label_ids(examples, labels)
+    notes = [*(source.note for source in sources), *notes, *oddities(parts, labels)]
     return Task(
-        train=train,
-        dev=dev,
-        test=test,
+        **parts,
         unlabelled=unlabelled,
         labels=labels,
-        skipped=sum(part.skipped for part in loaded.values()),
-        notes=tuple(dict.fromkeys(note for note in (*(part.note for part in loaded.values()), *notes) if note)),
+        rejected=tuple(row for source in sources for row in source.rejected),
+        notes=tuple(dict.fromkeys(note for note in notes if note)),
     )
 
 
@@ -97,8 +87,8 @@ def label_order(train: Loaded, data: DataConfig) -> tuple[str, ...]:
         )
     if data.labels or train.class_names:
         return data.labels or train.class_names
-    fractions = [label for label in found if re.fullmatch(r"[-+]?\d*\.\d*[1-9]\d*", label)]
-    if fractions and all(re.fullmatch(r"[-+]?[\d.]+", label) for label in found):
+    fractions = [label for label in found if is_fraction(label)]
+    if fractions and all(re.fullmatch(r"[-+]?[\d.,]+", label) for label in found):
         raise UserError(
             f"{found[fractions[0]]}: expected a class, found the number {fractions[0]}; "
             f"if such numbers are classes, list them all with --data.labels"
@@ -128,40 +118,31 @@ def label_ids(examples: Sequence[Example], labels: Sequence[str], *, remedy: str
     return np.array([ids[str(example.label)] for example in examples], np.int32)
 
 
-def cut_dev(examples: Sequence[Example], fraction: float) -> tuple[list[Example], list[Example]]:
-    """Train without dev, and dev: about `fraction` of every class, always the same rows, both in their old order.
-
-    Every class keeps a row in train, and texts that occur once go first, so that dev holds few texts of train.
-    Dev is all of train when no class has a row to spare.
-    """
-    rows_of = defaultdict(list)
-    for row, example in enumerate(examples):
-        rows_of[example.label].append(row)
-    occurrences = Counter(example.text for example in examples)
-    generator = np.random.Generator(np.random.Philox(key=CUT_SEED))
-    chosen: set[int] = set()
-    for label, count in _shares({label: len(rows) for label, rows in rows_of.items()}, fraction).items():
-        shuffled = [rows_of[label][i] for i in generator.permutation(len(rows_of[label]))]
-        chosen.update(sorted(shuffled, key=lambda row: occurrences[examples[row].text] > 1)[:count])
-    if not chosen:
-        return list(examples), list(examples)
-    parts: tuple[list[Example], list[Example]] = ([], [])
-    for row, example in enumerate(examples):
-        parts[row in chosen].append(example)
-    return parts
+def _as_train(data: DataConfig, train: Loaded) -> DataConfig:
+    """How dev and test are read: columns that were guessed of train are theirs too."""
+    guessed = train.columns.guessed
+    names = {f"{part}_column": getattr(train.columns, part) for part in ("text", "label")}
+    return dataclasses.replace(data, **{key: name for key, name in names.items() if name in guessed})
 
 
-def _shares(sizes: dict[str | None, int], fraction: float) -> dict[str | None, int]:
-    """How many rows of each class go to dev: rounded so that the sum is right (largest remainders first)."""
-    total = max(1, round(sum(sizes.values()) * fraction))
-    shares = {label: int(size * fraction) for label, size in sizes.items()}
-    for label in sorted(sizes, key=lambda label: (shares[label] - sizes[label] * fraction, -sizes[label])):
-        if sum(shares.values()) < total and shares[label] < sizes[label] - 1:
-            shares[label] += 1
-    return shares
-
-
-def _cut_note(train: list[Example], dev: list[Example]) -> str:
-    if len(train) == len(dev):
-        return f"There is no dev set, and {len(train)} rows are too few to cut one off: train stands in for it."
-    return f"There is no dev set: {len(dev)} of {len(train) + len(dev)} training rows were cut off as dev."
+def _parts(
+    read: Mapping[Role, list[Example]], fractions: Mapping[Role, float]
+) -> tuple[dict[Role, list[Example]], list[str]]:
+    """Train, dev and test: what was read, else cut from train, else what stands in for it; and sentences on that."""
+    parts, rows = dict(read), len(read["train"])
+    notes = []
+    for role, fraction in fractions.items():
+        if role not in read and fraction:
+            parts["train"], parts[role] = cut_off(parts["train"], fraction * rows / len(parts["train"]))
+            if parts[role]:
+                notes.append(
+                    f"There is no {role} set: {len(parts[role])} of {rows} training rows were cut off as {role} "
+                    f"(--data.{role} names one, --data.{role}_fraction their share)."
+                )
+    if not parts.get("dev"):
+        parts["dev"] = parts["train"]
+        notes.append(f"There is no dev set, and {rows} rows are too few to cut one off: train stands in for it.")
+    if not parts.get("test"):
+        parts["test"] = parts["dev"]
+        notes.append("There is no labelled test set: dev stands in for it.")
+    return {role: parts[role] for role in ("train", "dev", "test")}, notes

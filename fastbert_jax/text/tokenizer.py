@@ -82,6 +82,7 @@ class Tokenizer:
         self._backend.encode_special_tokens = True
         self._cls: int = tokenizer.cls_token_id
         self._sep: int = tokenizer.sep_token_id
+        self._unk: int | None = tokenizer.unk_token_id
         self.text_form = TextForm(tokenizer.init_kwargs.get(TEXT_FORM, TextForm.BERT.value))
         """How it frames texts; saved with it."""
         self.vocab_size: int = max(tokenizer.get_vocab().values()) + 1
@@ -123,6 +124,15 @@ class Tokenizer:
         return Encoded(
             np.concatenate(ids or empty), np.concatenate(types or empty), offsets, truncated_texts, truncated_tokens
         )
+
+    def wholly_unknown(self, encoded: Encoded) -> np.ndarray:
+        """Whether a text has tokens, and all of them are [UNK], bool `[n]`."""
+        if not len(encoded):
+            return np.zeros(0, bool)
+        unknown = encoded.token_ids == self._unk
+        known = ~unknown & ~np.isin(encoded.token_ids, (self._cls, self._sep))
+        starts = encoded.offsets[:-1]
+        return np.logical_or.reduceat(unknown, starts) & ~np.logical_or.reduceat(known, starts)
 
     def save(self, directory: str | Path) -> None:
         """Write the tokenizer's files, in the form that `load_tokenizer` reads."""
@@ -187,10 +197,11 @@ def cut_at_end(lengths: Sequence[int], room: int) -> tuple[list[int], list[bool]
 
 
 def load_tokenizer(directory: str | Path) -> Tokenizer:
-    """Load the tokenizer of a Hugging Face model directory; nothing is fetched.
+    """Load the tokenizer of a Hugging Face model directory; nothing is fetched, and no code of the directory is run.
 
     Raises:
-      UserError: no tokenizer there, a damaged one, one without [CLS] and [SEP], or of an unknown text form.
+      UserError: no tokenizer there, a damaged one, one that is nothing without its code, one without [CLS] and [SEP],
+        or of an unknown text form.
     """
     directory = Path(directory)
     if not any((directory / file).is_file() for file in ("tokenizer.json", "vocab.txt")):
@@ -200,9 +211,18 @@ def load_tokenizer(directory: str | Path) -> Tokenizer:
 
         try:
             tokenizer = AutoTokenizer.from_pretrained(
-                str(directory), local_files_only=True, use_fast=True, split_special_tokens=True
+                str(directory),
+                local_files_only=True,
+                use_fast=True,
+                split_special_tokens=True,
+                trust_remote_code=False,  # left open, transformers asks at the terminal
             )
         except Exception as error:  # the Rust tokenizer raises plain Exception on a damaged file
+            if "trust_remote_code" in str(error):
+                raise UserError(
+                    f"expected a tokenizer of data alone in {directory}, found one that brings code (`auto_map`), "
+                    "which is never run; use the tokenizer files of a plain BERT"
+                ) from None
             raise UserError(f"expected a tokenizer in {directory}, found one that does not load: {error}") from None
     if tokenizer.cls_token_id is None or tokenizer.sep_token_id is None:
         raise UserError(

@@ -18,6 +18,7 @@ from fastbert_jax.model.fastbert import FastBert, compute_dtype
 from fastbert_jax.model.sharding import check_batch, local_rows, param_shardings
 from fastbert_jax.model.weights import check_vocabulary
 from fastbert_jax.text.batches import Batches, TrainingBatches
+from fastbert_jax.text.checks import share
 from fastbert_jax.text.examples import Example
 from fastbert_jax.text.packed_batches import PackedBatches
 from fastbert_jax.text.prepared_corpus import PreparedCorpus
@@ -27,6 +28,7 @@ from fastbert_jax.text.tokenizer import Encoded, Tokenizer, load_tokenizer, trai
 from fastbert_jax.text.unlabelled import TextStream, is_corpus, open_corpus
 from fastbert_jax.training.fastbert_recipe import fastbert_recipe, joint_recipe
 from fastbert_jax.training.recipe import Recipe, Stream
+from fastbert_jax.training.run_directory import REJECTED
 from fastbert_jax.training.starts import Start, pretrained_weights, starts_of
 from fastbert_jax.training.truncated_recipe import truncated_recipe
 
@@ -107,7 +109,7 @@ def prepare(config: TrainConfig, mesh: Mesh) -> Prepared:
         dev_labels=label_ids(task.dev, task.labels),
         test_labels=label_ids(task.test, task.labels),
         notes=(
-            *_notes(config, task, {"train": labelled, "dev": dev, "unlabelled": unlabelled}),
+            *_notes(config, task, tokenizer, {"train": labelled, "dev": dev, "unlabelled": unlabelled}),
             *(f"{name}: {made.words}" for name, made in batches.items() if isinstance(made, PackedBatches)),
             *(
                 f"{phase.name}: its steps end with its first epoch, so distil.cache_teacher saves nothing"
@@ -205,19 +207,30 @@ def _batches(
     return batches
 
 
-def _notes(config: TrainConfig, task: Task, encoded: Mapping[str, Texts]) -> tuple[str, ...]:
+def _notes(config: TrainConfig, task: Task, tokenizer: Tokenizer, encoded: Mapping[str, Texts]) -> tuple[str, ...]:
     notes = [*task.notes]
-    if task.skipped:
-        notes.append(f"{task.skipped} row{'s' * (task.skipped > 1)} left out: unreadable")
+    if task.rejected:
+        count, first = len(task.rejected), task.rejected[0]
+        notes.append(
+            f"{count} row{'s' * (count > 1)} left out, for they could not be read; the first: {first.where}: "
+            f"{first.problem}; {REJECTED} in the run's directory lists them all"
+        )
     for name, texts in encoded.items():
         if isinstance(texts, TextStream):
             continue
+        if texts is encoded["train"] and name != "train":
+            continue
         max_length = texts.max_length if isinstance(texts, PreparedCorpus) else config.data.max_length
-        stands_for_itself = texts is not encoded["train"] or name == "train"
-        if texts.truncated_texts and stands_for_itself:
+        if texts.truncated_texts:
             notes.append(
                 f"{texts.truncated_texts} of {len(texts)} {name} texts have more than {max_length} tokens: "
-                f"{texts.truncated_tokens} tokens were cut off"
+                f"{texts.truncated_tokens} tokens were cut off; a higher data.max_length keeps more of them"
+            )
+        unknown = int(tokenizer.wholly_unknown(texts).sum()) if isinstance(texts, Encoded) else 0
+        if unknown:
+            notes.append(
+                f"{share(unknown, len(texts))} {name} texts are [UNK] alone, for the tokenizer knows none of their "
+                "words: take a --model.pretrained of their language"
             )
     return tuple(notes)
 

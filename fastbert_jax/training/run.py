@@ -67,6 +67,7 @@ def train(config: TrainConfig) -> Comparison | None:
         processes.check_same(repr((settings, prepared.task.labels, prepared.data)))
         processes.first_alone(lambda: run.claim(config, prepared.task.labels, prepared.data))
         processes.first_alone(lambda: held.enter_context(run.locked()))
+        processes.first_alone(lambda: run.list_rejected(prepared.task.rejected))
         if processes.is_first():
             for note in prepared.notes:
                 tell(note)

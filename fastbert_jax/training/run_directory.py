@@ -1,7 +1,8 @@
 """The directory of a run: which settings it belongs to, and what is written there besides checkpoints.
 
 runs/NAME/  config.yaml  labels.json  data.json  metrics.jsonl  throughput.jsonl  checkpoints/STEP/  model/
-            teacher_answers/  comparison.json  report.html  tensorboard/  wandb/  loggers.json  profile/
+            teacher_answers/  comparison.json  report.html  rejected.jsonl  tensorboard/  wandb/  loggers.json
+            profile/
 """
 
 from __future__ import annotations
@@ -9,14 +10,17 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fastbert_jax.config import TrainConfig
 from fastbert_jax.config_yaml import from_yaml, to_flat, to_yaml
 from fastbert_jax.errors import UserError
+from fastbert_jax.text.examples import Unreadable
 from fastbert_jax.whole_files import is_unfinished, keep_others_out, write_json, write_text
 
+REJECTED = "rejected.jsonl"
+"""The rows that could not be read, and why."""
 FREE_KEYS = ("run", "evaluate", "mesh", "processes", "checkpoints", "log", "profile")
 """Settings that a resumed run may change: they do not touch what is trained."""
 
@@ -117,6 +121,19 @@ class RunDirectory:
             )
         self._compare(self.labels, list(labels))
         self._compare(self.data, data)
+
+    def list_rejected(self, rows: Sequence[Unreadable]) -> None:
+        """Write which rows were left out and why, one JSON object a line; nothing where there are none.
+
+        Raises:
+          UserError: the file cannot be written.
+        """
+        if not rows:
+            return
+        try:
+            write_text(self.path / REJECTED, "".join(json.dumps(dataclasses.asdict(row)) + "\n" for row in rows))
+        except OSError as error:
+            raise UserError(f"{self.path / REJECTED}: expected to list the rows left out, found {error}") from None
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

@@ -84,6 +84,16 @@ def test_no_text_empty_text_and_pairs(predictor: Predictor) -> None:
     assert abs(alone - pair).max() > 1e-3
 
 
+def test_texts_that_are_too_long_or_of_unknown_words_get_an_answer_too(predictor: Predictor) -> None:
+    head = " ".join("a" * (predictor.max_length - 2))
+    texts = [f"{head} {'the ' * 10 * predictor.max_length}", head, "龘龘", "\u3000 \t", "龘 龘"]
+    plan = predictor.plan(texts, batch_size=8)
+    assert plan.truncated_texts == 1
+    whole, cut, *others = predictor.exit_probabilities(texts, batch_size=8)
+    np.testing.assert_allclose(whole, cut, atol=1e-5)
+    assert all(np.isfinite(probabilities).all() for probabilities in others)
+
+
 def test_hidden_states_have_one_row_per_token(predictor: Predictor) -> None:
     encoded = predictor.tokenizer.encode(TEXTS[:5], max_length=predictor.max_length)
     states = predictor.hidden_states(TEXTS[:5], batch_size=8)

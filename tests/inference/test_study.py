@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastbert_jax.config import Mode, StudyConfig
+from fastbert_jax.config import BadRow, Mode, StudyConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.asked_texts import AskedTexts
 from fastbert_jax.inference.predictor import Predictor, load
@@ -83,12 +83,16 @@ def test_a_baseline_counts_at_its_full_depth(made: ExitStudy) -> None:
     assert row.paper_speedup == row.true_speedup == 1 and row.measured.median > 0
 
 
-def test_the_command_writes_tables_numbers_and_pictures(directory: Path, tmp_path: Path) -> None:
+def test_the_command_writes_tables_numbers_and_pictures(
+    directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rows = [f"{LABELS[label]}\t{text}" for text, label in zip(TEXTS, EXPECTED, strict=True)]
-    (tmp_path / "test.tsv").write_text("\n".join(["label\ttext", *rows]) + "\n")
+    (tmp_path / "test.tsv").write_text("\n".join(["label\ttext", *rows, "one column"]) + "\n")
     config = {"model": str(directory), "data": str(tmp_path / "test.tsv"), "repeats": 1, "timed_texts": 4}
+    config |= {"on_bad_row": BadRow.SKIP}
     tables = study_spec(StudyConfig(**config, output=str(tmp_path / "out"), speeds=(0.5,), limit=20))
     assert (tmp_path / "out" / "study.md").read_text() == tables and "| speed 0.5 |" in tables
+    assert "1 rows could not be read and were left out; the first:" in capsys.readouterr().err
     numbers = json.loads((tmp_path / "out" / "study.json").read_text())
     assert numbers["texts"] == 20 and len(list((tmp_path / "out").glob("*.svg"))) == 5
     with pytest.raises(UserError, match="test.tsv: expected a directory that can be written"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import zipfile
 from pathlib import Path
 
 import ml_dtypes
@@ -154,6 +155,17 @@ def test_a_file_cut_short_is_named(official_directory: Path, tmp_path: Path, nam
     path = tmp_path / name
     path.write_bytes((official_directory / name).read_bytes()[:kept])
     with pytest.raises(UserError, match=rf"{name}: expected a state dict that torch\.save wrote.*cut short: copy or"):
+        arrays_of(path)
+
+
+def test_a_zip_bomb_is_refused_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", dict_pickle({"a": tensor_pickle("FloatStorage", "0", 10, 0, (10,), (1,))}))
+        archive.writestr("archive/data/0", bytes(40))
+    with pytest.raises(
+        UserError, match=r"a\.bin: .*cannot be read as one .*data\.pkl compressed, as torch\.save never"
+    ):
         arrays_of(path)
 
 

@@ -128,6 +128,29 @@ def test_an_index_cannot_lead_elsewhere(tiny_bert_directory: Path, name: object)
         load(tiny_bert_directory)
 
 
+def test_links_may_lead_to_weights_elsewhere(tiny_bert_directory: Path) -> None:
+    """The hub's cache is made of such links."""
+    expected, path = load(tiny_bert_directory), tiny_bert_directory / "model.safetensors"
+    blob = path.rename(tiny_bert_directory.parent / "blob")
+    path.symlink_to("../blob")
+    assert_same(load(tiny_bert_directory), expected)
+    content = blob.read_bytes()
+    params, config = small_model()
+    weights.save_model(tiny_bert_directory, params, config, extra={})
+    assert blob.read_bytes() == content and not path.is_symlink()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_link_to_what_is_no_model_tells_nothing_of_it(tiny_bert_directory: Path, name: str) -> None:
+    path, other = tiny_bert_directory / name, tiny_bert_directory.parent / "other"
+    other.write_text("a secret of another folder")
+    path.unlink()
+    path.symlink_to(other)
+    with pytest.raises(UserError, match=rf"{name}: expected a (safetensors file|JSON object), found") as error:
+        load(tiny_bert_directory)
+    assert "secret" not in str(error.value)
+
+
 def test_all_that_differs_is_in_one_error(tiny_bert_directory: Path) -> None:
     def damage(tensors: Tensors) -> Tensors:
         del tensors["encoder.layer.1.output.dense.bias"], tensors["embeddings.LayerNorm.weight"]
@@ -165,7 +188,7 @@ class Bomb:
         return pytest.fail, ("the pickle was run",)
 
 
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "weights.pkl"])
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "weights.pkl", "model.joblib"])
 def test_pickles_are_refused_unread(tiny_bert_directory: Path, name: str) -> None:
     (tiny_bert_directory / "model.safetensors").unlink()
     (tiny_bert_directory / name).write_bytes(pickle.dumps(Bomb()))

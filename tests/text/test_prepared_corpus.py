@@ -10,7 +10,7 @@ import pytest
 
 from fastbert_jax.errors import UserError
 from fastbert_jax.text.batches import TrainingBatches
-from fastbert_jax.text.corpus_format import from_records, to_records, token_dtype
+from fastbert_jax.text.corpus_format import from_records, sha256_of, to_records, token_dtype
 from fastbert_jax.text.packed_batches import PackedBatches
 from fastbert_jax.text.prepare import prepare
 from fastbert_jax.text.prepared_corpus import PreparedCorpus
@@ -134,6 +134,30 @@ def test_a_shard_of_other_texts_is_noticed(directory):
 def test_ledgers_that_cannot_be_read(directory, content):
     (directory / "ledger.json").write_text(content)
     assert_refused(directory, r"ledger.json: expected the ledger of a corpus, found")
+
+
+@pytest.mark.parametrize("name", ["../00000-00000", "/etc/00000-00000", "00000-00000/../a", ""])
+def test_a_shard_cannot_lead_out_of_the_corpus(directory, name):
+    values = json.loads((directory / "ledger.json").read_text())
+    values["shards"][0]["name"] = name
+    (directory / "ledger.json").write_text(json.dumps(values))
+    assert_refused(directory, "ledger.json: expected the ledger of a corpus, found a shard with the name")
+
+
+class Bomb:
+    def __reduce__(self):
+        return pytest.fail, ("the pickle was run",)
+
+
+def test_lengths_that_are_a_pickle_are_refused_and_not_run(directory):
+    path, ledger = directory / SHARD.replace("arrayrecord", "lengths.npy"), directory / "ledger.json"
+    values = json.loads(ledger.read_text())
+    np.save(path, np.array([Bomb()] * values["shards"][1]["texts"], dtype=object), allow_pickle=True)
+    values["shards"][1]["lengths_sha256"] = sha256_of(path)
+    ledger.write_text(json.dumps(values))
+    assert_refused(
+        directory, r"lengths.npy: expected the lengths of the 50 texts beside it, found a file that was changed"
+    )
 
 
 def test_no_corpus_or_an_unfinished_one(directory, tmp_path):

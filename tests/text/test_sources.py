@@ -11,8 +11,8 @@ import pytest
 
 from fastbert_jax.config import BadRow, DataConfig
 from fastbert_jax.errors import UserError
-from fastbert_jax.text.examples import Example, Unreadable, text_problem
-from fastbert_jax.text.sources import label_name, own_split, read_examples, read_records
+from fastbert_jax.text.examples import Example, Unreadable, label_name, text_problem
+from fastbert_jax.text.sources import own_split, read_examples, read_records
 
 SKIP = DataConfig(on_bad_row=BadRow.SKIP)
 

@@ -6,13 +6,11 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from fastbert_jax.config import DataConfig
+from fastbert_jax.config import BadRow, DataConfig
 from fastbert_jax.errors import UserError
-from fastbert_jax.text.examples import Example
-from fastbert_jax.text.tasks import cut_dev, label_ids, load_task
+from fastbert_jax.text.examples import Example, Unreadable
+from fastbert_jax.text.tasks import label_ids, load_task
 
 
 def write(path, rows, header=("label", "text")):
@@ -62,14 +60,23 @@ def test_label_ids_are_places_in_the_order():
         label_ids([Example("a", None, "f:1")], ("x", "y"))
 
 
-def test_dev_is_cut_from_train_and_test_falls_back_to_dev(tmp_path):
-    made = task(tmp_path, ["a", "b"], dev_fraction=0.25)
-    assert Counter(e.label for e in made.dev) == {"a": 1, "b": 1}
-    assert len(made.train) == 6 and made.test is made.dev and made.unlabelled is made.train
+def test_dev_and_test_are_cut_from_train(tmp_path):
+    made = task(tmp_path, ["a", "b"], dev_fraction=0.5, test_fraction=0.25)
+    for part, size in ((made.train, 1), (made.dev, 2), (made.test, 1)):
+        assert Counter(e.label for e in part) == {"a": size, "b": size}
+    assert len({e.where for e in (*made.train, *made.dev, *made.test)}) == 8
+    assert made.unlabelled is made.train
     assert made.notes[0].endswith("train.tsv: text in 'text', label in 'label'.")
-    assert "There is no dev set: 2 of 8 training rows were cut off as dev." in made.notes
+    for part, count in (("dev", 4), ("test", 2)):
+        words = f"(--data.{part} names one, --data.{part}_fraction their share)."
+        assert f"There is no {part} set: {count} of 8 training rows were cut off as {part} {words}" in made.notes
+    assert made == task(tmp_path, ["a", "b"], dev_fraction=0.5, test_fraction=0.25)
+
+
+def test_dev_stands_in_for_test_where_that_is_asked(tmp_path):
+    made = task(tmp_path, ["a", "b"], dev_fraction=0.25, test_fraction=0.0)
+    assert made.test is made.dev and len(made.train) == 6
     assert "There is no labelled test set: dev stands in for it." in made.notes
-    assert made == task(tmp_path, ["a", "b"], dev_fraction=0.25)
 
 
 def test_named_parts_are_read_and_nothing_is_noted_about_them(tmp_path):
@@ -77,8 +84,9 @@ def test_named_parts_are_read_and_nothing_is_noted_about_them(tmp_path):
     test = write(tmp_path / "test.tsv", [("b", "t")])
     (tmp_path / "more.txt").write_text("x\ny\n", encoding="utf-8")
     settings = {"text_column": "text", "label_column": "label", "pair_column": "none"}
-    made = task(tmp_path, ["a", "b"], dev=dev, test=test, unlabelled=str(tmp_path / "more.txt"), **settings)
-    assert (len(made.train), len(made.dev), len(made.test), made.notes) == (8, 1, 1, ())
+    train = write(tmp_path / "train.tsv", rows(["a", "b"], count=5))
+    made = load_task(DataConfig(train=train, dev=dev, test=test, unlabelled=str(tmp_path / "more.txt"), **settings))
+    assert (len(made.train), len(made.dev), len(made.test), made.notes) == (10, 1, 1, ())
     assert [(e.text, e.label) for e in made.unlabelled] == [("x", None), ("y", None)]
 
 
@@ -97,27 +105,29 @@ def test_built_in_sets_bring_their_own_splits():
     made = load_task(DataConfig(train="builtin:reuters_r8"))
     assert (len(made.train), len(made.dev), len(made.test)) == (4938, 547, 2189)
     assert made.labels == ("acq", "crude", "earn", "grain", "interest", "money-fx", "ship", "trade")
-    assert made.notes == ()
+    known, known_test, conflicts, sizes = made.notes
+    assert known.startswith("7 of 547 (1.3 %) dev texts are in train too")
+    assert known_test.startswith("4 of 2189 (0.2 %) test texts are in train too")
+    assert conflicts.startswith("3 train texts have more than one label") and "has 2559 train texts" in sizes
 
 
-@given(st.lists(st.integers(0, 4), min_size=2, max_size=80), st.floats(0.02, 0.5))
-def test_the_cut_keeps_every_row_and_class_and_is_stratified(labels, fraction):
-    examples = [Example(f"text {i}", str(label), f"f:{i}") for i, label in enumerate(labels)]
-    train, dev = cut_dev(examples, fraction)
-    sizes = Counter(e.label for e in examples)
-    if all(size == 1 for size in sizes.values()):
-        assert train == dev == examples
-        return
-    assert sorted(train + dev, key=examples.index) == examples
-    assert {e.label for e in train} == set(sizes)
-    assert len(dev) >= 1
-    for label, size in sizes.items():
-        assert abs(sum(e.label == label for e in dev) - size * fraction) <= 1
-    assert (train, dev) == cut_dev(examples, fraction)
+def test_columns_that_were_guessed_of_train_are_those_of_the_others(tmp_path):
+    header = ("Urteil", "Aussage")
+    train = write(tmp_path / "train.tsv", [(c, f"ein recht langer Satz {i}") for i in range(9) for c in "ab"], header)
+    one = write(tmp_path / "one.tsv", [("a", "kurz")], header)  # of one row nobody can tell
+    made = load_task(DataConfig(train=train, dev=one, test=one))
+    assert made.dev[0].text == made.test[0].text == "kurz" and made.dev[0].label == "a"
+    assert "Guessed by what stands in 'Aussage' and 'Urteil'; name others with train.py --data" in made.notes[0]
+    other = write(tmp_path / "other.tsv", [("a", "kurz")], ("Urteil", "text"))
+    with pytest.raises(UserError, match=r"other\.tsv: expected a column 'Aussage' .* found the columns"):
+        load_task(DataConfig(train=train, dev=other))
 
 
-def test_texts_that_occur_twice_stay_in_train():
-    examples = [Example(f"text {i // 2 if i < 60 else i}", "ab"[i % 2], f"f:{i}") for i in range(100)]
-    train, dev = cut_dev(examples, 0.1)
-    assert len(dev) == 10
-    assert not {e.text for e in train} & {e.text for e in dev}
+def test_rows_that_are_left_out_are_kept_by_place_of_every_source(tmp_path):
+    train = write(tmp_path / "train.tsv", [*rows(["a", "b"]), ("a",)])
+    more = write(tmp_path / "more.tsv", [("", "x"), ("", "y", "z")])
+    made = load_task(DataConfig(train=train, unlabelled=more, on_bad_row=BadRow.SKIP))
+    assert made.rejected == (
+        Unreadable(f"{train}:10", "expected 2 columns, found 1"),
+        Unreadable(f"{more}:3", "expected 2 columns, found 3"),
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import subprocess
 import sys
 
@@ -153,6 +154,33 @@ def test_messages(tmp_path):
         load_tokenizer(tmp_path)
     with pytest.raises(UserError, match=r"model\.vocab_size: expected more than the 5 special tokens, found 5"):
         train_tokenizer(["a"], vocab_size=5)
+
+
+@pytest.mark.parametrize("kind", ["BertTokenizer", "StrangeTokenizer"])
+@pytest.mark.parametrize("model", ["bert", "strange"])
+def test_code_that_a_directory_brings_is_not_run(tmp_path, tokenizer_directory, monkeypatch, kind, model):
+    monkeypatch.setattr("builtins.input", lambda *_: "y")  # what transformers asks for, where it may ask
+    for path in tokenizer_directory.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    mark, maps = tmp_path / "mark", {"AutoTokenizer": ["code.T", "code.T"], "AutoConfig": "code.T"}
+    (tmp_path / "code.py").write_text(f"open({str(mark)!r}, 'w')\nclass T: pass\n")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model, "auto_map": maps}))
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    settings |= {"tokenizer_class": kind, "auto_map": maps}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    if "strange" not in model or "Strange" not in kind:
+        assert one(load_tokenizer(tmp_path), "oil") == one(load_tokenizer(tokenizer_directory), "oil")
+    else:
+        with pytest.raises(UserError, match=r"expected a tokenizer of data alone .* which is never run; use"):
+            load_tokenizer(tmp_path)
+    assert not mark.exists()
+
+
+def test_texts_that_are_wholly_unknown(tokenizer):
+    texts = ["龘", "oil", "龘 龘", "oil 龘", "", ("龘", ""), ("龘", "oil")]
+    known = tokenizer.wholly_unknown(tokenizer.encode(texts, max_length=16))
+    assert known.tolist() == [True, False, True, False, False, True, False]
+    assert tokenizer.wholly_unknown(tokenizer.encode([], max_length=16)).tolist() == []
 
 
 def test_nothing_is_said_about_pytorch(minilm_directory):

@@ -8,6 +8,7 @@ import pytest
 from fastbert_jax.config import DataConfig, EvaluateConfig, TrainConfig
 from fastbert_jax.config_yaml import from_yaml
 from fastbert_jax.errors import UserError
+from fastbert_jax.text.examples import Unreadable
 from fastbert_jax.training.run_directory import RunDirectory
 
 CONFIG = TrainConfig(data=DataConfig(train="a.tsv"))
@@ -21,6 +22,18 @@ def test_claiming_twice_is_safe_and_keeps_the_settings(tmp_path):
     run.claim(CONFIG, LABELS, DATA)
     assert from_yaml(TrainConfig, run.config) == CONFIG
     assert tuple(json.loads(run.labels.read_text())) == LABELS
+
+
+def test_rows_that_were_left_out_are_listed_and_nothing_where_there_are_none(tmp_path):
+    run = RunDirectory(tmp_path)
+    run.list_rejected([])
+    assert not list(tmp_path.iterdir())
+    rows = [Unreadable("größe.csv:3", "expected 2 columns, found 1"), Unreadable("a\udcff.csv:4", "expected a label")]
+    run.list_rejected(rows)
+    lines = (tmp_path / "rejected.jsonl").read_text().splitlines()
+    assert [Unreadable(**json.loads(line)) for line in lines] == rows
+    with pytest.raises(UserError, match=r"rejected\.jsonl: expected to list the rows left out, found .*No such file"):
+        RunDirectory(tmp_path / "nowhere").list_rejected(rows)
 
 
 def test_two_do_not_train_in_it_at_once(tmp_path):

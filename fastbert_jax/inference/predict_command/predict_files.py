@@ -22,7 +22,7 @@ from fastbert_jax.inference.predict_command.work import work_of
 from fastbert_jax.inference.predictor import Prediction, Predictor, load, local_mesh
 from fastbert_jax.report.progress import progress_bar, somebody_watches
 from fastbert_jax.text.examples import Example, Text, Unreadable
-from fastbert_jax.text.sources import count_rows, read_records
+from fastbert_jax.text.sources import count_rows, read_records, what_is_guessed
 from fastbert_jax.voice import note
 
 
@@ -52,6 +52,9 @@ def predict(config: PredictConfig) -> int:
         for task in mine:
             form = form_of(task.output, predictor.labels)
             records = read_records(task.input, _reading(config), role="test")
+            guessed = what_is_guessed(task.input, _reading(config), role="test")
+            if guessed:
+                note(guessed)
             with _opened(task, form, config, work) as output:
                 _answer(task, records, form, output, predictor, speed, config)
             _tell(task if len(mine) > 1 else None, output.done, predictor)
@@ -127,7 +130,7 @@ def _answer(
 
 
 def _reading(config: PredictConfig) -> DataConfig:
-    return DataConfig(text_column=config.text_column, pair_column=config.pair_column)
+    return DataConfig(text_column=config.text_column, pair_column=config.pair_column, delimiter=config.delimiter)
 
 
 def _tell(task: Task | None, done: Done, predictor: Predictor) -> None:

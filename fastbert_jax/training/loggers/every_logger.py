@@ -16,6 +16,7 @@ from fastbert_jax.training.loggers.mlflow import MlflowLogger
 from fastbert_jax.training.loggers.tensorboard import TensorBoardLogger
 from fastbert_jax.training.loggers.wandb import WandbLogger
 from fastbert_jax.training.run_directory import RunDirectory
+from fastbert_jax.voice import tell
 from fastbert_jax.whole_files import write_json
 
 PACKAGES = {LogTarget.TENSORBOARD: "tensorboardX", LogTarget.WANDB: "wandb", LogTarget.MLFLOW: "mlflow"}
@@ -109,8 +110,7 @@ class Loggers:
 
 
 def _say_given_up(target: LogTarget, error: Exception) -> None:
-    print(
+    tell(
         f"log.to {target.value}: nothing more goes there, after {type(error).__name__}: {error}\n"
-        "The run goes on, and metrics.jsonl has everything.",
-        flush=True,
+        "The run goes on, and metrics.jsonl has everything."
     )

@@ -1,0 +1,89 @@
+"""Columns of unknown names are told by what stands in them, and a coin toss is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from fastbert_jax.config import DataConfig
+from fastbert_jax.errors import UserError
+from fastbert_jax.text.columns import Columns, find_columns
+from fastbert_jax.text.examples import Unreadable
+from fastbert_jax.text.tables import Row, Table
+
+ROWS = 12
+COLUMNS = {
+    "Nr": range(ROWS),
+    "Betreff": [f"Anfrage {i}" for i in range(ROWS)],
+    "Aussage": [f"Das ist ein recht langer Satz mit der Nummer {i}" for i in range(ROWS)],
+    "Antwort": [f"Darauf kommt eine ebenso lange Antwort Nummer {i}" for i in range(ROWS)],
+    "Urteil": ["gut", "schlecht"] * (ROWS // 2),
+    "Sterne": [1, 2, 3, 4, 5, 5] * (ROWS // 6),
+    "Preis": ["1.5", "2.75"] * (ROWS // 2),
+    "Land": ["DE"] * ROWS,
+    "Marken": [["a", "b"]] * ROWS,
+    "Luecken": ["", None, "  "] * (ROWS // 3),
+}
+
+
+def table(*columns, more=(), values=COLUMNS):
+    def rows(wanted):
+        yield from more
+        for row in zip(*(values[name] for name in wanted), strict=True):
+            yield Row("a.csv:2", row)
+
+    texts = tuple(name for name in columns if any(isinstance(value, str) for value in values[name]))
+    return Table("a.csv", columns, rows, text_columns=texts)
+
+
+def find(*columns, need_label=True, **settings):
+    return find_columns(table(*columns), DataConfig(**settings), need_label=need_label)
+
+
+def test_the_longest_texts_and_the_few_values():
+    everything_else = ("Nr", "Betreff", "Aussage", "Urteil", "Preis", "Land", "Marken", "Luecken")
+    found = find(*everything_else)
+    assert found == Columns("Aussage", None, "Urteil") and found.guessed == ("Aussage", "Urteil")
+    assert find("Aussage", "Sterne").label == "Sterne"
+    assert find("Nr", "Aussage", "Betreff", need_label=False) == Columns("Aussage", None, None)
+
+
+def test_names_and_settings_come_before_contents():
+    found = find("Betreff", "Aussage", "Urteil", "Sterne", text_column="Betreff", label_column="Sterne")
+    assert found == Columns("Betreff", None, "Sterne") and found.guessed == ()
+    named = table("text", "Aussage", "Urteil", values=COLUMNS | {"text": COLUMNS["Betreff"]})
+    assert find_columns(named, DataConfig(), need_label=True) == Columns("text", None, "Urteil")
+    assert find_columns(named, DataConfig(), need_label=True).guessed == ("Urteil",)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (
+            ("Aussage", "Antwort", "Urteil"),
+            r"a\.csv: expected one column with the longest texts, found 'Antwort' \(47 characters on average\) and "
+            r"'Aussage' \(46 characters on average\); name it \(train\.py --data\.text_column, infer\.py --text-col",
+        ),
+        (
+            ("Aussage", "Urteil", "Sterne"),
+            r"expected one column with few different values, found 'Urteil' \(2 values\) and 'Sterne' \(5 values\); "
+            r"name it \(train\.py --data\.label_column, infer\.py --label-column\)",
+        ),
+        (("Aussage", "Preis", "Land"), r"expected a label column, found the columns 'Aussage', 'Preis', 'Land'; name"),
+        (("Nr", "Sterne"), r"expected a text column, found the columns 'Nr', 'Sterne'; name it"),
+    ],
+)
+def test_a_coin_toss_is_refused_with_its_candidates(columns, message):
+    with pytest.raises(UserError, match=message):
+        find(*columns)
+
+
+def test_rows_that_cannot_be_read_say_nothing():
+    bad = [Unreadable("a.csv:2", "expected 2 columns, found 3")] * 5
+    assert find_columns(table("Aussage", "Urteil", more=bad), DataConfig(), need_label=True).label == "Urteil"
+
+
+@pytest.mark.parametrize("names", [("Das ist ein recht langer Satz", "gut"), ("Ein Satz" * 9, "Urteil")])
+def test_a_file_without_names_of_columns_is_refused(names):
+    values = dict(zip(names, (COLUMNS["Aussage"], COLUMNS["Urteil"]), strict=True))
+    with pytest.raises(UserError, match=r"expected the names of the columns in the first line, found .* like a row"):
+        find_columns(table(*names, values=values), DataConfig(), need_label=True)
