@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from fastbert_jax.config.checks import require
-from fastbert_jax.config.choices import Mode
+from fastbert_jax.config.choices import Ablation, Mode
 from fastbert_jax.config.output import QuietCommand
 from fastbert_jax.config.training import TrainConfig
 
@@ -17,8 +17,8 @@ from fastbert_jax.config.training import TrainConfig
 class AblationsConfig(QuietCommand):
     """Train a run and its variants, and tabulate what each part of FastBERT brings: the paper's tables 2 and 3.
 
-    Variants: no self-distillation, the other KL direction, a noisy teacher, narrow and linear exits, fixed depths, and
-    truncated models as baselines.
+    Variants: no self-distillation, the other KL direction, a noisy teacher, narrow and linear exits; fixed depths come
+    from FastBERT's own exits, and truncated models are baselines.
 
     Example: python -m fastbert_jax.training.ablations --config configs/reuters_r8.yaml --output studies/reuters_r8
 
@@ -31,7 +31,10 @@ class AblationsConfig(QuietCommand):
     output: str = ""
     """Directory to write to."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Seeds of FastBERT, no self-distillation, the other KL and the noisy teacher; the others have the first alone."""
+    """Seeds of FastBERT and of `joint`, the paper's ablation; the other variants have the first one alone."""
+    ablations: tuple[Ablation, ...] = tuple(Ablation)
+    """Variants to train: `joint` has no self-distillation, `kl` the other KL direction, `noisy-teacher` dropout in the
+    teacher; `narrow-exits` and `linear-exits` are what they say."""
     exit_size: int = 32
     """Width of the narrow exits."""
     layers: tuple[int, ...] = ()
@@ -52,6 +55,7 @@ class AblationsConfig(QuietCommand):
 
     def __post_init__(self) -> None:
         require(len(set(self.seeds)) == len(self.seeds) >= 1, "--seeds", "one or more, each once", self.seeds)
+        require(len(set(self.ablations)) == len(self.ablations), "--ablations", "each once", self.ablations)
         require(self.exit_size >= 1, "--exit-size", "1 or more", self.exit_size)
         require(all(layer >= 1 for layer in self.layers), "--layers", "1 or more", self.layers)
         for key in ("speeds", "table_speeds"):

@@ -8,14 +8,23 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fastbert_jax.command_line import end_with, parse_ablations
-from fastbert_jax.config import AblationsConfig, EvaluateConfig, ExitKind, KLDirection, RecipeName, TrainConfig
+from fastbert_jax.config import (
+    Ablation,
+    AblationsConfig,
+    DistilConfig,
+    EvaluateConfig,
+    ExitKind,
+    KLDirection,
+    RecipeName,
+    TrainConfig,
+)
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.asked_texts import AskedTexts
 from fastbert_jax.inference.predictor import Predictor, load
@@ -29,7 +38,8 @@ from fastbert_jax.training.run import train
 from fastbert_jax.voice import note, result, tell
 from fastbert_jax.whole_files import write_json, write_text
 
-FASTBERT = "FastBERT"
+OF_EVERY_SEED = (None, Ablation.JOINT)
+"""FastBERT itself, and what the paper's Table 3 holds against it."""
 
 
 def run_ablations(config: AblationsConfig) -> str:
@@ -45,11 +55,13 @@ def run_ablations(config: AblationsConfig) -> str:
     output = Path(config.output).expanduser()
     make_directory(output)
     runs = _Runs(config, output / "runs")
-    variants = [(variant, seed) for variant in runs.of_every_seed for seed in config.seeds]
-    variants += [(variant, config.seeds[0]) for variant in runs.of_one_seed]
-    models = {one: runs.model(*one) for one in variants}
+    models = {
+        (runs.name(ablation), seed): runs.model(ablation, seed)
+        for ablation in (None, *config.ablations)
+        for seed in (config.seeds if ablation in OF_EVERY_SEED else config.seeds[:1])
+    }
     test = _Test.of(config.settings)
-    main = load(models[FASTBERT, config.seeds[0]])
+    main = load(models[runs.name(None), config.seeds[0]])
     layers = config.truncations(main.config.num_layers)
     asked = test.asked_of(main)
     table_2 = timed_study(
@@ -111,42 +123,46 @@ class _Runs:
 
     def __init__(self, config: AblationsConfig, directory: Path) -> None:
         self._config, self._directory = config, directory
-        settings = config.settings
-        other_kl = next(kl for kl in KLDirection if kl is not settings.distil.kl)
-        self._distilled: dict[str, dict[str, Any]] = {
-            FASTBERT: {},
-            f"KL {other_kl.value}": {"kl": other_kl},
-            "noisy teacher": {"noisy_teacher": True, "cache_teacher": False},
-        }
-        joint = dataclasses.replace(settings, recipe=RecipeName.JOINT)
-        narrow, linear = (
-            dataclasses.replace(settings, model=dataclasses.replace(settings.model, **exits))
-            for exits in ({"exit_size": config.exit_size}, {"exit_kind": ExitKind.LINEAR})
-        )
-        self._joint = {"no self-distillation": joint}
-        self._other_exits = {f"exits of width {config.exit_size}": narrow, "linear exits": linear}
 
-    @property
-    def of_every_seed(self) -> tuple[str, ...]:
-        """Variants that are trained with each seed."""
-        return (*self._distilled, *self._joint)
+    def model(self, ablation: Ablation | None, seed: int) -> Path:
+        """The run of a variant, or of FastBERT itself, trained."""
+        settings, distil = self._config.settings, self._config.settings.distil
+        match ablation:
+            case None:
+                changed = self._distilling(seed, distil)
+            case Ablation.JOINT:
+                changed = dataclasses.replace(settings, recipe=RecipeName.JOINT)
+            case Ablation.KL:
+                changed = self._distilling(seed, dataclasses.replace(distil, kl=self._other_kl))
+            case Ablation.NOISY_TEACHER:
+                noisy = dataclasses.replace(distil, noisy_teacher=True, cache_teacher=False)
+                changed = self._distilling(seed, noisy)
+            case Ablation.NARROW_EXITS:
+                changed = self._with_exits(exit_size=self._config.exit_size)
+            case Ablation.LINEAR_EXITS:
+                changed = self._with_exits(exit_kind=ExitKind.LINEAR)
+        return self._train(self.name(ablation), seed, changed)
 
-    @property
-    def of_one_seed(self) -> tuple[str, ...]:
-        """Variants that are trained with the first seed alone."""
-        return tuple(self._other_exits)
-
-    def model(self, variant: str, seed: int) -> Path:
-        """The run of a variant, trained."""
-        whole: Mapping[str, TrainConfig] = self._joint | self._other_exits
-        if variant in whole:
-            return self._train(variant, seed, whole[variant])
-        return self._train(variant, seed, self._distilling(self._fine_tuned(seed), **self._distilled[variant]))
+    def name(self, ablation: Ablation | None) -> str:
+        """What the tables call a variant."""
+        match ablation:
+            case None:
+                return "FastBERT"
+            case Ablation.JOINT:
+                return "no self-distillation"
+            case Ablation.KL:
+                return f"KL {self._other_kl.value}"
+            case Ablation.NOISY_TEACHER:
+                return "noisy teacher"
+            case Ablation.NARROW_EXITS:
+                return f"exits of width {self._config.exit_size}"
+            case Ablation.LINEAR_EXITS:
+                return "linear exits"
 
     def truncated(self, layers: int) -> Path:
         """The run that truncates the first seed's FastBERT."""
         seed, settings = self._config.seeds[0], self._config.settings
-        model = dataclasses.replace(settings.model, pretrained=str(self.model(FASTBERT, seed)), first_layers=layers)
+        model = dataclasses.replace(settings.model, pretrained=str(self.model(None, seed)), first_layers=layers)
         at_full_depth = dataclasses.replace(settings.distil, epochs=0, steps=0)
         changed = dataclasses.replace(settings, recipe=RecipeName.TRUNCATED, model=model, distil=at_full_depth)
         return self._train(f"truncated to {layers}", seed, changed)
@@ -156,14 +172,23 @@ class _Runs:
         alone = dataclasses.replace(settings.distil, epochs=0, steps=0)
         return self._train("fine-tuned", seed, dataclasses.replace(settings, distil=alone))
 
-    def _distilling(self, fine_tuned: Path, **distil: Any) -> TrainConfig:
+    def _distilling(self, seed: int, distil: DistilConfig) -> TrainConfig:
+        """A run that distils the model that the seed's own run would have fine-tuned."""
         settings = self._config.settings
         return dataclasses.replace(
             settings,
-            model=dataclasses.replace(settings.model, pretrained=str(fine_tuned), keep_exits=True),
+            model=dataclasses.replace(settings.model, pretrained=str(self._fine_tuned(seed)), keep_exits=True),
             fine_tune=dataclasses.replace(settings.fine_tune, epochs=0),
-            distil=dataclasses.replace(settings.distil, **distil),
+            distil=distil,
         )
+
+    def _with_exits(self, **exits: Any) -> TrainConfig:
+        settings = self._config.settings
+        return dataclasses.replace(settings, model=dataclasses.replace(settings.model, **exits))
+
+    @property
+    def _other_kl(self) -> KLDirection:
+        return next(kl for kl in KLDirection if kl is not self._config.settings.distil.kl)
 
     def _train(self, name: str, seed: int, settings: TrainConfig) -> Path:
         directory = self._directory / f"{name.replace(' ', '_')}_seed_{seed}"

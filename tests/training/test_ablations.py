@@ -84,9 +84,9 @@ def test_every_variant_is_what_its_name_says(config: AblationsConfig, tmp_path: 
     numbers = json.loads((output / "ablations.json").read_text())
     assert [run["variant"] for run in numbers["runs"]] == [
         "FastBERT",
+        "no self-distillation",
         "KL teacher-student",
         "noisy teacher",
-        "no self-distillation",
         "exits of width 4",
         "linear exits",
     ]
