@@ -1,24 +1,18 @@
-"""Examples in docstrings (`>>> `) as code, which Markdown would take for quotations."""
+"""Examples in docstrings as code: what mkdocstrings lets in between reading the sources and showing them."""
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from griffe import Extension, Object
 
-EXAMPLE = re.compile(r"^(?:>>> .*\n)(?:(?!\s*$).*\n?)*", re.MULTILINE)
+from docs.hooks.pages import fenced
 
 
 class Examples(Extension):
-    """Fences every example, up to the next empty line."""
+    """Fences the examples of whatever has a docstring."""
 
     def on_object(self, *, obj: Object, **_: Any) -> None:
-        """Change the docstring of whatever has one."""
+        """Change the docstring."""
         if obj.docstring:
             obj.docstring.value = fenced(obj.docstring.value)
-
-
-def fenced(text: str) -> str:
-    """The text with its examples between fences."""
-    return EXAMPLE.sub(lambda found: f"```pycon\n{found[0].rstrip()}\n```\n", text + "\n").rstrip()

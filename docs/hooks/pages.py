@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+EXAMPLE = re.compile(r"^>>> .*\n(?:(?!\s*$).*\n?)*", re.MULTILINE)
 HELP = re.compile(r"^<!-- help: (.+) -->$", re.MULTILINE)
 COLUMNS = 80
 ELSEWHERE = re.compile(
@@ -42,6 +43,11 @@ def on_post_build(config: Any, **_: Any) -> None:
 def requests_of(page: str) -> Iterator[str]:
     """What in a page or a style sheet is loaded from another host."""
     return (found[0] for found in ELSEWHERE.finditer(page))
+
+
+def fenced(docstring: str) -> str:
+    """A docstring with its examples (`>>> `) as code up to the next empty line; Markdown takes them for quotations."""
+    return EXAMPLE.sub(lambda found: f"```pycon\n{found[0].rstrip()}\n```\n", f"{docstring}\n").rstrip()
 
 
 def help_of(command: str) -> str:
