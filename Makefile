@@ -29,9 +29,10 @@ $(READY): requirements.txt requirements-data.txt pyproject.toml
 	$(BIN)/pip install --quiet --no-deps --editable .
 	touch $(READY)
 
-# NO_MKDOCS_2_WARNING leaves out a notice about a later release, which is no fault of a page.
+# NO_MKDOCS_2_WARNING leaves out a notice about a later release, which is no fault of a page. Not with --quiet, which
+# keeps warnings from --strict.
 docs: $(DOCS_READY)
-	NO_MKDOCS_2_WARNING=1 $(DOCS)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/python -m mkdocs build --strict
 	@echo "site/index.html is the site; python -m http.server --directory site serves it, search included"
 
 $(DOCS_READY): requirements-docs.txt
