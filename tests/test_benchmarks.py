@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from tests.inference.saved import LABELS, save_tiny_model, some_texts
 
@@ -33,6 +37,17 @@ def result_of(script: str, tmp_path: Path, *, texts: object = None, model: bool 
     assert json.loads(done.stdout) == result
     assert result["command"].startswith("python ") and result["device"] and result["jax"] and result["git_commit"]
     return result
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in (ROOT / "benchmarks").rglob("*.py")))
+def test_what_a_benchmark_imports_of_the_package_is_there(script: str) -> None:
+    (path,) = (ROOT / "benchmarks").rglob(script)
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fastbert_jax"):
+            module = importlib.import_module(node.module)
+            for name in node.names:
+                if not hasattr(module, name.name):
+                    importlib.import_module(f"{node.module}.{name.name}")
 
 
 def test_engine_efficiency(tmp_path: Path) -> None:

@@ -35,6 +35,13 @@ def test_there_is_an_extra_for_every_logger_and_tests_need_no_other_tensorboardx
     assert extras["tensorboard"][0] in required(ROOT / "requirements.txt")
 
 
+def test_what_the_site_shares_with_the_package_has_the_same_range() -> None:
+    ours, shared = required(ROOT / "requirements.txt"), {"tyro", "pyyaml", "ruff"}
+    docs = required(ROOT / "requirements-docs.txt")
+    assert {line.partition(">")[0] for line in docs if line in ours} == shared
+    assert all(">=" in line and "<" in line for line in docs)
+
+
 def test_every_requirement_has_both_bounds_and_data_is_exact() -> None:
     for line in required(ROOT / "requirements.txt"):
         assert ">=" in line and ("<" in line or line.startswith("importlib_resources"))
