@@ -1,4 +1,4 @@
-"""The official answers at BERT-base's size, by tests/golden/official_base.npz. Slow: 560 texts and pairs, six speeds."""
+"""The official answers at BERT-base's size, by tests/golden/official_base.npz: 560 texts and pairs, six speeds."""
 
 from __future__ import annotations
 
