@@ -31,24 +31,24 @@ class AblationsConfig(QuietCommand):
     output: str = ""
     """Directory to write to."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Seeds of FastBERT and of `joint`, the paper's ablation; the other variants have the first one alone."""
+    """Seeds, 0 or more, of FastBERT and of `joint`, the paper's ablation; the other variants have the first one alone."""
     ablations: tuple[Ablation, ...] = tuple(Ablation)
     """Variants to train: `joint` has no self-distillation, `kl` the other KL direction, `noisy-teacher` dropout in the
     teacher; `narrow-exits` and `linear-exits` are what they say."""
     exit_size: int = 32
-    """Width of the narrow exits."""
+    """Width of the narrow exits, 1 or more."""
     layers: tuple[int, ...] = ()
     """Layers of the truncated models; empty: a half and a quarter of the model's, and 1."""
     speeds: tuple[float, ...] = (0.2, 0.7)
     """Uncertainty thresholds of the table of ablations, in (0, 1]."""
     speedups: tuple[float, ...] = (2.0, 3.0)
-    """Speedups, in the paper's FLOPs, at which variants are held against each other."""
+    """Speedups, 1 or more, in the paper's FLOPs, at which variants are held against each other."""
     table_speeds: tuple[float, ...] = (0.1, 0.5, 0.8)
     """Uncertainty thresholds of Table 2, timed."""
     mode: Mode = Mode.CASCADE
     """Engine that is timed."""
     repeats: int = 5
-    """Interleaved repetitions of every timing; the median counts."""
+    """Interleaved repetitions of every timing, 1 or more; the median counts."""
     timed_texts: int = 512
     """Time this many test texts, spread evenly; 0: all."""
     settings: Annotated[TrainConfig, tyro.conf.arg(name="")] = dataclasses.field(default_factory=TrainConfig)

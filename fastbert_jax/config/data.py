@@ -29,7 +29,7 @@ class DataConfig:
     `python -m fastbert_jax.text.prepare` made, read from disk; `stream:FILES`, a name or a pattern in quotes, is read
     and tokenised on the way, over and over until distil.steps are done."""
     shuffle_window: int = 65_536
-    """stream: only: texts that are held, put in order and batched at a time."""
+    """stream: only: texts that are held, put in order and batched at a time, 1 or more."""
     text_column: str = ""
     """Column of the text; empty: found by its name, else by what stands in it."""
     pair_column: str = ""
@@ -47,9 +47,9 @@ class DataConfig:
     test_fraction: float = 0.1
     """Share of train cut off as test when there is none, in [0, 0.4]; 0: dev stands in for it."""
     max_length: int = 128
-    """Longest text in tokens, [CLS] and [SEP] included; longer ones are cut and counted."""
+    """Longest text in tokens, 8 or more, [CLS] and [SEP] included; longer ones are cut and counted."""
     length_buckets: tuple[int, ...] = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
-    """Static lengths that texts are padded to; those over max_length are not used."""
+    """Static lengths that texts are padded to, rising, 4 or more; those over max_length are not used."""
 
     def __post_init__(self) -> None:
         require(0 < self.dev_fraction <= 0.5, "data.dev_fraction", "a share in (0, 0.5]", self.dev_fraction)
@@ -116,9 +116,9 @@ class PrepareConfig:
     tokenizer: str = "builtin:minilm"
     """`builtin:minilm`, or a directory with a tokenizer: a Hugging Face model, or a run's `model`."""
     max_length: int = 128
-    """Longest text in tokens, [CLS] and [SEP] included; longer ones are cut and counted."""
+    """Longest text in tokens, 8 or more, [CLS] and [SEP] included; longer ones are cut and counted."""
     shard_texts: int = 131_072
-    """Texts in a shard; each shard holds texts of one input."""
+    """Texts in a shard, 1 or more; each shard holds texts of one input."""
     workers: int = 1
     """Processes that share the inputs; 0: one for each core."""
     text_column: str = ""

@@ -155,7 +155,7 @@ class LogConfig:
     to: tuple[LogTarget, ...] = ()
     """Any of `tensorboard` (files in the run's directory), `wandb` and `mlflow`."""
     every: int = 1
-    """Steps between those that are written there; measurements always are."""
+    """Steps between those that are written there, 1 or more; measurements always are."""
 
     def __post_init__(self) -> None:
         require(len(set(self.to)) == len(self.to), "log.to", "each target once", [target.value for target in self.to])

@@ -22,8 +22,8 @@ import torch
 from official_base_weights import SIZES, base_weights
 
 HERE = Path(__file__).parent
-SPREADS = np.arange(1.4, 2.0, 0.02).tolist()
-"""Of an exit's logits; the first that leaves no uncertainty so near a speed that rounding could decide."""
+SPREADS = np.arange(1.3, 0.9, -0.02).round(2).tolist()
+"""Of an exit's logits; the first with no uncertainty so near a speed that rounding could decide is taken."""
 
 
 def spread_without_ties(singles: np.ndarray, pairs: np.ndarray) -> float:
