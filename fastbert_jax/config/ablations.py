@@ -31,7 +31,7 @@ class AblationsConfig(QuietCommand):
     output: str = ""
     """Directory to write to."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Seeds, 0 or more, of FastBERT and of `joint`, the paper's ablation; the other variants have the first one alone."""
+    """Seeds, 0 or more, of FastBERT and of `joint`, the paper's ablation; other variants have the first one alone."""
     ablations: tuple[Ablation, ...] = tuple(Ablation)
     """Variants to train: `joint` has no self-distillation, `kl` the other KL direction, `noisy-teacher` dropout in the
     teacher; `narrow-exits` and `linear-exits` are what they say."""
