@@ -21,8 +21,9 @@ import tyro
 from fastbert_jax.command_line import TYRO_STYLE, end_with
 from fastbert_jax.config import BATCH_TOKENS, DataConfig, ExitConfig, Mode, PolicyName
 from fastbert_jax.inference.exit_answers import ExitAnswers
+from fastbert_jax.inference.loading import load
 from fastbert_jax.inference.plan import Plan
-from fastbert_jax.inference.predictor import Predictor, load
+from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.inference.thresholds import fastest_within
 from fastbert_jax.inference.timing import evenly, interleaved_times, speedups_over_first
 from fastbert_jax.report.metrics import Spread

@@ -18,7 +18,8 @@ import numpy as np
 from fastbert_jax.config import BertConfig, MeshConfig, Precision
 from fastbert_jax.config_yaml import to_dict
 from fastbert_jax.inference.engines.runtime import Runtime
-from fastbert_jax.inference.predictor import Predictor, model_directory
+from fastbert_jax.inference.loading import model_directory
+from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.model.fastbert import Params, init_params
 from fastbert_jax.model.sharding import make_mesh, param_shardings
 from fastbert_jax.model.weights import load_model

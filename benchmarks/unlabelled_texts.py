@@ -20,8 +20,9 @@ import tyro
 
 from fastbert_jax.command_line import TYRO_STYLE, end_with
 from fastbert_jax.config import BertConfig, DataConfig, DistilConfig, FineTuneConfig, KLDirection, MeshConfig
+from fastbert_jax.inference.loading import model_directory
 from fastbert_jax.inference.policies import exit_indices
-from fastbert_jax.inference.predictor import Predictor, model_directory
+from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.model.fastbert import FastBert, Params, init_params
 from fastbert_jax.model.sharding import make_mesh, param_shardings, share_batch
 from fastbert_jax.model.weights import load_model

@@ -101,7 +101,7 @@ def explain(config: ExplainConfig) -> None:
 def calibrate(config: CalibrateConfig) -> None:
     """The thresholds, which stay with the model too."""
     from fastbert_jax.inference.calibrate import FILE, calibrate_spec
-    from fastbert_jax.inference.predictor import model_directory
+    from fastbert_jax.inference.loading import model_directory
 
     calibration = calibrate_spec(config)
     result(calibration.words())

@@ -17,8 +17,9 @@ from fastbert_jax.config import CalibrateConfig, ExitConfig, Mode
 from fastbert_jax.config_yaml import from_dict, to_dict
 from fastbert_jax.errors import UserError, nearest
 from fastbert_jax.inference.exit_answers import ExitAnswers, exit_answers
+from fastbert_jax.inference.loading import load, model_directory
 from fastbert_jax.inference.plan import Plan
-from fastbert_jax.inference.predictor import Predictor, load, model_directory
+from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.inference.thresholds import (
     fastest_per_layer,
     fastest_with_guarantee,

@@ -13,7 +13,7 @@ from fastbert_jax.config import CompareConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.asked_texts import AskedTexts
 from fastbert_jax.inference.compare import compare
-from fastbert_jax.inference.predictor import load
+from fastbert_jax.inference.loading import load
 from fastbert_jax.inference.report_contents import report_of
 from fastbert_jax.inference.timing import evenly
 from fastbert_jax.report.comparison import Comparison

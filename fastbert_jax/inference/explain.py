@@ -8,8 +8,9 @@ import numpy as np
 
 from fastbert_jax.config import ExplainConfig
 from fastbert_jax.inference.calibrate import thresholds_in_use
+from fastbert_jax.inference.loading import load
 from fastbert_jax.inference.policies import exit_indices
-from fastbert_jax.inference.predictor import Predictor, load
+from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.report.exit_path import ExitAnswer, ExitPath
 from fastbert_jax.text.examples import Text
 from fastbert_jax.voice import note

@@ -1,18 +1,15 @@
-"""The predictor: texts in, answers out, in the order of the texts; and loading one from a directory."""
+"""The predictor: texts in, answers out, in the order of the texts."""
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from fastbert_jax.config import BATCH_TOKENS, BertConfig, DataConfig, ExitConfig, MeshConfig, Mode, Precision
+from fastbert_jax.config import BATCH_TOKENS, BertConfig, ExitConfig, Mode, Precision
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.engines.auto import Auto
 from fastbert_jax.inference.engines.engine import Answers, Engine
@@ -21,61 +18,11 @@ from fastbert_jax.inference.engines.runtime import Runtime
 from fastbert_jax.inference.engines.static_sizes import full_batch
 from fastbert_jax.inference.plan import Plan, batch_rows, plan_batches
 from fastbert_jax.inference.policies import layer_thresholds
+from fastbert_jax.inference.prediction import Prediction, Predictions
 from fastbert_jax.model.fastbert import Params
-from fastbert_jax.model.sharding import copies_of, make_mesh
-from fastbert_jax.model.weights import check_vocabulary, is_fastbert, load_backbone, load_model, read_bert_config
-from fastbert_jax.report.plain_table import table
+from fastbert_jax.model.sharding import copies_of
 from fastbert_jax.text.examples import Text
-from fastbert_jax.text.tokenizer import Tokenizer, load_tokenizer
-
-SHOWN = 20
-"""Answers of a list that a prompt shows."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Prediction:
-    """The answer to one text.
-
-    >>> import fastbert_jax
-    >>> answer = fastbert_jax.load("runs/demo").predict(["a quite good film"])[0]
-    >>> answer
-    Prediction(label='good', probability=0.928, exit_layer=4, uncertainty=0.375)
-    >>> answer.label, answer.exit_layer, answer.probabilities.shape
-    ('good', 4, (2,))
-    """
-
-    label: str
-    probabilities: np.ndarray
-    """float32 `[N]`, in the order of `Predictor.labels`."""
-    exit_layer: int
-    """How many layers the text went through, 1..L."""
-    uncertainty: float
-    """Of the exit that answered, in [0, 1]."""
-
-    @property
-    def probability(self) -> float:
-        """Of the label."""
-        return float(self.probabilities.max())
-
-    def __repr__(self) -> str:
-        """The answer in one line; of the probabilities the largest."""
-        return (
-            f"Prediction(label={self.label!r}, probability={self.probability:.3f}, exit_layer={self.exit_layer}, "
-            f"uncertainty={self.uncertainty:.3f})"
-        )
-
-
-class Predictions(list[Prediction]):
-    """A list of answers that a prompt or a notebook shows as a table."""
-
-    def __repr__(self) -> str:
-        """One line an answer; of many, the first ones."""
-        rows = [
-            (answer.label, f"{answer.probability:.3f}", str(answer.exit_layer), f"{answer.uncertainty:.3f}")
-            for answer in self[:SHOWN]
-        ]
-        lines = [table(("label", "probability", "exit_layer", "uncertainty"), rows)] if rows else ["no predictions"]
-        return "\n".join([*lines, f"and {len(self) - SHOWN} more"] if len(self) > SHOWN else lines)
+from fastbert_jax.text.tokenizer import Tokenizer
 
 
 class WarmUp(NamedTuple):
@@ -364,95 +311,3 @@ def _is_pair(text: object) -> bool:
 
 def _no_answers(texts: int, num_classes: int) -> Answers:
     return Answers(np.zeros((texts, num_classes), np.float32), np.zeros(texts, np.int32), np.zeros(texts, np.float32))
-
-
-def load(directory: str | Path, *, exits: ExitConfig | None = None, mesh: Mesh | None = None) -> Predictor:
-    """Load what `train.py` made, or a Hugging Face BERT directory for its hidden states alone.
-
-    >>> import fastbert_jax
-    >>> classifier = fastbert_jax.load("runs/demo")
-    >>> classifier.labels
-    ('bad', 'good')
-    >>> classifier.predict(["a bad actor"], speed=0.5)[0].label
-    'bad'
-
-    Args:
-      directory: a run, its `model` directory, or a Hugging Face directory with tokenizer files.
-      exits: which exits are asked, and how their uncertainty is told; none: all of them, by entropy.
-      mesh: devices of this process: those along `data` share the texts, the others the parameters; none: one.
-
-    Raises:
-      UserError: no such directory, no model in it, damaged files, or a tokenizer of another model.
-    """
-    directory = model_directory(directory)
-    if is_fastbert(directory):
-        params, config, extra = load_model(directory)
-        settings = saved_settings(directory, extra)
-    else:
-        config = read_bert_config(
-            directory,
-            num_classes=BertConfig.num_classes,
-            exit_size=BertConfig.exit_size,
-            exit_heads=BertConfig.exit_heads,
-        )
-        params = {"backbone": load_backbone(directory, config)}
-        lengths = DataConfig(max_length=config.max_positions).lengths
-        settings = {"labels": (), "max_length": config.max_positions, "length_buckets": lengths}
-    tokenizer = load_tokenizer(directory)
-    check_vocabulary(tokenizer.vocab_size, config)
-    return Predictor(params, config, tokenizer, exits=exits, mesh=mesh, **settings)
-
-
-def local_mesh(config: MeshConfig, *, count: int) -> Mesh:
-    """The first `count` devices of this process, laid out; 0: all.
-
-    Raises:
-      UserError: it has not so many, or the sizes asked for do not make up their number.
-    """
-    devices = jax.local_devices()
-    if count > len(devices):
-        raise UserError(f"devices: expected up to {len(devices)}, found {count}")
-    return make_mesh(config, devices[: count or None])
-
-
-def model_directory(directory: str | Path) -> Path:
-    """The directory of the weights: `directory` itself, or `model` in it when it is a run's.
-
-    Raises:
-      UserError: there is none.
-    """
-    directory = Path(directory).expanduser()
-    if not directory.is_dir():
-        found = "a file" if directory.exists() else "nothing"
-        raise UserError(f"expected the directory of a run or of a model, found {found} at {directory}; check the path")
-    for candidate in (directory / "model", directory):
-        if (candidate / "config.json").is_file():
-            return candidate
-    if (directory / "config.yaml").is_file():
-        raise UserError(
-            f"expected a trained model in {directory / 'model'}, found a run that is not finished; "
-            f"finish it with `python train.py --config {directory / 'config.yaml'}`"
-        )
-    raise UserError(
-        f"expected the directory of a run or of a model, found neither model/config.json nor config.json in {directory}"
-    )
-
-
-def saved_settings(directory: Path, extra: dict[str, Any]) -> dict[str, Any]:
-    """The labels, lengths and precision that training saved with a model, as `Predictor` takes them.
-
-    Raises:
-      UserError: one of them is missing.
-    """
-    try:
-        return {
-            "labels": tuple(extra["labels"]),
-            "max_length": extra["max_length"],
-            "length_buckets": tuple(extra["length_buckets"]),
-            "precision": Precision(extra["precision"]),
-        }
-    except (KeyError, ValueError) as error:
-        raise UserError(
-            f"{directory / 'config.json'}: fastbert.extra: expected labels, max_length, length_buckets and precision, "
-            f"found {extra}; the model was not saved by train.py ({error})"
-        ) from None

@@ -7,7 +7,7 @@ from http.server import ThreadingHTTPServer
 
 from fastbert_jax.config import ExploreConfig
 from fastbert_jax.errors import UserError
-from fastbert_jax.inference.predictor import load
+from fastbert_jax.inference.loading import load
 from fastbert_jax.serving.answers import PageAnswers
 from fastbert_jax.serving.hosts import is_loopback
 from fastbert_jax.serving.requests import handler_of

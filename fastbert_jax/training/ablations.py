@@ -27,7 +27,8 @@ from fastbert_jax.config import (
 )
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.asked_texts import AskedTexts
-from fastbert_jax.inference.predictor import Predictor, load
+from fastbert_jax.inference.loading import load
+from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.inference.study import make_directory, study, timed_study, write_study
 from fastbert_jax.report import ablation_table, study_tables
 from fastbert_jax.report.ablation import Ablations, VariantRun

@@ -10,7 +10,7 @@ import yaml
 from fastbert_jax.config import RecipeName, TrainConfig
 from fastbert_jax.config_yaml import from_yaml, to_dict
 from fastbert_jax.errors import UserError
-from fastbert_jax.inference.predictor import saved_settings
+from fastbert_jax.inference.loading import saved_settings
 from fastbert_jax.model import in_numpy
 from fastbert_jax.model.tensor_files import EXITS_FILE, read_json
 from fastbert_jax.model.weights import read_fastbert_config

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from fastbert_jax.config import ExportConfig, LayerNormKind
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference import calibrate
-from fastbert_jax.inference.predictor import model_directory
+from fastbert_jax.inference.loading import model_directory
 from fastbert_jax.model.tensor_files import read_json
 from fastbert_jax.model.weights import load_model, save_model
 from fastbert_jax.report import model_card

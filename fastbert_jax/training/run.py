@@ -17,7 +17,7 @@ from fastbert_jax.config import ProcessesConfig, TrainConfig
 from fastbert_jax.errors import PreemptedError, UserError
 from fastbert_jax.inference.asked_texts import AskedTexts
 from fastbert_jax.inference.compare import compare
-from fastbert_jax.inference.predictor import load
+from fastbert_jax.inference.loading import load
 from fastbert_jax.inference.report_contents import report_of
 from fastbert_jax.model.fastbert import Params
 from fastbert_jax.model.sharding import make_mesh, param_shardings, sharding_of

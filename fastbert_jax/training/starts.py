@@ -8,7 +8,7 @@ from typing import Any
 
 from fastbert_jax.config import BertConfig, ModelConfig, RecipeName, TrainConfig
 from fastbert_jax.errors import UserError
-from fastbert_jax.inference.predictor import model_directory
+from fastbert_jax.inference.loading import model_directory
 from fastbert_jax.model.weights import check_weights, read_bert_config, read_fastbert_config
 from fastbert_jax.text.builtin import pretrained_directory
 

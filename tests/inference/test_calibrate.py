@@ -13,8 +13,8 @@ from fastbert_jax.config import CalibrateConfig, ExitConfig, Mode, PolicyName, P
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference import calibrate as module
 from fastbert_jax.inference.calibrate import calibrate_spec, read_calibration, unknown_labels
+from fastbert_jax.inference.loading import load
 from fastbert_jax.inference.predict_command.predict_files import predict
-from fastbert_jax.inference.predictor import load
 from fastbert_jax.report.metrics import Spread
 from fastbert_jax.text.examples import Example
 from tests.inference.saved import save_tiny_model, some_texts

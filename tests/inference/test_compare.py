@@ -17,7 +17,8 @@ from fastbert_jax.inference import timing
 from fastbert_jax.inference.asked_texts import AskedTexts
 from fastbert_jax.inference.compare import compare
 from fastbert_jax.inference.compare_command import Compared, compare_spec, save, save_json
-from fastbert_jax.inference.predictor import Predictor, load
+from fastbert_jax.inference.loading import load
+from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.inference.report_contents import report_of
 from fastbert_jax.report.flops import paper_flops, true_flops
 from tests.inference.models import LAYERS

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import fastbert_jax
-from fastbert_jax.inference import predictor
+from fastbert_jax.inference import loading, prediction, predictor
 from tests.inference.saved import save_tiny_model
 
 PUBLIC = ("Prediction", "Predictor", "load")
@@ -21,12 +21,13 @@ def run_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model where the examples look for one."""
     save_tiny_model(tmp_path / "runs" / "demo" / "model", labels=("bad", "good"))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(predictor, "load", functools.cache(predictor.load))  # one model compiles for all examples
+    monkeypatch.setattr(loading, "load", functools.cache(loading.load))  # one model compiles for all examples
 
 
 def test_the_examples_give_what_they_show(run_directory: None) -> None:
-    failed, tried = doctest.testmod(predictor, optionflags=doctest.NORMALIZE_WHITESPACE)
-    assert failed == 0 and tried > 20
+    modules = (loading, prediction, predictor)
+    found = [doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE) for module in modules]
+    assert [failed for failed, _ in found] == [0, 0, 0] and sum(tried for _, tried in found) > 20
 
 
 def test_every_public_name_has_an_example() -> None:

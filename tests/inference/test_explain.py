@@ -9,7 +9,8 @@ import pytest
 from fastbert_jax.config import ExitConfig, ExplainConfig, PolicyName
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.explain import exit_paths, explain
-from fastbert_jax.inference.predictor import Predictor, load
+from fastbert_jax.inference.loading import load
+from fastbert_jax.inference.predictor import Predictor
 from tests.inference.saved import LABELS, save_tiny_model, some_texts
 
 TEXTS = [*some_texts(20), ""]

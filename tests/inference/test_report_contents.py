@@ -11,7 +11,8 @@ from fastbert_jax.config import EvaluateConfig, ExitConfig, Mode
 from fastbert_jax.inference import report_contents as module
 from fastbert_jax.inference.asked_texts import CURVE, AskedTexts
 from fastbert_jax.inference.compare import compare
-from fastbert_jax.inference.predictor import Predictor, load
+from fastbert_jax.inference.loading import load
+from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.inference.report_contents import report_of
 from fastbert_jax.report.html.contents import Report
 from tests.inference.models import LAYERS

@@ -11,7 +11,8 @@ import pytest
 from fastbert_jax.config import BadRow, Mode, StudyConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.asked_texts import AskedTexts
-from fastbert_jax.inference.predictor import Predictor, load
+from fastbert_jax.inference.loading import load
+from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.inference.study import study, study_spec, timed_study
 from fastbert_jax.report.exit_study import ExitStudy
 from fastbert_jax.report.flops import paper_flops, paper_layer_flops

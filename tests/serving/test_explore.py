@@ -20,7 +20,8 @@ import pytest
 from fastbert_jax.config import ExploreConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.explain import exit_paths
-from fastbert_jax.inference.predictor import Predictor, load
+from fastbert_jax.inference.loading import load
+from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.serving.answers import PageAnswers
 from fastbert_jax.serving.explore import open_server, url_of
 from fastbert_jax.serving.requests import MOST_BYTES, PAGE

@@ -22,7 +22,7 @@ from fastbert_jax.config import (
     TruncateConfig,
 )
 from fastbert_jax.errors import UserError
-from fastbert_jax.inference.predictor import load
+from fastbert_jax.inference.loading import load
 from fastbert_jax.model import sharding
 from fastbert_jax.model.weights import load_model
 from fastbert_jax.training import run

@@ -14,7 +14,7 @@ from fastbert_jax.text.compression import codec_of, compressed, without_compress
 from fastbert_jax.text.examples import Unreadable
 
 if TYPE_CHECKING:
-    from fastbert_jax.inference.predictor import Prediction
+    from fastbert_jax.inference.prediction import Prediction
 
 ROW_GROUP = 2**16
 """Rows of a row group in Parquet."""

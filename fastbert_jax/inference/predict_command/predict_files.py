@@ -13,13 +13,15 @@ import numpy as np
 from fastbert_jax.config import BadRow, DataConfig, Mode, PredictConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.calibrate import thresholds_in_use
+from fastbert_jax.inference.loading import load, local_mesh
 from fastbert_jax.inference.predict_command.answer_files import Form, form_of
 from fastbert_jax.inference.predict_command.input_files import STDOUT, Task, tasks_of, this_process
 from fastbert_jax.inference.predict_command.resumable import Done, Partial, finished, resumable_file
 from fastbert_jax.inference.predict_command.row_chunks import Record, checksum_after, chunks_of, skip_done
 from fastbert_jax.inference.predict_command.standard_output import StandardOutput, standard_output
 from fastbert_jax.inference.predict_command.work import work_of
-from fastbert_jax.inference.predictor import Prediction, Predictor, load, local_mesh
+from fastbert_jax.inference.prediction import Prediction
+from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.report.progress import progress_bar, somebody_watches
 from fastbert_jax.text.examples import Example, Text, Unreadable
 from fastbert_jax.text.sources import count_rows, read_records, what_is_guessed

@@ -11,8 +11,8 @@ import numpy as np
 from fastbert_jax.config import ExitConfig, PredictConfig
 from fastbert_jax.config_yaml import to_dict
 from fastbert_jax.inference import calibrate
+from fastbert_jax.inference.loading import model_directory
 from fastbert_jax.inference.predict_command import row_chunks
-from fastbert_jax.inference.predictor import model_directory
 from fastbert_jax.report import model_card
 
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fastbert_jax.inference.predict_command.answer_files import form_of
-from fastbert_jax.inference.predictor import Prediction
+from fastbert_jax.inference.prediction import Prediction
 from fastbert_jax.text.examples import Unreadable
 from fastbert_jax.text.files import open_file
 
