@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
 import tarfile
 import tempfile
 from pathlib import Path
@@ -31,6 +32,9 @@ jax.config.update("jax_compilation_cache_dir", _compiled.name)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name  # of the scripts that tests start
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and so would every script that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 hypothesis.settings.register_profile("no time", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("no time")
