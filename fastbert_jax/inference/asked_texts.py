@@ -14,11 +14,10 @@ import numpy as np
 
 from fastbert_jax.config import BATCH_TOKENS, BertConfig
 from fastbert_jax.errors import UserError
-from fastbert_jax.inference.exit_answers import ExitAnswers
+from fastbert_jax.inference.exit_answers import ExitAnswers, ask_every_exit
 from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.report.exit_study import ExitRow, SpeedPoint, uncertainty_bins, uncertainty_of_arrivals
 from fastbert_jax.report.flops import Count, only_the_last, total_flops
-from fastbert_jax.report.progress import progress_bar
 from fastbert_jax.text.examples import Text
 
 CURVE = tuple(np.linspace(0, 1, 41).round(3).tolist())
@@ -65,8 +64,7 @@ class AskedTexts:
         if not len(texts):
             raise UserError("expected at least one text, found none")
         plan = predictor.plan(texts, batch_tokens=batch_tokens)
-        with progress_bar("all exits", total=plan.texts, unit="texts") as advance:
-            probabilities_BxLxN, uncertainty_BxL = predictor.all_exits(plan, lambda texts: advance(texts, ""))
+        probabilities_BxLxN, uncertainty_BxL = ask_every_exit(predictor, plan)
         return cls(
             predictor,
             texts,

@@ -16,7 +16,7 @@ import numpy as np
 from fastbert_jax.config import CalibrateConfig, ExitConfig, Mode
 from fastbert_jax.config_yaml import from_dict, to_dict
 from fastbert_jax.errors import UserError, nearest
-from fastbert_jax.inference.exit_answers import ExitAnswers, exit_answers
+from fastbert_jax.inference.exit_answers import ExitAnswers, ask_every_exit
 from fastbert_jax.inference.loading import load, model_directory
 from fastbert_jax.inference.plan import Plan
 from fastbert_jax.inference.predictor import Predictor
@@ -104,7 +104,7 @@ def calibrate_spec(config: CalibrateConfig) -> Calibration:
     if not no_accuracy:
         expected_B = label_ids(examples, predictor.labels, remedy="fix the row, or calibrate a model that knows it")
     plan_of = functools.partial(predictor.plan, batch_size=config.batch_size, batch_tokens=config.batch_tokens)
-    answers = exit_answers(predictor, plan_of([example.text for example in examples]))
+    answers = ExitAnswers.of(*ask_every_exit(predictor, plan_of([example.text for example in examples])))
     timed = plan_of([examples[i].text for i in evenly(len(examples), TIMED_TEXTS)])
     measure = functools.partial(measured_speedup, predictor, timed, mode=config.mode, repeats=config.repeats)
 

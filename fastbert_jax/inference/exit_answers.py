@@ -1,4 +1,4 @@
-"""What every exit said of some texts, and so what any speed gives. Plain arrays.
+"""What every exit said of some texts, and so what any speed gives.
 
 Shapes in names: B texts, L layers, N classes.
 """
@@ -46,7 +46,7 @@ class ExitAnswers:
         return float(self.depth_B(thresholds).mean())
 
 
-def exit_answers(predictor: Predictor, plan: Plan) -> ExitAnswers:
-    """Ask every exit of all texts of a plan, with a progress bar."""
+def ask_every_exit(predictor: Predictor, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
+    """`Predictor.all_exits` with a progress bar."""
     with progress_bar("all exits", total=plan.texts, unit="texts") as advance:
-        return ExitAnswers.of(*predictor.all_exits(plan, on_batch=lambda texts: advance(texts, "")))
+        return predictor.all_exits(plan, on_batch=lambda texts: advance(texts, ""))

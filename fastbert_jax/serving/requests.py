@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import re
 from http import HTTPStatus
@@ -12,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fastbert_jax.errors import UserError
+from fastbert_jax.report.source_hash import source_hash
 from fastbert_jax.serving.answers import PageAnswers
 from fastbert_jax.serving.hosts import is_allowed
 
@@ -27,7 +26,7 @@ PAGE = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
 def _hashes(tag: str) -> str:
     """The hashes by which a browser knows the page's own scripts or styles."""
     parts = re.findall(rf"<{tag}>(.*?)</{tag}>", PAGE, re.DOTALL)
-    return " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(p.encode()).digest()).decode()}'" for p in parts)
+    return " ".join(f"'{source_hash(part)}'" for part in parts)
 
 
 HEADERS = {
@@ -49,80 +48,85 @@ class Refusal(Exception):
         self.status = status
 
 
-def handler_of(answers: PageAnswers, *, host: str) -> type[BaseHTTPRequestHandler]:
-    """The handler of a server that is bound to `host`."""
+class PageHandler(BaseHTTPRequestHandler):
+    """Answers one connection; `handler_of` gives it what it answers with."""
 
-    class Handler(BaseHTTPRequestHandler):
-        timeout = SECONDS
-        server_version, sys_version = "fastbert_jax", ""
+    answers: PageAnswers
+    host: str
+    """What the server is bound to."""
+    timeout = SECONDS
+    server_version, sys_version = "fastbert_jax", ""
 
-        def do_GET(self) -> None:
-            self._answer("GET", {"/": self._page, "/model": lambda: self._give_json(HTTPStatus.OK, answers.model())})
+    def do_GET(self) -> None:
+        self._answer("GET", {"/": self._page, "/model": lambda: self._give_json(HTTPStatus.OK, self.answers.model())})
 
-        def do_POST(self) -> None:
-            self._answer("POST", {"/answer": self._answer_text})
+    def do_POST(self) -> None:
+        self._answer("POST", {"/answer": self._answer_text})
 
-        def _answer(self, method: str, routes: dict[str, Any]) -> None:
-            try:
-                if not is_allowed(self.headers.get("Host"), bound=host):
-                    raise Refusal(HTTPStatus.FORBIDDEN, f"Host: expected {host} or the loopback, found another name")
-                path = self.path.partition("?")[0]
-                if path not in routes:
-                    raise Refusal(HTTPStatus.NOT_FOUND, f"expected {method} {' or '.join(routes)}, found {path!r:.80}")
-                routes[path]()
-            except Refusal as refusal:
-                self._give_json(refusal.status, {"error": str(refusal)})
-            except UserError as error:
-                self._give_json(HTTPStatus.BAD_REQUEST, {"error": str(error)})
-            except ConnectionError:  # the browser has gone
-                self.close_connection = True
-            except Exception as error:
-                self._give_json(HTTPStatus.INTERNAL_SERVER_ERROR, {"error": f"{type(error).__name__}: {error}"})
-
-        def _page(self) -> None:
-            self._give(HTTPStatus.OK, PAGE.encode(), "text/html; charset=utf-8")
-
-        def _answer_text(self) -> None:
-            if self.headers.get_content_type() != "application/json":
-                # A form of another site can send any text here, but not as JSON.
-                raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Content-Type: expected application/json")
-            try:
-                question = json.loads(self._body())
-            except (ValueError, RecursionError):
-                raise Refusal(HTTPStatus.BAD_REQUEST, "expected a body of JSON in UTF-8") from None
-            self._give_json(HTTPStatus.OK, answers.answer(question))
-
-        def _body(self) -> bytes:
-            length = self.headers.get("Content-Length", "")
-            if not re.fullmatch(r"[0-9]{1,18}", length):
-                raise Refusal(HTTPStatus.LENGTH_REQUIRED, "Content-Length: expected the bytes of the body")
-            if int(length) > MOST_BYTES:
-                self.rfile.read(min(int(length), READ_AWAY))
-                raise Refusal(
-                    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-                    f"expected a body of {MOST_BYTES} bytes at most, found {length}",
-                )
-            return self.rfile.read(int(length))
-
-        def _give_json(self, status: HTTPStatus, values: dict[str, Any]) -> None:
-            self._give(status, json.dumps(values).encode(), "application/json")
-
-        def _give(self, status: HTTPStatus, body: bytes, kind: str) -> None:
-            self.send_response(status)
-            for name, value in {**HEADERS, "Content-Type": kind, "Content-Length": str(len(body))}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(body)
-
-        def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-            """What http.server itself refuses, such as another method, also as JSON."""
-            if code == HTTPStatus.NOT_IMPLEMENTED:
-                code, message = HTTPStatus.METHOD_NOT_ALLOWED, "expected GET or POST"
+    def _answer(self, method: str, routes: dict[str, Any]) -> None:
+        try:
+            if not is_allowed(self.headers.get("Host"), bound=self.host):
+                raise Refusal(HTTPStatus.FORBIDDEN, f"Host: expected {self.host} or the loopback, found another name")
+            path = self.path.partition("?")[0]
+            if path not in routes:
+                raise Refusal(HTTPStatus.NOT_FOUND, f"expected {method} {' or '.join(routes)}, found {path!r:.80}")
+            routes[path]()
+        except Refusal as refusal:
+            self._give_json(refusal.status, {"error": str(refusal)})
+        except UserError as error:
+            self._give_json(HTTPStatus.BAD_REQUEST, {"error": str(error)})
+        except ConnectionError:  # the browser has gone
             self.close_connection = True
-            self._give_json(HTTPStatus(code), {"error": message or HTTPStatus(code).phrase})
+        except Exception as error:
+            self._give_json(HTTPStatus.INTERNAL_SERVER_ERROR, {"error": f"{type(error).__name__}: {error}"})
 
-        def log_message(self, format: str, *arguments: Any) -> None:
-            """Requests are not written down."""
+    def _page(self) -> None:
+        self._give(HTTPStatus.OK, PAGE.encode(), "text/html; charset=utf-8")
 
-    return Handler
+    def _answer_text(self) -> None:
+        if self.headers.get_content_type() != "application/json":
+            # A form of another site can send any text here, but not as JSON.
+            raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Content-Type: expected application/json")
+        try:
+            question = json.loads(self._body())
+        except (ValueError, RecursionError):
+            raise Refusal(HTTPStatus.BAD_REQUEST, "expected a body of JSON in UTF-8") from None
+        self._give_json(HTTPStatus.OK, self.answers.answer(question))
+
+    def _body(self) -> bytes:
+        length = self.headers.get("Content-Length", "")
+        if not re.fullmatch(r"[0-9]{1,18}", length):
+            raise Refusal(HTTPStatus.LENGTH_REQUIRED, "Content-Length: expected the bytes of the body")
+        if int(length) > MOST_BYTES:
+            self.rfile.read(min(int(length), READ_AWAY))
+            raise Refusal(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                f"expected a body of {MOST_BYTES} bytes at most, found {length}",
+            )
+        return self.rfile.read(int(length))
+
+    def _give_json(self, status: HTTPStatus, values: dict[str, Any]) -> None:
+        self._give(status, json.dumps(values).encode(), "application/json")
+
+    def _give(self, status: HTTPStatus, body: bytes, kind: str) -> None:
+        self.send_response(status)
+        for name, value in {**HEADERS, "Content-Type": kind, "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """What http.server itself refuses, such as another method, also as JSON."""
+        if code == HTTPStatus.NOT_IMPLEMENTED:
+            code, message = HTTPStatus.METHOD_NOT_ALLOWED, "expected GET or POST"
+        self.close_connection = True
+        self._give_json(HTTPStatus(code), {"error": message or HTTPStatus(code).phrase})
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Requests are not written down."""
+
+
+def handler_of(answers: PageAnswers, *, host: str) -> type[PageHandler]:
+    """The handler of a server that is bound to `host`."""
+    return type("Handler", (PageHandler,), {"answers": answers, "host": host})

@@ -109,9 +109,9 @@ def read_examples(spec: str, data: DataConfig, *, need_label: bool, role: Role =
     if not examples:
         raise UserError(f"{bad[0].where}: {bad[0].problem}; none of the {len(bad)} rows of {table.name} can be read")
     guessed = not (spec.startswith(BUILTIN) or (data.text_column and data.label_column and data.pair_column))
-    note = _told(table, columns) if guessed else ""
+    told = _told(table, columns) if guessed else ""
     class_names = table.class_names.get(columns.label or "", ())
-    return Loaded(examples, tuple(bad), columns, class_names, note)
+    return Loaded(examples, tuple(bad), columns, class_names, told)
 
 
 def what_is_read(spec: str, data: DataConfig) -> str:
@@ -162,13 +162,13 @@ def own_split(spec: str, role: Role, data: DataConfig, *, need_label: bool = Tru
 
 
 def _told(table: Table, columns: Columns) -> str:
-    note = f"{table.name}: {columns}."
+    words = f"{table.name}: {columns}."
     if columns.guessed:
         names = " and ".join(map(repr, columns.guessed))
         keys = [key for key in ("text", "label") if getattr(columns, key) in columns.guessed]
         others = flags(*(f"{key}_column" for key in keys))
-        note += f" Guessed by what stands in {names}; name others with {others}."
-    return note
+        words += f" Guessed by what stands in {names}; name others with {others}."
+    return words
 
 
 def _open(spec: str, data: DataConfig, *, need_label: bool, role: Role) -> tuple[Table, Columns]:

@@ -124,6 +124,7 @@ class _Runs:
 
     def __init__(self, config: AblationsConfig, directory: Path) -> None:
         self._config, self._directory = config, directory
+        self._trained: set[Path] = set()
 
     def model(self, ablation: Ablation | None, seed: int) -> Path:
         """The run of a variant, or of FastBERT itself, trained."""
@@ -193,9 +194,12 @@ class _Runs:
 
     def _train(self, name: str, seed: int, settings: TrainConfig) -> Path:
         directory = self._directory / f"{name.replace(' ', '_')}_seed_{seed}"
+        if directory in self._trained:
+            return directory
         tell(f"\n{name}, seed {seed}: {directory}")
         full_depth_alone = EvaluateConfig(speeds=(), modes=(), repeats=1, baseline=False)
         train(dataclasses.replace(settings, run=str(directory), seed=seed, evaluate=full_depth_alone))
+        self._trained.add(directory)
         return directory
 
 

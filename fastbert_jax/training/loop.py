@@ -82,7 +82,7 @@ def run_recipe(
         _PhaseRun(
             phase,
             batches[phase.name],
-            shapes,
+            {name: shapes[name] for name in recipe.sources_from(index)},
             index=index,
             first_step=sum(len(batches[name]) for name in names[:index]),
             key=jax.random.fold_in(jax.random.key(seed), index),
@@ -103,6 +103,7 @@ def run_recipe(
             restored = None  # the run's own from here on
         else:
             run.begin(init() if params is None else params)
+            params = None  # the run's own from here on
         params = run.finish()
     checkpoints.wait()
     return init() if params is None else params
@@ -123,6 +124,7 @@ class _PhaseRun:
         surroundings: Surroundings,
     ) -> None:
         self._phase, self._index, self._batches, self._first_step = phase, index, batches, first_step
+        self._sources = tuple(shapes)
         self._around = surroundings
         self._memory = surroundings.memories.get(phase.name, Memory())
         decay_steps = phase.settings.decay_epochs * batches.batches_per_epoch
@@ -140,7 +142,7 @@ class _PhaseRun:
 
     def begin(self, params: Tree) -> None:
         """Start at the first step; the parameters are this phase's from now on."""
-        self._state, self._frozen = self._step.begin(params)
+        self._state, self._frozen = self._step.begin({name: params[name] for name in self._sources})
 
     def restore(self, restored: Restored) -> None:
         """Start where a checkpoint of this phase was taken."""

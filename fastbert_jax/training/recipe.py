@@ -119,6 +119,10 @@ class Recipe:
 
     phases: tuple[Phase, ...]
 
+    def sources_from(self, index: int) -> list[str]:
+        """The sources of a phase and of those after it; what none of them reads is let go."""
+        return sorted({name for phase in self.phases[index:] for name in phase.sources})
+
 
 def split(params: Tree, trainable: Iterable[str]) -> tuple[Tree, Tree]:
     """The subtrees at the paths `trainable`, and the rest. Together they are `params`; see `merge`.

@@ -128,6 +128,7 @@ def test_the_truncated_recipe_teaches_the_last_exit_by_a_teacher_that_stays_as_i
     config = dataclasses.replace(tiny.CONFIG, num_layers=2)
     recipe = truncated_recipe(FastBert(config), tiny.model(0.5), truncate=TruncateConfig(), distil=DistilConfig())
     assert [phase.name for phase in recipe.phases] == ["truncate", "distil"]
+    assert [recipe.sources_from(index) for index in (0, 1)] == [["model", "teacher"], ["model"]]
     phase, batch = recipe.phases[0], tiny.batch(valid=6)
     params = {"model": init_params(config, jax.random.key(1)), "teacher": tiny.params()["model"]}
     trained, frozen = split(params, phase.trainable)

@@ -7,8 +7,6 @@ run than its own, which it names by its hash, and makes no request (Content-Secu
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import shlex
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from markupsafe import Markup
 
 from fastbert_jax.report.comparison_table import cells, header_of, notes, title
 from fastbert_jax.report.html.contents import Report
+from fastbert_jax.report.source_hash import source_hash
 
 WHAT_A_REPORT_IS = "the same as pictures; open it in a browser"
 """Said beside the name of its file."""
@@ -43,8 +42,8 @@ def render_page(report: Report) -> str:
             values=report.to_json(),
             style=Markup(style),
             script=Markup(script),
-            style_hash=_hash(style),
-            script_hash=_hash(script),
+            style_hash=source_hash(style),
+            script_hash=source_hash(script),
         )
     )
     return page.encode("utf-8", "replace").decode("utf-8")
@@ -64,8 +63,3 @@ def _environment() -> jinja2.Environment:
 
 def _read(name: str) -> str:
     return (HERE / name).read_text(encoding="utf-8")
-
-
-def _hash(source: str) -> str:
-    """As a Content-Security-Policy names a script or a style."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()

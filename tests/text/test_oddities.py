@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fastbert_jax.text.checks import oddities
 from fastbert_jax.text.examples import Example
+from fastbert_jax.text.oddities import oddities
 
 
 def examples(*rows: tuple[str, object], name: str = "train.csv") -> list[Example]:
