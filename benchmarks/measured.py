@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import platform
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +27,7 @@ from fastbert_jax.text.tokenizer import Encoded, Tokenizer, load_tokenizer
 from fastbert_jax.training.initial import abstract_params
 from fastbert_jax.training.recipe import Phase, Tree
 from fastbert_jax.training.step import TrainState, placed_step
+from fastbert_jax.version import commit
 from fastbert_jax.whole_files import write_json
 
 TOTAL_STEPS = 100_000
@@ -51,7 +51,7 @@ def publish(values: dict, settings: Any) -> None:
         "settings": to_dict(settings),
         "device": device(),
         "jax": jax.__version__,
-        "git_commit": git_commit(),
+        "git_commit": commit(),
     }
     print(json.dumps(result, indent=2))
     if settings.output:
@@ -61,18 +61,6 @@ def publish(values: dict, settings: Any) -> None:
 def device() -> str:
     """The device that JAX runs on, in words."""
     return f"{jax.devices()[0].device_kind} ({platform.machine()}, {platform.system()})"
-
-
-def git_commit() -> str:
-    """The commit that is checked out, with `-dirty` where files differ from it."""
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.stdout.strip() or "unknown"
 
 
 def ratio(times: Sequence[float], others: Sequence[float]) -> dict[str, float]:

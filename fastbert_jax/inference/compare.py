@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import datetime
 import functools
-import importlib.metadata
 import itertools
-import os
-import platform
-import shlex
-import sys
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from fastbert_jax.config import EvaluateConfig, Mode
 from fastbert_jax.inference.asked_texts import AskedTexts
 from fastbert_jax.inference.engines.engine import Answers
 from fastbert_jax.inference.exit_answers import ExitAnswers
+from fastbert_jax.inference.origin import origin
 from fastbert_jax.inference.plan import Plan
 from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.inference.timing import evenly, interleaved_times, speedups_over_first
-from fastbert_jax.report.comparison import BatchSizeComparison, Comparison, ComparisonRow, Origin
+from fastbert_jax.report.comparison import BatchSizeComparison, Comparison, ComparisonRow
 from fastbert_jax.report.flops import Count, only_the_last, speedup, total_flops
 from fastbert_jax.report.progress import progress_bar
 from fastbert_jax.text.examples import Text
-from fastbert_jax.version import VERSION
 
 Choice = tuple[Mode | None, float]
 """A mode and a speed; no mode: full depth, which is the same program in all of them."""
@@ -183,30 +176,6 @@ def comparison_rows(
             timed_depth=float(exits.depth_B(speed)[timed].mean()),
             layers=len(exits.uncertainty_LxB),
         )
-
-
-def origin() -> Origin:
-    """Where the numbers of this process come from."""
-    device = jax.devices()[0]
-    return Origin(
-        command=shlex.join(["python", *_started_as(), *sys.argv[1:]]),
-        date=datetime.date.today().isoformat(),
-        packages={
-            "fastbert_jax": VERSION,
-            "jax": jax.__version__,
-            "jaxlib": importlib.metadata.version("jaxlib"),
-            "python": platform.python_version(),
-        },
-        device=device.device_kind,
-        platform=device.platform,
-        machine=f"{platform.machine()}, {platform.system()}, {os.cpu_count()} cores",
-    )
-
-
-def _started_as() -> list[str]:
-    """The script, or `-m` and the module, that this process runs."""
-    module = sys.modules["__main__"].__spec__
-    return sys.argv[:1] if module is None else ["-m", module.name]
 
 
 def disagreements(found: Answers, exits: ExitAnswers, speed: float, texts: np.ndarray) -> int:

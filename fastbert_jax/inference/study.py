@@ -13,8 +13,9 @@ from pathlib import Path
 from fastbert_jax.config import BATCH_TOKENS, Mode, StudyConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.asked_texts import CURVE, AskedTexts, full_depth_flops
-from fastbert_jax.inference.compare import FULL_DEPTH, Choice, TimedCase, answer, origin, timed_case
+from fastbert_jax.inference.compare import FULL_DEPTH, Choice, TimedCase, answer, timed_case
 from fastbert_jax.inference.loading import load
+from fastbert_jax.inference.origin import origin
 from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.inference.timing import evenly, interleaved_times, speedups_over_first
 from fastbert_jax.report import study_plots, study_tables

@@ -137,6 +137,8 @@ class Origin:
     """Where numbers come from."""
 
     command: str
+    commit: str
+    """Of the package's source, `-dirty` where files differ from it; empty for a release."""
     date: str
     packages: dict[str, str]
     """Versions by name."""

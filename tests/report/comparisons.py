@@ -52,6 +52,7 @@ COMPARISON = Comparison(
     disagreements=0,
     origin=Origin(
         command="python infer.py compare",
+        commit="b002d021f7b8",
         date="2026-11-21",
         packages={"jax": "1"},
         device="cpu",
