@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,3 +55,17 @@ def test_every_row_is_that_of_the_result_files(directory: Path) -> None:
     assert [row for row in expected if row not in PAGE] == []
     words = "".join(character for character in PAGE if character not in "\\\n ")
     assert study["origin"]["command"].replace(" ", "") in words
+
+
+def test_what_is_said_of_the_tables_stands_in_them() -> None:
+    said = PAGE[PAGE.index("## What the tables say") : PAGE.index("## Where we differ")]
+    tables = "\n".join(line for line in PAGE.splitlines() if line.startswith("|"))
+    studies = [json.loads((directory / "study.json").read_text(encoding="utf-8")) for directory in STUDIES]
+    errors = {standard_error(study["full_depth"]["accuracy"], study["texts"]) for study in studies}
+    known = {*re.findall(r"\d+\.\d+", tables), *errors}
+    assert [number for number in re.findall(r"\d+\.\d+", said) if number not in known] == []
+
+
+def standard_error(accuracy: float, texts: int) -> str:
+    """Of an accuracy, in points, to two digits."""
+    return f"{100 * (accuracy * (1 - accuracy) / texts) ** 0.5:.2g}"
