@@ -32,6 +32,8 @@ TIMED_BATCHES = 128
 class TimedCase(NamedTuple):
     """The texts that a batch size is timed on."""
 
+    predictor: Predictor
+    """With engines of its own, so that no batch size is run in what suits another."""
     batch_size: int
     texts: np.ndarray
     """int, which of all texts."""
@@ -72,7 +74,7 @@ def compare(
         timed_case(predictor, texts, batch_size=size, batch_tokens=evaluate.batch_tokens, timed_texts=timed_texts)
         for size in evaluate.sizes
     ]
-    times, differing = measure(predictor, cases, choices, exits, repeats=evaluate.repeats)
+    times, differing = measure(cases, choices, exits, repeats=evaluate.repeats)
     qualities = [quality(predictor, choice, exits, asked.expected_B, asked.lengths_B) for choice in choices]
     return Comparison(
         batch_sizes=tuple(
@@ -105,11 +107,11 @@ def timed_case(
     most = TIMED_BATCHES * batch_size
     chosen = evenly(len(texts), min(timed_texts, most) if most else timed_texts)
     plan = predictor.plan([texts[i] for i in chosen], batch_size=batch_size, batch_tokens=batch_tokens)
-    return TimedCase(batch_size, chosen, plan)
+    return TimedCase(predictor.with_new_engines(), batch_size, chosen, plan)
 
 
 def measure(
-    predictor: Predictor, cases: Sequence[TimedCase], choices: Sequence[Choice], exits: ExitAnswers, *, repeats: int
+    cases: Sequence[TimedCase], choices: Sequence[Choice], exits: ExitAnswers, *, repeats: int
 ) -> tuple[list[list[list[float]]], int]:
     """Seconds `[cases][choices and full depth again][repeats]`, and how many answers differ from those of `exits`.
 
@@ -117,11 +119,11 @@ def measure(
     that were taken close together.
     """
     turns = [*choices, FULL_DEPTH]
-    runs = [functools.partial(answer, predictor, case.plan, choice) for case in cases for choice in turns]
+    runs = [functools.partial(answer, case.predictor, case.plan, choice) for case in cases for choice in turns]
     differing = 0
     with progress_bar("compare", total=len(cases) * len(choices) + len(runs) * repeats, unit="passes") as advance:
         for case, choice in itertools.product(cases, choices):  # the pass that compiles
-            differing += disagreements(answer(predictor, case.plan, choice), exits, choice[1], case.texts)
+            differing += disagreements(answer(case.predictor, case.plan, choice), exits, choice[1], case.texts)
             advance(1, "")
         times = interleaved_times(runs, repeats, on_run=lambda: advance(1, ""))
     return [times[start : start + len(turns)] for start in range(0, len(times), len(turns))], differing

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
@@ -109,6 +110,12 @@ class Predictor:
         """What mode `auto` gave its last input to, and why; empty before the first."""
         auto = self._engines.get(Mode.AUTO)
         return auto.said if isinstance(auto, Auto) else ""
+
+    def with_new_engines(self) -> Predictor:
+        """The same model on the same devices, as if it had met no text: engines suit themselves to those they meet."""
+        fresh = copy.copy(self)
+        fresh._engines = make_engines(self._runtimes) if self.labels else {}
+        return fresh
 
     def warm_up(self, mode: str | Mode = Mode.AUTO, *, batch_size: int = 0, batch_tokens: int = BATCH_TOKENS) -> WarmUp:
         """Compile all that texts of any length may need in a mode, so that no later call waits for a compiler.

@@ -152,7 +152,7 @@ def _measured(
     case = functools.partial(timed_case, texts=texts, batch_size=0, batch_tokens=BATCH_TOKENS, timed_texts=timed_texts)
     cases = {one: case(one) for one in (predictor, *(one for one, _ in choices))}
     turns = [(predictor, FULL_DEPTH), *choices, (predictor, FULL_DEPTH)]
-    runs = [functools.partial(answer, one, cases[one].plan, choice) for one, choice in turns]
+    runs = [functools.partial(answer, cases[one].predictor, cases[one].plan, choice) for one, choice in turns]
     with progress_bar("study", total=len(runs) * (repeats + 1), unit="passes") as advance:
         for run in runs:  # the pass that compiles
             run()

@@ -49,6 +49,23 @@ def predictor(directory: Path) -> Predictor:
     return load(directory)
 
 
+def test_nothing_compiles_while_the_clock_runs(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cascade keeps the steps of the largest batches it has met: sizes that shared one would compile in turns."""
+    programs: list[int] = []
+
+    def counted(runs: list[Callable[[], object]], repeats: int, *, on_run: Callable[[], None]) -> list[list[float]]:
+        programs.append(predictor.compiled_programs)
+        times = timing.interleaved_times(runs, repeats, on_run=on_run)
+        programs.append(predictor.compiled_programs)
+        return times
+
+    monkeypatch.setattr(module, "interleaved_times", counted)
+    evaluate = EvaluateConfig(speeds=(0.6,), modes=(Mode.CASCADE,), batch_sizes=(1, 4), repeats=1)
+    compare(AskedTexts.of(predictor, TEXTS, EXPECTED), evaluate=evaluate, timed_texts=20)
+    before, after = programs
+    assert before == after
+
+
 def test_every_row_says_what_predict_gives(predictor: Predictor) -> None:
     comparison = compare(
         AskedTexts.of(predictor, TEXTS, EXPECTED, batch_tokens=64),
