@@ -24,12 +24,10 @@ from fastbert_jax.report.comparison import BatchSizeComparison, Comparison, Comp
 from fastbert_jax.report.exit_path import ExitAnswer, ExitPath
 from fastbert_jax.report.exit_path_table import rendered
 from fastbert_jax.report.flops import distillation_flops
+from tests.pages import FENCED, PAGES, ROOT, prose
 
-ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TESTED_ELSEWHERE = ("docs/fidelity.md", "docs/scaling.md")
-BLOCK = re.compile(r"^( *)```(?P<kind>\w*)\n(?P<body>.*?)^\1```$", re.MULTILINE | re.DOTALL)
 MEASURED = re.compile(r"\d+\.\d+|\d+(?= ?%| times)")
 NOT_MEASURED = {
     "README.md": ["3.11", "0.5"],
@@ -56,11 +54,6 @@ def result(name: str) -> dict[str, Any]:
 def words_of(page: Path) -> str:
     """A page in one line."""
     return " ".join(page.read_text(encoding="utf-8").split())
-
-
-def prose_of(page: Path) -> str:
-    """A page in one line, without its blocks."""
-    return " ".join(BLOCK.sub("", page.read_text(encoding="utf-8")).split())
 
 
 def values_of(kind: type, found: dict[str, Any], **made: Any) -> Any:
@@ -297,17 +290,14 @@ def test_a_page_says_what_was_measured(name: str, words: str) -> None:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_page_shows_what_was_printed(name: str, first: str, printed: list[str]) -> None:
-    blocks = BLOCK.finditer(page_of(name).read_text(encoding="utf-8"))
-    (shown,) = (block["body"].splitlines() for block in blocks if block["body"].startswith(first))
+    blocks = FENCED.findall(page_of(name).read_text(encoding="utf-8"))
+    (shown,) = (body.splitlines() for _, _, body in blocks if body.startswith(first))
     assert len(shown) > 5 and [line for line in shown if line not in printed] == []
 
 
 def test_the_tutorials_answer_is_the_demos() -> None:
-    (shown,) = (
-        json.loads(block["body"])
-        for block in BLOCK.finditer(page_of("tutorial").read_text())
-        if block["kind"] == "json"
-    )
+    blocks = FENCED.findall(page_of("tutorial").read_text(encoding="utf-8"))
+    (shown,) = (json.loads(body) for _, language, body in blocks if language == "json")
     answers = [json.loads(line) for line in (RESULTS / "demo_answers.jsonl").read_text(encoding="utf-8").splitlines()]
     shown_probabilities = shown.pop("probabilities")
     (answer,) = (answer for answer in answers if shown.items() <= answer.items())
@@ -319,7 +309,7 @@ def test_no_other_number_is_told(page: Path) -> None:
     name = str(page.relative_to(ROOT))
     if name in TESTED_ELSEWHERE:
         return
-    left = prose_of(page)
+    left = " ".join(prose(page).split())
     for own, words in CLAIMS:
         if page_of(own) == page:
             left = left.replace(words, "")

@@ -167,7 +167,6 @@ def test_more_texts_than_one_chunk_and_a_reader_that_has_enough(model: Path) -> 
 
 def test_two_processes_answer_all_files_each_once(model: Path, tmp_path: Path) -> None:
     (tmp_path / "texts").mkdir()
-    (tmp_path / "answers").mkdir()
     for number in range(3):
         (tmp_path / "texts" / f"part{number}.txt").write_text("good film\n" * (5 + number))
     command = [

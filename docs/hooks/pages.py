@@ -53,7 +53,7 @@ def fenced(docstring: str) -> str:
 def help_of(command: str) -> str:
     """What `python COMMAND --help` says, `COMMAND` as in `infer.py predict` or `-m fastbert_jax.text.prepare`."""
     script, _, name = command.partition(" ")
-    ask = _readers()[command if script == "-m" else script]
+    ask = readers()[command if script == "-m" else script]
     words = [name, "--help"] if name and script != "-m" else ["--help"]
     plain = mock.patch.dict(os.environ, {"COLUMNS": str(COLUMNS), "NO_COLOR": "1", "TERM": "dumb"})
     with plain, contextlib.redirect_stdout(io.StringIO()) as said, contextlib.suppress(SystemExit):
@@ -61,7 +61,7 @@ def help_of(command: str) -> str:
     return "\n".join(line.rstrip() for line in said.getvalue().strip().splitlines())
 
 
-def _readers() -> dict[str, Callable[[Sequence[str]], Any]]:
+def readers() -> dict[str, Callable[[Sequence[str]], Any]]:
     """What reads the words after each command; none of it needs jax."""
     from fastbert_jax.command_line import parse_ablations, parse_train, read_command, read_settings
     from fastbert_jax.commands import COMMANDS

@@ -106,7 +106,8 @@ class PredictConfig(QuietCommand):
     train.py, or `-`: lines of stdin. Also several files, or a pattern in quotes, such as `'texts/*.jsonl.gz'`."""
     output: str = "-"
     """A .jsonl, .tsv or .csv file, also as .gz or .zst, or a .parquet file, which appears whole when all is done; or
-    `-`: JSON lines on stdout. For several inputs, a name with `{}`, which each input's own replaces."""
+    `-`: JSON lines on stdout. For several inputs, a name with `{}`, which each input's own replaces; their directory is
+    made."""
     resume: bool = False
     """Go on after what a stopped process has left in OUTPUT.partial, and leave out outputs that are whole."""
     process_count: int = 0

@@ -5,7 +5,6 @@ The official numbers are those of tests/golden/official.npz.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import sys
@@ -23,10 +22,9 @@ from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.model import convert as convert_module
 from fastbert_jax.model.convert import convert
 from fastbert_jax.model.fastbert import FastBert
-from fastbert_jax.model.state_dicts import open_state_dict
 from fastbert_jax.model.weights import is_fastbert, load_model
 from fastbert_jax.text.examples import Text
-from tests.model.torch_files import write_state_dict
+from tests.model.torch_files import arrays_of, write_state_dict
 
 GOLDEN = np.load(Path(__file__).parent.parent / "golden" / "official.npz")
 LABELS = ("bad", "fair", "good")
@@ -268,10 +266,8 @@ def test_a_checkpoint_that_does_not_fit_itself(
     change: Callable[[Tensors], Tensors],
     messages: list[str],
 ) -> None:
-    with contextlib.ExitStack() as stack:
-        tensors = open_state_dict(official_directory / f"{name}.bin", stack)
-        kept = [stored for stored in tensors.keys() if "target." not in stored and "total_" not in stored]
-        arrays = {stored: tensors.get_slice(stored)[...] for stored in kept}
+    tensors = arrays_of(official_directory / f"{name}.bin")
+    arrays = {stored: tensors[stored] for stored in tensors if "target." not in stored and "total_" not in stored}
     path = write_state_dict(tmp_path / "changed.bin", change(arrays))
     with pytest.raises(UserError) as error:
         convert(settings(official_directory, name, tmp_path / "model", input=str(path)))

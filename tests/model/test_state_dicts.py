@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pickle
 import zipfile
@@ -13,14 +12,7 @@ import numpy as np
 import pytest
 
 from fastbert_jax.errors import UserError
-from fastbert_jax.model.state_dicts import open_state_dict
-from tests.model.torch_files import dict_pickle, tensor_pickle, write_state_dict, write_zip
-
-
-def arrays_of(path: Path) -> dict[str, np.ndarray]:
-    with contextlib.ExitStack() as stack:
-        tensors = open_state_dict(path, stack)
-        return {name: tensors.get_slice(name)[...].copy() for name in tensors.keys()}
+from tests.model.torch_files import arrays_of, dict_pickle, tensor_pickle, write_state_dict, write_zip
 
 
 def test_both_forms_of_pytorch_hold_the_same(official_directory: Path) -> None:

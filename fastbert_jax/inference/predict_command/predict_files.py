@@ -15,7 +15,7 @@ from fastbert_jax.errors import UserError
 from fastbert_jax.inference.calibrate import thresholds_in_use
 from fastbert_jax.inference.loading import load, local_mesh
 from fastbert_jax.inference.predict_command.answer_files import Form, form_of
-from fastbert_jax.inference.predict_command.input_files import STDOUT, Task, tasks_of, this_process
+from fastbert_jax.inference.predict_command.input_files import NAME, STDOUT, Task, tasks_of, this_process
 from fastbert_jax.inference.predict_command.resumable import Done, Partial, finished, resumable_file
 from fastbert_jax.inference.predict_command.row_chunks import Record, checksum_after, chunks_of, skip_done
 from fastbert_jax.inference.predict_command.standard_output import StandardOutput, standard_output
@@ -95,7 +95,9 @@ def _opened(
             yield output
     else:
         path = Path(task.output).expanduser()
-        with resumable_file(path, form, work={"input": task.input, **work}, resume=config.resume) as partial:
+        work = {"input": task.input, **work}
+        several = NAME in config.output
+        with resumable_file(path, form, work=work, resume=config.resume, make_directory=several) as partial:
             yield partial
 
 

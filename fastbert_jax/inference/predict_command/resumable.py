@@ -52,7 +52,9 @@ def finished(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def resumable_file(path: Path, form: Form, *, work: Mapping[str, Any], resume: bool) -> Iterator[Partial]:
+def resumable_file(
+    path: Path, form: Form, *, work: Mapping[str, Any], resume: bool, make_directory: bool = False
+) -> Iterator[Partial]:
     """A file that takes its name when the block ends well, with nothing left beside it.
 
     When the block does not, or the process is killed, what was added stays, unless that is nothing.
@@ -60,11 +62,14 @@ def resumable_file(path: Path, form: Form, *, work: Mapping[str, Any], resume: b
     Args:
       work: what the answers depend on, as JSON values by name; only the same work is gone on with.
       resume: go on with what a stopped process has left, if it has; else start over.
+      make_directory: make the file's directory where there is none.
 
     Raises:
       UserError: the file cannot be written, another process writes it, or what is left is of other work.
     """
     with _told(path):
+        if make_directory:
+            path.parent.mkdir(parents=True, exist_ok=True)
         partial = Partial(path, form, work=work, resume=resume)
     try:
         yield partial

@@ -285,7 +285,6 @@ def test_many_files_load_the_model_once_and_finished_ones_are_left_out(
         devices=1,
         resume=True,
     )
-    (tmp_path / "out").mkdir()
     loads: list[object] = []
     load = predict_files.load
     monkeypatch.setattr(

@@ -1,0 +1,196 @@
+"""Every command that a page or `make demo` shows runs to its end, and leaves or prints what it says.
+
+Each runs in a folder of its own, where all that the pages name is there and tiny: the files of `tests/tiny_files.py`,
+and what earlier commands leave (runs, a corpus). Settings that make it quick stand in front of its words, so that what
+the page shows wins; `SHORTER` names the few exceptions.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import socketserver
+import sys
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import ThreadingHTTPServer
+from pathlib import Path
+
+import jax
+import pytest
+
+from docs.hooks.pages import readers
+from fastbert_jax import voice
+from fastbert_jax.command_line import TrainArguments
+from fastbert_jax.commands import COMMANDS
+from fastbert_jax.config import CalibrateConfig, MeshConfig
+from fastbert_jax.inference import calibrate, loading
+from fastbert_jax.model.sharding import make_mesh
+from fastbert_jax.report.metrics import Spread
+from fastbert_jax.serving.explore import url_of
+from fastbert_jax.text import builtin
+from fastbert_jax.text.files import open_file
+from fastbert_jax.training import dry_run, run
+from tests.pages import Command, commands
+from tests.tiny_files import BUILTIN, MINILM, write_files
+from tests.training.loggers.backends import Mlflow, Wandb
+
+SHOWN = commands()
+PLACEHOLDERS = {"COMMAND": "predict", "CONFIG": "configs/demo.yaml", "RUN": "runs/mine", "DIR": "exported/mine"}
+"""What stands for the words in capitals."""
+TRAINING = (
+    "--data.max-length 16 --evaluate.repeats 1 --evaluate.speeds 0.5 --evaluate.modes masked "
+    "--fine-tune.epochs 1 --fine-tune.batch-size 12 --fine-tune.learning-rate 1e-3 "
+    "--distil.epochs 2 --distil.batch-size 12 --distil.learning-rate 1e-3 --distil.kl student-teacher "
+    "--truncate.epochs 1 --truncate.batch-size 12 --truncate.learning-rate 1e-3"
+)
+"""The same sizes, rates and numbers of steps in all runs, so that what is compiled for one serves others."""
+QUICK = {
+    "train.py": TRAINING,
+    "infer.py compare": "--repeats 1 --speeds 0.5 --modes masked cascade",
+    "infer.py study": "--repeats 1",
+    "infer.py calibrate": "--repeats 1",
+    "infer.py explore": "--port 0",
+    "-m fastbert_jax.text.prepare": "--max-length 16",
+    "-m fastbert_jax.model.convert": "--num-heads 4",
+    "-m fastbert_jax.training.ablations": f"{TRAINING} --seeds 0 --ablations --layers 1 --repeats 1",
+}
+"""Settings in front of a command's own."""
+SHORTER = {"--distil.steps": "8", "--checkpoints.every": "3", "--layers": "1", "--model.first-layers": "1"}
+"""What comes last where the page has other values, which would take long."""
+EARLIER = (
+    "python train.py --run runs/mine --data.train mine.csv",
+    "python infer.py calibrate --model runs/mine --data dev.csv --max-drop 0.5",
+    "python -m fastbert_jax.text.prepare --input 'texts/*.jsonl.gz' --output corpora/texts",
+)
+SAME = {
+    "runs/demo": "runs/mine",
+    "runs/movie_reviews": "runs/mine",
+    "runs/two_layers": "runs/mine",
+    "models/reviews": "runs/mine/model",
+    "shared/corpora/english": "corpora/texts",
+}
+"""Directories that are the same as others, named from the folder."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def stand_ins() -> Iterator[pytest.MonkeyPatch]:
+    """For built-in sets and MiniLM, other services, a quick machine, many devices and a person at a browser."""
+
+    def devices_asked_for(config: MeshConfig, devices: object = None) -> jax.sharding.Mesh:
+        return make_mesh(config, jax.devices()[: config.fsdp * config.tensor])
+
+    def answer_once(server: ThreadingHTTPServer) -> None:
+        with ThreadPoolExecutor(1) as browser:
+            asked = browser.submit(urllib.request.urlopen, url_of(server), timeout=60)
+            server.handle_request()
+            with asked.result() as page:
+                assert b"<title>" in page.read()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(builtin, "_open_orange", lambda orange, split: open_file(BUILTIN / f"{split}.tsv"))
+        patch.setattr(builtin, "_movie_reviews", lambda: BUILTIN)
+        patch.setattr(builtin, "MINILM_PACKAGE", MINILM)
+        patch.setitem(sys.modules, "wandb", Wandb().module)
+        patch.setitem(sys.modules, "mlflow", Mlflow().module)
+        patch.setattr(calibrate, "measured_speedup", lambda *_, **__: Spread.of([3.0]))
+        for module in (run, dry_run, loading):
+            patch.setattr(module, "make_mesh", devices_asked_for)
+        patch.setattr(socketserver.BaseServer, "serve_forever", answer_once)
+        jax.config.update("jax_disable_most_optimizations", True)
+        yield patch
+        jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def made(stand_ins: pytest.MonkeyPatch, official_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with all that the commands name."""
+    folder = tmp_path_factory.mktemp("folder")
+    stand_ins.chdir(folder)
+    stand_ins.syspath_prepend(folder)
+    write_files(official_directory)
+    for line in EARLIER:
+        type_in(Command.of(line))
+    for name, other in SAME.items():
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).symlink_to(os.path.relpath(other, Path(name).parent))  # a copy's links lead into the copy
+    return folder
+
+
+@pytest.fixture
+def here(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of it, to work in. `--quiet` and `--json` are forgotten after each test."""
+    shutil.copytree(made, tmp_path / "here", symlinks=True)
+    monkeypatch.chdir(tmp_path / "here")
+    yield tmp_path / "here"
+    voice.speak(quiet=False, json=False)
+
+
+def type_in(command: Command) -> None:
+    """Run a command in this process, with what makes it quick."""
+    script = importlib.import_module(command.program.removeprefix("-m ").removesuffix(".py"))
+    name = command.words[:1] if command.program == "infer.py" else ()
+    quick = QUICK.get(" ".join([command.program, *name]), "").split()
+    shorter = [word for option in command.words if option in SHORTER for word in (option, SHORTER[option])]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", [command.program, *name, *quick, *command.words[len(name) :], *shorter])
+        try:
+            script.main()
+        except SystemExit as end:  # of --help and the like
+            assert end.code == 0
+
+
+def placed(command: Command) -> Command:
+    """The command with words for placeholders, and all files in the working directory."""
+    words = (PLACEHOLDERS.get(word, word.replace("/shared/", "shared/")) for word in command.words)
+    return command._replace(words=tuple(words))
+
+
+def left_by(command: Command) -> list[str]:
+    """The files and directories, as patterns, that a command says it makes; none where it only prints."""
+    if any(option in command.words for option in ("--help", "--version", "--completion")):
+        return []
+    match readers()[command.program](command.words):
+        case TrainArguments(dry_run=True):
+            return []
+        case TrainArguments(settings=settings):
+            parts = ["model", "report.html", *(["profile"] if settings.profile else [])]
+            return [settings.run, *(f"{settings.run}/{part}" for part in parts)]
+        case CalibrateConfig(model=model):
+            return [f"{model}/model/calibration.json"]
+        case settings:
+            places = [getattr(settings, name, "") for name in ("output", "report")]
+            return [place.replace("{}", "*") for place in places if place not in ("", "-")]
+
+
+def is_empty(path: Path) -> bool:
+    return not any(path.iterdir()) if path.is_dir() else path.stat().st_size == 0
+
+
+def remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+@pytest.mark.parametrize("command", [pytest.param(command, id=place) for command, place in SHOWN.items()])
+def test_every_command_runs(command: Command, here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    command = placed(command)
+    left = left_by(command)
+    for pattern in left:
+        for path in here.glob(pattern):
+            remove(path)
+    type_in(command)
+    for pattern in left:
+        assert [path for path in here.glob(pattern) if not is_empty(path)], pattern
+    assert left or capfd.readouterr().out
+
+
+def test_the_commands_are_found() -> None:
+    programs = [" ".join([command.program, *command.words[:1]]) for command in SHOWN]
+    assert len(programs) > 60 and {f"infer.py {name}" for name in COMMANDS} <= set(programs)
+    (joined,) = (command.words for command in SHOWN if "20000" in command.words)
+    assert joined[-2:] == ("--checkpoints.every", "500")
+    cut = Command.of("python infer.py compare --data builtin:reuters_r8#test ... > table.txt  # all of it")
+    assert cut == Command("infer.py", ("compare", "--data", "builtin:reuters_r8#test"))
+    assert any(place.startswith("Makefile: ") for place in SHOWN.values())
