@@ -13,6 +13,7 @@ and, beside it, the mean accuracy of the students when each of them answers ever
 from __future__ import annotations
 
 import dataclasses
+import sys
 
 import jax
 import numpy as np
@@ -94,7 +95,7 @@ def main() -> None:
                 length_buckets=tuple(extra["length_buckets"]),
             )
             runs.append({"texts": name, "seed": seed} | measured(predictor, settings))
-            print(runs[-1], flush=True)
+            print(runs[-1], file=sys.stderr)
     publish({"runs": runs, "texts": {name: len(encoded) for name, encoded in sets.items()}}, settings)
 
 

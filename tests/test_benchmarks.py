@@ -39,6 +39,14 @@ def result_of(script: str, tmp_path: Path, *, texts: object = None, model: bool 
     return result
 
 
+def labelled(directory: Path, *names: str) -> dict[str, Path]:
+    """Files of 40 labelled texts each, by name."""
+    for seed, name in enumerate(names):
+        rows = [f"{text}\t{LABELS[place % 3]}" for place, text in enumerate(some_texts(40, seed=seed))]
+        (directory / f"{name}.tsv").write_text("\n".join(["text\tlabel", *rows]))
+    return {name: directory / f"{name}.tsv" for name in names}
+
+
 @pytest.mark.parametrize("script", sorted(path.name for path in (ROOT / "benchmarks").rglob("*.py")))
 def test_what_a_benchmark_imports_of_the_package_is_there(script: str) -> None:
     (path,) = (ROOT / "benchmarks").rglob(script)
@@ -65,19 +73,22 @@ def test_engine_efficiency(tmp_path: Path) -> None:
 
 
 def test_many_classes(tmp_path: Path) -> None:
-    for name, seed in (("dev", 0), ("test", 1)):
-        texts = some_texts(40, seed=seed)
-        rows = [f"{text}\t{LABELS[place % 3]}" for place, text in enumerate(texts)]
-        (tmp_path / f"{name}.tsv").write_text("\n".join(["text\tlabel", *rows]))
-    settings = {"dev": tmp_path / "dev.tsv", "test": tmp_path / "test.tsv", "max_drop": 5}
-    settings |= {"policies": "entropy margin", "repeats": 1, "timed_texts": 20}
-    result = result_of("many_classes.py", tmp_path, texts=False, **settings)
+    settings = {"max_drop": 5, "policies": "entropy margin", "repeats": 1, "timed_texts": 20}
+    result = result_of("many_classes.py", tmp_path, texts=False, **labelled(tmp_path, "dev", "test"), **settings)
     assert list(result["policies"]) == ["entropy", "margin"]
     for policy in result["policies"].values():
         assert policy["dev"]["accuracy"] >= policy["dev"]["full_accuracy"] - 0.05 - 1e-9
         assert 1 <= policy["test"]["mean_depth"] <= result["layers"] and policy["speedup"]["median"] > 0
         assert len(policy["test"]["accuracy_of_exits"]) == result["layers"]
     assert (result["classes"], result["test_texts"], result["timed_texts"]) == (3, 40, 20)
+
+
+def test_unlabelled_texts(tmp_path: Path) -> None:
+    files = labelled(tmp_path, "dev", "test", "few") | {"many": tmp_path / "texts.txt"}
+    result = result_of("unlabelled_texts.py", tmp_path, texts=False, **files, share=0.5, seeds=0, steps=2, rows=2)
+    assert [run["texts"] for run in result["runs"]] == ["few", "many"] and result["texts"] == {"few": 20, "many": 60}
+    few, many = (run["accuracy_of_exits"] for run in result["runs"])
+    assert few[-1] == many[-1], "the teacher stays as it is"
 
 
 def test_exits_cost(tmp_path: Path) -> None:

@@ -157,6 +157,13 @@ def training() -> Iterator[str]:
     yield f"take {buckets:.1f} times less time than length buckets for the same texts, and {padded:.1f} times less"
 
 
+def packing() -> Iterator[str]:
+    layouts = result("distillation")["texts"]["layouts"]
+    yield f"rows of 128 tokens with {layouts['packed']['real_token_share']:.0%} real tokens"
+    padded = layouts["one text a row of 128"]["packed_is_faster_by"]["median"]
+    yield f"{padded:.1f} times as much of everything"
+
+
 def cost_of_exits() -> str:
     minilm, base = (
         result("exits_cost")[model]["over_full_depth"]["one program"]["median"] for model in ("trained", "random")
@@ -239,12 +246,13 @@ def texts_of_other_domains() -> Iterator[tuple[str, str]]:
 
 
 def parity() -> str:
+    """By how much our logits differ from the official package's at most, in words."""
     cases = result("peer_official_parity")["cases"].values()
     largest = max(max(case["largest_difference_of_logits_by_exit"]) for case in cases)
     assert all(
         speed["other_labels"] == speed["other_layers"] == 0 for case in cases for speed in case["speeds"].values()
     )
-    return f"differ by at most {np.ceil(largest * 1e7) / 10}e-6 of the largest"
+    return f"{np.ceil(largest * 1e7) / 10}e-6 of the largest"
 
 
 def claims() -> Iterator[tuple[str, str]]:
@@ -263,7 +271,9 @@ def claims() -> Iterator[tuple[str, str]]:
     yield from (("unlabelled", words) for words in memory_of_the_input())
     yield "unlabelled", flops_with_a_known_teacher()
     yield from texts_of_other_domains()
-    yield "official_models", parity()
+    yield "official_models", f"differ by at most {parity()}"
+    yield "fidelity", f"logits within {parity()}"
+    yield from (("scaling", words) for words in packing())
 
 
 CLAIMS = list(claims())
@@ -304,14 +314,33 @@ def test_the_tutorials_answer_is_the_demos() -> None:
     assert shown_probabilities.items() <= answer["probabilities"].items()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_no_other_number_is_told(page: Path) -> None:
-    name = str(page.relative_to(ROOT))
-    if name in TESTED_ELSEWHERE:
-        return
+@pytest.mark.parametrize(
+    "name", [name for page in PAGES if (name := str(page.relative_to(ROOT))) not in TESTED_ELSEWHERE]
+)
+def test_no_other_number_is_told(name: str) -> None:
+    page = ROOT / name
     left = " ".join(prose(page).split())
     for own, words in CLAIMS:
         if page_of(own) == page:
             left = left.replace(words, "")
     left = re.sub(r"`[^`]*`|\]\([^)]*\)", "", left)
     assert [number for number in MEASURED.findall(left) if number not in NOT_MEASURED.get(name, [])] == []
+
+
+@pytest.mark.parametrize(
+    ("config", "name", "speed"),
+    [
+        ("demo", "reuters_r8", 0.3),
+        ("reuters_r8", "reuters_r8", 0.3),
+        ("movie_reviews", "movie_reviews", 0.25),
+        ("book_review_zh", "book_review_zh", 0.8),
+    ],
+)
+def test_a_configs_score_is_what_was_measured(config: str, name: str, speed: float) -> None:
+    lines = (ROOT / "configs" / f"{config}.yaml").read_text(encoding="utf-8").splitlines()
+    head = " ".join(" ".join(line.lstrip("# ") for line in lines if line.startswith("#")).split())
+    full = row_at(f"early_exit_{name}", speed=0, mode="full depth")
+    early = row_at(f"early_exit_{name}", speed=speed)
+    assert f"test accuracy {full['accuracy']:.4f} at full depth" in head
+    same = "the same" if early["accuracy"] == full["accuracy"] else f"{early['accuracy']:.4f}"
+    assert f"{same} at speed {speed}, mean depth {early['mean_depth']:.2f} of {early['layers']}" in head
