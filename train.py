@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fastbert_jax.command_line import end_with, parse_train
 from fastbert_jax.config_yaml import to_yaml
-from fastbert_jax.voice import note, result
+from fastbert_jax.log import info, result
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
         result(verify.verify_run(Path(settings.run)))
     elif arguments.dry_run:
         result(dry_run.describe(settings))
-        note("nothing is written; next: the same command without --dry-run")
+        info("nothing is written; next: the same command without --dry-run")
     elif comparison := run.train(settings):
         if arguments.json:
             give_json(comparison.to_json())

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fastbert_jax.atomic_files import write_json
 from fastbert_jax.config import BertConfig, MeshConfig, Precision
 from fastbert_jax.config_yaml import to_dict
 from fastbert_jax.inference.engines.runtime import Runtime
@@ -28,7 +29,6 @@ from fastbert_jax.training.initial import abstract_params
 from fastbert_jax.training.recipe import Phase, Tree
 from fastbert_jax.training.step import TrainState, placed_step
 from fastbert_jax.version import commit
-from fastbert_jax.whole_files import write_json
 
 TOTAL_STEPS = 100_000
 """Of a phase whose steps are timed: more than are, so that its schedule does not end."""

@@ -124,7 +124,7 @@ def bare_program(model: Model) -> Callable[[Params, Batch], Answer]:
 
         hidden_BxSxH, _ = jax.lax.scan(step, runtime.embed(params, batch), params["backbone"]["layers"])
         nothing = runtime.policy.start(len(batch.text_BxS))
-        return runtime.run_exit(params["teacher"], nothing, hidden_BxSxH, batch.text_BxS, batch.cls_BxK)[1]
+        return runtime.run_exit(params["last_exit"], nothing, hidden_BxSxH, batch.text_BxS, batch.cls_BxK)[1]
 
     return program
 

@@ -119,7 +119,7 @@ def distilled(
     )
     shapes = {"model": abstract_params(config, shardings)}
     placed = placed_step(phase, shapes, mesh=mesh, total_steps=settings.steps, key=jax.random.key(seed))
-    fresh = params | {"students": init_params(config, jax.random.key(seed))["students"]}
+    fresh = params | {"lower_exits": init_params(config, jax.random.key(seed))["lower_exits"]}
     state, frozen = placed.begin({"model": jax.device_put(fresh, {part: shardings[part] for part in fresh})})
     with jax.set_mesh(mesh):
         for batch in batches.stream(0):

@@ -17,7 +17,7 @@ from fastbert_jax.config import (
     StudyConfig,
     VerifyConfig,
 )
-from fastbert_jax.voice import note, result
+from fastbert_jax.log import info, result
 
 COMMANDS = {
     "predict": PredictConfig,
@@ -70,7 +70,7 @@ def run(config: Any) -> None:
 
 def next_step(where: str, *command: str) -> None:
     """Say where the result lies and which words of infer.py to type next."""
-    note(f"{where}; next: python infer.py {shlex.join(command)}")
+    info(f"{where}; next: python infer.py {shlex.join(command)}")
 
 
 def predict(config: PredictConfig) -> None:
@@ -125,7 +125,7 @@ def compare(config: CompareConfig) -> None:
         if config.json == "-":
             give_json(compared.comparison.to_json())
         if words := save(config, compared):
-            note(words)
+            info(words)
     where = f"the numbers are in {config.json}" if config.json not in ("", "-") else "--json FILE keeps the numbers"
     next_step(where, "calibrate", "--model", config.model, "--data", "DEV", "--max-drop", "0.5")
 

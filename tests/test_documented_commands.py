@@ -22,7 +22,7 @@ import jax
 import pytest
 
 from docs.hooks.pages import readers
-from fastbert_jax import voice
+from fastbert_jax import log
 from fastbert_jax.command_line import TrainArguments
 from fastbert_jax.commands import COMMANDS
 from fastbert_jax.config import CalibrateConfig, MeshConfig
@@ -125,7 +125,7 @@ def here(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     shutil.copytree(made, tmp_path / "here", symlinks=True)
     monkeypatch.chdir(tmp_path / "here")
     yield tmp_path / "here"
-    voice.speak(quiet=False, json=False)
+    log.configure(quiet=False, json=False)
 
 
 def type_in(command: Command) -> None:

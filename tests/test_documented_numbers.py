@@ -20,7 +20,7 @@ from rich.console import Console
 
 from fastbert_jax.config import BertConfig
 from fastbert_jax.report import comparison_table
-from fastbert_jax.report.comparison import BatchSizeComparison, Comparison, ComparisonRow, Origin
+from fastbert_jax.report.comparison import BatchSizeComparison, Comparison, ComparisonRow, Provenance
 from fastbert_jax.report.exit_path import ExitAnswer, ExitPath
 from fastbert_jax.report.exit_path_table import rendered
 from fastbert_jax.report.flops import distillation_flops
@@ -69,7 +69,7 @@ def table_of(name: str) -> list[str]:
         values_of(BatchSizeComparison, size, rows=tuple(values_of(ComparisonRow, row) for row in size["rows"]))
         for size in found["batch_sizes"]
     )
-    comparison = values_of(Comparison, found, batch_sizes=sizes, origin=values_of(Origin, found["origin"]))
+    comparison = values_of(Comparison, found, batch_sizes=sizes, origin=values_of(Provenance, found["origin"]))
     return comparison_table.render(comparison).splitlines()
 
 

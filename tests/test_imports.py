@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = "fastbert_jax"
 FLOORS = (
     "errors",
-    "whole_files cache version voice",
+    "atomic_files cache version log",
     "config",
     "config_yaml processes",
     "command_line",

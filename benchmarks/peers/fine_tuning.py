@@ -81,7 +81,7 @@ class Ours:
         phase = fastbert_recipe(model, fine_tune=FineTuneConfig(), distil=DistilConfig()).phases[0]
         self._step, self._state, self._frozen = begun(phase, {"model": params}, config)
         show = forward(model, noisy=frozenset())
-        self.logits = jax.jit(lambda batch: show(params, batch, None).teacher_BxKxN[:, 0])
+        self.logits = jax.jit(lambda batch: show(params, batch, None).logits_BxKxN[:, 0])
 
     def step(self, batch: Batch) -> None:
         """One optimizer step."""
@@ -176,7 +176,7 @@ def measure(settings: Settings) -> dict:
     config = read_bert_config(directory, num_classes=int(labels.max()) + 1, exit_size=128, exit_heads=2)
     params = init_params(config, jax.random.key(0)) | {"backbone": load_backbone(directory, config)}
     params = jax.device_put(params)
-    ours, theirs = Ours(config, params, settings.unroll), Theirs(directory, config, jax.device_get(params["teacher"]))
+    ours, theirs = Ours(config, params, settings.unroll), Theirs(directory, config, jax.device_get(params["last_exit"]))
 
     lengths = dataclasses.replace(DataConfig(), max_length=settings.max_length).lengths
     of_texts = functools.partial(TrainingBatches, encoded, labels, batch_size=settings.batch_size, epochs=1, seed=0)

@@ -143,7 +143,7 @@ def our_predictor(depth: int) -> Predictor:
     """BERT-base with random weights, whose texts all leave after layer `depth`."""
     config = random_config(layers=12, hidden_size=768)
     params: Params = init_params(config, jax.random.key(0))
-    classifier = params["students"]["classifier"]
+    classifier = params["lower_exits"]["classifier"]
     logits = [SURE if number >= depth else UNSURE for number in range(1, config.num_layers)]
     classifier["kernel"], classifier["bias"] = classifier["kernel"] * 0, np.array(logits, np.float32)
     lengths = DataConfig().lengths

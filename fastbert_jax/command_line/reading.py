@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
-from fastbert_jax import voice
+from fastbert_jax import log
 from fastbert_jax.command_line.completion import PRINT_COMPLETION, completion_script
 from fastbert_jax.command_line.names import refuse_unknown_command, refuse_unknown_options
 from fastbert_jax.version import VERSION
@@ -98,7 +98,7 @@ def _answer_at_once(schema: Any, argv: Sequence[str], *, program: str) -> None:
 
 
 def _speak_as(settings: Any) -> None:
-    voice.speak(
+    log.configure(
         quiet=getattr(settings, "quiet", False),
         json=getattr(settings, "json", False) in (True, "-"),
     )

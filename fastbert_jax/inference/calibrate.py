@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from fastbert_jax.atomic_files import write_json
 from fastbert_jax.config import CalibrateConfig, ExitConfig, Mode
 from fastbert_jax.config_yaml import from_dict, to_dict
 from fastbert_jax.errors import UserError, nearest
@@ -31,7 +32,6 @@ from fastbert_jax.report.metrics import Spread
 from fastbert_jax.text.examples import Example
 from fastbert_jax.text.sources import read_examples
 from fastbert_jax.text.tasks import label_ids
-from fastbert_jax.whole_files import write_json
 
 FILE = "calibration.json"
 TIMED_TEXTS = 512

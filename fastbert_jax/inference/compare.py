@@ -10,12 +10,12 @@ from typing import NamedTuple
 import numpy as np
 
 from fastbert_jax.config import EvaluateConfig, Mode
-from fastbert_jax.inference.asked_texts import AskedTexts
 from fastbert_jax.inference.engines.engine import Answers
 from fastbert_jax.inference.exit_answers import ExitAnswers
-from fastbert_jax.inference.origin import origin
+from fastbert_jax.inference.exit_outputs import AskedTexts
 from fastbert_jax.inference.plan import Plan
 from fastbert_jax.inference.predictor import Predictor
+from fastbert_jax.inference.provenance import provenance
 from fastbert_jax.inference.timing import evenly, interleaved_times, speedups_over_first
 from fastbert_jax.report.comparison import BatchSizeComparison, Comparison, ComparisonRow
 from fastbert_jax.report.flops import Count, only_the_last, speedup, total_flops
@@ -93,7 +93,7 @@ def compare(
         texts=len(texts),
         repeats=evaluate.repeats,
         disagreements=differing,
-        origin=origin(),
+        origin=provenance(),
         baseline_accuracy=baseline_accuracy,
         truncated_texts=asked.truncated_texts,
     )

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from fastbert_jax.atomic_files import write_json, write_text
 from fastbert_jax.config import CompareConfig
 from fastbert_jax.errors import UserError
-from fastbert_jax.inference.asked_texts import AskedTexts
 from fastbert_jax.inference.compare import compare
+from fastbert_jax.inference.exit_outputs import AskedTexts
 from fastbert_jax.inference.loading import load
 from fastbert_jax.inference.report_contents import report_of
 from fastbert_jax.inference.timing import evenly
@@ -22,7 +23,6 @@ from fastbert_jax.report.html.page import WHAT_A_REPORT_IS, render_page
 from fastbert_jax.text.baseline import tfidf_svm_accuracy
 from fastbert_jax.text.sources import read_examples
 from fastbert_jax.text.tasks import label_ids
-from fastbert_jax.whole_files import write_json, write_text
 
 
 class Compared(NamedTuple):

@@ -11,9 +11,9 @@ from fastbert_jax.inference.calibrate import thresholds_in_use
 from fastbert_jax.inference.loading import load
 from fastbert_jax.inference.policies import exit_indices
 from fastbert_jax.inference.predictor import Predictor
+from fastbert_jax.log import info
 from fastbert_jax.report.exit_path import ExitAnswer, ExitPath
 from fastbert_jax.text.examples import Text
-from fastbert_jax.voice import note
 
 
 def explain(config: ExplainConfig) -> list[ExitPath]:
@@ -41,7 +41,7 @@ def exit_paths(predictor: Predictor, texts: Sequence[Text], speed: float | np.nd
     thresholds_L = predictor.thresholds(speed)
     plan = predictor.plan(texts)
     if plan.truncated_texts:
-        note(f"{plan.truncated_texts} texts have more than {predictor.max_length} tokens and were cut")
+        info(f"{plan.truncated_texts} texts have more than {predictor.max_length} tokens and were cut")
     probabilities_BxLxN, uncertainty_BxL = predictor.all_exits(plan)
     depth_B = exit_indices(uncertainty_BxL.T, thresholds_L) + 1
     return [

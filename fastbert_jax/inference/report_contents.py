@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from fastbert_jax.inference.asked_texts import CURVE, AskedTexts
+from fastbert_jax.inference.exit_outputs import CURVE, AskedTexts
 from fastbert_jax.report.comparison import Comparison
 from fastbert_jax.report.html.contents import (
     DevPoint,

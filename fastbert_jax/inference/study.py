@@ -10,13 +10,14 @@ import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from fastbert_jax.atomic_files import write_json, write_text
 from fastbert_jax.config import BATCH_TOKENS, Mode, StudyConfig
 from fastbert_jax.errors import UserError
-from fastbert_jax.inference.asked_texts import CURVE, AskedTexts, full_depth_flops
 from fastbert_jax.inference.compare import FULL_DEPTH, Choice, TimedCase, answer, timed_case
+from fastbert_jax.inference.exit_outputs import CURVE, AskedTexts, full_depth_flops
 from fastbert_jax.inference.loading import load
-from fastbert_jax.inference.origin import origin
 from fastbert_jax.inference.predictor import Predictor
+from fastbert_jax.inference.provenance import provenance
 from fastbert_jax.inference.timing import evenly, interleaved_times, speedups_over_first
 from fastbert_jax.report import study_plots, study_tables
 from fastbert_jax.report.exit_study import BaselineRow, ExitStudy
@@ -25,7 +26,6 @@ from fastbert_jax.report.progress import progress_bar
 from fastbert_jax.text.examples import Text
 from fastbert_jax.text.sources import read_examples
 from fastbert_jax.text.tasks import label_ids
-from fastbert_jax.whole_files import write_json, write_text
 
 
 def study_spec(config: StudyConfig) -> str:
@@ -91,7 +91,7 @@ def study(asked: AskedTexts, *, name: str, speeds: Sequence[float]) -> ExitStudy
         full_depth=asked.full_depth(),
         table=tuple(asked.point(speed) for speed in speeds),
         curve=tuple(asked.point(speed) for speed in CURVE),
-        origin=dataclasses.asdict(origin()),
+        origin=dataclasses.asdict(provenance()),
     )
 
 

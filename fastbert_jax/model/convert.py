@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError
 
+from fastbert_jax.atomic_files import atomic_directory, check_unused
 from fastbert_jax.command_line import end_with, read_settings
 from fastbert_jax.config import BertConfig, CheckpointKind, ConvertConfig, DataConfig, Precision, TextForm
 from fastbert_jax.errors import UserError
+from fastbert_jax.log import result
 from fastbert_jax.model.fastbert import Params
 from fastbert_jax.model.official_names import LEFT_OUT, checkpoint_kind, official_config, official_leaves
 from fastbert_jax.model.state_dicts import StateDict, open_state_dict
 from fastbert_jax.model.tensor_files import match_tensors
 from fastbert_jax.model.weights import inference_settings, read_params, save_backbone, save_model
 from fastbert_jax.text.tokenizer import Tokenizer, vocabulary_tokenizer
-from fastbert_jax.voice import result
-from fastbert_jax.whole_files import check_unused, whole_directory
 
 
 def main() -> None:
@@ -52,7 +52,7 @@ def convert(config: ConvertConfig) -> str:
         _check(config, kind, model, tokenizer)
         params = _read(tensors, kind, model, path)
     try:
-        with whole_directory(output.resolve()) as directory:
+        with atomic_directory(output.resolve()) as directory:
             tokenizer.save(directory)
             if is_backbone:
                 save_backbone(directory, params["backbone"], model)

@@ -1,7 +1,7 @@
 """FastBERT: the backbone, a student exit after each layer but the last, and the teacher after the last.
 
-Parameters are one plain tree, `{"backbone": {"embeddings", "layers"}, "students", "teacher"}`, so that freezing a part
-is leaving its subtree out. `layers` is stacked `[L, ...]`, `students` `[L - 1, ...]`.
+Parameters are one plain tree, `{"backbone": {"embeddings", "layers"}, "lower_exits", "last_exit"}`, so that freezing a
+part is leaving its subtree out. `layers` is stacked `[L, ...]`, `lower_exits` `[L - 1, ...]`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fastbert_jax.model.exits import Exit
 
 Params = dict[str, Any]
 
-PARTS = ("backbone", "students", "teacher")
+PARTS = ("backbone", "lower_exits", "last_exit")
 """The parts of a FastBERT that train or freeze, and take dropout or not, as a whole."""
 
 
@@ -32,15 +32,15 @@ class Trace(NamedTuple):
     """`[L + 1, B, S, H]`: the embeddings, then every layer's output."""
     scores_LxBxAxSxS: jax.Array
     """Float32 attention scores of every layer, before the mask."""
-    students_LxBxKxN: jax.Array
+    lower_logits_LxBxKxN: jax.Array
     """Float32 logits `[L - 1, B, K, N]` of the students."""
-    teacher_BxKxN: jax.Array
+    logits_BxKxN: jax.Array
     """Float32 logits of the teacher."""
 
     @property
-    def logits_LxBxKxN(self) -> jax.Array:
+    def exit_logits_LxBxKxN(self) -> jax.Array:
         """Logits of all L exits, the teacher's last."""
-        return jnp.concatenate([self.students_LxBxKxN, self.teacher_BxKxN[None]])
+        return jnp.concatenate([self.lower_logits_LxBxKxN, self.logits_BxKxN[None]])
 
 
 class FastBert(nn.Module):
@@ -82,26 +82,26 @@ class FastBert(nn.Module):
             token_ids_BxS, token_type_BxS, position_BxS, text_BxS, deterministic="backbone" not in noisy
         )
 
-        teacher_BxKxN = Exit(**settings, name="teacher")(
-            hidden_LxBxSxH[-1], text_BxS, cls_BxK, deterministic="teacher" not in noisy
+        logits_BxKxN = Exit(**settings, name="last_exit")(
+            hidden_LxBxSxH[-1], text_BxS, cls_BxK, deterministic="last_exit" not in noisy
         )
         if self.config.num_layers == 1:
-            students_LxBxKxN = jnp.zeros((0, *teacher_BxKxN.shape))
+            lower_logits_LxBxKxN = jnp.zeros((0, *logits_BxKxN.shape))
         else:
-            students_LxBxKxN = _ask_all(
-                Exit(**settings, name="students"),
+            lower_logits_LxBxKxN = _ask_all(
+                Exit(**settings, name="lower_exits"),
                 hidden_LxBxSxH[1:-1],
                 text_BxS,
                 cls_BxK,
-                deterministic="students" not in noisy,
+                deterministic="lower_exits" not in noisy,
             )
-        return Trace(hidden_LxBxSxH, scores_LxBxAxSxS, students_LxBxKxN, teacher_BxKxN)
+        return Trace(hidden_LxBxSxH, scores_LxBxAxSxS, lower_logits_LxBxKxN, logits_BxKxN)
 
 
 class StudentsTrace(NamedTuple):
     """What a forward pass shows that ends below the last layer."""
 
-    students_LxBxKxN: jax.Array
+    lower_logits_LxBxKxN: jax.Array
     """Float32 logits `[L - 1, B, K, N]` of the students."""
 
 
@@ -133,15 +133,15 @@ class StudentsAlone(nn.Module):
         Args:
           noisy: nothing, or the students.
         """
-        if not noisy <= {"students"}:
+        if not noisy <= {"lower_exits"}:
             raise ValueError(f"noisy: expected none but the students, found {sorted(noisy)}")
         below = LowerBackbone(
             self.config, depth=self.config.num_layers - 1, dtype=self.dtype, unroll=self.unroll, name="backbone"
         )
         hidden_LxBxSxH = below(token_ids_BxS, token_type_BxS, position_BxS, text_BxS)
-        students = Exit(self.config, dropout=self.dropout, dtype=self.dtype, name="students")
+        students = Exit(self.config, dropout=self.dropout, dtype=self.dtype, name="lower_exits")
         return StudentsTrace(
-            _ask_all(students, hidden_LxBxSxH[1:], text_BxS, cls_BxK, deterministic="students" not in noisy)
+            _ask_all(students, hidden_LxBxSxH[1:], text_BxS, cls_BxK, deterministic="lower_exits" not in noisy)
         )
 
 
@@ -185,5 +185,5 @@ def exit_params(params: Params, layer: int) -> Params:
     """The tree of the exit after one layer, `layer` counting from 0: a student's, or the teacher's after the last."""
     num_layers = jax.tree.leaves(params["backbone"]["layers"])[0].shape[0]
     if layer == num_layers - 1:
-        return params["teacher"]
-    return jax.tree.map(lambda leaf: leaf[layer], params["students"])
+        return params["last_exit"]
+    return jax.tree.map(lambda leaf: leaf[layer], params["lower_exits"])

@@ -120,7 +120,7 @@ def model_leaves(config: BertConfig, *, exits: bool) -> list[Leaf]:
     ]
     if exits:
         names = EXIT_NAMES[config.exit_kind]
-        groups += [("students", names, range(1, last), True), ("teacher", names, [last], False)]
+        groups += [("lower_exits", names, range(1, last), True), ("last_exit", names, [last], False)]
     return [
         Leaf(
             path=f"{part}/{name.path}",

@@ -133,7 +133,7 @@ class BatchSizeComparison:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Origin:
+class Provenance:
     """Where numbers come from."""
 
     command: str
@@ -160,7 +160,7 @@ class Comparison:
     repeats: int
     disagreements: int
     """Answers of an engine, among the timed texts, that differ from those of the pass that asks every exit."""
-    origin: Origin
+    origin: Provenance
     baseline_accuracy: float | None = None
     """Of TF-IDF and a linear SVM trained on the same texts."""
     skipped_rows: int = 0
@@ -179,7 +179,7 @@ class Comparison:
         `schema` is `SCHEMA`. Then come this class's attributes, by their names: `layers`, `texts`, `repeats`,
         `disagreements`, `baseline_accuracy` (null without one), `skipped_rows`, `truncated_texts`, and
 
-        - `origin`: the attributes of `Origin`.
+        - `origin`: the attributes of `Provenance`.
         - `batch_sizes`: a list, each with the attributes of `BatchSizeComparison`, its `noise` and `least_difference`
           (shares), and `fastest`: for every `speed` the `modes` that no difference beyond noise sets apart, the
           fastest first, and whether that one is `faster_than_full_depth`.

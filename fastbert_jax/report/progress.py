@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from fastbert_jax.voice import is_quiet
+from fastbert_jax.log import is_quiet
 
 
 def somebody_watches() -> bool:

@@ -10,7 +10,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fastbert_jax.whole_files import whole_file
+from fastbert_jax.atomic_files import atomic_file
 
 SIZE = (6.4, 4.0)
 """Inches."""
@@ -34,5 +34,5 @@ def save_svg(path: Path, plot: Callable[[Axes], None]) -> None:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=SIZE, layout="constrained")
         plot(figure.add_subplot())
-        with whole_file(path, "wb") as stream:
+        with atomic_file(path, "wb") as stream:
             figure.savefig(stream, format="svg", metadata={"Date": None, "Title": path.stem})

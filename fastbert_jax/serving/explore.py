@@ -8,10 +8,10 @@ from http.server import ThreadingHTTPServer
 from fastbert_jax.config import ExploreConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.loading import load
+from fastbert_jax.log import info, result
 from fastbert_jax.serving.answers import PageAnswers
 from fastbert_jax.serving.hosts import is_loopback
 from fastbert_jax.serving.requests import handler_of
-from fastbert_jax.voice import note, result
 
 
 def explore(config: ExploreConfig) -> None:
@@ -25,7 +25,7 @@ def explore(config: ExploreConfig) -> None:
     with open_server(config, PageAnswers(predictor, name=config.model, speed=config.speed)) as server:
         result(f"{url_of(server)} shows {config.model}; Ctrl-C ends it")
         if not is_loopback(config.host):
-            note("others can reach this page, and it asks nobody for a password")
+            info("others can reach this page, and it asks nobody for a password")
         server.serve_forever()
 
 

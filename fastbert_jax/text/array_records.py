@@ -11,7 +11,7 @@ from typing import Any
 
 from fastbert_jax.errors import UserError
 from fastbert_jax.text.examples import Unreadable
-from fastbert_jax.text.places import Place, local_copy
+from fastbert_jax.text.filesystem import Place, local_copy
 from fastbert_jax.text.tables import Row, Table
 
 # `a.arrayrecord`, and how TFDS and others name the shards of one set: `a.array_record-00000-of-00004`.

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from fastbert_jax.atomic_files import atomic_file, write_text
 from fastbert_jax.cache import cache_directory
 from fastbert_jax.errors import UserError, nearest
 from fastbert_jax.text.examples import Unreadable
 from fastbert_jax.text.files import open_file
 from fastbert_jax.text.tables import Row, Table
-from fastbert_jax.whole_files import whole_file, write_text
 
 SPLITS = ("train", "dev", "test")
 UNLABELLED = "unlabelled"
@@ -277,5 +277,5 @@ def _has_sha256(path: Path, sha256: str) -> bool:
 
 
 def _write(path: Path, content: bytes) -> None:
-    with whole_file(path, "wb") as stream:
+    with atomic_file(path, "wb") as stream:
         stream.write(content)

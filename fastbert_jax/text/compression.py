@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 from fastbert_jax.config import COMPRESSED_ENDINGS
 from fastbert_jax.errors import UserError
-from fastbert_jax.text.places import Place, open_bytes
+from fastbert_jax.text.filesystem import Place, open_bytes
 
 CODECS = dict(zip(COMPRESSED_ENDINGS, ("gzip", "zstd"), strict=True))
 """Arrow's name of the compression that an ending stands for."""

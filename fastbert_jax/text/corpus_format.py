@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 
+from fastbert_jax.atomic_files import write_json
 from fastbert_jax.errors import UserError
 from fastbert_jax.text.tokenizer import Encoded, offsets_of
-from fastbert_jax.whole_files import write_json
 
 FORMAT = 1
 LEDGER = "ledger.json"

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
+from fastbert_jax.atomic_files import atomic_file, write_json
 from fastbert_jax.config import BadRow, DataConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.text.corpus_format import LENGTH_DTYPE, WRITER_OPTIONS, Shard, sha256_of, to_records
 from fastbert_jax.text.examples import Example, Text, Unreadable
 from fastbert_jax.text.sources import read_records
 from fastbert_jax.text.tokenizer import Tokenizer
-from fastbert_jax.whole_files import whole_file, write_json
 
 # Texts that are tokenised at once.
 CHUNK = 1024
@@ -131,7 +131,7 @@ class _OpenShard:
                 sha256=sha256_of(self._unfinished),
                 lengths_sha256="",
             )
-            with whole_file(shard.lengths_file(directory), "wb") as stream:
+            with atomic_file(shard.lengths_file(directory), "wb") as stream:
                 np.save(stream, lengths)
             with open(self._unfinished, "rb") as stream:
                 os.fsync(stream.fileno())

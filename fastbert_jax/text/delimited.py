@@ -13,7 +13,7 @@ from fastbert_jax.errors import UserError
 from fastbert_jax.text import lines
 from fastbert_jax.text.compression import opened
 from fastbert_jax.text.examples import Unreadable, text_problem
-from fastbert_jax.text.places import Place
+from fastbert_jax.text.filesystem import Place
 from fastbert_jax.text.tables import Row, Table
 
 CHARACTERS = {Delimiter.COMMA: ",", Delimiter.SEMICOLON: ";", Delimiter.TAB: "\t", Delimiter.PIPE: "|"}

@@ -15,8 +15,8 @@ from fastbert_jax.text.array_records import is_array_record, open_array_record
 from fastbert_jax.text.compression import MAGIC, codec_of, opened, without_compression
 from fastbert_jax.text.delimited import open_csv, open_tsv
 from fastbert_jax.text.examples import Unreadable
+from fastbert_jax.text.filesystem import Place, is_directory, is_file, open_bytes, place_of
 from fastbert_jax.text.lines import BOM, lines_of
-from fastbert_jax.text.places import Place, is_directory, is_file, open_bytes, place_of
 from fastbert_jax.text.tables import Row, Table
 
 # Keys of a JSON object may differ from line to line; this many lines are looked at to know the columns.

@@ -12,20 +12,20 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from fastbert_jax.atomic_files import is_unfinished, lock_file
 from fastbert_jax.command_line import end_with, read_settings
 from fastbert_jax.config import Delimiter, PrepareConfig
 from fastbert_jax.errors import UserError
+from fastbert_jax.log import result, status
 from fastbert_jax.report.progress import progress_bar
 from fastbert_jax.text.builtin import pretrained_directory
 from fastbert_jax.text.corpus_format import Ledger, Shard, read_ledger, shard_of, token_dtype
 from fastbert_jax.text.corpus_workers import write_inputs
 from fastbert_jax.text.corpus_writer import InputWork
-from fastbert_jax.text.places import expand, is_file, place_of, size_of
+from fastbert_jax.text.filesystem import expand, is_file, place_of, size_of
 from fastbert_jax.text.prepared_corpus import verify
 from fastbert_jax.text.sources import BUILTIN, TFDS, what_is_read
 from fastbert_jax.text.tokenizer import Tokenizer, load_tokenizer
-from fastbert_jax.voice import result, tell
-from fastbert_jax.whole_files import is_unfinished, keep_others_out
 
 LOCK = ".lock"
 
@@ -76,7 +76,7 @@ def prepare(config: PrepareConfig) -> Ledger:
     tokenizer_directory = pretrained_directory(config.tokenizer)
     tokenizer = load_tokenizer(tokenizer_directory)
     ledger = Ledger(settings=_settings(config, tokenizer), inputs=_sizes(names), shards=(), finished=False)
-    tell(what_is_read(names[0], config.reading))
+    status(what_is_read(names[0], config.reading))
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with _only_one(directory):
@@ -136,7 +136,7 @@ def _sizes(names: Sequence[str]) -> dict[str, int]:
 def _only_one(directory: Path) -> Iterator[None]:
     """Keep other processes from the directory; not on a file system that knows no locks."""
     with open(directory / LOCK, "wb") as stream:
-        keep_others_out(stream, directory)
+        lock_file(stream, directory)
         yield
 
 

@@ -10,13 +10,13 @@ from typing import Any, Literal
 
 from fastbert_jax.config import BadRow, DataConfig
 from fastbert_jax.errors import UserError
+from fastbert_jax.log import info
 from fastbert_jax.text import builtin, files, tfds
 from fastbert_jax.text.columns import Columns, find_columns, flags
 from fastbert_jax.text.compression import without_compression
 from fastbert_jax.text.examples import Example, Unreadable, label_name, text_problem
-from fastbert_jax.text.places import is_file, place_of, size_of
+from fastbert_jax.text.filesystem import is_file, place_of, size_of
 from fastbert_jax.text.tables import Row, Table
-from fastbert_jax.voice import note
 
 Role = Literal["train", "dev", "test"]
 
@@ -54,7 +54,7 @@ class Loaded:
         """Note how many rows could not be read, if any."""
         if self.rejected:
             count, first = self.skipped, self.rejected[0]
-            note(f"{count} rows could not be read and were left out; the first: {first.where}: {first.problem}")
+            info(f"{count} rows could not be read and were left out; the first: {first.where}: {first.problem}")
 
 
 def read_records(

@@ -11,8 +11,8 @@ import numpy as np
 
 from fastbert_jax.config import DataConfig
 from fastbert_jax.errors import UserError
+from fastbert_jax.text.data_warnings import data_warnings
 from fastbert_jax.text.examples import Example, Unreadable, is_fraction
-from fastbert_jax.text.oddities import oddities
 from fastbert_jax.text.sources import Loaded, Role, own_split, read_examples
 from fastbert_jax.text.splits import cut_off
 from fastbert_jax.text.unlabelled import is_corpus
@@ -63,7 +63,7 @@ def load_task(data: DataConfig) -> Task:
         unlabelled = parts["train"]
     for examples in parts.values():
         label_ids(examples, labels)
-    notes = [*(source.note for source in sources), *notes, *oddities(parts, labels)]
+    notes = [*(source.note for source in sources), *notes, *data_warnings(parts, labels)]
     return Task(
         **parts,
         unlabelled=unlabelled,

@@ -9,7 +9,7 @@ from fastbert_jax.config import BadRow, DataConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.text.columns import flags
 from fastbert_jax.text.examples import Example, Text
-from fastbert_jax.text.places import expand, place_of, size_of
+from fastbert_jax.text.filesystem import expand, place_of, size_of
 from fastbert_jax.text.prepared_corpus import PreparedCorpus
 from fastbert_jax.text.sources import read_records
 from fastbert_jax.text.tokenizer import Tokenizer

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from fastbert_jax.atomic_files import write_json, write_text
 from fastbert_jax.command_line import end_with, parse_ablations
 from fastbert_jax.config import (
     Ablation,
@@ -26,18 +27,17 @@ from fastbert_jax.config import (
     TrainConfig,
 )
 from fastbert_jax.errors import UserError
-from fastbert_jax.inference.asked_texts import AskedTexts
+from fastbert_jax.inference.exit_outputs import AskedTexts
 from fastbert_jax.inference.loading import load
 from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.inference.study import make_directory, study, timed_study, write_study
+from fastbert_jax.log import info, result, status
 from fastbert_jax.report import ablation_table, study_tables
 from fastbert_jax.report.ablation import Ablations, VariantRun
 from fastbert_jax.report.exit_study import ExitStudy
 from fastbert_jax.text.examples import Text
 from fastbert_jax.text.tasks import label_ids, load_task
 from fastbert_jax.training.run import train
-from fastbert_jax.voice import note, result, tell
-from fastbert_jax.whole_files import write_json, write_text
 
 OF_EVERY_SEED = (None, Ablation.JOINT)
 """FastBERT itself, and what the paper's Table 3 holds against it."""
@@ -196,7 +196,7 @@ class _Runs:
         directory = self._directory / f"{name.replace(' ', '_')}_seed_{seed}"
         if directory in self._trained:
             return directory
-        tell(f"\n{name}, seed {seed}: {directory}")
+        status(f"\n{name}, seed {seed}: {directory}")
         full_depth_alone = EvaluateConfig(speeds=(), modes=(), repeats=1, baseline=False)
         train(dataclasses.replace(settings, run=str(directory), seed=seed, evaluate=full_depth_alone))
         self._trained.add(directory)
@@ -207,7 +207,7 @@ def main() -> None:
     """Read the settings, then do what they ask."""
     config = parse_ablations(sys.argv[1:])
     result(run_ablations(config))
-    note(f"tables, numbers and pictures are in {config.output}")
+    info(f"tables, numbers and pictures are in {config.output}")
 
 
 if __name__ == "__main__":

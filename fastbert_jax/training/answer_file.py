@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from fastbert_jax.atomic_files import atomic_file, is_unfinished, write_json
 from fastbert_jax.errors import UserError
 from fastbert_jax.training.file_checksums import FILES, write_checksums, wrong_files
-from fastbert_jax.whole_files import is_unfinished, whole_file, write_json
 
 ABOUT, LOGITS, SEALED = "about.json", "logits.npy", "sealed.json"
 CHUNK = 2**20
@@ -129,7 +129,7 @@ class AnswerFile:
             if path.name in (FILES, SEALED, ABOUT) or is_unfinished(path):
                 path.unlink()
         # Written, not left as a hole: on a full disk a hole would end the process when an answer is written into it.
-        with whole_file(self._directory / LOGITS, "wb") as stream:
+        with atomic_file(self._directory / LOGITS, "wb") as stream:
             header = {"descr": "<f4", "fortran_order": False, "shape": self._shape}
             np.lib.format.write_array_header_2_0(stream, header)
             for start in range(0, self._shape[0], CHUNK):

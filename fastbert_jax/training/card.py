@@ -7,6 +7,7 @@ from pathlib import Path, PurePath
 
 import yaml
 
+from fastbert_jax.atomic_files import write_text
 from fastbert_jax.config import RecipeName, TrainConfig
 from fastbert_jax.config_yaml import from_yaml, to_dict
 from fastbert_jax.errors import UserError
@@ -17,7 +18,6 @@ from fastbert_jax.model.weights import read_fastbert_config
 from fastbert_jax.report.model_card import FILE, Making, model_card
 from fastbert_jax.text.sources import BUILTIN, TFDS
 from fastbert_jax.training.run_directory import RunDirectory
-from fastbert_jax.whole_files import write_text
 
 STORY = (
     "Labels trained the backbone and the teacher; then both were frozen, and the teacher's answers trained the other "

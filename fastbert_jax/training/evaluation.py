@@ -46,7 +46,7 @@ def evaluation_step(params: Tree, batch: Batch, *, apply: Apply) -> EvaluationSu
     Args:
       apply: FastBERT as a source without dropout, `fastbert_recipe.forward`.
     """
-    logits_LxBxKxN = apply(params, batch, None).logits_LxBxKxN
+    logits_LxBxKxN = apply(params, batch, None).exit_logits_LxBxKxN
     label_LxBxK = jnp.broadcast_to(batch.label_BxK[None], logits_LxBxKxN.shape[:-1])
     valid_LxBxK = jnp.broadcast_to(batch.valid_BxK[None], label_LxBxK.shape)
     correct_LxBxK = (logits_LxBxKxN.argmax(-1) == label_LxBxK) & valid_LxBxK

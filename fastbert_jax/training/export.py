@@ -7,6 +7,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from fastbert_jax.atomic_files import atomic_directory, check_unused, write_json, write_text
 from fastbert_jax.config import ExportConfig, LayerNormKind
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference import calibrate
@@ -16,7 +17,6 @@ from fastbert_jax.model.weights import load_model, save_model
 from fastbert_jax.report import model_card
 from fastbert_jax.text.tokenizer import load_tokenizer
 from fastbert_jax.training.card import card_of, last_part
-from fastbert_jax.whole_files import check_unused, whole_directory, write_json, write_text
 
 
 def export(config: ExportConfig) -> str:
@@ -38,7 +38,7 @@ def export(config: ExportConfig) -> str:
     card = card_of(source, name=name, exported_to=name)
     tokenizer = load_tokenizer(source)
     try:
-        with whole_directory(output.resolve()) as directory:
+        with atomic_directory(output.resolve()) as directory:
             tokenizer.save(directory)
             save_model(directory, params, architecture, extra=extra, exits_apart=True)
             if (source / calibrate.FILE).is_file():

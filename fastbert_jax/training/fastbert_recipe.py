@@ -33,9 +33,9 @@ def fastbert_recipe(model: FastBert, *, fine_tune: FineTuneConfig, distil: Disti
         phases=(
             Phase(
                 name="fine_tune",
-                sources={"model": forward(model, noisy=frozenset({"backbone", "teacher"}))},
-                terms=(Term("label", Ref("model", "teacher_BxKxN"), Ref("batch", "label_BxK"), losses.cross_entropy),),
-                trainable={"model/backbone": 1.0, "model/teacher": fine_tune.teacher_rate},
+                sources={"model": forward(model, noisy=frozenset({"backbone", "last_exit"}))},
+                terms=(Term("label", Ref("model", "logits_BxKxN"), Ref("batch", "label_BxK"), losses.cross_entropy),),
+                trainable={"model/backbone": 1.0, "model/last_exit": fine_tune.teacher_rate},
                 stream=Stream.LABELLED,
                 keep=Keep.BEST,
                 settings=fine_tune,
@@ -53,10 +53,10 @@ def joint_recipe(model: FastBert, *, fine_tune: FineTuneConfig) -> Recipe:
         name="fine_tune",
         sources={"model": forward(model, noisy=frozenset(PARTS))},
         terms=(
-            Term("label", Ref("model", "teacher_BxKxN"), label, losses.cross_entropy),
-            Term("students", Ref("model", "students_LxBxKxN"), label, losses.cross_entropy),
+            Term("label", Ref("model", "logits_BxKxN"), label, losses.cross_entropy),
+            Term("lower_exits", Ref("model", "lower_logits_LxBxKxN"), label, losses.cross_entropy),
         ),
-        trainable={"model/backbone": 1.0, "model/teacher": fine_tune.teacher_rate, "model/students": 1.0},
+        trainable={"model/backbone": 1.0, "model/last_exit": fine_tune.teacher_rate, "model/lower_exits": 1.0},
         stream=Stream.LABELLED,
         keep=Keep.BEST,
         settings=fine_tune,
@@ -69,14 +69,14 @@ def self_distillation(model: FastBert, distil: DistilConfig) -> tuple[Phase, ...
     """The phase in which the teacher teaches the students; none for a model of one layer, which has no students."""
     if model.config.num_layers == 1:
         return ()
-    students, noisy = Ref("model", "students_LxBxKxN"), frozenset({"students"})
+    students, noisy = Ref("model", "lower_logits_LxBxKxN"), frozenset({"lower_exits"})
     from_teacher = functools.partial(Term, "kl", students, loss=KL[distil.kl])
-    teacher = Ref("model", "teacher_BxKxN")
+    teacher = Ref("model", "logits_BxKxN")
     phase = Phase(
         name="distil",
-        sources={"model": forward(model, noisy=noisy | ({"backbone", "teacher"} if distil.noisy_teacher else set()))},
+        sources={"model": forward(model, noisy=noisy | ({"backbone", "last_exit"} if distil.noisy_teacher else set()))},
         terms=(from_teacher(teacher),),
-        trainable={"model/students": 1.0},
+        trainable={"model/lower_exits": 1.0},
         stream=Stream.UNLABELLED,
         keep=Keep.LAST,
         settings=distil,

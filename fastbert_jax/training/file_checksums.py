@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fastbert_jax.whole_files import write_json
+from fastbert_jax.atomic_files import write_json
 
 FILES = "files.json"
 

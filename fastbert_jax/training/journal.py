@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from fastbert_jax import processes
+from fastbert_jax.atomic_files import write_text
+from fastbert_jax.log import status
 from fastbert_jax.training.loggers.every_logger import Loggers
-from fastbert_jax.voice import tell
-from fastbert_jax.whole_files import write_text
 
 DEV_EVENT = "dev"
 """The event of a measurement on the dev set; a training step's is its phase's name."""
@@ -47,7 +47,7 @@ class Journal:
     def say(self, words: str) -> None:
         """Words on standard output."""
         if self._speaks:
-            tell(words)
+            status(words)
 
     def close(self) -> None:
         """Close the file; the loggers are for their owner to close."""

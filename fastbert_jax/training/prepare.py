@@ -18,8 +18,8 @@ from fastbert_jax.model.fastbert import FastBert, compute_dtype
 from fastbert_jax.model.sharding import check_batch, local_rows, param_shardings
 from fastbert_jax.model.weights import check_vocabulary
 from fastbert_jax.text.batches import Batches, TrainingBatches
+from fastbert_jax.text.data_warnings import share
 from fastbert_jax.text.examples import Example
-from fastbert_jax.text.oddities import share
 from fastbert_jax.text.packed_batches import PackedBatches
 from fastbert_jax.text.prepared_corpus import PreparedCorpus
 from fastbert_jax.text.streamed_batches import StreamedBatches

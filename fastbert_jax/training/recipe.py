@@ -29,7 +29,7 @@ Apply = Callable[[Tree, Batch, jax.Array | None], Any]
 
 @dataclasses.dataclass(frozen=True)
 class Ref:
-    """A place in a trace: `Ref("model", "teacher_BxKxN")`."""
+    """A place in a trace: `Ref("model", "logits_BxKxN")`."""
 
     source: str
     field: str

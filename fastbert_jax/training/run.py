@@ -13,12 +13,14 @@ from jax.sharding import Mesh
 from safetensors import SafetensorError
 
 from fastbert_jax import processes
+from fastbert_jax.atomic_files import write_json, write_text
 from fastbert_jax.config import ProcessesConfig, TrainConfig
 from fastbert_jax.errors import PreemptedError, UserError
-from fastbert_jax.inference.asked_texts import AskedTexts
 from fastbert_jax.inference.compare import compare
+from fastbert_jax.inference.exit_outputs import AskedTexts
 from fastbert_jax.inference.loading import load
 from fastbert_jax.inference.report_contents import report_of
+from fastbert_jax.log import result, status
 from fastbert_jax.model.fastbert import Params
 from fastbert_jax.model.sharding import make_mesh, param_shardings, sharding_of
 from fastbert_jax.model.weights import inference_settings, save_model
@@ -43,8 +45,6 @@ from fastbert_jax.training.prepare import Prepared, prepare
 from fastbert_jax.training.profiler import Profiler
 from fastbert_jax.training.run_directory import RunDirectory
 from fastbert_jax.training.throughput import Meter
-from fastbert_jax.voice import result, tell
-from fastbert_jax.whole_files import write_json, write_text
 
 
 def train(config: TrainConfig) -> Comparison | None:
@@ -70,7 +70,7 @@ def train(config: TrainConfig) -> Comparison | None:
         processes.first_alone(lambda: run.list_rejected(prepared.task.rejected))
         if processes.is_first():
             for note in prepared.notes:
-                tell(note)
+                status(note)
         loggers = Loggers()
         held.callback(loggers.close)
         processes.first_alone(lambda: loggers.open(config, run))
@@ -79,7 +79,7 @@ def train(config: TrainConfig) -> Comparison | None:
             host = on_host(params, mesh)
             processes.first_alone(lambda: _save(config, prepared, run, host))
         elif config.profile and processes.is_first():
-            tell(
+            status(
                 f"profile: expected steps that are still to come, found {config.profile}; "
                 "the run is done: none is written"
             )
@@ -204,5 +204,5 @@ def _compare(config: TrainConfig, prepared: Prepared, run: RunDirectory, loggers
     write_card(run)
     loggers.conclude(comparison)
     result(render(comparison))
-    tell(f"{run.report}: {WHAT_A_REPORT_IS}")
+    status(f"{run.report}: {WHAT_A_REPORT_IS}")
     return comparison

@@ -13,11 +13,11 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from fastbert_jax.atomic_files import is_unfinished, lock_file, write_json, write_text
 from fastbert_jax.config import TrainConfig
 from fastbert_jax.config_yaml import from_yaml, to_flat, to_yaml
 from fastbert_jax.errors import UserError
 from fastbert_jax.text.examples import Unreadable
-from fastbert_jax.whole_files import is_unfinished, keep_others_out, write_json, write_text
 
 REJECTED = "rejected.jsonl"
 """The rows that could not be read, and why."""
@@ -143,7 +143,7 @@ class RunDirectory:
           UserError: somebody does.
         """
         with open(self._lock, "ab") as stream:
-            keep_others_out(stream, self.path)
+            lock_file(stream, self.path)
             yield
 
     @property

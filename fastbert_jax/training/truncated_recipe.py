@@ -25,11 +25,11 @@ def truncated_recipe(model: FastBert, teacher: FastBert, *, truncate: TruncateCo
     phase = Phase(
         name="truncate",
         sources={
-            "model": forward(model, noisy=frozenset({"backbone", "teacher"})),
+            "model": forward(model, noisy=frozenset({"backbone", "last_exit"})),
             "teacher": forward(teacher, noisy=frozenset()),
         },
-        terms=(Term("kl", Ref("model", "teacher_BxKxN"), Ref("teacher", "teacher_BxKxN"), loss=KL[truncate.kl]),),
-        trainable={"model/backbone": 1.0, "model/teacher": 1.0},
+        terms=(Term("kl", Ref("model", "logits_BxKxN"), Ref("teacher", "logits_BxKxN"), loss=KL[truncate.kl]),),
+        trainable={"model/backbone": 1.0, "model/last_exit": 1.0},
         stream=Stream.UNLABELLED,
         keep=Keep.BEST,
         settings=truncate,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fastbert_jax import voice
+from fastbert_jax import log
 from fastbert_jax.command_line import parse_train, read_command, read_settings
 from fastbert_jax.command_line.names import option_names
 from fastbert_jax.commands import COMMANDS
@@ -133,12 +133,12 @@ def test_quiet_and_json_decide_what_is_said_where(capsys: pytest.CaptureFixture[
     heard = {}
     for flags in ((), ("--quiet",), ("--json",), ("--json", "--quiet")):
         infer(["compare", "--model", "x", "--data", "y", *flags])
-        voice.note("a note")
-        voice.tell("news")
-        voice.result("words")
+        log.info("a note")
+        log.status("news")
+        log.result("words")
         heard[flags] = tuple(capsys.readouterr())
     infer(["compare", "--model", "x", "--data", "y", "--json", "numbers.json"])
-    voice.result("words")
+    log.result("words")
     assert capsys.readouterr().out == "words\n"
     assert heard == {
         (): ("news\nwords\n", "a note\n"),

@@ -35,14 +35,14 @@ def _tiny_params(config: BertConfig, seed: int) -> Params:
     params = jax.device_get(init_params(config, jax.random.key(seed)))
     batch = batch_of(random_texts(64, longest=16, seed=seed), batch_size=64, length=16)
     inputs = (batch.token_ids_BxS, batch.token_type_BxS, batch.position_BxS, batch.text_BxS, batch.cls_BxK)
-    logits_LxBxN = np.asarray(jax.jit(FastBert(config).apply)({"params": params}, *inputs).logits_LxBxKxN[:, :, 0])
+    logits_LxBxN = np.asarray(jax.jit(FastBert(config).apply)({"params": params}, *inputs).exit_logits_LxBxKxN[:, :, 0])
     mean_LxN = logits_LxBxN.mean(1)
     scale_L = np.float32(1 + np.log(config.num_classes)) / (logits_LxBxN - mean_LxN[:, None]).std((1, 2))
-    students = params.get("students", {}).get("classifier")
+    students = params.get("lower_exits", {}).get("classifier")
     if students:
         students["kernel"] = students["kernel"] * scale_L[:-1, None, None]
         students["bias"] = -mean_LxN[:-1] * scale_L[:-1, None]
-    teacher = params["teacher"]["classifier"]
+    teacher = params["last_exit"]["classifier"]
     teacher["kernel"], teacher["bias"] = teacher["kernel"] * scale_L[-1], -mean_LxN[-1] * scale_L[-1]
     return params
 

@@ -14,9 +14,9 @@ from fastbert_jax.config import BadRow, CompareConfig, EvaluateConfig, Mode
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference import compare as module
 from fastbert_jax.inference import timing
-from fastbert_jax.inference.asked_texts import AskedTexts
 from fastbert_jax.inference.compare import compare
 from fastbert_jax.inference.compare_command import Compared, compare_spec, save, save_json
+from fastbert_jax.inference.exit_outputs import AskedTexts
 from fastbert_jax.inference.loading import load
 from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.inference.report_contents import report_of

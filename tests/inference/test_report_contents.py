@@ -9,8 +9,8 @@ import pytest
 
 from fastbert_jax.config import EvaluateConfig, ExitConfig, Mode
 from fastbert_jax.inference import report_contents as module
-from fastbert_jax.inference.asked_texts import CURVE, AskedTexts
 from fastbert_jax.inference.compare import compare
+from fastbert_jax.inference.exit_outputs import CURVE, AskedTexts
 from fastbert_jax.inference.loading import load
 from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.inference.report_contents import report_of

@@ -10,7 +10,7 @@ import pytest
 
 from fastbert_jax.config import BadRow, Mode, StudyConfig
 from fastbert_jax.errors import UserError
-from fastbert_jax.inference.asked_texts import AskedTexts
+from fastbert_jax.inference.exit_outputs import AskedTexts
 from fastbert_jax.inference.loading import load
 from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.inference.study import study, study_spec, timed_study

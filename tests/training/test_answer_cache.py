@@ -60,7 +60,7 @@ def _losses(directory) -> list[float]:
 
 def _assert_trained_alike(directory, params, expected_directory, expected_params):
     np.testing.assert_allclose(_losses(directory), _losses(expected_directory), rtol=1e-5)
-    for part, tolerance in (("students", 1e-5), ("backbone", 0), ("teacher", 0)):
+    for part, tolerance in (("lower_exits", 1e-5), ("backbone", 0), ("last_exit", 0)):
         found, expected = params["model"][part], expected_params["model"][part]
         _assert_close(found, expected, tolerance)
 
@@ -154,7 +154,7 @@ def test_a_file_that_was_cut_short_is_named_and_the_run_trains_the_same(tmp_path
     _assert_trained_alike(tmp_path, params, *whole)
 
 
-FROZEN = {"model": {"teacher": jnp.arange(6.0)}}
+FROZEN = {"model": {"last_exit": jnp.arange(6.0)}}
 ANSWERS = np.random.default_rng(0).normal(size=(TEXTS, 2)).astype(np.float32)
 
 
@@ -201,7 +201,7 @@ def test_every_row_gets_its_own_texts_answers(tmp_path, pack, local_rows):
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"frozen": {"model": {"teacher": jnp.arange(6.0) + 1}}}, "teacher"),
+        ({"frozen": {"model": {"last_exit": jnp.arange(6.0) + 1}}}, "teacher"),
         ({"corpus": "other texts"}, "corpus"),
         ({"classes": 3}, "classes"),
     ],

@@ -17,7 +17,7 @@ from tests.training import tiny
 def test_evaluation_counts_each_text_once_and_no_padding():
     model, params = tiny.model(), tiny.params()
     batch = tiny.batch(rows=10)
-    logits_LxBxKxN = jax.jit(model.apply)({"params": params["model"]}, *batch[:5]).logits_LxBxKxN
+    logits_LxBxKxN = jax.jit(model.apply)({"params": params["model"]}, *batch[:5]).exit_logits_LxBxKxN
     right = np.asarray(logits_LxBxKxN.argmax(-1) == batch.label_BxK[None]).sum((1, 2))
     loss = cross_entropy(logits_LxBxKxN, jnp.broadcast_to(batch.label_BxK[None], logits_LxBxKxN.shape[:-1])).sum((1, 2))
     step = jax.jit(functools.partial(evaluation_step, apply=forward(model, noisy=frozenset())))

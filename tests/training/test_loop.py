@@ -16,16 +16,16 @@ def test_the_best_dev_step_is_distilled_and_stays_frozen(tmp_path):
     # The best of the three fine-tuning epochs is the second; distillation must start from, and keep, its parameters.
     params, seen = run(tmp_path, scores=[0.1, 0.9, 0.5, 0.0, 0.0, 0.0], epochs=3)
     best, last = seen[1][1]["model"], seen[2][1]["model"]
-    for part in ("backbone", "teacher"):
+    for part in ("backbone", "last_exit"):
         assert same(params["model"][part], best[part])
         assert not same(params["model"][part], last[part])
 
 
 def test_fine_tuning_leaves_students_untouched_and_distillation_trains_them(tmp_path):
     params, seen = run(tmp_path)
-    start = tiny.params()["model"]["students"]
-    assert same(seen[1][1]["model"]["students"], start)
-    assert not same(params["model"]["students"], start)
+    start = tiny.params()["model"]["lower_exits"]
+    assert same(seen[1][1]["model"]["lower_exits"], start)
+    assert not same(params["model"]["lower_exits"], start)
 
 
 @pytest.mark.parametrize("stop_at", [1, 2, 3])
@@ -90,7 +90,7 @@ def test_a_lost_best_step_leaves_the_last_one(tmp_path, monkeypatch, capsys):
 
 def test_a_phase_whose_rate_has_come_to_zero_changes_nothing_more(tmp_path):
     _, seen = run(tmp_path, epochs=3, decay_epochs=2)
-    students = [params["model"]["students"] for _, params in seen[3:]]
+    students = [params["model"]["lower_exits"] for _, params in seen[3:]]
 
     def moved(before: dict, after: dict) -> float:
         return max(jax.tree.leaves(jax.tree.map(lambda a, b: float(abs(a - b).max()), before, after)))

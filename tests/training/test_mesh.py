@@ -137,7 +137,7 @@ def _collectives(index: int, *, rows: int, feed_forward_size: int = 32) -> list[
 
 def test_distillation_moves_the_exits_gradients_alone_whatever_the_backbone_and_the_batch():
     shapes = abstract_params(_config(), param_shardings(_mesh(MESHES["data"]), _config()))
-    gradients = sum(leaf.size for leaf in jax.tree.leaves(shapes["students"]))
+    gradients = sum(leaf.size for leaf in jax.tree.leaves(shapes["lower_exits"]))
     moved = {}
     for rows, inner in ((16, 32), (64, 32), (16, 64)):
         found = _collectives(1, rows=rows, feed_forward_size=inner)

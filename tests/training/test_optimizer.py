@@ -57,13 +57,13 @@ def test_clipping_bounds_the_gradient_that_adam_sees():
 
 
 def test_rates_multiply_the_step_of_their_path_alone():
-    params = {"model": {"backbone": {"kernel": jnp.zeros(3)}, "teacher": {"kernel": jnp.zeros(3)}}}
+    params = {"model": {"backbone": {"kernel": jnp.zeros(3)}, "last_exit": {"kernel": jnp.zeros(3)}}}
     gradients = jax.tree.map(jnp.ones_like, params)
     settings = PhaseConfig(learning_rate=0.1, warmup=0.0, weight_decay=0.0)
-    optimizer = make_optimizer(settings, total_steps=10, rates={"model/backbone": 1.0, "model/teacher": 8.0})
+    optimizer = make_optimizer(settings, total_steps=10, rates={"model/backbone": 1.0, "model/last_exit": 8.0})
     updates, _ = optimizer.update(gradients, optimizer.init(params), params)
     np.testing.assert_allclose(updates["model"]["backbone"]["kernel"], -0.1, rtol=1e-4)
-    np.testing.assert_allclose(updates["model"]["teacher"]["kernel"], -0.8, rtol=1e-4)
+    np.testing.assert_allclose(updates["model"]["last_exit"]["kernel"], -0.8, rtol=1e-4)
 
 
 def test_adam_without_bias_correction_is_the_released_codes():

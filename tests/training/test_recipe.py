@@ -27,8 +27,8 @@ def _sums(phase, params, batch, key=KEY):
 
 def test_split_and_merge_are_inverse_and_keep_every_leaf():
     params = tiny.params()
-    trained, frozen = split(params, ("model/students",))
-    assert set(trained["model"]) == {"students"} and set(frozen["model"]) == {"backbone", "teacher"}
+    trained, frozen = split(params, ("model/lower_exits",))
+    assert set(trained["model"]) == {"lower_exits"} and set(frozen["model"]) == {"backbone", "last_exit"}
     jax.tree.map(np.testing.assert_array_equal, merge(trained, frozen), params)
 
 
@@ -55,7 +55,7 @@ def test_distillation_is_the_sum_of_one_kl_per_student():
     phase, params, batch = tiny.recipe(dropout=0.0).phases[1], tiny.params(), tiny.batch()
     total, terms = _sums(phase, params, batch)
     trace = jax.jit(phase.sources["model"])(params["model"], batch, KEY)
-    expected = [losses.kl_student_teacher(s, trace.teacher_BxKxN).sum() for s in trace.students_LxBxKxN]
+    expected = [losses.kl_student_teacher(s, trace.logits_BxKxN).sum() for s in trace.lower_logits_LxBxKxN]
     np.testing.assert_allclose(terms["kl"], expected, rtol=1e-5)
     np.testing.assert_allclose(total, sum(expected), rtol=1e-5)
 
@@ -77,16 +77,16 @@ def _gradient_norms(phase, params, batch):
 
 def test_the_target_gets_no_gradient():
     norms = _gradient_norms(tiny.recipe().phases[1], tiny.params(), tiny.batch())
-    assert norms["teacher"] == 0 and norms["students"] > 0
+    assert norms["last_exit"] == 0 and norms["lower_exits"] > 0
 
 
 def test_fine_tuning_gives_students_no_gradient():
     norms = _gradient_norms(tiny.recipe().phases[0], tiny.params(), tiny.batch())
-    assert norms["students"] == 0 and norms["teacher"] > 0 and norms["backbone"] > 0
+    assert norms["lower_exits"] == 0 and norms["last_exit"] > 0 and norms["backbone"] > 0
 
 
 def _teacher_logits(phase, params, batch, seed):
-    return jax.jit(phase.sources["model"])(params["model"], batch, jax.random.key(seed)).teacher_BxKxN
+    return jax.jit(phase.sources["model"])(params["model"], batch, jax.random.key(seed)).logits_BxKxN
 
 
 @pytest.mark.parametrize(("noisy", "phase_index", "varies"), [(False, 0, True), (False, 1, False), (True, 1, True)])
@@ -117,9 +117,9 @@ def test_the_joint_recipe_teaches_every_exit_the_labels_and_freezes_nothing():
     assert split(params, phase.trainable)[1] == {}
     total, terms = _sums(phase, params, batch)
     trace = jax.jit(phase.sources["model"])(params["model"], batch, KEY)
-    log_LxBxN = jax.nn.log_softmax(trace.logits_LxBxKxN[:6, :6, 0])
+    log_LxBxN = jax.nn.log_softmax(trace.exit_logits_LxBxKxN[:6, :6, 0])
     expected_L = -np.take_along_axis(np.asarray(log_LxBxN), batch.label_BxK[None, :6], axis=-1).sum((1, 2))
-    np.testing.assert_allclose([*terms["students"], terms["label"]], expected_L, rtol=1e-5)
+    np.testing.assert_allclose([*terms["lower_exits"], terms["label"]], expected_L, rtol=1e-5)
     np.testing.assert_allclose(total, expected_L.sum(), rtol=1e-5)
     assert phase.row_flops(10) > tiny.recipe().phases[0].row_flops(10)
 
@@ -132,10 +132,10 @@ def test_the_truncated_recipe_teaches_the_last_exit_by_a_teacher_that_stays_as_i
     phase, batch = recipe.phases[0], tiny.batch(valid=6)
     params = {"model": init_params(config, jax.random.key(1)), "teacher": tiny.params()["model"]}
     trained, frozen = split(params, phase.trainable)
-    assert set(trained) == {"model"} and set(trained["model"]) == {"backbone", "teacher"} and "teacher" in frozen
+    assert set(trained) == {"model"} and set(trained["model"]) == {"backbone", "last_exit"} and "teacher" in frozen
     total, _ = _sums(phase, params, batch)
     student, teacher = (
-        jax.jit(phase.sources[name])(params[name], batch, KEY).teacher_BxKxN for name in ("model", "teacher")
+        jax.jit(phase.sources[name])(params[name], batch, KEY).logits_BxKxN for name in ("model", "teacher")
     )
     np.testing.assert_allclose(total, losses.kl_teacher_student(student, teacher)[:6].sum(), rtol=1e-5)
     gradient = jax.jit(jax.grad(lambda p: loss_sums(p, {}, phase, batch, step=STEP, key=KEY)[0]))(params)

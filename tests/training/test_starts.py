@@ -93,7 +93,7 @@ def test_a_fine_tuned_model_is_distilled_later_as_in_one_run(config: TrainConfig
     run.train(later)
     expected, found, before = (load_model(Path(name) / "model")[0] for name in (straight, later.run, fine_tuned.run))
     jax.tree.map(np.testing.assert_array_equal, found, expected)
-    assert np.any(before["students"]["dense"]["kernel"] != found["students"]["dense"]["kernel"])
+    assert np.any(before["lower_exits"]["dense"]["kernel"] != found["lower_exits"]["dense"]["kernel"])
 
 
 def test_first_layers_answer_as_the_exit_after_them(config: TrainConfig, straight: Path) -> None:
@@ -147,7 +147,7 @@ def test_new_exits_on_first_layers_are_those_of_the_seed(config: TrainConfig, st
     made = initial_params(start, seed=5, shardings=shardings)
     random = initial_params(Start(start.config), seed=5, shardings=shardings)
     whole = load_model(straight / "model")[0]
-    jax.tree.map(np.testing.assert_array_equal, made["students"], random["students"])
+    jax.tree.map(np.testing.assert_array_equal, made["lower_exits"], random["lower_exits"])
     jax.tree.map(
         lambda leaf, old: np.testing.assert_array_equal(leaf, old[:2]),
         made["backbone"]["layers"],

@@ -34,7 +34,7 @@ def _start(phase, params):
     return init_state(trained, make_optimizer(phase.settings, total_steps=20)), frozen
 
 
-@pytest.mark.parametrize(("phase_index", "trains"), [(0, {"backbone", "teacher"}), (1, {"students"})])
+@pytest.mark.parametrize(("phase_index", "trains"), [(0, {"backbone", "last_exit"}), (1, {"lower_exits"})])
 def test_frozen_parts_are_bit_identical_after_ten_steps(phase_index, trains):
     phase = tiny.recipe(learning_rate=0.01, weight_decay=0.1, warmup=0.0).phases[phase_index]
     before = tiny.params()
@@ -43,7 +43,7 @@ def test_frozen_parts_are_bit_identical_after_ten_steps(phase_index, trains):
     for index in range(10):
         state, _ = step(state, frozen, tiny.batch(seed=index))
     after = merge(state.trained, frozen)
-    for part in ("backbone", "students", "teacher"):
+    for part in ("backbone", "lower_exits", "last_exit"):
         same = jax.tree.map(lambda a, b: bool((a == b).all()), before["model"][part], after["model"][part])
         assert all(jax.tree.leaves(same)) is (part not in trains), part
 
@@ -76,7 +76,7 @@ def test_the_shortcut_gives_the_loss_of_the_whole_step_that_hands_out_what_it_ne
     batch, step = tiny.batch(rows=8, valid=5), _step(phase)
     after, whole = step(state, frozen, batch)
     trace = jax.jit(phase.sources["model"])(tiny.params()["model"], batch, KEY)
-    np.testing.assert_allclose(whole.kept_BxKxN, trace.teacher_BxKxN, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(whole.kept_BxKxN, trace.logits_BxKxN, rtol=1e-5, atol=1e-6)
     after_known, known = step(state, frozen, batch, Known(np.asarray(whole.kept_BxKxN)))
     assert known.kept_BxKxN is None
     np.testing.assert_allclose(known.loss, whole.loss, rtol=1e-5)

@@ -153,7 +153,7 @@ class Runtime:
 
         hidden_BxSxH, _ = jax.lax.scan(step, self.embed(params, batch), params["backbone"]["layers"])
         memory = self.policy.start(len(batch.text_BxS))
-        _, answer = self.run_exit(params["teacher"], memory, hidden_BxSxH, batch.text_BxS, batch.cls_BxK)
+        _, answer = self.run_exit(params["last_exit"], memory, hidden_BxSxH, batch.text_BxS, batch.cls_BxK)
         return answer
 
     def _run_all_exits(self, params: Params, exits: Params, batch: Batch) -> Answer:

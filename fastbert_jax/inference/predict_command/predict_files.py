@@ -22,10 +22,10 @@ from fastbert_jax.inference.predict_command.standard_output import StandardOutpu
 from fastbert_jax.inference.predict_command.work import work_of
 from fastbert_jax.inference.prediction import Prediction
 from fastbert_jax.inference.predictor import Predictor
+from fastbert_jax.log import info
 from fastbert_jax.report.progress import progress_bar, somebody_watches
 from fastbert_jax.text.examples import Example, Text, Unreadable
 from fastbert_jax.text.sources import count_rows, read_records, what_is_guessed
-from fastbert_jax.voice import note
 
 
 def predict(config: PredictConfig) -> int:
@@ -48,7 +48,7 @@ def predict(config: PredictConfig) -> int:
     work = work_of(config, speed=speed, exits=exits) if config.output != STDOUT else {}
     if config.warm_up and mine:
         warm_up = predictor.warm_up(config.mode, batch_size=config.batch_size, batch_tokens=config.batch_tokens)
-        note(str(warm_up))
+        info(str(warm_up))
     answered = 0
     try:
         for task in mine:
@@ -56,16 +56,16 @@ def predict(config: PredictConfig) -> int:
             records = read_records(task.input, _reading(config), role="test")
             guessed = what_is_guessed(task.input, _reading(config), role="test")
             if guessed:
-                note(guessed)
+                info(guessed)
             with _opened(task, form, config, work) as output:
                 _answer(task, records, form, output, predictor, speed, config)
             _tell(task if len(mine) > 1 else None, output.done, predictor)
             answered += 1
         if config.mode is Mode.AUTO and predictor.picked:
-            note(f"auto picked {predictor.picked}")
+            info(f"auto picked {predictor.picked}")
     finally:
         if 0 < answered < len(mine):
-            note(f"{answered} of {len(mine)} inputs are answered; --resume leaves them out")
+            info(f"{answered} of {len(mine)} inputs are answered; --resume leaves them out")
     return answered
 
 
@@ -76,13 +76,13 @@ def _to_do(config: PredictConfig) -> list[Task]:
     mine = process.share(tasks)
     if process.count > 1:
         nothing = "" if mine else ": nothing to do"
-        note(f"{process} answers {len(mine)} of {len(tasks)} inputs{nothing}")
+        info(f"{process} answers {len(mine)} of {len(tasks)} inputs{nothing}")
     if not config.resume:
         return mine
     left = [task for task in mine if not finished(Path(task.output).expanduser())]
     if len(left) < len(mine):
         which = mine[0].output if len(mine) == 1 else f"{len(mine) - len(left)} of {len(mine)} outputs"
-        note(f"{which}: whole already, nothing to do; without --resume made anew")
+        info(f"{which}: whole already, nothing to do; without --resume made anew")
     return left
 
 
@@ -141,9 +141,9 @@ def _tell(task: Task | None, done: Done, predictor: Predictor) -> None:
     """Say what became of rows that are not as the others; with the input's name where there are several."""
     name = f"{task.input}: " if task else ""
     if done.unreadable:
-        note(f"{name}{done.unreadable} rows could not be read; their records say why")
+        info(f"{name}{done.unreadable} rows could not be read; their records say why")
     if done.cut:
-        note(f"{name}{done.cut} texts have more than {predictor.max_length} tokens and were cut")
+        info(f"{name}{done.cut} texts have more than {predictor.max_length} tokens and were cut")
 
 
 def _readable(chunk: Sequence[Record], config: PredictConfig) -> list[Text]:

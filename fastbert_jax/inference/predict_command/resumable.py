@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from fastbert_jax.atomic_files import atomic_file, lock_file
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.predict_command.answer_files import Form
-from fastbert_jax.voice import note
-from fastbert_jax.whole_files import keep_others_out, whole_file
+from fastbert_jax.log import info
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,14 +89,14 @@ class Partial:
         self._path, self._form, self._work = path, form, work
         with contextlib.ExitStack() as stack:
             self._stream = stack.enter_context(open(partial_path(path), "ab", buffering=0))
-            keep_others_out(self._stream, path)
+            lock_file(self._stream, path)
             left = _read_ledger(path)
             if left and resume:
                 self.done = self._checked(left)
-                note(f"{path}: {self.done.rows} rows were answered before; going on")
+                info(f"{path}: {self.done.rows} rows were answered before; going on")
             elif left:
                 rows = Done(**left["done"]).rows
-                note(f"{partial_path(path)}: started over; --resume goes on after its {rows} rows")
+                info(f"{partial_path(path)}: started over; --resume goes on after its {rows} rows")
             if not self.done.rows:
                 ledger_path(path).unlink(missing_ok=True)
             self._stream.truncate(self.done.bytes)
@@ -141,7 +141,7 @@ class Partial:
                 rest = rest[self._stream.write(rest) :]
             os.fsync(self._stream.fileno())
             ledger = ledger_path(self._path)
-            with whole_file(ledger, meanwhile=ledger.with_name(f"{ledger.name}.new")) as stream:
+            with atomic_file(ledger, meanwhile=ledger.with_name(f"{ledger.name}.new")) as stream:
                 json.dump({"done": dataclasses.asdict(done), "work": self._work}, stream, indent=2)
         self.done = done
 
@@ -149,7 +149,7 @@ class Partial:
         """Give the file its name, and leave nothing else."""
         partial = partial_path(self._path)
         if self._form.converts:
-            with whole_file(self._path, "wb", meanwhile=partial.with_name(f"{partial.name}.converted")) as stream:
+            with atomic_file(self._path, "wb", meanwhile=partial.with_name(f"{partial.name}.converted")) as stream:
                 self._form.convert(partial, stream)
             partial.unlink()
         else:
@@ -163,7 +163,7 @@ class Partial:
             partial_path(self._path).unlink(missing_ok=True)
         elif self.done.rows > self._rows_before or isinstance(error, KeyboardInterrupt):
             kept = f"{self.done.rows} rows are answered in {partial_path(self._path)}"
-            note(f"{kept}; the same command with --resume goes on after them")
+            info(f"{kept}; the same command with --resume goes on after them")
         self._resources.close()
 
 

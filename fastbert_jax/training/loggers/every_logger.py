@@ -7,8 +7,10 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from fastbert_jax.atomic_files import write_json
 from fastbert_jax.config import LogTarget, TrainConfig
 from fastbert_jax.errors import UserError
+from fastbert_jax.log import status
 from fastbert_jax.model.tensor_files import read_json
 from fastbert_jax.report.comparison import Comparison
 from fastbert_jax.training.loggers.logger import About, Logger, numbers
@@ -16,8 +18,6 @@ from fastbert_jax.training.loggers.mlflow import MlflowLogger
 from fastbert_jax.training.loggers.tensorboard import TensorBoardLogger
 from fastbert_jax.training.loggers.wandb import WandbLogger
 from fastbert_jax.training.run_directory import RunDirectory
-from fastbert_jax.voice import tell
-from fastbert_jax.whole_files import write_json
 
 PACKAGES = {LogTarget.TENSORBOARD: "tensorboardX", LogTarget.WANDB: "wandb", LogTarget.MLFLOW: "mlflow"}
 LOGGERS: dict[LogTarget, Callable[[About], Logger]] = {
@@ -98,10 +98,10 @@ class Loggers:
         self._all(lambda logger: logger.close())
         self._open.clear()
 
-    def _all(self, tell: Callable[[Logger], None]) -> None:
+    def _all(self, call: Callable[[Logger], None]) -> None:
         for target, logger in list(self._open.items()):
             try:
-                tell(logger)
+                call(logger)
             except Exception as error:
                 del self._open[target]
                 _say_given_up(target, error)
@@ -110,7 +110,7 @@ class Loggers:
 
 
 def _say_given_up(target: LogTarget, error: Exception) -> None:
-    tell(
+    status(
         f"log.to {target.value}: nothing more goes there, after {type(error).__name__}: {error}\n"
         "The run goes on, and metrics.jsonl has everything."
     )

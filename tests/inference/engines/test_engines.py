@@ -156,9 +156,9 @@ def test_speed_0_is_the_plain_teacher_and_asks_no_student(mode: Mode) -> None:
     params = tiny_params(config)
     batch = batch_of(random_texts(6, longest=LENGTH), batch_size=6, length=LENGTH)
     inputs = (batch.token_ids_BxS, batch.token_type_BxS, batch.position_BxS, batch.text_BxS, batch.cls_BxK)
-    teacher_BxN = jax.jit(FastBert(config).apply)({"params": params}, *inputs).teacher_BxKxN[:, 0]
+    teacher_BxN = jax.jit(FastBert(config).apply)({"params": params}, *inputs).logits_BxKxN[:, 0]
 
-    params["students"] = jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), params["students"])
+    params["lower_exits"] = jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), params["lower_exits"])
     runtime = Runtime(params, config)
     answers = answer(ENGINES[mode](runtime), batch, 0.0)
     assert runtime.compiled_programs == 1

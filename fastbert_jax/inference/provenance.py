@@ -11,14 +11,14 @@ import sys
 
 import jax
 
-from fastbert_jax.report.comparison import Origin
+from fastbert_jax.report.comparison import Provenance
 from fastbert_jax.version import VERSION, commit
 
 
-def origin() -> Origin:
+def provenance() -> Provenance:
     """Where the numbers of this process come from."""
     device = jax.devices()[0]
-    return Origin(
+    return Provenance(
         command=shlex.join(["python", *_started_as(), *sys.argv[1:]]),
         commit=commit(),
         date=datetime.date.today().isoformat(),

@@ -6,38 +6,38 @@ import sys
 from typing import NamedTuple
 
 
-class _Voice(NamedTuple):
+class _Output(NamedTuple):
     quiet: bool = False
     json: bool = False
 
 
-_voice = _Voice()
+_output = _Output()
 
 
-def speak(*, quiet: bool = False, json: bool = False) -> None:
+def configure(*, quiet: bool = False, json: bool = False) -> None:
     """Set how this process speaks from here on: without notes, or with standard output for JSON alone."""
-    global _voice
-    _voice = _Voice(quiet, json)
+    global _output
+    _output = _Output(quiet, json)
 
 
 def is_quiet() -> bool:
     """Whether nothing but results and errors is asked for."""
-    return _voice.quiet
+    return _output.quiet
 
 
-def note(words: str) -> None:
+def info(words: str) -> None:
     """Say something about a result, on standard error; nothing when quiet."""
-    if not _voice.quiet:
+    if not _output.quiet:
         print(words, file=sys.stderr, flush=True)
 
 
-def tell(words: str) -> None:
+def status(words: str) -> None:
     """Say how a long command goes, on standard output; on standard error beside JSON, nothing when quiet."""
-    if not _voice.quiet:
-        print(words, file=sys.stderr if _voice.json else sys.stdout, flush=True)
+    if not _output.quiet:
+        print(words, file=sys.stderr if _output.json else sys.stdout, flush=True)
 
 
 def result(words: str) -> None:
     """Give the result in words, on standard output; nothing where it is asked for as JSON."""
-    if not _voice.json:
+    if not _output.json:
         print(words, flush=True)

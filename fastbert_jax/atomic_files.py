@@ -15,7 +15,7 @@ from fastbert_jax.errors import UserError
 
 
 @contextlib.contextmanager
-def whole_file(path: Path, mode: str = "w", *, meanwhile: Path | None = None) -> Iterator[IO[Any]]:
+def atomic_file(path: Path, mode: str = "w", *, meanwhile: Path | None = None) -> Iterator[IO[Any]]:
     """A file to write that takes its name, and the place of one that has it, when the block ends well.
 
     It is then on the disk, so that a power cut cannot empty it. When the block does not end well, nothing is left; a
@@ -40,7 +40,7 @@ def whole_file(path: Path, mode: str = "w", *, meanwhile: Path | None = None) ->
 
 
 @contextlib.contextmanager
-def whole_directory(path: Path) -> Iterator[Path]:
+def atomic_directory(path: Path) -> Iterator[Path]:
     """A directory to fill that takes its name, and the place of an empty one that has it, when the block ends well.
 
     When it does not, nothing is left; a kill leaves a directory that `is_unfinished`.
@@ -65,7 +65,7 @@ def check_unused(directory: Path, key: str) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file, whole."""
-    with whole_file(path) as stream:
+    with atomic_file(path) as stream:
         stream.write(text)
 
 
@@ -74,7 +74,7 @@ def write_json(path: Path, values: object) -> None:
     write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
 
 
-def keep_others_out(stream: IO[Any], name: Path) -> None:
+def lock_file(stream: IO[Any], name: Path) -> None:
     """Lock an open file until it is closed; on a file system that knows no locks, do nothing.
 
     Args:

@@ -8,7 +8,7 @@ import pytest
 from fastbert_jax.errors import UserError
 from fastbert_jax.text.compression import opened
 from fastbert_jax.text.files import open_file
-from fastbert_jax.text.places import expand, is_directory, is_file, local_copy, open_bytes, place_of, size_of
+from fastbert_jax.text.filesystem import expand, is_directory, is_file, local_copy, open_bytes, place_of, size_of
 
 
 @pytest.fixture(params=["local", "file", "memory"])

@@ -18,7 +18,7 @@ FEW = 5
 NAMED = 5
 
 
-def oddities(parts: Mapping[Role, Sequence[Example]], labels: Sequence[str]) -> list[str]:
+def data_warnings(parts: Mapping[Role, Sequence[Example]], labels: Sequence[str]) -> list[str]:
     """What a user should know of texts to train and to measure on.
 
     Args:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fastbert_jax.whole_files import is_unfinished, whole_directory, whole_file, write_json, write_text
+from fastbert_jax.atomic_files import atomic_directory, atomic_file, is_unfinished, write_json, write_text
 
 
 def test_a_file_is_written_and_replaced(tmp_path: Path) -> None:
@@ -26,7 +26,7 @@ def test_a_file_is_written_and_replaced(tmp_path: Path) -> None:
 
 def test_what_goes_wrong_leaves_what_was_there(tmp_path: Path) -> None:
     write_text(tmp_path / "out.txt", "before")
-    with pytest.raises(RuntimeError), whole_file(tmp_path / "out.txt") as stream:
+    with pytest.raises(RuntimeError), atomic_file(tmp_path / "out.txt") as stream:
         stream.write("half of")
         raise RuntimeError
     with pytest.raises(TypeError):
@@ -38,13 +38,13 @@ def test_what_goes_wrong_leaves_what_was_there(tmp_path: Path) -> None:
 def test_a_directory_is_there_when_it_is_whole(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()  # an empty one may stand there
     for path in (tmp_path / "out", tmp_path / "new" / "out"):
-        with whole_directory(path) as unfinished:
+        with atomic_directory(path) as unfinished:
             (unfinished / "file").write_text("all of it")
             assert not (path / "file").exists() and is_unfinished(unfinished)
         assert [child.name for child in path.iterdir()] == ["file"]
-    with pytest.raises(OSError), whole_directory(tmp_path / "out") as unfinished:
+    with pytest.raises(OSError), atomic_directory(tmp_path / "out") as unfinished:
         (unfinished / "file").write_text("something else")
-    with pytest.raises(RuntimeError), whole_directory(tmp_path / "never"):
+    with pytest.raises(RuntimeError), atomic_directory(tmp_path / "never"):
         raise RuntimeError
     assert (tmp_path / "out" / "file").read_text() == "all of it"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "out"]
@@ -53,8 +53,8 @@ def test_a_directory_is_there_when_it_is_whole(tmp_path: Path) -> None:
 def test_a_kill_leaves_what_was_there_and_a_file_that_is_known(tmp_path: Path) -> None:
     write_text(tmp_path / "out.txt", "before")
     source = (
-        "import sys, time, pathlib\nfrom fastbert_jax.whole_files import whole_file\n"
-        "with whole_file(pathlib.Path(sys.argv[1])) as stream:\n"
+        "import sys, time, pathlib\nfrom fastbert_jax.atomic_files import atomic_file\n"
+        "with atomic_file(pathlib.Path(sys.argv[1])) as stream:\n"
         "    stream.write('half of'); stream.flush(); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", source, str(tmp_path / "out.txt")]) as process:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from fastbert_jax.text.data_warnings import data_warnings
 from fastbert_jax.text.examples import Example
-from fastbert_jax.text.oddities import oddities
 
 
 def examples(*rows: tuple[str, object], name: str = "train.csv") -> list[Example]:
@@ -18,7 +18,7 @@ TEST = examples(("b", "test text"), name="test.csv")
 
 
 def told(train=TRAIN, dev=DEV, test=TEST, labels=("a", "b")) -> list[str]:
-    return oddities({"train": train, "dev": dev, "test": test}, labels)
+    return data_warnings({"train": train, "dev": dev, "test": test}, labels)
 
 
 def test_nothing_is_said_of_texts_that_are_in_order():
