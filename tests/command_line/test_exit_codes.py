@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fastbert_jax.command_line import end_with, ending
+from fastbert_jax.command_line import end_with, exit_codes
 from fastbert_jax.errors import PreemptedError, UserError
 
 ROOT = Path(__file__).parent.parent.parent
@@ -29,7 +29,7 @@ def test_each_reason_has_its_code(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(ending, "keep_compiled_programs", lambda: None)
+    monkeypatch.setattr(exit_codes, "keep_compiled_programs", lambda: None)
 
     def main() -> None:
         raise reason
@@ -41,7 +41,7 @@ def test_each_reason_has_its_code(
 
 
 def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ending, "keep_compiled_programs", lambda: None)
+    monkeypatch.setattr(exit_codes, "keep_compiled_programs", lambda: None)
     with pytest.raises(ZeroDivisionError):
         end_with(lambda: print(1 / 0))
 
