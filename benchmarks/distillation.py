@@ -27,7 +27,8 @@ from fastbert_jax.command_line import TYRO_STYLE, end_with
 from fastbert_jax.config import BertConfig, DataConfig, DistilConfig, FineTuneConfig, Precision
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.timing import evenly, interleaved_times
-from fastbert_jax.model.fastbert import FastBert, compute_dtype, init_params
+from fastbert_jax.model.bert import Bert
+from fastbert_jax.model.network import compute_dtype
 from fastbert_jax.report.flops import distillation_flops, true_layer_flops
 from fastbert_jax.report.metrics import Spread
 from fastbert_jax.text.batches import Batch, TrainingBatches, collate
@@ -81,10 +82,10 @@ class Distillation:
     """The second phase of the recipe on one model, step by step."""
 
     def __init__(self, config: BertConfig, precision: Precision) -> None:
-        model = FastBert(config, dropout=0.1, dtype=compute_dtype(precision))
+        model = Bert(config, dropout=0.1, dtype=compute_dtype(precision))
         distil = DistilConfig(cache_teacher=True)
         phase = fastbert_recipe(model, fine_tune=FineTuneConfig(), distil=distil).phases[1]
-        self._params = {"model": init_params(config, jax.random.key(0))}
+        self._params = {"model": Bert(config).init(jax.random.key(0))}
         self._step, self._state, self._frozen = begun(phase, self._params, config)
         show = forward(model, noisy=frozenset())
         # Exits that nobody reads are not computed.

@@ -20,7 +20,8 @@ from fastbert_jax.config_yaml import to_dict
 from fastbert_jax.inference.engines.runtime import Runtime
 from fastbert_jax.inference.loading import model_directory
 from fastbert_jax.inference.predictor import Predictor
-from fastbert_jax.model.fastbert import Params, init_params
+from fastbert_jax.model.bert import Bert
+from fastbert_jax.model.network import Params
 from fastbert_jax.model.sharding import make_mesh, param_shardings
 from fastbert_jax.model.weights import load_model
 from fastbert_jax.report.metrics import Spread
@@ -109,7 +110,7 @@ def trained_model(directory: str) -> Model:
 
 def random_model(config: BertConfig, *, lengths: Sequence[int], tokenizer: Tokenizer | None = None) -> Model:
     """Random weights, for texts padded to one of the rising `lengths`."""
-    params = init_params(config, jax.random.key(0))
+    params = Bert(config).init(jax.random.key(0))
     return _model(params, config, tokenizer, labels=("a", "b"), max_length=lengths[-1], length_buckets=lengths)
 
 

@@ -20,7 +20,8 @@ from jax.sharding import Mesh
 
 from fastbert_jax.command_line import TYRO_STYLE, end_with
 from fastbert_jax.config import BertConfig, DistilConfig, FineTuneConfig, MeshConfig, Precision
-from fastbert_jax.model.fastbert import FastBert, compute_dtype
+from fastbert_jax.model.bert import Bert
+from fastbert_jax.model.network import compute_dtype
 from fastbert_jax.model.sharding import make_mesh, param_shardings, sharding_of
 from fastbert_jax.text.batches import Batch
 from fastbert_jax.training.dry_run import bytes_per_device
@@ -69,7 +70,7 @@ def on_mesh(config: BertConfig, sizes: tuple[int, int, int], settings: Settings)
     data, fsdp, tensor = sizes
     devices = jax.devices()[: data * fsdp * tensor]
     mesh = make_mesh(MeshConfig(data=data, fsdp=fsdp, tensor=tensor), devices)
-    model = FastBert(config, dropout=0.1, dtype=compute_dtype(settings.precision), remat=settings.remat)
+    model = Bert(config, dropout=0.1, dtype=compute_dtype(settings.precision), remat=settings.remat)
     recipe = fastbert_recipe(model, fine_tune=FineTuneConfig(), distil=DistilConfig())
     shapes = {"model": abstract_params(config, param_shardings(mesh, config))}
     found: dict = {"data, fsdp, tensor": sizes}

@@ -23,9 +23,9 @@ import tyro
 from fastbert_jax.command_line import TYRO_STYLE, end_with
 from fastbert_jax.config import DataConfig, Mode
 from fastbert_jax.inference.engines.runtime import Answer
-from fastbert_jax.inference.plan import Plan
+from fastbert_jax.inference.plan import BatchedTexts
 from fastbert_jax.inference.timing import evenly, interleaved_times
-from fastbert_jax.model.fastbert import Params
+from fastbert_jax.model.network import Params
 from fastbert_jax.report.metrics import Spread
 from fastbert_jax.text.batches import Batch
 from fastbert_jax.text.builtin import builtin_model_directory
@@ -168,7 +168,7 @@ def leaving_after(depth: int, layers: int) -> np.ndarray:
     return speed
 
 
-def check_all_depths(answer: Callable, plan: Plan, layers: int, mode: Mode) -> None:
+def check_all_depths(answer: Callable, plan: BatchedTexts, layers: int, mode: Mode) -> None:
     """Have the text leave at every layer once, so that all that an engine may ever run on it has run."""
     for depth in range(1, layers + 1):
         found = answer(plan, speed=leaving_after(depth, layers), mode=mode).exit_layer_B.tolist()

@@ -24,7 +24,8 @@ from fastbert_jax.config import BertConfig, DataConfig, DistilConfig, FineTuneCo
 from fastbert_jax.inference.loading import model_directory
 from fastbert_jax.inference.policies import exit_indices
 from fastbert_jax.inference.predictor import Predictor
-from fastbert_jax.model.fastbert import FastBert, Params, init_params
+from fastbert_jax.model.bert import Bert
+from fastbert_jax.model.network import Params
 from fastbert_jax.model.sharding import make_mesh, param_shardings, share_batch
 from fastbert_jax.model.weights import load_model
 from fastbert_jax.text.examples import Text
@@ -113,13 +114,13 @@ def distilled(
     distil = DistilConfig(
         batch_size=settings.rows, learning_rate=settings.learning_rate, kl=settings.kl, steps=settings.steps, pack=True
     )
-    phase = fastbert_recipe(FastBert(config, dropout=0.1), fine_tune=FineTuneConfig(), distil=distil).phases[1]
+    phase = fastbert_recipe(Bert(config, dropout=0.1), fine_tune=FineTuneConfig(), distil=distil).phases[1]
     batches = PackedBatches(
         encoded, None, max_length=length, batch_size=settings.rows, epochs=1, steps=settings.steps, seed=seed
     )
     shapes = {"model": abstract_params(config, shardings)}
     placed = placed_step(phase, shapes, mesh=mesh, total_steps=settings.steps, key=jax.random.key(seed))
-    fresh = params | {"lower_exits": init_params(config, jax.random.key(seed))["lower_exits"]}
+    fresh = params | {"lower_exits": Bert(config).init(jax.random.key(seed))["lower_exits"]}
     state, frozen = placed.begin({"model": jax.device_put(fresh, {part: shardings[part] for part in fresh})})
     with jax.set_mesh(mesh):
         for batch in batches.stream(0):

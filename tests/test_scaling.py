@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from fastbert_jax.model.weights import read_bert_config
+from fastbert_jax.model.config_json import read_bert_config
 
 ROOT = Path(__file__).parent.parent
 

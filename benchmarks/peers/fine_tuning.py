@@ -37,8 +37,10 @@ import tyro
 from fastbert_jax.command_line import TYRO_STYLE, end_with
 from fastbert_jax.config import BertConfig, DataConfig, DistilConfig, FineTuneConfig
 from fastbert_jax.inference.timing import evenly, interleaved_times
-from fastbert_jax.model.fastbert import FastBert, Params, init_params
-from fastbert_jax.model.weights import load_backbone, read_bert_config
+from fastbert_jax.model.bert import Bert
+from fastbert_jax.model.config_json import read_bert_config
+from fastbert_jax.model.network import Params
+from fastbert_jax.model.weights import load_backbone
 from fastbert_jax.report.metrics import Spread
 from fastbert_jax.text.batches import Batch, TrainingBatches
 from fastbert_jax.text.builtin import builtin_model_directory
@@ -77,7 +79,7 @@ class Ours:
     """The first phase of the recipe, step by step."""
 
     def __init__(self, config: BertConfig, params: Params, unroll: int) -> None:
-        model = FastBert(config, dropout=DROPOUT, unroll=unroll)
+        model = Bert(config, dropout=DROPOUT, unroll=unroll)
         phase = fastbert_recipe(model, fine_tune=FineTuneConfig(), distil=DistilConfig()).phases[0]
         self._step, self._state, self._frozen = begun(phase, {"model": params}, config)
         show = forward(model, noisy=frozenset())
@@ -174,7 +176,7 @@ def measure(settings: Settings) -> dict:
     directory = builtin_model_directory("minilm")
     encoded, labels = texts_of(settings, directory)
     config = read_bert_config(directory, num_classes=int(labels.max()) + 1, exit_size=128, exit_heads=2)
-    params = init_params(config, jax.random.key(0)) | {"backbone": load_backbone(directory, config)}
+    params = Bert(config).init(jax.random.key(0)) | {"backbone": load_backbone(directory, config)}
     params = jax.device_put(params)
     ours, theirs = Ours(config, params, settings.unroll), Theirs(directory, config, jax.device_get(params["last_exit"]))
 

@@ -36,8 +36,8 @@ from fastbert_jax.config import ConvertConfig, DataConfig, Mode
 from fastbert_jax.inference.loading import load
 from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.inference.timing import evenly
+from fastbert_jax.model.bert import Bert
 from fastbert_jax.model.convert import convert
-from fastbert_jax.model.fastbert import FastBert
 from fastbert_jax.model.weights import load_model
 from fastbert_jax.text.batches import collate
 from fastbert_jax.text.sources import read_examples
@@ -146,7 +146,7 @@ def our_logits(directory: Path, predictor: Predictor, texts: Sequence[str], leng
     """The same by the converted model."""
     params, config, _ = load_model(directory)
     encoded = predictor.tokenizer.encode(texts, max_length=length)
-    program = jax.jit(FastBert(config).apply)
+    program = jax.jit(Bert(config).apply)
     params = jax.device_put(params)
     logits = []
     for row in range(len(texts)):
