@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fastbert_jax.config import BertConfig
+from fastbert_jax.model.bert import Bert
 from fastbert_jax.model.leaves import bert_leaves
 from fastbert_jax.model.sharding import MESH, MESH_AXES
 from fastbert_jax.report.flops import distillation_flops
@@ -81,8 +82,8 @@ class Sizes(NamedTuple):
     """Numbers of parameters."""
 
     backbone: int
-    students: int
-    teacher: int
+    lower_exits: int
+    last_exit: int
 
 
 def main() -> None:
@@ -102,7 +103,7 @@ def rows() -> float:
 
 def row_flops(config: BertConfig) -> int:
     """FLOPs of a packed row in a step of distillation."""
-    return distillation_flops(config, ROW_LENGTH, texts=TEXT_SLOTS)
+    return distillation_flops(Bert(config), ROW_LENGTH, texts=TEXT_SLOTS)
 
 
 def seconds(config: BertConfig, utilisation: float, *, chips: int = CHIPS) -> float:
@@ -144,7 +145,7 @@ def once_a_step() -> str:
     """The all-reduce of the students' gradients, and attention scores through memory, against the step."""
     cells = []
     for name, config in MODELS.items():
-        gradient = sizes(config).students * FLOAT
+        gradient = sizes(config).lower_exits * FLOAT
         reduce = 2 * (CHIPS - 1) / CHIPS * gradient / LINK_BANDWIDTH
         step = step_seconds(config, TYPICAL_UTILISATION)
         scores = ROWS_PER_CHIP * config.num_layers * config.num_heads * ROW_LENGTH**2 * FLOAT
@@ -196,7 +197,7 @@ def device_parameters(config: BertConfig, mesh: tuple[int, int, int]) -> tuple[i
     for leaf in bert_leaves(config, exits=True):
         shares = math.prod(places[place] for axis in leaf.tree_axes for place in MESH_AXES[axis])
         held = math.prod(leaf.tree_shape) // shares
-        if leaf.path.startswith("students/"):
+        if leaf.path.startswith("lower_exits/"):
             frozen += held
         else:
             trained += held

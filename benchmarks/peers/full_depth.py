@@ -100,7 +100,7 @@ def minilm(settings: Settings) -> dict[str, dict]:
     lengths = data.lengths
     by_texts = plan_batches(encoded, lengths=lengths, batch_size=settings.batch_size)
     by_tokens = plan_batches(encoded, lengths=lengths, batch_tokens=settings.batch_tokens)
-    compare = functools.partial(measure, Runtime(params, config), load_torch(directory), repeats=settings.repeats)
+    compare = functools.partial(measure, Runtime(params, Bert(config)), load_torch(directory), repeats=settings.repeats)
     return {
         f"MiniLM, {settings.batch_size} texts a batch": compare(by_texts),
         f"MiniLM, {settings.batch_tokens} tokens a batch": compare(by_tokens),
@@ -114,7 +114,7 @@ def random(settings: Settings) -> dict[str, dict]:
     encoded = random_tokens(config, texts=settings.random_texts, length=settings.random_length)
     plan = plan_batches(encoded, lengths=(settings.random_length,), batch_size=8)
     name = f"random weights, {config.num_layers} x {config.hidden_size}"
-    return {name: measure(Runtime(params, config), torch_copy(params, config), plan, repeats=settings.repeats)}
+    return {name: measure(Runtime(params, Bert(config)), torch_copy(params, config), plan, repeats=settings.repeats)}
 
 
 def torch_copy(params: Params, config: BertConfig) -> Any:

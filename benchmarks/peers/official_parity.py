@@ -146,13 +146,12 @@ def our_logits(directory: Path, predictor: Predictor, texts: Sequence[str], leng
     """The same by the converted model."""
     params, config, _ = load_model(directory)
     encoded = predictor.tokenizer.encode(texts, max_length=length)
-    program = jax.jit(Bert(config).apply)
+    program = jax.jit(Bert(config).trace)
     params = jax.device_put(params)
     logits = []
     for row in range(len(texts)):
         batch = collate(encoded, np.array([row]), batch_size=1, length=length)
-        inputs = (batch.token_ids_BxS, batch.token_type_BxS, batch.position_BxS, batch.text_BxS, batch.cls_BxK)
-        logits.append(program({"params": params}, *inputs).exit_logits_LxBxKxN[:, 0, 0])
+        logits.append(program(params, batch).exit_logits_LxBxKxN[:, 0, 0])
     return np.stack(logits)
 
 
