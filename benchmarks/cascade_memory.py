@@ -20,8 +20,8 @@ import tyro
 
 from fastbert_jax.command_line import TYRO_STYLE, end_with
 from fastbert_jax.config import Mode
-from fastbert_jax.inference.engines.engine import Results
 from fastbert_jax.inference.engines.auto import make_engines
+from fastbert_jax.inference.engines.engine import Results
 from fastbert_jax.inference.plan import plan_batches
 from measured import publish, random_config, random_model, random_tokens
 

@@ -5,19 +5,22 @@ A text exits at the first layer whose uncertainty is below the threshold, `speed
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Float32, Int
 
 from fastbert_jax.config import ExitConfig, PolicyName
 from fastbert_jax.errors import UserError
+from fastbert_jax.model.network import Array
 
 PolicyState = Any
 """What a policy keeps of a text between layers: a tree of arrays `[B, ...]`, or `()`."""
 
 
+@runtime_checkable
 class Policy(Protocol):
     """What every engine asks of a policy. Thresholds per layer are not its part: `speed` has them."""
 
@@ -25,7 +28,9 @@ class Policy(Protocol):
         """The state of `rows` texts before the first layer."""
         ...
 
-    def judge(self, state: PolicyState, logits_BxN: jax.Array) -> tuple[PolicyState, jax.Array]:
+    def judge(
+        self, state: PolicyState, logits_BxN: Float[Array, "B N"]
+    ) -> tuple[PolicyState, Float32[jax.Array, " B"]]:
         """The state after one more exit, and its uncertainty, float32 `[B]` in [0, 1]."""
         ...
 
@@ -37,11 +42,13 @@ class _Stateless:
         """Nothing is kept."""
         return ()
 
-    def judge(self, state: PolicyState, logits_BxN: jax.Array) -> tuple[PolicyState, jax.Array]:
+    def judge(
+        self, state: PolicyState, logits_BxN: Float[Array, "B N"]
+    ) -> tuple[PolicyState, Float32[jax.Array, " B"]]:
         """The uncertainty of each text."""
         return state, self.uncertainty(logits_BxN)
 
-    def uncertainty(self, logits_BxN: jax.Array) -> jax.Array:
+    def uncertainty(self, logits_BxN: Float[Array, "B N"]) -> Float32[jax.Array, " B"]:
         """Float32 `[B]` in [0, 1]."""
         raise NotImplementedError
 
@@ -49,7 +56,7 @@ class _Stateless:
 class Entropy(_Stateless):
     """The paper's policy (section 3.3): normalised entropy, equation 7."""
 
-    def uncertainty(self, logits_BxN: jax.Array) -> jax.Array:
+    def uncertainty(self, logits_BxN: Float[Array, "B N"]) -> Float32[jax.Array, " B"]:
         """See `entropy_uncertainty`."""
         return entropy_uncertainty(logits_BxN)
 
@@ -64,29 +71,29 @@ class TopEntropy(_Stateless):
     def __init__(self, top: int) -> None:
         self.top = top
 
-    def uncertainty(self, logits_BxN: jax.Array) -> jax.Array:
+    def uncertainty(self, logits_BxN: Float[Array, "B N"]) -> Float32[jax.Array, " B"]:
         """With `top` classes or fewer, that of `Entropy`."""
         top = min(self.top, logits_BxN.shape[-1])
         broken_B = jnp.isnan(logits_BxN).any(-1)  # top_k may or may not return a NaN
-        top_BxT = jax.lax.top_k(logits_BxN.astype(jnp.float32), top)[0]
+        top_BxT = jax.lax.top_k(jnp.asarray(logits_BxN, jnp.float32), top)[0]
         return jnp.where(broken_B, 1.0, entropy_uncertainty(top_BxT))
 
 
 class MaxProbability(_Stateless):
     """1 - the largest probability: from 0 to 1 - 1 / N."""
 
-    def uncertainty(self, logits_BxN: jax.Array) -> jax.Array:
+    def uncertainty(self, logits_BxN: Float[Array, "B N"]) -> Float32[jax.Array, " B"]:
         """Logits with a NaN count as wholly uncertain."""
-        probabilities_BxN = jax.nn.softmax(logits_BxN.astype(jnp.float32))
+        probabilities_BxN = jax.nn.softmax(jnp.asarray(logits_BxN, jnp.float32))
         return jnp.nan_to_num(1 - probabilities_BxN.max(-1), nan=1.0)
 
 
 class Margin(_Stateless):
     """1 - the lead of the largest probability over the second."""
 
-    def uncertainty(self, logits_BxN: jax.Array) -> jax.Array:
+    def uncertainty(self, logits_BxN: Float[Array, "B N"]) -> Float32[jax.Array, " B"]:
         """Logits with a NaN count as wholly uncertain."""
-        probabilities_BxN = jax.nn.softmax(logits_BxN.astype(jnp.float32))
+        probabilities_BxN = jax.nn.softmax(jnp.asarray(logits_BxN, jnp.float32))
         top_Bx2 = jax.lax.top_k(probabilities_BxN, 2)[0]
         return jnp.nan_to_num(1 - (top_Bx2[:, 0] - top_Bx2[:, 1]), nan=1.0)
 
@@ -104,7 +111,9 @@ class Patience:
         """The last label, none yet, and how many exits in a row agreed with the one before."""
         return np.full(rows, -1, np.int32), np.zeros(rows, np.int32)
 
-    def judge(self, state: PolicyState, logits_BxN: jax.Array) -> tuple[PolicyState, jax.Array]:
+    def judge(
+        self, state: PolicyState, logits_BxN: Float[Array, "B N"]
+    ) -> tuple[PolicyState, Float32[jax.Array, " B"]]:
         """0 where enough exits agree, else 1; a NaN agrees with nothing."""
         label_B, agreed_B = state
         broken_B = jnp.isnan(logits_BxN).any(-1)
@@ -130,7 +139,7 @@ def make_policy(exits: ExitConfig) -> Policy:
     raise ValueError(f"expected a policy of {[name.value for name in PolicyName]}, found {exits.policy!r}")
 
 
-def entropy_uncertainty(logits: jax.Array) -> jax.Array:
+def entropy_uncertainty(logits: Float[Array, "*lead N"]) -> Float32[jax.Array, "*lead"]:
     """Entropy of softmax(logits) over log N, equation 7 of the paper: exactly 0 is certain, exactly 1 is uniform.
 
     Args:
@@ -145,7 +154,7 @@ def entropy_uncertainty(logits: jax.Array) -> jax.Array:
     num_classes = logits.shape[-1]
     if num_classes < 2:
         raise ValueError(f"expected logits of two classes or more, found {num_classes}")
-    logits = logits.astype(jnp.float32)
+    logits = jnp.asarray(logits, jnp.float32)
     # With the largest logit at 0, entropy is log(sum exp z) - sum p z: exactly 0 and log N at the two ends.
     shifted = logits - logits.max(-1, keepdims=True)
     exponentials = jnp.exp(shifted)
@@ -157,7 +166,7 @@ def entropy_uncertainty(logits: jax.Array) -> jax.Array:
     return jnp.where(total == num_classes, 1.0, jnp.nan_to_num(uncertainty, nan=1.0))
 
 
-def layer_thresholds(speed: float | np.ndarray, num_layers: int) -> np.ndarray:
+def layer_thresholds(speed: Any, num_layers: int) -> Float32[np.ndarray, " L"]:
     """`speed`, one number or one per layer, as float32 `[L]`.
 
     Raises:
@@ -174,7 +183,7 @@ def layer_thresholds(speed: float | np.ndarray, num_layers: int) -> np.ndarray:
     return np.broadcast_to(thresholds.astype(np.float32), (num_layers,))
 
 
-def exit_indices(uncertainty_LxB: np.ndarray, speed: float | np.ndarray) -> np.ndarray:
+def exit_indices(uncertainty_LxB: Float[np.ndarray, "L B"], speed: Any) -> Int[np.ndarray, " B"]:
     """The exit of each text, counting from 0, when the uncertainty of every exit is known: int `[B]`."""
     sure_LxB = uncertainty_LxB < layer_thresholds(speed, len(uncertainty_LxB))[:, None]
     sure_LxB[-1] = True

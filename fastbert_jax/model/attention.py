@@ -9,19 +9,20 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Float32, Int
 
 MASKED_SCORE = -1e30
 """Score of a key that must not be seen: finite, so that a row with no key at all stays free of NaN."""
 
 
 def attention(
-    query_BxAxSxD: jax.Array,
-    key_BxAxSxD: jax.Array,
-    value_BxAxSxD: jax.Array,
-    text_BxS: jax.Array,
+    query_BxAxSxD: Float[jax.Array, "B A S D"],
+    key_BxAxSxD: Float[jax.Array, "B A S D"],
+    value_BxAxSxD: Float[jax.Array, "B A S D"],
+    text_BxS: Int[jax.Array, "B S"],
     *,
     drop: Callable[[jax.Array], jax.Array],
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[Float[jax.Array, "B A S D"], Float32[jax.Array, "B A S S"]]:
     """`softmax(q k^T / sqrt(D)) v` within each text, `[B, A, S, D]`, and the scores before the mask.
 
     Args:

@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Float32, Int
 
 from fastbert_jax.config import BertConfig, ExitKind
 from fastbert_jax.model.attention import attention
@@ -169,7 +170,7 @@ class Bert:
             params["lower_exits"] = stacked(exit_, lower_key, lower)
         return params | {"last_exit": exit_(last_key)}
 
-    def embed(self, params: Params, batch: Batch, key: jax.Array | None = None) -> jax.Array:
+    def embed(self, params: Params, batch: Batch, key: jax.Array | None = None) -> Float[jax.Array, "B S H"]:
         """The embeddings `[B, S, H]`; `params` is the whole tree, and a `key` turns dropout on."""
         hidden_BxSxH: jax.Array = Embeddings(self.config, self.dropout, self.dtype).apply(
             {"params": params["backbone"]["embeddings"]},
@@ -179,16 +180,25 @@ class Bert:
         return hidden_BxSxH
 
     def layer(
-        self, layer: Params, hidden_BxSxH: jax.Array, text_BxS: Array, key: jax.Array | None = None
-    ) -> tuple[jax.Array, jax.Array]:
+        self,
+        layer: Params,
+        hidden_BxSxH: Float[Array, "B S H"],
+        text_BxS: Int[Array, "B S"],
+        key: jax.Array | None = None,
+    ) -> tuple[Float[jax.Array, "B S H"], Float32[jax.Array, "B A S S"]]:
         """The output `[B, S, H]` of one layer and its attention scores, float32 `[B, A, S, S]`."""
         module = EncoderLayer(self.config, self.dropout, self.dtype)
         outputs: tuple[jax.Array, jax.Array] = module.apply({"params": layer}, hidden_BxSxH, text_BxS, **_dropout(key))
         return outputs
 
     def exit(
-        self, exit_: Params, hidden_BxSxH: jax.Array, text_BxS: Array, cls_BxK: Array, key: jax.Array | None = None
-    ) -> jax.Array:
+        self,
+        exit_: Params,
+        hidden_BxSxH: Float[Array, "B S H"],
+        text_BxS: Int[Array, "B S"],
+        cls_BxK: Int[Array, "B K"],
+        key: jax.Array | None = None,
+    ) -> Float32[jax.Array, "B K N"]:
         """Float32 logits `[B, K, N]` of one exit on the output of its layer."""
         module = Exit(self.config, self.dropout, self.dtype)
         logits_BxKxN: jax.Array = module.apply({"params": exit_}, hidden_BxSxH, text_BxS, cls_BxK, **_dropout(key))
@@ -244,7 +254,7 @@ class Bert:
         first_LxBxKxH = jnp.take_along_axis(hidden_LxBxSxH, cls_BxK[None, :, :, None], axis=2)
         return Trace(hidden_LxBxSxH, first_LxBxKxH, scores_LxBxAxSxS, lower_logits_LxBxKxN, logits_BxKxN)
 
-    def hidden_states(self, params: Params, batch: Batch) -> jax.Array:
+    def hidden_states(self, params: Params, batch: Batch) -> Float[jax.Array, "states B S H"]:
         """The embeddings, then every layer's output, `[L + 1, B, S, H]`; needs the backbone's parameters alone."""
         embedded_BxSxH, hidden_LxBxSxH, _ = self._run_layers(params, batch, None, self.num_layers)
         return jnp.concatenate([embedded_BxSxH[None], hidden_LxBxSxH])
@@ -270,7 +280,7 @@ class Bert:
         else:
             # A scan over a slice of the stack would have XLA copy the slice; here each turn reads its layer in place.
             def run_at(hidden_BxSxH: jax.Array, index: jax.Array) -> tuple[jax.Array, tuple[Any, Any]]:
-                def take(leaf: jax.Array) -> jax.Array:
+                def take(leaf: Any) -> Any:
                     return jax.lax.dynamic_index_in_dim(leaf, index, keepdims=False)
 
                 return run(hidden_BxSxH, jax.tree.map(take, (layers, keys_L)))

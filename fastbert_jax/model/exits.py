@@ -22,10 +22,12 @@ import functools
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Float32, Int
 
 from fastbert_jax.config import BertConfig, ExitKind
 from fastbert_jax.model.attention import MASKED_SCORE
 from fastbert_jax.model.layers import Dropout, Linear
+from fastbert_jax.model.network import Array
 
 KERNEL_INIT = nn.initializers.lecun_normal()
 
@@ -55,8 +57,13 @@ class Exit(nn.Module):
 
     @nn.compact
     def __call__(
-        self, hidden_BxSxH: jax.Array, text_BxS: jax.Array, cls_BxK: jax.Array, *, deterministic: bool = True
-    ) -> jax.Array:
+        self,
+        hidden_BxSxH: Float[Array, "B S H"],
+        text_BxS: Int[Array, "B S"],
+        cls_BxK: Int[Array, "B K"],
+        *,
+        deterministic: bool = True,
+    ) -> Float32[jax.Array, "B K N"]:
         """Float32 logits `[B, K, N]` of the texts whose first tokens stand at `cls_BxK`.
 
         A text number that has no token in its row gives finite numbers without meaning.

@@ -1,4 +1,4 @@
-"""What the dev set says of some parameters: accuracy and cross entropy of every exit, and where texts would leave.
+"""Accuracy and cross entropy of every exit on the dev set, and where texts would exit.
 
 Shapes in names: B batch, K texts per row, L layers, N classes, U speeds.
 """
@@ -60,9 +60,9 @@ def evaluation_step(params: Tree, batch: Batch, *, network: Bert) -> EvaluationS
 def dev_evaluation(
     network: Bert, dev: Encoded, labels: np.ndarray, *, buckets: tuple[int, ...], mesh: Mesh
 ) -> Callable[[Tree], Evaluation]:
-    """A function from a recipe's parameters to what the dev set says; the teacher's accuracy is the score.
+    """A function from a recipe's parameters to their evaluation on dev; the accuracy of the last exit is the score.
 
-    Every process calls it with the same parameters, and gets the same answer.
+    Every process calls it with the same parameters, and gets the same values.
     """
     shares = shares_of(mesh, "batch")
     size = -(-BATCH_SIZE // shares) * shares
@@ -92,7 +92,7 @@ def dev_evaluation(
             + " ".join(f"{accuracy:.4f}" for accuracy in accuracy_L)
             + "; mean depth "
             + ", ".join(
-                f"{float(texts_L @ np.arange(1, len(texts_L) + 1)) / float(texts):.2f} at speed {speed}"
+                f"{float(texts_L @ np.array(network.config.exit_layers)) / float(texts):.2f} at speed {speed}"
                 for speed, texts_L in zip(SPEEDS, leaving_UxL, strict=True)
             ),
         )

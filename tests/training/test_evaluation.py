@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from fastbert_jax.training.evaluation import evaluation_step
-from fastbert_jax.training.fastbert_recipe import forward
 from fastbert_jax.training.losses import cross_entropy
 from tests.training import tiny
 
@@ -17,10 +16,10 @@ from tests.training import tiny
 def test_evaluation_counts_each_text_once_and_no_padding():
     model, params = tiny.model(), tiny.params()
     batch = tiny.batch(rows=10)
-    logits_LxBxKxN = jax.jit(model.apply)({"params": params["model"]}, *batch[:5]).exit_logits_LxBxKxN
+    logits_LxBxKxN = jax.jit(model.trace)(params["model"], batch).exit_logits_LxBxKxN
     right = np.asarray(logits_LxBxKxN.argmax(-1) == batch.label_BxK[None]).sum((1, 2))
     loss = cross_entropy(logits_LxBxKxN, jnp.broadcast_to(batch.label_BxK[None], logits_LxBxKxN.shape[:-1])).sum((1, 2))
-    step = jax.jit(functools.partial(evaluation_step, apply=forward(model, noisy=frozenset())))
+    step = jax.jit(functools.partial(evaluation_step, network=model))
     parts = []
     for start in (0, 4, 8):
         rows = jax.tree.map(lambda array, start=start: array[start : start + 4], batch)
