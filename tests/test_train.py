@@ -20,7 +20,7 @@ from fastbert_jax.errors import UserError
 from fastbert_jax.model import sharding
 from fastbert_jax.training import dry_run, run, verify
 from fastbert_jax.training.run_directory import RunDirectory
-from tests.training.loggers.backends import Mlflow
+from tests.training.logger_backends import Mlflow
 
 ROOT = Path(__file__).parent.parent
 SETTINGS = """

@@ -14,16 +14,15 @@ from jax.sharding import Mesh
 
 from fastbert_jax.errors import PreemptedError, UserError
 from fastbert_jax.model.sharding import share_batch
+from fastbert_jax.processes import StopRequest
 from fastbert_jax.report.progress import progress_bar
 from fastbert_jax.text.batches import Batch, Batches
 from fastbert_jax.training.checkpoints import Checkpoints, Position, Restored
-from fastbert_jax.training.journal import DEV_EVENT, Journal
-from fastbert_jax.training.memory import Memory
-from fastbert_jax.training.preemption import StopRequest
-from fastbert_jax.training.profiler import Profiler
+from fastbert_jax.training.kept_values import KeptValues
+from fastbert_jax.training.loggers import DEV_EVENT, Journal
+from fastbert_jax.training.performance import Meter, Profiler
 from fastbert_jax.training.recipe import Keep, Known, Phase, Recipe, Tree, merge
 from fastbert_jax.training.step import StepMetrics, TrainState, placed_step
-from fastbert_jax.training.throughput import Meter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +50,8 @@ class Surroundings:
     stop: StopRequest
     save_every: int = 0
     """Steps between saves; 0: only where dev is measured."""
-    memories: Mapping[str, Memory] = dataclasses.field(default_factory=dict)
-    """By the name of its phase, what one with a shortcut remembers of its texts."""
+    kept_values: Mapping[str, KeptValues] = dataclasses.field(default_factory=dict)
+    """By the name of its phase, what one with a shortcut keeps of its texts."""
     profiler: Profiler = dataclasses.field(default_factory=Profiler)
 
 
@@ -91,7 +90,7 @@ def run_recipe(
         for index, phase in enumerate(recipe.phases)
     ]
     with surroundings.meter.spending("restore"):
-        restored = checkpoints.newest(lambda position: runs[names.index(position.phase)].abstract, refused=journal.say)
+        restored = checkpoints.newest(lambda position: runs[names.index(position.phase)].abstract, warn=journal.say)
     resumed_at = 0 if restored is None else restored.step
     journal.resume(resumed_at)
     surroundings.profiler.resume(resumed_at, total=sum(len(batches[name]) for name in names))
@@ -126,7 +125,7 @@ class _PhaseRun:
         self._phase, self._index, self._batches, self._first_step = phase, index, batches, first_step
         self._sources = tuple(shapes)
         self._around = surroundings
-        self._memory = surroundings.memories.get(phase.name, Memory())
+        self._kept = surroundings.kept_values.get(phase.name)
         decay_steps = phase.settings.decay_epochs * batches.batches_per_epoch
         rate_steps = min(decay_steps or len(batches), len(batches))
         self._step = placed_step(phase, shapes, mesh=surroundings.mesh, total_steps=rate_steps, key=key)
@@ -155,8 +154,9 @@ class _PhaseRun:
         """Run the steps that are left; the parameters the phase hands on."""
         done, total = int(self._state.step), len(self._batches)
         unread: tuple[int, StepMetrics, Batch, Known | None] | None = None
-        with self._around.meter.spending("restore"):
-            self._memory.open(self._frozen, done=done)
+        if self._kept is not None:
+            with self._around.meter.spending("restore"):
+                self._kept.open(self._frozen, done=done)
         with (
             contextlib.closing(self._timed_stream(done)) as steps,
             progress_bar(self._phase.name, total=total, unit="steps", done=done) as advance,
@@ -172,7 +172,7 @@ class _PhaseRun:
                     advance(1, self._log(*unread))
                 unread = (step, metrics, batch, known)
                 self._around.profiler.end_after(self._first_step + step, metrics)
-                stopping = self._around.stop.agreed(self._around.mesh)
+                stopping = self._around.stop.agreed()
                 evaluating = self._is_time_to_evaluate(step)
                 if evaluating or stopping or self._is_time_to_save(step):
                     advance(1, self._log(*unread))
@@ -205,8 +205,9 @@ class _PhaseRun:
         with contextlib.closing(self._batches.stream(done)) as stream:
             for step in range(done + 1, len(self._batches) + 1):
                 with self._around.meter.spending("data"):
-                    batch, known = next(stream), self._memory.known(step - 1)
-                yield step, batch, known
+                    batch = next(stream)
+                    kept_BxKxN = None if self._kept is None else self._kept.view(step - 1)
+                yield step, batch, None if kept_BxKxN is None else Known(kept_BxKxN)
 
     def _is_time_to_evaluate(self, step: int) -> bool:
         """As often per epoch as asked, spread evenly, the end of every epoch and of the phase always among them."""
@@ -238,7 +239,8 @@ class _PhaseRun:
         position = Position(self._phase.name, step, self._best_step, self._best_score)
         rank = None if score is None else (self._index, score)
         with self._around.meter.spending("checkpoint"):
-            self._memory.settle(step)
+            if self._kept is not None:
+                self._kept.settle(step)
             self._around.checkpoints.save(run_step, (self._state, self._frozen), position, rank=rank)
 
     def _log(self, step: int, metrics: StepMetrics, batch: Batch, known: Known | None) -> str:
@@ -252,8 +254,8 @@ class _PhaseRun:
         terms = {name: np.asarray(value).tolist() for name, value in metrics.terms.items()}
         values = {"loss": loss, "terms": terms, "gradient_norm": gradient_norm}
         self._around.journal.log(self._phase.name, step=self._first_step + step, values=values)
-        if metrics.kept_BxKxN is not None:
-            self._memory.keep(step - 1, metrics.kept_BxKxN)
+        if self._kept is not None and metrics.kept_BxKxN is not None:
+            self._kept.keep(step - 1, metrics.kept_BxKxN)
         rows, length = self._phase.settings.batch_size, batch.token_ids_BxS.shape[1]
         self._around.meter.count(
             texts=float(metrics.texts),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import shutil
 from pathlib import Path
 
 import jax
@@ -13,7 +12,7 @@ from jax.sharding import Mesh
 from safetensors import SafetensorError
 
 from fastbert_jax import processes
-from fastbert_jax.atomic_files import write_json, write_text
+from fastbert_jax.atomic_files import atomic_directory, write_checksums, write_json, write_text
 from fastbert_jax.config import ProcessesConfig, TrainConfig
 from fastbert_jax.errors import PreemptedError, UserError
 from fastbert_jax.inference.compare import compare
@@ -24,27 +23,24 @@ from fastbert_jax.log import result, status
 from fastbert_jax.model.fastbert import Params
 from fastbert_jax.model.sharding import make_mesh, param_shardings, sharding_of
 from fastbert_jax.model.weights import inference_settings, save_model
+from fastbert_jax.processes import StopRequest, stop_on_sigterm
 from fastbert_jax.report.comparison import Comparison
 from fastbert_jax.report.comparison_table import render
 from fastbert_jax.report.html.page import WHAT_A_REPORT_IS, render_page
 from fastbert_jax.text.baseline import tfidf_svm_accuracy
 from fastbert_jax.text.batches import EpochBatches
-from fastbert_jax.training.answer_cache import AnswerCache
 from fastbert_jax.training.card import write_card
 from fastbert_jax.training.checkpoints import Checkpoints
 from fastbert_jax.training.dev_curves import dev_points
 from fastbert_jax.training.evaluation import dev_evaluation
 from fastbert_jax.training.fastbert_recipe import forward
-from fastbert_jax.training.file_checksums import write_checksums
 from fastbert_jax.training.initial import abstract_params, initial_params
-from fastbert_jax.training.journal import Journal
-from fastbert_jax.training.loggers.every_logger import Loggers, check_installed
+from fastbert_jax.training.kept_values import KeptValues
+from fastbert_jax.training.loggers import Journal, check_installed
 from fastbert_jax.training.loop import Surroundings, run_recipe
-from fastbert_jax.training.preemption import StopRequest, stop_on_sigterm
+from fastbert_jax.training.performance import Meter, Profiler
 from fastbert_jax.training.prepare import Prepared, prepare
-from fastbert_jax.training.profiler import Profiler
 from fastbert_jax.training.run_directory import RunDirectory
-from fastbert_jax.training.throughput import Meter
 
 
 def train(config: TrainConfig) -> Comparison | None:
@@ -71,11 +67,11 @@ def train(config: TrainConfig) -> Comparison | None:
         if processes.is_first():
             for note in prepared.notes:
                 status(note)
-        loggers = Loggers()
-        held.callback(loggers.close)
-        processes.first_alone(lambda: loggers.open(config, run))
+        journal = Journal(run.metrics)
+        held.callback(journal.close)
+        processes.first_alone(lambda: journal.open_loggers(config))
         if not processes.all_well(run.model.exists()):
-            params = _train(config, prepared, run, mesh, stop, loggers)
+            params = _train(config, prepared, run, mesh, stop, journal)
             host = on_host(params, mesh)
             processes.first_alone(lambda: _save(config, prepared, run, host))
         elif config.profile and processes.is_first():
@@ -85,7 +81,7 @@ def train(config: TrainConfig) -> Comparison | None:
             )
         measures = processes.is_first()
         processes.part()
-        return _compare(config, prepared, run, loggers) if measures else None
+        return _compare(config, prepared, run, journal) if measures else None
 
 
 def on_host(params: Params, mesh: Mesh) -> Params | None:
@@ -101,11 +97,10 @@ def on_host(params: Params, mesh: Mesh) -> Params | None:
 
 
 def _train(
-    config: TrainConfig, prepared: Prepared, run: RunDirectory, mesh: Mesh, stop: StopRequest, loggers: Loggers
+    config: TrainConfig, prepared: Prepared, run: RunDirectory, mesh: Mesh, stop: StopRequest, journal: Journal
 ) -> Params:
     shardings = {name: param_shardings(mesh, start.config) for name, start in prepared.starts.items()}
     checkpoints = Checkpoints(run.checkpoints, keep=config.checkpoints.keep)
-    journal = Journal(run.metrics, loggers)
     profiler = Profiler(run.profile if processes.is_first() else None, config.profiled, say=journal.say)
     surroundings = Surroundings(
         mesh=mesh,
@@ -118,10 +113,10 @@ def _train(
         ),
         checkpoints=checkpoints,
         journal=journal,
-        meter=Meter(run.throughput if processes.is_first() else None, dtype=prepared.model.dtype, loggers=loggers),
+        meter=Meter(run.throughput if processes.is_first() else None, dtype=prepared.model.dtype, journal=journal),
         stop=stop,
         save_every=config.checkpoints.every,
-        memories=_memories(prepared, run, journal),
+        kept_values=_kept_values(prepared, run, journal),
         profiler=profiler,
     )
     try:
@@ -145,20 +140,19 @@ def _train(
     finally:
         stop.heeded = False
         profiler.close()
-        journal.close()
         checkpoints.close()
     return params["model"]
 
 
-def _memories(prepared: Prepared, run: RunDirectory, journal: Journal) -> dict[str, AnswerCache]:
-    """The memory of each phase that has a shortcut, by the phase's name."""
+def _kept_values(prepared: Prepared, run: RunDirectory, journal: Journal) -> dict[str, KeptValues]:
+    """The kept values of each phase that has a shortcut, by the phase's name."""
     return {
-        phase.name: AnswerCache(
+        phase.name: KeptValues(
             run.teacher_answers,
             batches,
             corpus=prepared.data["unlabelled"],
             classes=prepared.config.num_classes,
-            say=journal.say,
+            warn=journal.say,
         )
         for phase in prepared.recipe.phases
         if phase.shortcut is not None and isinstance(batches := prepared.batches[phase.name], EpochBatches)
@@ -166,9 +160,8 @@ def _memories(prepared: Prepared, run: RunDirectory, journal: Journal) -> dict[s
 
 
 def _save(config: TrainConfig, prepared: Prepared, run: RunDirectory, params: Params | None) -> None:
-    """Write `model/` beside its place, then rename it there: a model directory is always a whole one."""
+    """Write `model/`, which is there only when it is complete."""
     assert params is not None
-    unfinished = run.path / "model.tmp"
     extra = inference_settings(
         labels=prepared.task.labels,
         max_length=config.data.max_length,
@@ -176,14 +169,11 @@ def _save(config: TrainConfig, prepared: Prepared, run: RunDirectory, params: Pa
         precision=config.model.precision,
     )
     try:
-        if unfinished.exists():
-            shutil.rmtree(unfinished)
-        unfinished.mkdir()
-        prepared.tokenizer.save(unfinished)
-        save_model(unfinished, params, prepared.config, extra=extra)
-        write_checksums(unfinished)
-        run.comparison.unlink(missing_ok=True)  # one that is there is of another model
-        unfinished.rename(run.model)
+        with atomic_directory(run.model) as directory:
+            prepared.tokenizer.save(directory)
+            save_model(directory, params, prepared.config, extra=extra)
+            write_checksums(directory)
+            run.comparison.unlink(missing_ok=True)  # one that is there is of another model
     except (OSError, SafetensorError) as error:
         raise UserError(
             f"{run.model}: expected to write the model, found: {error}\nMake room and run the same command again."
@@ -191,7 +181,7 @@ def _save(config: TrainConfig, prepared: Prepared, run: RunDirectory, params: Pa
     write_card(run)
 
 
-def _compare(config: TrainConfig, prepared: Prepared, run: RunDirectory, loggers: Loggers) -> Comparison:
+def _compare(config: TrainConfig, prepared: Prepared, run: RunDirectory, journal: Journal) -> Comparison:
     """Measure the saved model on the test texts, print the table, keep the numbers, the report and the model's card."""
     task = prepared.task
     baseline = tfidf_svm_accuracy(task.train, task.test) if config.evaluate.baseline else None
@@ -202,7 +192,7 @@ def _compare(config: TrainConfig, prepared: Prepared, run: RunDirectory, loggers
     write_json(run.comparison, comparison.to_json())
     write_text(run.report, render_page(report))
     write_card(run)
-    loggers.conclude(comparison)
+    journal.conclude(comparison)
     result(render(comparison))
     status(f"{run.report}: {WHAT_A_REPORT_IS}")
     return comparison
