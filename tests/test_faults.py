@@ -57,11 +57,8 @@ def _state(run: Path) -> str:
 
 def _arrays_of(checkpoint: Path) -> Any:
     """Its arrays on one device, whatever mesh they were saved from."""
-    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    found = ocp.pytree_metadata(checkpoint).metadata
-    return ocp.load_pytree(
-        checkpoint, jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), found)
-    )
+    here, found = jax.sharding.SingleDeviceSharding(jax.devices()[0]), ocp.metadata(checkpoint).metadata
+    return ocp.load(checkpoint, jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), found))
 
 
 @pytest.fixture(scope="module")

@@ -156,27 +156,23 @@ class Profiler:
         """Nothing is profiled without a directory; steps are counted over the whole run from 1."""
         self._directory, self._say = directory, say
         self._steps = steps if directory is not None else range(0)
-        self._done: list[int] = []
+        self._profiled: list[int] = []
         """The steps of the profile under way; empty: none is."""
 
     def resume(self, done: int, *, total: int) -> None:
-        """Restrict the range to the steps that are left when `done` of `total` are done, and say what is lost."""
+        """Restrict the range to the steps that are left when `done` of `total` are done, and say so."""
         wanted = self._steps
-        self._steps = wanted[max(0, done + 1 - wanted.start) : max(0, total + 1 - wanted.start)]
-        if not self._steps and wanted:
-            self._say(f"profile: none of the steps {_first_to_last(wanted)} is left: {done} of {total} steps are done")
-        elif self._steps != wanted:
-            self._say(
-                f"profile: of the steps {_first_to_last(wanted)}, {_first_to_last(self._steps)} are left of {total}"
-            )
+        self._steps = range(max(wanted.start, done + 1), min(wanted.stop, total + 1)) if wanted else wanted
+        if self._steps != wanted:
+            left = _first_to_last(self._steps) if self._steps else "none"
+            self._say(f"profile: of the steps {_first_to_last(wanted)}, {left} left: {done} of {total} steps are done")
 
     def step(self, step: int) -> AbstractContextManager[Any]:
         """A context for one step, which xprof then shows as one; the first step of the range begins the profile."""
-        if step in self._steps and not self._done:
+        if step in self._steps and not self._profiled:
             self._try(self._start)
-        if step not in self._steps:
-            return contextlib.nullcontext()
-        self._done.append(step)
+        if step in self._steps:
+            self._profiled.append(step)
         return jax.profiler.StepTraceAnnotation("train", step_num=step)
 
     def _start(self) -> None:
@@ -187,18 +183,18 @@ class Profiler:
 
     def end_after(self, step: int, arrays: Any) -> None:
         """Write the profile if this was its last step, once the step's `arrays` are computed."""
-        if self._done and step == self._steps[-1]:
+        if self._profiled and step == self._steps[-1]:
             jax.block_until_ready(arrays)
             self.close()
 
     def close(self) -> None:
         """Write the profile under way, complete or not; a second one does not begin."""
-        if self._done and self._try(jax.profiler.stop_trace):
+        if self._profiled and self._try(jax.profiler.stop_trace):
             self._say(
-                f"profile: steps {_first_to_last(self._done)} are in {self._directory}; open it with "
+                f"profile: steps {_first_to_last(self._profiled)} are in {self._directory}; open it with "
                 f"`pip install xprof` and `xprof --logdir {self._directory}`"
             )
-        self._done, self._steps = [], range(0)
+        self._profiled, self._steps = [], range(0)
 
     def _try(self, work: Callable[[], None]) -> bool:
         try:

@@ -75,10 +75,7 @@ def train(config: TrainConfig) -> Comparison | None:
             host = on_host(params, mesh)
             processes.first_alone(lambda: _save(config, prepared, run, host))
         elif config.profile and processes.is_first():
-            status(
-                f"profile: expected steps that are still to come, found {config.profile}; "
-                "the run is done: none is written"
-            )
+            status(f"profile: of the steps {config.profile}, none left: the run is done")
         measures = processes.is_first()
         processes.part()
         return _compare(config, prepared, run, journal) if measures else None

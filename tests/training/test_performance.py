@@ -44,16 +44,16 @@ def test_a_stop_inside_the_range_closes_it_and_the_resumed_run_profiles_the_rest
     run(tmp_path, profiler=Profiler(tmp_path / "two", range(1, 4), say=said.append))
     assert profiled_steps(tmp_path / "two") == [2, 3]
     assert re.sub(r" are in .*", "", "\n".join(said)) == (
-        "profile: steps 1 to 1\nprofile: of the steps 1 to 3, 2 to 3 are left of 12\nprofile: steps 2 to 3"
+        "profile: steps 1 to 1\nprofile: of the steps 1 to 3, 2 to 3 left: 1 of 12 steps are done\nprofile: steps 2 to 3"
     )
 
 
 @pytest.mark.parametrize(
     ("steps", "done", "words"),
     [
-        (range(20, 31), 0, "profile: none of the steps 20 to 30 is left: 0 of 12 steps are done"),
-        (range(2, 4), 7, "profile: none of the steps 2 to 3 is left: 7 of 12 steps are done"),
-        (range(10, 31), 0, "profile: of the steps 10 to 30, 10 to 12 are left of 12"),
+        (range(20, 31), 0, "profile: of the steps 20 to 30, none left: 0 of 12 steps are done"),
+        (range(2, 4), 7, "profile: of the steps 2 to 3, none left: 7 of 12 steps are done"),
+        (range(10, 31), 0, "profile: of the steps 10 to 30, 10 to 12 left: 0 of 12 steps are done"),
     ],
 )
 def test_steps_out_of_reach_are_said(tmp_path, steps, done, words):
