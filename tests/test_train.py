@@ -147,7 +147,7 @@ def test_loggers_profile_and_card_of_a_run_that_was_stopped_before_it_was_measur
 
     monkeypatch.setattr(run, "compare", compare)
     comparison = run.train(config)
-    assert "the run is done: none is written" in capsys.readouterr().out
+    assert "none left: the run is done" in capsys.readouterr().out
     card = (where.model / "README.md").read_text()
     assert "On 21 test texts." in card and f"| 0.5 | {comparison.rows[1].accuracy:.4f} |" in card
     assert "model" in run_directory.verify_run(where.path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import re
 from pathlib import Path
 
 import jax
@@ -43,9 +42,11 @@ def test_a_stop_inside_the_range_closes_it_and_the_resumed_run_profiles_the_rest
     assert profiled_steps(tmp_path / "one") == [1]
     run(tmp_path, profiler=Profiler(tmp_path / "two", range(1, 4), say=said.append))
     assert profiled_steps(tmp_path / "two") == [2, 3]
-    assert re.sub(r" are in .*", "", "\n".join(said)) == (
-        "profile: steps 1 to 1\nprofile: of the steps 1 to 3, 2 to 3 left: 1 of 12 steps are done\nprofile: steps 2 to 3"
-    )
+    assert [words.partition(" are in ")[0] for words in said] == [
+        "profile: steps 1 to 1",
+        "profile: of the steps 1 to 3, 2 to 3 left: 1 of 12 steps are done",
+        "profile: steps 2 to 3",
+    ]
 
 
 @pytest.mark.parametrize(
