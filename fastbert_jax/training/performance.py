@@ -39,11 +39,10 @@ class Meter:
           journal: its loggers get the numbers too.
         """
         self._path, self._dtype, self._journal = path, dtype, journal
-        self._began = self._reported = time.perf_counter()
-        self._all_seconds: defaultdict[str, float] = defaultdict(float)
+        self._began = time.perf_counter()
         self._seconds: defaultdict[str, float] = defaultdict(float)
-        self._counts: defaultdict[str, float] = defaultdict(float)
-        self._compiled = _compile_clock()["seconds"]
+        """Up to the last report."""
+        self._window = _Window()
 
     @contextlib.contextmanager
     def spending(self, on: str) -> Iterator[None]:
@@ -52,7 +51,7 @@ class Meter:
         try:
             yield
         finally:
-            self._seconds[on] += time.perf_counter() - began - (_compile_clock()["seconds"] - compiled)
+            self._window.seconds[on] += time.perf_counter() - began - (_compile_clock()["seconds"] - compiled)
 
     def count(self, *, texts: float, tokens: float, places: int, flops: float) -> None:
         """Count a step.
@@ -63,22 +62,16 @@ class Meter:
           flops: of its arithmetic, padding included.
         """
         for name, value in {"texts": texts, "tokens": tokens, "places": places, "flops": flops}.items():
-            self._counts[name] += value
+            self._window.counts[name] += value
 
     def report(self, event: str, *, step: int) -> str:
         """Write the rates since the last report to the file and the loggers; the same in words, empty without steps."""
-        now, compiled = time.perf_counter(), _compile_clock()["seconds"]
-        elapsed, counts, seconds = now - self._reported, self._counts, self._seconds
-        seconds["compile"] += compiled - self._compiled
-        self._reported, self._counts, self._seconds, self._compiled = (
-            now,
-            defaultdict(float),
-            defaultdict(float),
-            compiled,
-        )
+        window, self._window = self._window, _Window()
+        counts, seconds, now = window.counts, window.seconds, self._window.began
+        seconds["compile"] += self._window.compiled - window.compiled
         for name, value in seconds.items():
-            self._all_seconds[name] += value
-        stepping = elapsed - sum(seconds[name] for name in BETWEEN_STEPS)
+            self._seconds[name] += value
+        stepping = now - window.began - sum(seconds[name] for name in BETWEEN_STEPS)
         if not counts["places"] or stepping <= 0:
             return ""
         values: dict[str, Any] = {
@@ -86,8 +79,8 @@ class Meter:
             "tokens_per_second": counts["tokens"] / stepping,
             "padding_share": 1 - counts["tokens"] / counts["places"],
             "data_wait_share": seconds["data"] / stepping,
-            "goodput": max(0.0, 1 - sum(self._all_seconds.values()) / (now - self._began)),
-            "seconds": self._all_seconds | {"all": now - self._began},
+            "goodput": max(0.0, 1 - sum(self._seconds.values()) / (now - self._began)),
+            "seconds": self._seconds | {"all": now - self._began},
         }
         words = (
             f"{values['texts_per_second']:.0f} texts/s, {values['tokens_per_second']:.0f} tokens/s, "
@@ -110,6 +103,15 @@ class Meter:
         """FLOP/s of all devices, measured on one of them."""
         with self.spending("peak"):
             return jax.device_count() * measured_peak(self._dtype)
+
+
+class _Window:
+    """What is counted between two reports."""
+
+    def __init__(self) -> None:
+        self.began, self.compiled = time.perf_counter(), _compile_clock()["seconds"]
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.counts: defaultdict[str, float] = defaultdict(float)
 
 
 @functools.cache
