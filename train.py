@@ -16,10 +16,10 @@ def main() -> None:
         print(to_yaml(settings), end="")
         return
     from fastbert_jax.commands import give_json, next_step
-    from fastbert_jax.training import dry_run, run, verify
+    from fastbert_jax.training import dry_run, run, run_directory
 
     if arguments.verify:
-        result(verify.verify_run(Path(settings.run)))
+        result(run_directory.verify_run(Path(settings.run)))
     elif arguments.dry_run:
         result(dry_run.describe(settings))
         info("nothing is written; next: the same command without --dry-run")

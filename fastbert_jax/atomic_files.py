@@ -1,9 +1,14 @@
-"""Files and directories that appear whole or not at all, whatever ends the process or fills the disk."""
+"""Files that are complete or not there at all, locks on them, and checksums that find a file changed since.
+
+A file or directory is written under the name `.NAME.PROCESS.unfinished` and then renamed, so that neither a kill nor a
+full disk leaves half of it under its name. A kill leaves the unfinished one, which `remove_unfinished` deletes.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -13,48 +18,97 @@ from typing import IO, Any
 
 from fastbert_jax.errors import UserError
 
+CHECKSUMS = "files.json"
+"""The checksums of a directory's files, in that directory."""
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path, *, meanwhile: Path | None = None) -> Iterator[Path]:
+    """The path at which to write a file or directory that becomes `path` when the block succeeds.
+
+    It is then on the disk, so that a power cut cannot empty it. It replaces a file or an empty directory. When the
+    block fails, nothing is left.
+
+    Args:
+      meanwhile: the path until then, in the same directory; None: one that no other process uses.
+
+    Raises:
+      OSError: `path` cannot be replaced.
+    """
+    unfinished = meanwhile or path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    try:
+        yield unfinished
+        flush(unfinished)
+        os.replace(unfinished, path)
+        flush(path.parent)
+    finally:
+        _remove(unfinished)
+
 
 @contextlib.contextmanager
 def atomic_file(path: Path, mode: str = "w", *, meanwhile: Path | None = None) -> Iterator[IO[Any]]:
-    """A file to write that takes its name, and the place of one that has it, when the block ends well.
-
-    It is then on the disk, so that a power cut cannot empty it. When the block does not end well, nothing is left; a
-    kill leaves a file that `is_unfinished`.
+    """A file to write, which becomes `path` as `atomic_path` describes.
 
     Args:
       mode: `w` for UTF-8 text, `wb` for bytes.
-      meanwhile: what it is called until then, beside `path`; none: a name that no other process takes.
 
     Raises:
       OSError: the file cannot be written.
     """
-    unfinished = meanwhile or path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    try:
+    with atomic_path(path, meanwhile=meanwhile) as unfinished:
         with open(unfinished, mode, encoding=None if "b" in mode else "utf-8") as stream:
             yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
-    """A directory to fill that takes its name, and the place of an empty one that has it, when the block ends well.
-
-    When it does not, nothing is left; a kill leaves a directory that `is_unfinished`.
+    """A directory to fill, which becomes `path` as `atomic_path` describes.
 
     Raises:
-      OSError: the directory cannot be made, or its place is taken.
+      OSError: the directory cannot be made, or there is already one that is not empty.
     """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    try:
+    with atomic_path(path) as unfinished:
         unfinished.mkdir(parents=True)
         yield unfinished
-        unfinished.rename(path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file."""
+    with atomic_file(path) as stream:
+        stream.write(text)
+
+
+def write_json(path: Path, values: object) -> None:
+    """Write values as an indented JSON file."""
+    write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def is_unfinished(path: Path) -> bool:
+    """Whether a killed process left this file or directory unfinished."""
+    return path.name.startswith(".") and path.name.endswith(".unfinished")
+
+
+def remove_unfinished(directory: Path) -> None:
+    """Remove what killed processes left unfinished in a directory, which no other process may be writing to."""
+    for path in directory.iterdir():
+        if is_unfinished(path):
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def flush(path: Path) -> None:
+    """Wait until a file is on the disk: without it, a power cut can leave an empty file under the new name."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        os.close(descriptor)
 
 
 def check_unused(directory: Path, key: str) -> None:
@@ -63,22 +117,11 @@ def check_unused(directory: Path, key: str) -> None:
         raise UserError(f"{key} {directory}: expected a new or an empty directory, found one in use; name another")
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole."""
-    with atomic_file(path) as stream:
-        stream.write(text)
-
-
-def write_json(path: Path, values: object) -> None:
-    """Write values as an indented JSON file, whole."""
-    write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
-
-
 def lock_file(stream: IO[Any], name: Path) -> None:
-    """Lock an open file until it is closed; on a file system that knows no locks, do nothing.
+    """Lock an open file until it is closed. Without effect on a file system that has no locks.
 
     Args:
-      name: what is locked, in words.
+      name: what is locked, for the error.
 
     Raises:
       UserError: another process has locked it.
@@ -86,11 +129,47 @@ def lock_file(stream: IO[Any], name: Path) -> None:
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise UserError(f"{name}: expected to be the only one to write it, found another process that does") from None
+        raise UserError(f"{name} is locked by another process; wait for it to end, or stop it") from None
     except OSError:
         pass
 
 
-def is_unfinished(path: Path) -> bool:
-    """Whether a file or directory is what a killed process left of one."""
-    return path.name.startswith(".") and path.name.endswith(".unfinished")
+def write_checksums(directory: Path) -> None:
+    """Write the SHA-256 of every file in a directory to its `files.json`."""
+    sums = _checksums(directory)
+    write_json(directory / CHECKSUMS, {"files": sums, "sha256": _sha256_of_sums(sums)})
+
+
+def changed_files(directory: Path, *, may_change: frozenset[str] = frozenset()) -> list[str]:
+    """What differs in a directory from when `write_checksums` was called, a sentence for each file.
+
+    Args:
+      may_change: files that are not looked at.
+    """
+    try:
+        listed = json.loads((directory / CHECKSUMS).read_text(encoding="utf-8"))
+        expected = listed["files"]
+        if listed != {"files": expected, "sha256": _sha256_of_sums(expected)}:
+            raise ValueError("other values than were written")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return [f"{directory / CHECKSUMS}: expected checksums of files, found {error}"]
+    found = _checksums(directory)
+    return [
+        f"{directory / name}: expected the file that was saved, found "
+        + ("none" if name not in found else "a new file" if name not in expected else "other bytes")
+        for name in sorted({*found, *expected} - may_change)
+        if found.get(name) != expected.get(name)
+    ]
+
+
+def _checksums(directory: Path) -> dict[str, str]:
+    sums = {}
+    for path in sorted(directory.rglob("*")):
+        if path.is_file() and path.name != CHECKSUMS:
+            with open(path, "rb") as stream:
+                sums[path.relative_to(directory).as_posix()] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return sums
+
+
+def _sha256_of_sums(sums: dict[str, str]) -> str:
+    return hashlib.sha256(json.dumps({"files": sums}, sort_keys=True).encode()).hexdigest()

@@ -60,7 +60,7 @@ def run(config: Any) -> None:
             result(export(config))
             next_step(f"the model is in {config.output}", "predict", "--model", config.output, "--input", "TEXTS")
         case VerifyConfig():
-            from fastbert_jax.training.verify import verify_run
+            from fastbert_jax.training.run_directory import verify_run
 
             result(verify_run(Path(config.run)))
             next_step("nothing has changed", "explore", "--model", config.run)

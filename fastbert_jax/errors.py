@@ -1,4 +1,4 @@
-"""How a command ends early: by a user's mistake (expected, found, what to do), or asked to stop."""
+"""The exceptions that end a command early: a user's mistake, and a request to stop."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake in settings, data or files that the user can mend.
+    """A mistake in settings, data or files that the user can correct; the message says how.
 
     The scripts print its message without a traceback and end with exit code 2.
     """
 
 
 class PreemptedError(BaseException):
-    """The process was asked to stop (SIGTERM), and all that it did is saved: the same command goes on.
+    """The process was asked to stop (SIGTERM), and its work is saved: the same command continues it.
 
-    The scripts print its message and end with exit code 42, which launchers can take as "start me again". It comes out
-    of a signal, as KeyboardInterrupt does, so no `except Exception` may take it for its own.
+    The scripts print its message and end with exit code 42, by which launchers know to start them again. As it comes
+    from a signal, it is no `Exception`, like KeyboardInterrupt: `except Exception` does not catch it.
     """
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that is most like an unknown one, first of all one of the same letters; None where none is."""
+    """The known name most similar to an unknown one, preferably with the same letters; None: none is similar."""
     like = difflib.get_close_matches(name, list(known))
     return max(like, key=lambda other: sorted(other) == sorted(name), default=None)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Words for an error about an unknown name: the nearest known one, else all of them."""
+    """The end of an error about an unknown name: the most similar known one, else all of them."""
     known = list(known)
     close = closest(name, known)
     return f"did you mean {close!r}?" if close else "known: " + ", ".join(map(repr, known))

@@ -1,4 +1,4 @@
-"""What a command says beside its result: `--quiet` silences it, and `--json` keeps standard output for the numbers."""
+"""What a command prints: `--quiet` leaves only results and errors, `--json` keeps standard output for JSON."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ _output = _Output()
 
 
 def configure(*, quiet: bool = False, json: bool = False) -> None:
-    """Set how this process speaks from here on: without notes, or with standard output for JSON alone."""
+    """Set what this process prints from here on: only results, or only JSON on standard output."""
     global _output
     _output = _Output(quiet, json)
 
 
 def is_quiet() -> bool:
-    """Whether nothing but results and errors is asked for."""
+    """Whether only results and errors are printed."""
     return _output.quiet
 
 
 def info(words: str) -> None:
-    """Say something about a result, on standard error; nothing when quiet."""
+    """Print a remark on a result to standard error, unless quiet."""
     if not _output.quiet:
         print(words, file=sys.stderr, flush=True)
 
 
 def status(words: str) -> None:
-    """Say how a long command goes, on standard output; on standard error beside JSON, nothing when quiet."""
+    """Print the progress of a long command to standard output, or to standard error beside JSON, unless quiet."""
     if not _output.quiet:
         print(words, file=sys.stderr if _output.json else sys.stdout, flush=True)
 
 
 def result(words: str) -> None:
-    """Give the result in words, on standard output; nothing where it is asked for as JSON."""
+    """Print the result in words to standard output, unless it is wanted as JSON."""
     if not _output.json:
         print(words, flush=True)

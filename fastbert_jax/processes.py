@@ -1,56 +1,60 @@
-"""The processes that work together: how they find each other, and the few things they must do as one.
+"""The processes of one run: how they find each other, agree, work together, and stop together on SIGTERM.
 
-A process that is alone goes through the same functions. `jax.distributed` does the work; it must be joined before
-anything touches a device.
+A process that is alone calls the same functions. `jax.distributed` connects the processes, before anything touches a
+device; jax is imported only where it is used.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 import importlib.util
 import os
-from collections.abc import Callable, Mapping
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from types import FrameType
 from typing import Any, TypeVar
 
 from fastbert_jax.config import ProcessesConfig
-from fastbert_jax.errors import UserError
+from fastbert_jax.errors import PreemptedError, UserError
 
 Result = TypeVar("Result")
 
 
 def join(config: ProcessesConfig) -> None:
-    """Find the other processes, as the settings or the launcher tell; alone, do nothing.
+    """Connect to the other processes, as the settings or the launcher say; do nothing for a process that is alone.
 
     Raises:
-      UserError: the coordinator cannot be reached, or the launcher does not tell enough.
+      UserError: the coordinator cannot be reached, or the launcher does not say enough.
     """
     import jax
 
     launcher = None if config.coordinator else launcher_of(os.environ)
     if (not config.coordinator and launcher is None) or jax.distributed.is_initialized():
         return
-    told: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "coordinator_address": config.coordinator,
         "num_processes": config.count,
         "process_id": config.index,
         "cluster_detection_method": "deactivate",
     }
-    # It would take SIGTERM for itself; `training/preemption.py` heeds it.
-    jax.config.update("jax_enable_preemption_service", False)
+    jax.config.update("jax_enable_preemption_service", False)  # it would handle SIGTERM, as `StopRequest` does
     try:
         jax.distributed.initialize(
-            **(told if config.coordinator else {}),
+            **(settings if config.coordinator else {}),
             heartbeat_timeout_seconds=config.heartbeat_seconds,
         )
     except (ValueError, RuntimeError) as error:
         raise UserError(
-            f"processes: expected to join the others as {launcher or 'the settings'} told, found: {error}\n"
+            f"processes: expected to join the others by {launcher or 'the settings'}, found: {error}\n"
             "Give --processes.coordinator HOST:PORT, --processes.count N and --processes.index I to each process."
         ) from error
 
 
 def launcher_of(environment: Mapping[str, str]) -> str | None:
-    """What has started several processes of this command, by the variables that it sets; None when nothing has.
+    """The launcher that started several processes of this command, from its environment variables; None: no launcher.
 
     A TPU machine counts as one of several: jax finds out by itself how many there are.
     """
@@ -66,30 +70,30 @@ def launcher_of(environment: Mapping[str, str]) -> str | None:
     return None
 
 
-def count() -> int:
-    """How many processes there are."""
-    import jax
-
-    return jax.process_count()
-
-
-def is_first() -> bool:
-    """Whether this process is the one that writes and speaks."""
-    import jax
-
-    return jax.process_index() == 0
-
-
 def part() -> None:
-    """Let the processes go their own ways: from here on each is alone with its own devices."""
+    """Disconnect the processes: from here on each works alone with its own devices."""
     import jax
 
     if jax.distributed.is_initialized():
         jax.distributed.shutdown()
 
 
+def count() -> int:
+    """The number of processes."""
+    import jax
+
+    return int(jax.process_count())
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes files and prints."""
+    import jax
+
+    return jax.process_index() == 0
+
+
 def all_well(well: bool) -> bool:
-    """Whether every process says so; all of them must ask."""
+    """Whether `well` is true in every process; all of them must call this."""
     import numpy as np
     from jax.experimental import multihost_utils
 
@@ -97,10 +101,10 @@ def all_well(well: bool) -> bool:
 
 
 def together(work: Callable[[], Result]) -> Result:
-    """What `work` gives, in every process; where it fails in one, none goes on to wait for it for ever.
+    """Call `work` in every process and return its result; when it fails in one, none waits for that one.
 
     Raises:
-      UserError: in the processes where nothing failed, that something did elsewhere. Where it did, what `work` raised.
+      UserError: `work` failed in another process. In the process where it failed, what it raised.
     """
     try:
         result = work()
@@ -113,7 +117,7 @@ def together(work: Callable[[], Result]) -> Result:
 
 
 def first_alone(work: Callable[[], None]) -> None:
-    """Let the first process do `work`, which may touch files that all share, while the others wait.
+    """Call `work`, which may write files that all processes share, in the first process while the others wait.
 
     Raises:
       UserError: what `together` raises.
@@ -122,7 +126,7 @@ def first_alone(work: Callable[[], None]) -> None:
 
 
 def check_same(facts: str) -> None:
-    """See that every process has the same settings and texts.
+    """Check that every process has the same settings and texts.
 
     Raises:
       UserError: in all of them, when one differs.
@@ -138,3 +142,69 @@ def check_same(facts: str) -> None:
             "processes: expected the same command and the same files on every host, found settings, labels or texts "
             "that differ from one process to another"
         )
+
+
+class StopRequest:
+    """Whether a process of this run has received SIGTERM, with one answer for all processes.
+
+    Every process sends its own answer at every step, and reads the common one of the step before: so all stop at the
+    same step, and none waits for the devices.
+    """
+
+    def __init__(self) -> None:
+        self.here = False
+        """Whether this process has received the signal."""
+        self.heeded = False
+        """Whether the run calls `agreed`; while it does not, the signal raises `PreemptedError` at once."""
+        self._before: Any = None
+
+    def agreed(self) -> bool:
+        """Whether to stop now. Every process calls it at the same steps."""
+        if count() == 1:
+            return self.here
+        before, self._before = self._before, _in_any_process()(self.here)
+        return before is not None and bool(before)
+
+    def anywhere(self) -> bool:
+        """Whether any process has received the signal by now. Every process calls it."""
+        return not all_well(not self.here)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        self.here = True
+        if not self.heeded:
+            raise PreemptedError("stopped by SIGTERM with nothing to save; run the same command again to go on")
+
+
+@functools.cache
+def _in_any_process() -> Callable[[bool], Any]:
+    """A function of each process's answer, which gives whether any of them is true: an array, perhaps not there yet."""
+    import jax
+    import numpy as np
+    from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+    mesh = Mesh(np.array(jax.devices()), ("devices",), axis_types=(AxisType.Auto,))
+    one_each = NamedSharding(mesh, PartitionSpec("devices"))
+    any_of = jax.jit(jax.numpy.any, out_shardings=NamedSharding(mesh, PartitionSpec()))
+
+    def ask(here: bool) -> Any:
+        return any_of(jax.make_array_from_callback((mesh.size,), one_each, lambda index: np.full(1, here)))
+
+    return ask
+
+
+@contextlib.contextmanager
+def stop_on_sigterm() -> Iterator[StopRequest]:
+    """Within the block the first SIGTERM is a request to stop; a second one ends the process at once.
+
+    Only Python's main thread can handle signals; in another thread the request never comes.
+    """
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    before = signal.signal(signal.SIGTERM, request._receive)
+    try:
+        yield request
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)

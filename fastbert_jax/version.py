@@ -1,4 +1,4 @@
-"""The version of the package, for every room to say."""
+"""The version of the package and the commit of its source."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ VERSION = "0.1.0"
 
 
 def commit() -> str:
-    """The commit that this package was checked out from, with `-dirty` where files differ from it.
+    """The commit that this package was checked out from, with `-dirty` if files differ from it.
 
-    Empty where it was not: an installed release, or no git.
+    Empty for an installed release, or without git.
     """
-    checked_out = _git("ls-files", Path(__file__).name)  # and not only installed somewhere inside a repository
+    checked_out = _git("ls-files", Path(__file__).name)  # empty for a package installed inside another repository
     return _git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*") if checked_out else ""
 
 

@@ -7,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
+from jax._src.lib import xla_client
 
 from fastbert_jax import cache
 
@@ -36,13 +38,15 @@ def test_jax_s_own_setting_wins(tmp_path: Path) -> None:
     assert not kept_after(tmp_path, JAX_COMPILATION_CACHE_DIR=str(tmp_path.parent / "elsewhere"))
 
 
-def test_processors_do_not_share_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = set()
-    for flags in ("avx2 fma", "avx2 fma avx512f"):
-        (tmp_path / "cpuinfo").write_text(f"processor : 0\nMHz : 1000\nflags : {flags}\n", encoding="utf-8")
-        monkeypatch.setattr(cache, "CPU_FACTS", tmp_path / "cpuinfo")
-        names.add(cache._processor())
-    assert len(names) == 2
+def test_processors_do_not_share_programs() -> None:
+    """The keys of jax's cache hold the devices' fingerprint, which must depend on the features of the processor."""
+    source = (
+        "import jax\nfrom jax._src.lib import xla_client\n"
+        "print(xla_client.get_topology_for_devices(jax.devices()).fingerprint())"
+    )
+    environment = os.environ | {"XLA_FLAGS": "--xla_cpu_max_isa=SSE4_2", "JAX_NUM_CPU_DEVICES": "8"}
+    older = subprocess.run([sys.executable, "-c", source], env=environment, capture_output=True, check=True).stdout
+    assert int(older) != xla_client.get_topology_for_devices(jax.devices()).fingerprint()
 
 
 def test_a_folder_that_cannot_be_made_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

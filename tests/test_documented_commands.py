@@ -35,7 +35,7 @@ from fastbert_jax.text.files import open_file
 from fastbert_jax.training import dry_run, run
 from tests.pages import Command, commands
 from tests.tiny_files import BUILTIN, MINILM, write_files
-from tests.training.loggers.backends import Mlflow, Wandb
+from tests.training.logger_backends import Mlflow, Wandb
 
 SHOWN = commands()
 PLACEHOLDERS = {"COMMAND": "predict", "CONFIG": "configs/demo.yaml", "RUN": "runs/mine", "DIR": "exported/mine"}

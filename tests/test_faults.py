@@ -9,9 +9,13 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
+import jax
 import pytest
+from orbax.checkpoint import v1 as ocp
 
+from fastbert_jax.training.kept_values import tree_sha256
 from tests.training.launched import newest_checkpoint, start, write_settings
 
 PHASES = """
@@ -45,9 +49,16 @@ def _state(run: Path) -> str:
     digest = hashlib.sha256((run / "model" / "model.safetensors").read_bytes())
     newest = run / "checkpoints" / str(newest_checkpoint(run))
     about = json.loads((newest / "_CHECKPOINT_METADATA").read_text())["custom_metadata"]
-    digest.update(json.dumps([about["position"], about["leaves"]], sort_keys=True).encode())
+    digest.update(json.dumps(about["position"], sort_keys=True).encode())
+    digest.update(tree_sha256(_arrays_of(newest)).encode())
     digest.update((run / "metrics.jsonl").read_bytes())
     return digest.hexdigest()
+
+
+def _arrays_of(checkpoint: Path) -> Any:
+    """Its arrays on one device, whatever mesh they were saved from."""
+    here, found = jax.sharding.SingleDeviceSharding(jax.devices()[0]), ocp.metadata(checkpoint).metadata
+    return ocp.load(checkpoint, jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), found))
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
-from fastbert_jax.training.loggers.every_logger import PACKAGES
+from fastbert_jax.training.loggers import LOGGERS
 
 ROOT = Path(__file__).parent.parent
 
@@ -30,7 +30,7 @@ def test_the_extra_for_peers_is_what_their_benchmarks_install() -> None:
 
 def test_there_is_an_extra_for_every_logger_and_tests_need_no_other_tensorboardx() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    packages = {target.value: package for target, package in PACKAGES.items()}
+    packages = {target.value: logger.package for target, logger in LOGGERS.items()}
     assert {name: extras[name][0].partition(">")[0] for name in packages} == packages
     assert extras["tensorboard"][0] in required(ROOT / "requirements.txt")
 

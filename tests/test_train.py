@@ -18,9 +18,9 @@ from fastbert_jax.config import TrainConfig
 from fastbert_jax.config_yaml import from_yaml
 from fastbert_jax.errors import UserError
 from fastbert_jax.model import sharding
-from fastbert_jax.training import dry_run, run, verify
+from fastbert_jax.training import dry_run, run, run_directory
 from fastbert_jax.training.run_directory import RunDirectory
-from tests.training.loggers.backends import Mlflow
+from tests.training.logger_backends import Mlflow
 
 ROOT = Path(__file__).parent.parent
 SETTINGS = """
@@ -143,14 +143,14 @@ def test_loggers_profile_and_card_of_a_run_that_was_stopped_before_it_was_measur
         run.train(config)
     assert f"profile: steps 13 to 16 are in {where.profile}; " in capsys.readouterr().out
     assert "It has not been measured on test texts" in (where.model / "README.md").read_text()
-    assert "model" in verify.verify_run(where.path)
+    assert "model" in run_directory.verify_run(where.path)
 
     monkeypatch.setattr(run, "compare", compare)
     comparison = run.train(config)
-    assert "the run is done: none is written" in capsys.readouterr().out
+    assert "none left: the run is done" in capsys.readouterr().out
     card = (where.model / "README.md").read_text()
     assert "On 21 test texts." in card and f"| 0.5 | {comparison.rows[1].accuracy:.4f} |" in card
-    assert "model" in verify.verify_run(where.path)
+    assert "model" in run_directory.verify_run(where.path)
     (told,) = mlflow.runs.values()
     for phase, steps in (("fine_tune", range(1, 15)), ("distil", range(15, 29)), ("dev", (7, 14, 21, 28))):
         assert [row[f"{phase}/step"] for row in told.rows if f"{phase}/step" in row] == list(steps)

@@ -1,9 +1,12 @@
-"""Official FastBERTs and BERTs of UER to model directories: python -m fastbert_jax.model.convert --help"""
+"""Convert official FastBERTs and BERTs of UER-py to model directories: python -m fastbert_jax.model.convert --help"""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +15,74 @@ from safetensors import SafetensorError
 
 from fastbert_jax.atomic_files import atomic_directory, check_unused
 from fastbert_jax.command_line import end_with, read_settings
-from fastbert_jax.config import BertConfig, CheckpointKind, ConvertConfig, DataConfig, Precision, TextForm
+from fastbert_jax.config import (
+    BertConfig,
+    CheckpointKind,
+    ConvertConfig,
+    DataConfig,
+    LayerNormKind,
+    Precision,
+    TextForm,
+)
 from fastbert_jax.errors import UserError
 from fastbert_jax.log import result
 from fastbert_jax.model.config_json import inference_settings
+from fastbert_jax.model.leaves import Leaf, bert_leaves
 from fastbert_jax.model.network import Params
-from fastbert_jax.model.official_names import LEFT_OUT, checkpoint_kind, official_config, official_leaves
 from fastbert_jax.model.state_dicts import StateDict, open_state_dict
 from fastbert_jax.model.tensor_files import match_tensors
 from fastbert_jax.model.weights import read_params, save_backbone, save_model
 from fastbert_jax.text.tokenizer import Tokenizer, vocabulary_tokenizer
 
+OFFICIAL_NAMES = {
+    "embeddings.word_embeddings": "embedding.word_embedding",
+    "embeddings.position_embeddings": "embedding.position_embedding",
+    "embeddings.token_type_embeddings": "embedding.segment_embedding",
+    "embeddings.LayerNorm": "embedding.layer_norm",
+    "encoder.layer.{i}.attention.self.query": "encoder.transformer.{i}.self_attn.linear_layers.0",
+    "encoder.layer.{i}.attention.self.key": "encoder.transformer.{i}.self_attn.linear_layers.1",
+    "encoder.layer.{i}.attention.self.value": "encoder.transformer.{i}.self_attn.linear_layers.2",
+    "encoder.layer.{i}.attention.output.dense": "encoder.transformer.{i}.self_attn.final_linear",
+    "encoder.layer.{i}.attention.output.LayerNorm": "encoder.transformer.{i}.layer_norm_1",
+    "encoder.layer.{i}.intermediate.dense": "encoder.transformer.{i}.feed_forward.linear_1",
+    "encoder.layer.{i}.output.dense": "encoder.transformer.{i}.feed_forward.linear_2",
+    "encoder.layer.{i}.output.LayerNorm": "encoder.transformer.{i}.layer_norm_2",
+    "exits.{i}.narrow": "classifiers.{i}.output_layer_0",
+    "exits.{i}.query": "classifiers.{i}.self_atten.linear_layers.0",
+    "exits.{i}.key": "classifiers.{i}.self_atten.linear_layers.1",
+    "exits.{i}.value": "classifiers.{i}.self_atten.linear_layers.2",
+    "exits.{i}.attention_output": "classifiers.{i}.self_atten.final_linear",
+    "exits.{i}.dense": "classifiers.{i}.output_layer_1",
+    "exits.{i}.classifier": "classifiers.{i}.output_layer_2",
+}
+"""The parts of a model by our names in a file -> by the official ones, which count exits from 0."""
+WORD_EMBEDDING = "embedding.word_embedding.weight"
+PREFIX = {CheckpointKind.PACKAGE: "kernel.", CheckpointKind.SCRIPT: "", CheckpointKind.BACKBONE: ""}
+"""The beginning of the names of the backbone's tensors."""
+LEFT_OUT = re.compile(
+    r"(kernel\.)?target\..*"  # heads of pretraining
+    r"|(.*\.)?total_(ops|params)"  # counters that thop puts into every module
+    r"|classifiers\.\d+\.self_atten\.linear_layers\.1\.bias"  # the key's bias, which drops out of the softmax
+)
+"""Tensors that no answer depends on."""
+SEGMENTS = 3
+"""Rows of the segment table: padding, first text, second text."""
+EXIT_HEADS = 2
+"""Attention heads of an exit: `cla_heads_num` in the official code, in the shape of no tensor."""
+HEAD_SIZE = 64
+"""Width of an attention head in all published models."""
+EPSILON = 1e-6
+"""Of the LayerNorm: the default in UER-py, which nothing changes."""
+
 
 def main() -> None:
-    """Convert, and say what came of it."""
+    """Convert, and print what was made."""
     config = read_settings(ConvertConfig, sys.argv[1:], program="-m fastbert_jax.model.convert")
     result(convert(config))
 
 
 def convert(config: ConvertConfig) -> str:
-    """Make the model directory that `config` asks for; what it is and what to do with it, in words.
+    """Make the model directory of `config`; what it is and what to do with it, in words.
 
     Raises:
       UserError: a checkpoint, a vocabulary or labels that cannot be used or do not belong together, or no place for the
@@ -42,55 +93,112 @@ def convert(config: ConvertConfig) -> str:
     with contextlib.ExitStack() as stack:
         tensors = open_state_dict(path, stack)
         kind = _kind(tensors, config.kind, path)
+        is_backbone = kind is CheckpointKind.BACKBONE
         try:
-            model = official_config(tensors.shapes, kind, num_heads=config.num_heads)
+            model = _architecture(tensors.shapes, kind, num_heads=config.num_heads)
         except UserError as error:
             raise UserError(f"{path}: {error}; it is not a checkpoint of kind '{kind.value}'") from None
-        is_backbone = kind is CheckpointKind.BACKBONE
-        tokenizer = vocabulary_tokenizer(
-            Path(config.vocab).expanduser(), text_form=TextForm.BERT if is_backbone else TextForm.OFFICIAL
-        )
+        text_form = TextForm.BERT if is_backbone else TextForm.OFFICIAL
+        tokenizer = vocabulary_tokenizer(Path(config.vocab).expanduser(), text_form=text_form)
         _check(config, kind, model, tokenizer)
         params = _read(tensors, kind, model, path)
+    extra = inference_settings(
+        labels=config.labels,
+        max_length=config.max_length,
+        length_buckets=DataConfig(max_length=config.max_length).lengths,
+        precision=Precision.FLOAT32,
+    )
     try:
         with atomic_directory(output.resolve()) as directory:
             tokenizer.save(directory)
             if is_backbone:
                 save_backbone(directory, params["backbone"], model)
             else:
-                save_model(directory, params, model, extra=_extra(config))
+                save_model(directory, params, model, extra=extra)
     except (OSError, SafetensorError) as error:
         raise UserError(f"--output {output}: expected a place to write the model to, found: {error}") from error
-    return _words(kind, model, output)
+    size = f"{model.num_layers} layers, {model.hidden_size} wide, {model.num_heads} heads"
+    if is_backbone:
+        return f"{output}: a backbone of {size}.\nTrain it with `python train.py --model.pretrained {output}`"
+    return (
+        f"{output}: a FastBERT of {size}, {model.num_classes} classes.\n"
+        f"Ask it with `python infer.py predict --model {output} --input texts.txt --output answers.jsonl`"
+    )
 
 
 def _kind(tensors: StateDict, wanted: CheckpointKind, path: Path) -> CheckpointKind:
-    found = checkpoint_kind(tensors.shapes)
-    if found is None:
-        names = list(tensors.keys())[:3]
+    """What wrote a file, by the names of its tensors."""
+    names = list(tensors.keys())
+    if PREFIX[CheckpointKind.PACKAGE] + WORD_EMBEDDING in names:
+        found = CheckpointKind.PACKAGE
+    elif WORD_EMBEDDING in names:
+        has_exits = any(name.startswith("classifiers.") for name in names)
+        found = CheckpointKind.SCRIPT if has_exits else CheckpointKind.BACKBONE
+    else:
         raise UserError(
-            f"{path}: expected a checkpoint of FastBERT or a BERT of UER, which has embedding.word_embedding.weight, "
-            f"found other names: {names}"
+            f"{path}: expected a checkpoint of FastBERT or a BERT of UER, which has {WORD_EMBEDDING}, "
+            f"found other names: {names[:3]}"
         )
     if wanted not in (CheckpointKind.AUTO, found):
         raise UserError(f"--kind: expected '{found.value}', which {path} is, found '{wanted.value}'; leave it out")
     return found
 
 
+def _architecture(shapes: Mapping[str, tuple[int, ...]], kind: CheckpointKind, *, num_heads: int) -> BertConfig:
+    """The architecture that the shapes of a file's tensors belong to.
+
+    Args:
+      num_heads: of each layer, which is in no shape; 0: by `HEAD_SIZE`.
+
+    Raises:
+      UserError: a tensor with a size in its shape is missing or has another number of axes.
+    """
+
+    def sizes(name: str, axes: int) -> tuple[int, ...]:
+        shape = shapes.get(name)
+        if shape is None or len(shape) != axes:
+            found = "none" if shape is None else f"one of shape {list(shape)}"
+            raise UserError(f"expected a tensor {name} of {axes} axes, found {found}")
+        return shape
+
+    prefix = PREFIX[kind]
+    vocab_size, hidden_size = sizes(prefix + WORD_EMBEDDING, 2)
+    layer = re.compile(re.escape(prefix) + r"encoder\.transformer\.(\d+)\.")
+    exits: dict[str, Any] = {}
+    if kind is not CheckpointKind.BACKBONE:
+        exits = {
+            "num_classes": sizes("classifiers.0.output_layer_2.weight", 2)[0],
+            "exit_size": sizes("classifiers.0.output_layer_0.weight", 2)[0],
+            "exit_heads": EXIT_HEADS,
+        }
+    return BertConfig(
+        vocab_size=vocab_size,
+        hidden_size=hidden_size,
+        num_layers=len({match[1] for match in map(layer.match, shapes) if match}),
+        num_heads=num_heads or max(hidden_size // HEAD_SIZE, 1),
+        feed_forward_size=sizes(f"{prefix}encoder.transformer.0.feed_forward.linear_1.bias", 1)[0],
+        max_positions=sizes(f"{prefix}embedding.position_embedding.weight", 2)[0],
+        token_types=SEGMENTS,
+        layer_norm=LayerNormKind.UNBIASED,
+        layer_norm_eps=EPSILON,
+        **exits,
+    )
+
+
 def _check(config: ConvertConfig, kind: CheckpointKind, model: BertConfig, tokenizer: Tokenizer) -> None:
-    """Whether labels, vocabulary and length are those of the checkpoint."""
-    expected = 0 if kind is CheckpointKind.BACKBONE else model.num_classes
-    if len(config.labels) != expected:
+    """Check that labels, vocabulary and length are those of the checkpoint."""
+    classes = 0 if kind is CheckpointKind.BACKBONE else model.num_classes
+    if len(config.labels) != classes:
         raise UserError(
-            f"--labels: expected {expected or 'none'}, as the checkpoint (of kind '{kind.value}') has "
-            f"{expected or 'no'} classes, found {len(config.labels)}: {list(config.labels)}"
+            f"--labels: expected {classes or 'none'}, as the checkpoint (of kind '{kind.value}') has "
+            f"{classes or 'no'} classes, found {len(config.labels)}: {list(config.labels)}"
         )
     if tokenizer.vocab_size != model.vocab_size:
         raise UserError(
             f"{config.vocab}: expected a vocabulary of {model.vocab_size} tokens, the rows of the checkpoint's "
             f"embedding table, found one of {tokenizer.vocab_size}; use the one that the model was trained with"
         )
-    if kind is not CheckpointKind.BACKBONE and config.max_length > model.max_positions:
+    if classes and config.max_length > model.max_positions:
         raise UserError(
             f"--max-length: expected at most {model.max_positions}, the checkpoint's positions, "
             f"found {config.max_length}"
@@ -98,7 +206,7 @@ def _check(config: ConvertConfig, kind: CheckpointKind, model: BertConfig, token
 
 
 def _read(tensors: StateDict, kind: CheckpointKind, model: BertConfig, path: Path) -> Params:
-    leaves = official_leaves(model, kind)
+    leaves = _official_leaves(model, kind)
     sources, problems = match_tensors([tensors], leaves, lambda name: None if LEFT_OUT.fullmatch(name) else name)
     if problems:
         raise UserError(
@@ -108,28 +216,28 @@ def _read(tensors: StateDict, kind: CheckpointKind, model: BertConfig, path: Pat
     params = read_params(leaves, sources)
     table = params["backbone"]["embeddings"]["token_type"]
     # UER's segments are 0 for padding, 1 for the first text and 2 for the second; our token types are 0 and 1 for the
-    # texts, and what padding has, nothing sees. So its row goes to the end.
+    # texts, and no answer depends on that of padding. So its row goes to the end.
     table["embedding"] = np.roll(table["embedding"], -1, axis=0)
     return params
 
 
-def _extra(config: ConvertConfig) -> dict[str, Any]:
-    return inference_settings(
-        labels=config.labels,
-        max_length=config.max_length,
-        length_buckets=DataConfig(max_length=config.max_length).lengths,
-        precision=Precision.FLOAT32,
-    )
+def _official_leaves(config: BertConfig, kind: CheckpointKind) -> list[Leaf]:
+    """`bert_leaves` with the official names of their tensors."""
+    return [
+        dataclasses.replace(leaf, tensors=tuple(_official_name(tensor, PREFIX[kind]) for tensor in leaf.tensors))
+        for leaf in bert_leaves(config, exits=kind is not CheckpointKind.BACKBONE)
+    ]
 
 
-def _words(kind: CheckpointKind, model: BertConfig, output: Path) -> str:
-    size = f"{model.num_layers} layers, {model.hidden_size} wide, {model.num_heads} heads"
-    if kind is CheckpointKind.BACKBONE:
-        return f"{output}: a backbone of {size}.\nTrain it with `python train.py --model.pretrained {output}`"
-    return (
-        f"{output}: a FastBERT of {size}, {model.num_classes} classes.\n"
-        f"Ask it with `python infer.py predict --model {output} --input texts.txt --output answers.jsonl`"
-    )
+def _official_name(tensor: str, prefix: str) -> str:
+    *words, parameter = tensor.split(".")
+    numbers = [int(word) for word in words if word.isdigit()]
+    part = OFFICIAL_NAMES[".".join("{i}" if word.isdigit() else word for word in words)]
+    if words[-1] == "LayerNorm":
+        parameter = {"weight": "gamma", "bias": "beta"}[parameter]
+    if words[0] == "exits":
+        return f"{part.format(i=numbers[0] - 1)}.{parameter}"
+    return f"{prefix}{part.format(i=numbers[0] if numbers else '')}.{parameter}"
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ class Exit(nn.Module):
         heads = (config.exit_heads, config.exit_size // config.exit_heads)
         rows, texts = cls_BxK.shape
 
-        narrow_BxSxC = jnp.tanh(linear(name="narrow")(hidden_BxSxH))
+        narrow_BxSxC = jnp.tanh(linear(name="narrow")(jnp.asarray(hidden_BxSxH)))
         first_BxKxC = jnp.take_along_axis(narrow_BxSxC, cls_BxK[:, :, None], axis=1)
         query_BxKxAxD = linear(name="query")(first_BxKxC).reshape(rows, texts, *heads)
         key_CxAxD, _ = Projection(config, use_bias=False, name="key")()

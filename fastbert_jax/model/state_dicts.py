@@ -1,9 +1,9 @@
 """State dicts that `torch.save` wrote, read without PyTorch and without running their code.
 
-Such a file is a pickle of names, shapes and places, and the numbers beside it. A pickle is a program that may call
-whatever it names; here it may name an ordered dict, the function that makes a tensor, and the kinds of numbers, and
-what stands for these does nothing but note its arguments. Both of PyTorch's forms are read: the zip archive, and the
-one before version 1.6 (torch/serialization.py, `_load` and `_legacy_load`).
+Such a file holds numbers, and a pickle of the tensors' names, shapes and places among them. A pickle is a program that
+can call every function it names. Here it can name an ordered dict, the function that makes a tensor, and the kinds of
+numbers; each is replaced by something that only records its arguments. Both of PyTorch's forms are read: the zip
+archive, and the one before version 1.6 (torch/serialization.py, `_load` and `_legacy_load`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import contextlib
 import io
 import pickle
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -42,7 +42,7 @@ ADVICE = "if it holds more than a model's weights, save `model.state_dict()` of 
 
 
 class Storage(NamedTuple):
-    """A row of numbers in the file."""
+    """A sequence of numbers in the file."""
 
     kind: str
     key: str
@@ -51,11 +51,11 @@ class Storage(NamedTuple):
     @property
     def bytes(self) -> int:
         """Its size."""
-        return self.length * DTYPES[self.kind][1].itemsize
+        return self.length * int(DTYPES[self.kind][1].itemsize)
 
 
 class Place(NamedTuple):
-    """Which numbers of a storage are a tensor, as the pickle says: nothing in it is checked yet."""
+    """Which numbers of a storage are a tensor, as the pickle says; nothing in it is checked yet."""
 
     storage: Any
     offset: Any
@@ -64,10 +64,10 @@ class Place(NamedTuple):
 
 
 class StoredTensor:
-    """One tensor of a file, read when it is asked for: what `get_slice` of an open safetensors file gives."""
+    """One tensor of a file, read when it is indexed, as what `get_slice` of an open safetensors file returns."""
 
     def __init__(self, place: Place, read: Callable[[Storage], bytes]) -> None:
-        """`read` gives the bytes of a storage, all of them.
+        """`read` returns all bytes of a storage.
 
         Raises:
           ValueError: the tensor is not inside its storage.
@@ -92,43 +92,35 @@ class StoredTensor:
 
     def __getitem__(self, index: Any) -> np.ndarray:
         """A part of it, read-only."""
-        dtype = DTYPES[self._storage.kind][1]
-        numbers = np.frombuffer(self._read(self._storage), dtype)[self._offset :]
-        strides = [stride * dtype.itemsize for stride in self._strides]
-        return np.lib.stride_tricks.as_strided(numbers, self._shape, strides, writeable=False)[index]
+        numbers = np.frombuffer(self._read(self._storage), DTYPES[self._storage.kind][1])[self._offset :]
+        strides = [stride * numbers.itemsize for stride in self._strides]
+        return np.asarray(np.lib.stride_tricks.as_strided(numbers, self._shape, strides, writeable=False)[index])
 
 
-class StateDict:
-    """The tensors of a file by their names; has what `Source` asks of a file."""
-
-    def __init__(self, tensors: Mapping[str, StoredTensor]) -> None:
-        self._tensors = tensors
-
-    def keys(self) -> Iterator[str]:
-        """All names, in the file's order."""
-        return iter(self._tensors)
+class StateDict(dict[str, StoredTensor]):
+    """The tensors of a file by their names; it can be the file of a `Source`."""
 
     def get_slice(self, name: str) -> StoredTensor:
         """The tensor of a name."""
-        return self._tensors[name]
+        return self[name]
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of every tensor."""
-        return {name: tensor.get_shape() for name, tensor in self._tensors.items()}
+        return {name: tensor.get_shape() for name, tensor in self.items()}
 
 
 def open_state_dict(path: Path, stack: contextlib.ExitStack) -> StateDict:
-    """Find the tensors in a file; their numbers are read when they are asked for.
+    """Find the tensors in a file; their numbers are read when they are used.
 
     Args:
       stack: keeps the file open.
 
     Raises:
       UserError: no such file, one that is damaged or no state dict, or one whose pickle names what a state dict does
-        not need; a tensor that is read later raises it too where the file is damaged there.
+        not need. Reading a tensor later raises it too, where the file is damaged there.
     """
-    with _naming(path):
+    with _errors_in(path):
         stream = stack.enter_context(open(path, "rb"))
         is_zip = stream.read(len(ZIP_MAGIC)) == ZIP_MAGIC
         stream.seek(0)
@@ -137,22 +129,22 @@ def open_state_dict(path: Path, stack: contextlib.ExitStack) -> StateDict:
             raise UserError(f"expected a state dict, found {type(state).__name__}; {ADVICE}")
 
         def read_all(storage: Storage) -> bytes:
-            with _naming(path):
+            with _errors_in(path):
                 content = read(storage)
                 if len(content) != storage.bytes:
                     raise ValueError(f"{len(content)} bytes for {storage}")
                 return content
 
-        tensors = {}
+        tensors = StateDict()
         for name, place in dict.items(state):
             if not isinstance(name, str) or not isinstance(place, Place):
                 raise UserError(f"expected names of tensors alone, found {name!r}: {type(place).__name__}; {ADVICE}")
             tensors[name] = StoredTensor(place, read_all)
-        return StateDict(tensors)
+        return tensors
 
 
 @contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def _errors_in(path: Path) -> Iterator[None]:
     """Turn every error into a `UserError` that names the file."""
     try:
         yield
@@ -168,18 +160,18 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Runs a pickle in which `GLOBALS` stand for what it may name."""
+    """Runs a pickle with replacements for the few functions and classes that it can name."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         super().__init__(stream)
         self.storages: dict[str, Storage] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        """What stands for a name."""
+        """The replacement for a name."""
         if (module, name) == ("collections", "OrderedDict"):
             return collections.OrderedDict
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            # The other arguments are for gradients. Made anew each time, as a pickle may set attributes of what it has.
+            # The other arguments are for gradients. A new one each time, as a pickle can set attributes of its objects.
             return lambda storage, offset, shape, strides, *_: Place(storage, offset, shape, strides)
         if module == "torch" and name in DTYPES:
             return name
@@ -189,7 +181,7 @@ class _Unpickler(pickle.Unpickler):
         )
 
     def persistent_load(self, pid: Any) -> Storage:
-        """The storage that a pickle speaks of, as `("storage", kind, key, device, length)`."""
+        """The storage of the pickle's `("storage", kind, key, device, length)`."""
         what, kind, key, _, length, *view = pid
         if what != "storage" or kind not in DTYPES or type(key) is not str or type(length) is not int or any(view):
             raise ValueError(f"a storage {pid!r}")
@@ -197,9 +189,9 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _open_zip(archive: zipfile.ZipFile) -> tuple[Any, Callable[[Storage], bytes]]:
-    """The unpickled state dict, and what reads a storage."""
+    """The unpickled state dict, and a function that reads a storage."""
     packed = [entry.filename for entry in archive.infolist() if entry.compress_type != zipfile.ZIP_STORED]
-    if packed:  # a few bytes could unpack to more than memory holds
+    if packed:  # a few bytes could unpack to more than fits into memory
         raise ValueError(f"{packed[0]} compressed, as torch.save never does")
     (root,) = [name.removesuffix("data.pkl") for name in archive.namelist() if name.endswith("/data.pkl")]
     if f"{root}byteorder" in archive.namelist() and archive.read(f"{root}byteorder") != b"little":

@@ -1,4 +1,4 @@
-"""Weight files on disk: which there are, what they hold, and whether that is what a model needs.
+"""Weight files: which there are in a model directory, and whether their tensors are those of the model.
 
 Only safetensors are read: a pickle can run code. (`state_dicts.py` reads those of official models, for `convert.py`.)
 """
@@ -44,10 +44,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 class Source(NamedTuple):
-    """Where a tensor is: an open file of tensors and the tensor's name there."""
+    """A tensor's file, which is open, and its name there."""
 
     file: Any
-    """An open safetensors file, or what has its `keys` and `get_slice`."""
+    """An open safetensors file, or another object with its `keys` and `get_slice`."""
     name: str
 
 
@@ -81,7 +81,7 @@ def open_tensors(
 def match_tensors(
     files: Iterable[Any], leaves: list[Leaf], wanted_name: Callable[[str], str | None]
 ) -> tuple[dict[str, Source], list[str]]:
-    """Where every tensor of `leaves` is, and in words what is missing, unknown, misshaped or there twice.
+    """The source of every tensor of `leaves`, and which are missing, unknown, misshaped or there twice, in words.
 
     Args:
       files: see `Source`.
@@ -121,7 +121,7 @@ def _open(path: Path, stack: contextlib.ExitStack) -> Any:
 
 
 def _plain_name(stored: str) -> str:
-    """A stored name without the prefix of a model with a head, and with today's names of a norm's parameters."""
+    """A stored name without the prefix of a model with a head, and with the present names of a norm's parameters."""
     name = stored.removeprefix("bert.")
     return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
 

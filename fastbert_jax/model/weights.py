@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ import jax
 import numpy as np
 import safetensors.numpy
 
+from fastbert_jax.atomic_files import atomic_path, flush
 from fastbert_jax.config import BertConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.model.config_json import (
@@ -194,30 +194,16 @@ def save_backbone(directory: str | Path, backbone: Params, config: BertConfig) -
 def _save(directory: Path, contents: dict[str, dict[str, np.ndarray]], config_values: dict[str, Any]) -> None:
     values = json.dumps(config_values, indent=2, allow_nan=False) + "\n"
     directory.mkdir(parents=True, exist_ok=True)
-    unfinished = {name: directory / f"{name}.tmp" for name in (*contents, "config.json")}
-    try:
-        unfinished["config.json"].write_text(values, encoding="utf-8")
+    with contextlib.ExitStack() as unfinished:  # which gives the last file its name first, and config.json the last
+        config_file = unfinished.enter_context(atomic_path(directory / "config.json"))
+        config_file.write_text(values, encoding="utf-8")
+        flush(config_file)
         for name, part in contents.items():
-            safetensors.numpy.save_file(part, unfinished[name], metadata={"format": "pt"})
+            file = unfinished.enter_context(atomic_path(directory / name))
+            safetensors.numpy.save_file(part, file, metadata={"format": "pt"})
             # safetensors lets nobody else read its files, whatever the umask.
-            shutil.copymode(unfinished["config.json"], unfinished[name])
-        for path in unfinished.values():
-            _flush(path)
-        for name, path in unfinished.items():
-            os.replace(path, directory / name)
-        _flush(directory)
-    finally:
-        for path in unfinished.values():
-            path.unlink(missing_ok=True)
-
-
-def _flush(path: Path) -> None:
-    """Have the disk hold what was written: without it, a power cut can leave an empty file under the new name."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            shutil.copymode(config_file, file)
+            flush(file)  # all of them before any is renamed, as this may fail
 
 
 def _to_tensors(

@@ -1,8 +1,8 @@
-"""Checkpoints of a run: whole states by step, through Orbax, written while training goes on.
+"""Checkpoints of a run: complete states by step, written by Orbax while training continues.
 
-A checkpoint directory appears under its final name only when it is complete (Orbax writes beside it and renames), so
-a run that is killed while saving finds the one before. Each carries checksums of its own, of every leaf and of every
-file, as Orbax restores damaged bytes without noticing; a damaged one is put aside, and the one before it is taken.
+Orbax writes a checkpoint under another name and renames it when it is complete, so a run that is killed while it saves
+finds the checkpoint before. As Orbax restores damaged bytes without an error, the checksums of a checkpoint's files are
+written beside it, and compared before it is loaded; a damaged one is put aside, and the one before it is taken.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import logging
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,8 @@ import jax
 from orbax.checkpoint import v1 as ocp
 
 from fastbert_jax import processes
+from fastbert_jax.atomic_files import CHECKSUMS, changed_files, write_checksums
 from fastbert_jax.errors import UserError
-from fastbert_jax.training.array_checksums import leaf_checksums
-from fastbert_jax.training.file_checksums import FILES, signed, write_checksums, wrong_files
 
 RANK = "rank"
 REFUSED = "checkpoints.refused"
@@ -35,7 +35,7 @@ class Position:
     phase: str
     phase_step: int
     best_step: int | None
-    """Run-wide step of the phase's best checkpoint so far; none in a phase that keeps its last step."""
+    """Run-wide step of the phase's best checkpoint so far; None in a phase that keeps its last step."""
     best_score: float | None
 
 
@@ -48,19 +48,14 @@ class Restored:
     tree: Any
 
 
-class DamagedError(UserError):
-    """A checkpoint that does not hold what was saved."""
-
-
 class Checkpoints:
-    """The folder `checkpoints/` of a run. Steps count over the whole run."""
+    """The directory `checkpoints/` of a run. Steps count over the whole run."""
 
-    def __init__(self, directory: Path, *, keep: int = 2, only_look: bool = False) -> None:
-        """Open the folder, or make it.
+    def __init__(self, directory: Path, *, keep: int = 2) -> None:
+        """Open the directory, or make it, and remove what a killed process left unfinished.
 
         Args:
           keep: how many of the newest stay, beside the best.
-          only_look: leave what a save has under way; without it, that is what a killed process left, and goes.
         """
         policies = ocp.training.preservation_policies
         self._directory = directory
@@ -75,10 +70,11 @@ class Checkpoints:
                     ),
                 ]
             ),
-            cleanup_tmp_directories=not only_look,
+            cleanup_tmp_directories=True,
         )
-        self._under_way: int | None = None
-        self._response: Any = None
+        self._thread = ThreadPoolExecutor(1)
+        self._save_under_way: tuple[int, Callable[[], object]] | None = None
+        """Its step, and what returns when it is complete."""
 
     def save(self, step: int, tree: Any, position: Position, *, rank: tuple[int, float] | None) -> None:
         """Begin to write a checkpoint, when the one before is complete; of the older ones some stay.
@@ -86,19 +82,20 @@ class Checkpoints:
         The arrays may be changed or given away as soon as this returns.
 
         Args:
-          rank: phase number and score, for the best of the newest phase that has any; none: not in the running.
+          rank: phase number and score, to keep the best of the newest phase that has scores; None: no score.
 
         Raises:
           UserError: the one before could not be written (a full disk, say), or this one cannot be begun.
         """
         self.wait()
-        about = signed({"position": dataclasses.asdict(position), "leaves": leaf_checksums(tree)})
         metrics = None if rank is None else {RANK: list(rank)}
+        about = {"position": dataclasses.asdict(position)}
         with self._errors_of_saving(step):
-            self._response = self._orbax.save_async(step, tree, metrics=metrics, custom_metadata=about)
-        if self._response is None:
+            response = self._orbax.save_async(step, tree, metrics=metrics, custom_metadata=about)
+        if response is None:
             raise UserError(f"{self._directory}: expected a step above {self.latest()}, found {step}")
-        self._under_way = step
+        # In the background, as a kill may come long before the next save.
+        self._save_under_way = step, self._thread.submit(self._complete, step, response).result
 
     def wait(self) -> None:
         """Return when the last `save` is complete on disk.
@@ -106,13 +103,15 @@ class Checkpoints:
         Raises:
           UserError: it could not be written; earlier checkpoints are untouched.
         """
-        if self._under_way is None:
-            return
-        step, self._under_way = self._under_way, None
-        with self._errors_of_saving(step):
-            processes.together(self._response.result)
-        with self._errors_of_saving(step):
-            processes.first_alone(lambda: write_checksums(self._directory / str(step)))
+        if self._save_under_way is not None:
+            (step, complete), self._save_under_way = self._save_under_way, None
+            with self._errors_of_saving(step):
+                processes.together(complete)
+
+    def _complete(self, step: int, response: Any) -> None:
+        response.result()
+        if processes.is_first():
+            write_checksums(self._directory / str(step))
 
     @contextlib.contextmanager
     def _errors_of_saving(self, step: int) -> Iterator[None]:
@@ -133,20 +132,12 @@ class Checkpoints:
         """The newest of `steps`."""
         return next(iter(self.steps()), None)
 
-    def position(self, step: int) -> Position:
-        """Where in the recipe the checkpoint of `step` was taken.
-
-        Raises:
-          DamagedError: what it says of itself has changed since it was saved.
-        """
-        return Position(**self._about(step)["position"])
-
-    def newest(self, like_at: Callable[[Position], Any], *, refused: Callable[[str], None]) -> Restored | None:
+    def newest(self, like_at: Callable[[Position], Any], *, warn: Callable[[str], None]) -> Restored | None:
         """The newest checkpoint that is whole; damaged ones are put aside, into `checkpoints.refused/`.
 
         Args:
           like_at: abstract arrays to load a checkpoint of that position into.
-          refused: told the name of each damaged one, and what is wrong with it.
+          warn: gets the name of each damaged one, and what is wrong with it.
 
         Raises:
           UserError: there are checkpoints, and all are damaged.
@@ -154,16 +145,20 @@ class Checkpoints:
         steps = self.steps()
         for step in steps:
             try:
-                position = processes.together(functools.partial(self.position, step))
-                return Restored(step, position, self.load(step, like_at(position)))
+                processes.first_alone(functools.partial(self._check, step))
+                return processes.together(functools.partial(self._restore, step, like_at))
             except UserError as error:
-                refused(str(error))
+                warn(str(error))
             self.put_aside(step)
         if steps:
             raise UserError(
                 f"{self._directory}: expected a whole checkpoint, found only damaged ones; begin a new --run"
             )
         return None
+
+    def _restore(self, step: int, like_at: Callable[[Position], Any]) -> Restored:
+        position = self.position(step)
+        return Restored(step, position, self._load(step, like_at(position)))
 
     def put_aside(self, step: int) -> None:
         """Move a damaged checkpoint into `checkpoints.refused/`."""
@@ -180,83 +175,53 @@ class Checkpoints:
         """The tree of `step`, with the shapes, dtypes and shardings of the (abstract) arrays `like`.
 
         Raises:
-          DamagedError: the checkpoint is damaged, or another model's.
+          UserError: the checkpoint is damaged, or another model's.
         """
         self.wait()
-        abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), like)
-        # Each process reads files of its own: all must have read theirs before they sum up together.
-        about, tree = processes.together(lambda: (self._about(step), self._load(step, abstract)))
-        self._compare(step, about, leaf_checksums(tree))
-        return tree
+        processes.first_alone(lambda: self._check(step))
+        return processes.together(lambda: self._load(step, like))
 
-    def _load(self, step: int, abstract: Any) -> Any:
+    def _check(self, step: int) -> None:
+        directory = self._directory / str(step)
+        if (directory / CHECKSUMS).exists():
+            if problems := changed_files(directory):
+                raise UserError("\n".join(problems))
+        elif step != self.steps()[-1]:
+            raise UserError(f"{directory}: the run was stopped before the checksums of this checkpoint were written")
+        else:  # there is none before it, and Orbax has renamed it, so it is complete
+            write_checksums(directory)
+
+    def position(self, step: int) -> Position:
+        """Where in the recipe the checkpoint of `step` was taken.
+
+        Raises:
+          UserError: the checkpoint is damaged.
+        """
+        try:
+            return Position(**self._orbax.metadata(step).custom_metadata["position"])
+        except Exception as error:
+            raise self._unreadable(step, error) from error
+
+    def _load(self, step: int, like: Any) -> Any:
+        abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), like)
         try:
             return self._orbax.load(step, abstract)
         except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files
-            raise self._damaged(step, f"expected a checkpoint of this model, found: {error}") from error
+            raise self._unreadable(step, error) from error
 
-    def verify(self, step: int) -> None:
-        """Read a whole checkpoint and hold every leaf and every file against its checksum.
-
-        Raises:
-          DamagedError: with the names of all that differ.
-        """
-        self.wait()
-        directory = self._directory / str(step)
-        problems = []
-        try:
-            with _orbax_silent():
-                about = self._about(step)
-                self._compare(step, about, leaf_checksums(self._load_anyhow(step)))
-        except DamagedError as error:
-            problems.append(str(error))
-        # A kill may come between the checkpoint and the list of its files; then its leaves' checksums must do.
-        if (directory / FILES).exists():
-            problems += wrong_files(directory)
-        if problems:
-            raise DamagedError("\n".join(problems))
-
-    def _load_anyhow(self, step: int) -> Any:
-        """The tree of `step` on one device, without knowing the model."""
-        try:
-            found = self._orbax.metadata(step).metadata
-            here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-            abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), found)
-            return self._orbax.load(step, abstract)
-        except Exception as error:
-            raise self._damaged(step, f"expected a checkpoint, found one that cannot be read: {error}") from error
-
-    def _compare(self, step: int, about: dict[str, Any], found: dict[str, str]) -> None:
-        expected = about["leaves"]
-        wrong = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
-        if wrong:
-            more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-            raise self._damaged(
-                step, f"expected the values that were saved, found others in {', '.join(wrong[:5])}{more}"
-            )
-
-    def _about(self, step: int) -> dict[str, Any]:
-        try:
-            about = self._orbax.metadata(step).custom_metadata
-            whole = about == signed({key: about[key] for key in ("position", "leaves")})
-        except Exception as error:
-            raise self._damaged(step, f"expected a checkpoint of ours, found: {error}") from error
-        if not whole:
-            raise self._damaged(step, "expected what was saved about it, found something else")
-        return about
-
-    def _damaged(self, step: int, problem: str) -> DamagedError:
-        return DamagedError(f"{self._directory / str(step)}: {problem}")
+    def _unreadable(self, step: int, error: Exception) -> UserError:
+        return UserError(f"{self._directory / str(step)}: expected a checkpoint of this model, found: {error}")
 
     def close(self) -> None:
-        """Release Orbax's threads. What went wrong in a save was raised by it; here Orbax would say it again."""
+        """Release the threads. The error of a save was raised by `wait`; here Orbax would raise it again."""
+        self._thread.shutdown()
         with _orbax_silent(), contextlib.suppress(OSError, ValueError):
             self._orbax.close()
 
 
 @contextlib.contextmanager
 def _orbax_silent() -> Iterator[None]:
-    """Without the tracebacks that Orbax's threads log of an error which it also raises: a thousand lines of them."""
+    """Without the tracebacks of a thousand lines that Orbax's threads log for an error which is also raised."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.CRITICAL)

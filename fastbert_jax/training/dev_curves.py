@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from fastbert_jax.report.html.contents import DevPoint
-from fastbert_jax.training.journal import DEV_EVENT
+from fastbert_jax.training.loggers import DEV_EVENT
 
 MOST = 300
 """Measurements that are given; of more, some that are spread evenly, the last one always among them."""

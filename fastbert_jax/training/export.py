@@ -1,4 +1,4 @@
-"""A trained model for others: a Hugging Face directory of its backbone, the exits beside it, and a card."""
+"""Export a trained model: a Hugging Face directory of its backbone, with the exits beside it and a card."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fastbert_jax.training.card import card_of, last_part
 
 
 def export(config: ExportConfig) -> str:
-    """Write the directory, whole; what it holds, in words.
+    """Write the directory; its files, in words.
 
     Raises:
       UserError: no trained model, one that transformers cannot compute, damaged files, or no place for the directory.
@@ -32,7 +32,7 @@ def export(config: ExportConfig) -> str:
     if architecture.layer_norm is not LayerNormKind.STANDARD:
         raise UserError(
             f"--model {source}: expected a model with BERT's LayerNorm, found one with UER's, which transformers would "
-            "load and compute wrongly; share the directory as it is, which fastbert_jax loads"
+            "compute wrongly; share the directory as it is, which fastbert_jax loads"
         )
     name = output.resolve().name
     card = card_of(source, name=name, exported_to=name)
@@ -50,6 +50,6 @@ def export(config: ExportConfig) -> str:
 
 
 def calibrations_of(model: Path) -> dict[str, Any]:
-    """What `infer.py calibrate` left with a model, without the names of directories."""
+    """The calibrations of a model, without the names of directories."""
     found = read_json(model / calibrate.FILE)
     return {target: entry | {"data": last_part(entry["data"])} for target, entry in found.items()}

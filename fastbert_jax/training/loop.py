@@ -14,15 +14,14 @@ from jax.sharding import Mesh
 
 from fastbert_jax.errors import PreemptedError, UserError
 from fastbert_jax.model.sharding import share_batch
+from fastbert_jax.processes import StopRequest
 from fastbert_jax.report.progress import progress_bar
 from fastbert_jax.training.checkpoints import Checkpoints, Position, Restored
-from fastbert_jax.training.journal import DEV_EVENT, Journal
-from fastbert_jax.training.preemption import StopRequest
-from fastbert_jax.training.profiler import Profiler
+from fastbert_jax.training.loggers import DEV_EVENT, Journal
+from fastbert_jax.training.performance import Meter, Profiler
 from fastbert_jax.training.step import StepMetrics, TrainState, placed_step
 from fastbert_jax.training.streams import ViewStream
 from fastbert_jax.training.terms import Keep, Phase, Recipe, Tree, Views, merge
-from fastbert_jax.training.throughput import Meter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +87,7 @@ def run_recipe(
         for index, phase in enumerate(recipe.phases)
     ]
     with surroundings.meter.spending("restore"):
-        restored = checkpoints.newest(lambda position: runs[names.index(position.phase)].abstract, refused=journal.say)
+        restored = checkpoints.newest(lambda position: runs[names.index(position.phase)].abstract, warn=journal.say)
     resumed_at = 0 if restored is None else restored.step
     journal.resume(resumed_at)
     surroundings.profiler.resume(resumed_at, total=sum(len(streams[name]) for name in names))
@@ -171,7 +170,7 @@ class _PhaseRun:
                     advance(1, self._log(*unread))
                 unread = (step, metrics, kind, views)
                 self._around.profiler.end_after(self._first_step + step, metrics)
-                stopping = self._around.stop.agreed(self._around.mesh)
+                stopping = self._around.stop.agreed()
                 evaluating = self._is_time_to_evaluate(step)
                 if evaluating or stopping or self._is_time_to_save(step):
                     advance(1, self._log(*unread))

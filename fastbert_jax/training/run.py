@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import shutil
 from pathlib import Path
 
 import jax
@@ -13,7 +12,7 @@ from jax.sharding import Mesh
 from safetensors import SafetensorError
 
 from fastbert_jax import processes
-from fastbert_jax.atomic_files import write_json, write_text
+from fastbert_jax.atomic_files import atomic_directory, write_checksums, write_json, write_text
 from fastbert_jax.config import BertConfig, ProcessesConfig, TrainConfig
 from fastbert_jax.errors import PreemptedError, UserError
 from fastbert_jax.inference.compare import compare
@@ -25,6 +24,7 @@ from fastbert_jax.model.config_json import inference_settings
 from fastbert_jax.model.network import Params, Part
 from fastbert_jax.model.sharding import make_mesh, param_shardings, sharding_of
 from fastbert_jax.model.weights import save_model
+from fastbert_jax.processes import StopRequest, stop_on_sigterm
 from fastbert_jax.report.comparison import Comparison
 from fastbert_jax.report.comparison_table import render
 from fastbert_jax.report.html.page import WHAT_A_REPORT_IS, render_page
@@ -34,19 +34,15 @@ from fastbert_jax.training.card import write_card
 from fastbert_jax.training.checkpoints import Checkpoints
 from fastbert_jax.training.dev_curves import dev_points
 from fastbert_jax.training.evaluation import dev_evaluation
-from fastbert_jax.training.file_checksums import write_checksums
-from fastbert_jax.training.journal import Journal
 from fastbert_jax.training.kept_values import KeptValues
-from fastbert_jax.training.loggers.every_logger import Loggers, check_installed
+from fastbert_jax.training.loggers import Journal, check_installed
 from fastbert_jax.training.loop import Surroundings, run_recipe
-from fastbert_jax.training.preemption import StopRequest, stop_on_sigterm
+from fastbert_jax.training.performance import Meter, Profiler
 from fastbert_jax.training.prepare import Prepared, prepare
-from fastbert_jax.training.profiler import Profiler
 from fastbert_jax.training.recipe import RecipeModule
 from fastbert_jax.training.run_directory import RunDirectory
 from fastbert_jax.training.streams import BatchStream
 from fastbert_jax.training.terms import KEPT, Phase
-from fastbert_jax.training.throughput import Meter
 
 
 def train(config: TrainConfig, recipe: RecipeModule) -> Comparison | None:
@@ -73,21 +69,18 @@ def train(config: TrainConfig, recipe: RecipeModule) -> Comparison | None:
         if processes.is_first():
             for note in prepared.notes:
                 status(note)
-        loggers = Loggers()
-        held.callback(loggers.close)
-        processes.first_alone(lambda: loggers.open(config, run))
+        journal = Journal(run.metrics)
+        held.callback(journal.close)
+        processes.first_alone(lambda: journal.open_loggers(config))
         if not processes.all_well(run.model.exists()):
-            params = _train(config, prepared, run, mesh, stop, loggers)
+            params = _train(config, prepared, run, mesh, stop, journal)
             host = on_host(params, mesh)
             processes.first_alone(lambda: _save(config, prepared, run, host))
         elif config.profile and processes.is_first():
-            status(
-                f"profile: expected steps that are still to come, found {config.profile}; "
-                "the run is done: none is written"
-            )
+            status(f"profile: of the steps {config.profile}, none left: the run is done")
         measures = processes.is_first()
         processes.part()
-        return _compare(config, prepared, run, loggers) if measures else None
+        return _compare(config, prepared, run, journal) if measures else None
 
 
 def on_host(params: Params, mesh: Mesh) -> Params | None:
@@ -103,12 +96,11 @@ def on_host(params: Params, mesh: Mesh) -> Params | None:
 
 
 def _train(
-    config: TrainConfig, prepared: Prepared, run: RunDirectory, mesh: Mesh, stop: StopRequest, loggers: Loggers
+    config: TrainConfig, prepared: Prepared, run: RunDirectory, mesh: Mesh, stop: StopRequest, journal: Journal
 ) -> Params:
     starts = prepared.made.starts
     shardings = {name: param_shardings(mesh, start.network) for name, start in starts.items()}
     checkpoints = Checkpoints(run.checkpoints, keep=config.checkpoints.keep)
-    journal = Journal(run.metrics, loggers)
     profiler = Profiler(run.profile if processes.is_first() else None, config.profiled, say=journal.say)
     surroundings = Surroundings(
         mesh=mesh,
@@ -122,7 +114,7 @@ def _train(
         checkpoints=checkpoints,
         journal=journal,
         meter=Meter(
-            run.throughput if processes.is_first() else None, dtype=prepared.made.network.dtype, loggers=loggers
+            run.throughput if processes.is_first() else None, dtype=prepared.made.network.dtype, journal=journal
         ),
         stop=stop,
         save_every=config.checkpoints.every,
@@ -146,7 +138,6 @@ def _train(
     finally:
         stop.heeded = False
         profiler.close()
-        journal.close()
         checkpoints.close()
     return params["model"]
 
@@ -158,7 +149,7 @@ def _streams(prepared: Prepared, run: RunDirectory, journal: Journal) -> dict[st
         if KEPT not in phase.cases or not isinstance(batches, EpochBatches):
             return None
         corpus, classes = prepared.data["unlabelled"], prepared.config.num_classes
-        return KeptValues(run.kept_values, batches, corpus=corpus, classes=classes, warn=journal.say)
+        return KeptValues(run.teacher_answers, batches, corpus=corpus, classes=classes, warn=journal.say)
 
     return {
         phase.name: BatchStream(prepared.batches[phase.name], kept(phase, prepared.batches[phase.name]))
@@ -180,9 +171,8 @@ def _with_trained_exits(prepared: Prepared, params: Params) -> tuple[Params, Ber
 
 
 def _save(config: TrainConfig, prepared: Prepared, run: RunDirectory, params: Params | None) -> None:
-    """Write `model/` beside its place, then rename it there: a model directory is always a whole one."""
+    """Write `model/`, which is there only when it is complete."""
     assert params is not None
-    unfinished = run.path / "model.tmp"
     extra = inference_settings(
         labels=prepared.task.labels,
         max_length=config.data.max_length,
@@ -190,14 +180,11 @@ def _save(config: TrainConfig, prepared: Prepared, run: RunDirectory, params: Pa
         precision=config.model.precision,
     ) | {"story": prepared.made.story}
     try:
-        if unfinished.exists():
-            shutil.rmtree(unfinished)
-        unfinished.mkdir()
-        prepared.tokenizer.save(unfinished)
-        save_model(unfinished, *_with_trained_exits(prepared, params), extra=extra)
-        write_checksums(unfinished)
-        run.comparison.unlink(missing_ok=True)  # one that is there is of another model
-        unfinished.rename(run.model)
+        with atomic_directory(run.model) as directory:
+            prepared.tokenizer.save(directory)
+            save_model(directory, *_with_trained_exits(prepared, params), extra=extra)
+            write_checksums(directory)
+            run.comparison.unlink(missing_ok=True)  # one that is there is of another model
     except (OSError, SafetensorError) as error:
         raise UserError(
             f"{run.model}: expected to write the model, found: {error}\nMake room and run the same command again."
@@ -205,7 +192,7 @@ def _save(config: TrainConfig, prepared: Prepared, run: RunDirectory, params: Pa
     write_card(run)
 
 
-def _compare(config: TrainConfig, prepared: Prepared, run: RunDirectory, loggers: Loggers) -> Comparison:
+def _compare(config: TrainConfig, prepared: Prepared, run: RunDirectory, journal: Journal) -> Comparison:
     """Measure the saved model on the test texts, print the table, keep the numbers, the report and the model's card."""
     task = prepared.task
     baseline = tfidf_svm_accuracy(task.train, task.test) if config.evaluate.baseline else None
@@ -216,7 +203,7 @@ def _compare(config: TrainConfig, prepared: Prepared, run: RunDirectory, loggers
     write_json(run.comparison, comparison.to_json())
     write_text(run.report, render_page(report))
     write_card(run)
-    loggers.conclude(comparison)
+    journal.conclude(comparison)
     result(render(comparison))
     status(f"{run.report}: {WHAT_A_REPORT_IS}")
     return comparison

@@ -1,4 +1,4 @@
-"""The directory of a run: which settings it belongs to, and what is written there besides checkpoints.
+"""The directory of a run: its files, the settings that it belongs to, and which files have changed since.
 
 runs/NAME/  config.yaml  labels.json  data.json  metrics.jsonl  throughput.jsonl  checkpoints/STEP/  model/
             teacher_answers/  comparison.json  report.html  rejected.jsonl  tensorboard/  wandb/  loggers.json
@@ -12,11 +12,24 @@ import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from fastbert_jax.atomic_files import is_unfinished, lock_file, write_json, write_text
+import yaml
+
+from fastbert_jax.atomic_files import (
+    CHECKSUMS,
+    changed_files,
+    is_unfinished,
+    lock_file,
+    remove_unfinished,
+    write_json,
+    write_text,
+)
 from fastbert_jax.config import TrainConfig
 from fastbert_jax.config_yaml import from_yaml, to_flat, to_yaml
 from fastbert_jax.errors import UserError
+from fastbert_jax.inference import calibrate
+from fastbert_jax.report import model_card
 from fastbert_jax.text.examples import Unreadable
 
 REJECTED = "rejected.jsonl"
@@ -25,77 +38,29 @@ FREE_KEYS = ("run", "evaluate", "mesh", "processes", "checkpoints", "log", "prof
 """Settings that a resumed run may change: they do not touch what is trained."""
 
 
-@dataclasses.dataclass(frozen=True)
 class RunDirectory:
     """Paths of one run."""
 
-    path: Path
-
-    @property
-    def config(self) -> Path:
-        """The resolved settings."""
-        return self.path / "config.yaml"
-
-    @property
-    def labels(self) -> Path:
-        """The labels in their order."""
-        return self.path / "labels.json"
-
-    @property
-    def metrics(self) -> Path:
-        """The journal, one JSON object a line."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def throughput(self) -> Path:
-        """How fast the run went, one JSON object a measurement; other than the journal, it grows with every restart."""
-        return self.path / "throughput.jsonl"
-
-    @property
-    def checkpoints(self) -> Path:
-        """One folder a kept step."""
-        return self.path / "checkpoints"
-
-    @property
-    def teacher_answers(self) -> Path:
-        """What `distil.cache_teacher` keeps; of no use when training is done."""
-        return self.path / "teacher_answers"
-
-    @property
-    def model(self) -> Path:
-        """What inference loads; it is there when training is done."""
-        return self.path / "model"
-
-    @property
-    def comparison(self) -> Path:
-        """The measurements of the last evaluation."""
-        return self.path / "comparison.json"
-
-    @property
-    def report(self) -> Path:
-        """The same as a page of pictures."""
-        return self.path / "report.html"
-
-    @property
-    def loggers(self) -> Path:
-        """What the loggers' backends call this run."""
-        return self.path / "loggers.json"
-
-    @property
-    def profile(self) -> Path:
-        """What xprof opens, where `profile` was asked for."""
-        return self.path / "profile"
-
-    @property
-    def data(self) -> Path:
-        """Number and checksum of the texts that the run trains on."""
-        return self.path / "data.json"
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"  # the resolved settings; where it is, the directory is a run's
+        self.labels = path / "labels.json"
+        self.data = path / "data.json"  # number and checksum of the texts that the run trains on
+        self.metrics = path / "metrics.jsonl"
+        self.throughput = path / "throughput.jsonl"  # grows with every restart, other than the journal
+        self.checkpoints = path / "checkpoints"
+        self.teacher_answers = path / "teacher_answers"  # of no use when training is done
+        self.model = path / "model"  # what inference loads; there when training is done
+        self.comparison = path / "comparison.json"  # the measurements of the last evaluation
+        self.report = path / "report.html"
+        self.profile = path / "profile"
+        self._lock = path / ".lock"
 
     def claim(self, config: TrainConfig, labels: tuple[str, ...], data: dict[str, str]) -> None:
         """Make the directory this run's, or check that it already is.
 
         Args:
-          data: for each set of texts that touches training, words that differ when the texts do.
+          data: for each set of texts that affects training, words that differ when the texts do.
 
         Raises:
           UserError: it holds a run with other settings, labels or texts (all differences are listed), or other files.
@@ -103,7 +68,8 @@ class RunDirectory:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if not self.config.exists():
-                found = sorted(child.name for child in self.path.iterdir() if not self._is_unfinished(child))
+                ours = (self.labels, self.data, self._lock)  # what a claim that was stopped leaves
+                found = sorted(p.name for p in self.path.iterdir() if p not in ours and not is_unfinished(p))
                 if found:
                     raise UserError(f"{self.path}: expected an empty or a run's directory, found {found[:5]}")
                 write_json(self.labels, list(labels))
@@ -111,16 +77,16 @@ class RunDirectory:
                 write_text(self.config, to_yaml(config))  # last: it makes the directory a run's
         except OSError as error:
             raise UserError(f"--run {self.path}: expected a directory that can be written, found {error}") from None
-        old, new = (to_flat(c) for c in (from_yaml(TrainConfig, self.config), config))
-        changed = [key for key in new if old[key] != new[key] and key.split(".")[0] not in FREE_KEYS]
+        old, new = self._settings(type(config)), to_flat(config)
+        changed = [key for key in old if old[key] != new[key] and key.split(".")[0] not in FREE_KEYS]
         if changed:
             differences = "\n".join(f"  {key}: there {old[key]!r}, now {new[key]!r}" for key in changed)
             raise UserError(
-                f"{self.path}: expected the run that these settings began, found one with others:\n{differences}\n"
+                f"{self.path} holds a run with other settings:\n{differences}\n"
                 "Give the same settings to resume it, or another --run to begin a new one."
             )
-        self._compare(self.labels, list(labels))
-        self._compare(self.data, data)
+        _check_same(self.labels, list(labels))
+        _check_same(self.data, data)
 
     def list_rejected(self, rows: Sequence[Unreadable]) -> None:
         """Write which rows were left out and why, one JSON object a line; nothing where there are none.
@@ -135,32 +101,62 @@ class RunDirectory:
         except OSError as error:
             raise UserError(f"{self.path / REJECTED}: expected to list the rows left out, found {error}") from None
 
+    def _settings(self, schema: type[TrainConfig]) -> dict[str, Any]:
+        """The run's settings by their whole names; the recipe alone where it is not that of `schema`."""
+        recipe = yaml.safe_load(self.config.read_text(encoding="utf-8")).get("recipe")
+        return to_flat(from_yaml(schema, self.config)) if recipe == schema.recipe else {"recipe": recipe}
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Nobody else trains in the directory within the block; whatever ends the process ends that.
+        """Keep other processes from training in the directory within the block, however it ends.
 
         Raises:
-          UserError: somebody does.
+          UserError: another process does.
         """
         with open(self._lock, "ab") as stream:
             lock_file(stream, self.path)
+            remove_unfinished(self.path)
             yield
 
-    @property
-    def _lock(self) -> Path:
-        return self.path / ".lock"
 
-    def _is_unfinished(self, path: Path) -> bool:
-        """What a claim that was cut short leaves."""
-        return is_unfinished(path) or path in (self.labels, self.data, self._lock)
+def _check_same(path: Path, expected: object) -> None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: expected what the run began with, found {error}; begin a new --run") from None
+    if found != expected:
+        raise UserError(
+            f"{path}: expected {expected}, found {found}; the data has changed since the run began: "
+            "restore it to resume, or begin a new --run"
+        )
 
-    def _compare(self, path: Path, expected: object) -> None:
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path}: expected what the run began with, found {error}; begin a new --run") from None
-        if found != expected:
-            raise UserError(
-                f"{path}: expected {expected}, found {found}; the data has changed since the run began: "
-                "put it back to resume, or begin a new --run"
-            )
+
+def verify_run(directory: Path) -> str:
+    """Check every file of a run's checkpoints, model and teacher's answers; what is unchanged, in words.
+
+    Raises:
+      UserError: no run there, nothing to verify, or the names of all files that have changed.
+    """
+    run = RunDirectory(directory)
+    if not run.config.is_file():
+        raise UserError(f"expected the directory of a run, with a config.yaml, found none in {directory}")
+    steps = sorted((int(path.name) for path in run.checkpoints.glob("*") if path.name.isdigit()), reverse=True)
+    checkpoints = {f"checkpoint {step}": run.checkpoints / str(step) for step in steps}
+    # A run that is stopped may leave a complete checkpoint without its checksums.
+    saved = {name: path for name, path in checkpoints.items() if (path / CHECKSUMS).exists()}
+    unknown = [f"{name}: cannot be checked, it has no {CHECKSUMS}" for name in checkpoints if name not in saved]
+    if run.model.is_dir():
+        saved["model"] = run.model
+    if (run.teacher_answers / CHECKSUMS).is_file():  # there when the answers are complete
+        saved["teacher's answers"] = run.teacher_answers
+    written_later = frozenset({calibrate.FILE, model_card.FILE})
+    changed = {
+        name: changed_files(path, may_change=written_later if path == run.model else frozenset())
+        for name, path in saved.items()
+    }
+    whole = f"whole: {', '.join(name for name in saved if not changed[name]) or 'nothing'}"
+    if any(changed.values()):
+        raise UserError("\n".join([*(line for lines in changed.values() for line in lines), *unknown, whole]))
+    if not saved and not unknown:
+        raise UserError(f"{directory}: expected checkpoints or a model, found neither; has the run begun?")
+    return "\n".join([*unknown, f"{directory}: {whole}"])

@@ -357,7 +357,7 @@ def test_an_interrupted_save_keeps_the_model_that_was_there(tmp_path: Path, monk
     def full_disk(path: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(weights, "_flush", full_disk)
+    monkeypatch.setattr(weights, "flush", full_disk)
     with pytest.raises(OSError, match="No space left"):
         weights.save_model(tmp_path, jax.tree.map(lambda leaf: leaf + 1, params), config, extra={"save": 2})
     loaded, _, extra = weights.load_model(tmp_path)

@@ -231,7 +231,7 @@ def test_one_command_at_a_time(prepared, tmp_path):
     name = write_texts(tmp_path / "a.txt", 5)
     directory = prepared("corpus", name)
     with prepare_module._only_one(directory):
-        assert_refused("expected to be the only one to write it, found another process", prepared, "corpus", name)
+        assert_refused("is locked by another process", prepared, "corpus", name)
 
 
 def test_verify_from_the_command_line(prepared, tmp_path, monkeypatch, capsys):

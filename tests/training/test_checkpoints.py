@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fastbert_jax.atomic_files import changed_files
 from fastbert_jax.errors import UserError
 from fastbert_jax.training.checkpoints import Checkpoints, Position
 
@@ -99,7 +100,7 @@ def test_a_damaged_checkpoint_is_refused_by_name(tmp_path):
     checkpoints.close()
     largest = max((p for p in (tmp_path / "checkpoints").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
     os.truncate(largest, largest.stat().st_size // 2)
-    with pytest.raises(UserError, match=r"checkpoints/1: expected a checkpoint of this model, found"):
+    with pytest.raises(UserError, match=r"checkpoints/1/.*: expected the file that was saved, found other bytes"):
         Checkpoints(tmp_path / "checkpoints").load(1, {"weights": jnp.zeros((256, 256))})
 
 
@@ -121,20 +122,19 @@ def _saved(directory, steps) -> Checkpoints:
 
 
 def test_every_one_of_a_hundred_flipped_bits_is_found_by_name(tmp_path):
-    checkpoints = _saved(tmp_path / "checkpoints", [1])
+    _saved(tmp_path / "checkpoints", [1]).close()
     directory = tmp_path / "checkpoints" / "1"
-    checkpoints.verify(1)
+    assert changed_files(directory) == []
     files = sorted(path for path in directory.rglob("*") if path.is_file() and path.stat().st_size)
     sizes = np.cumsum([0, *(8 * path.stat().st_size for path in files)])
     generator = np.random.default_rng(0)
     for bit in generator.integers(0, sizes[-1], 100):
         number = int(np.searchsorted(sizes, bit, "right")) - 1
         _flip(files[number], int(bit - sizes[number]))
-        with pytest.raises(UserError, match=r"checkpoints/1") as error:
-            checkpoints.verify(1)
-        assert files[number].name in str(error.value) or "weights" in str(error.value)
+        (problem,) = changed_files(directory)
+        assert str(files[number]) in problem
         _flip(files[number], int(bit - sizes[number]))
-    checkpoints.verify(1)
+    assert changed_files(directory) == []
 
 
 def test_a_flipped_bit_that_orbax_restores_is_refused_and_the_checkpoint_before_is_taken(tmp_path):
@@ -143,7 +143,7 @@ def test_a_flipped_bit_that_orbax_restores_is_refused_and_the_checkpoint_before_
     _flip(largest, 4 * largest.stat().st_size)
     checkpoints, refused = Checkpoints(tmp_path / "checkpoints"), []
     like = {"weights": jnp.zeros((64, 32)), "step": jnp.int32(0)}
-    restored = checkpoints.newest(lambda position: like, refused=refused.append)
+    restored = checkpoints.newest(lambda position: like, warn=refused.append)
     assert restored.step == 1 and restored.position.phase_step == 1 and restored.tree["step"] == 1
     assert len(refused) == 1 and "checkpoints/2" in refused[0]
     assert (tmp_path / "checkpoints.refused" / "2").is_dir() and checkpoints.steps() == [1]
@@ -155,8 +155,20 @@ def test_a_flipped_bit_that_orbax_restores_is_refused_and_the_checkpoint_before_
 def test_a_file_that_is_gone_or_new_is_found_by_name(tmp_path):
     checkpoints = _saved(tmp_path / "checkpoints", [1])
     (tmp_path / "checkpoints" / "1" / "odd.txt").write_text("x")
-    with pytest.raises(UserError, match=r"checkpoints/1/odd.txt: .* found a file more"):
-        checkpoints.verify(1)
+    with pytest.raises(UserError, match=r"checkpoints/1/odd.txt: .* found a new file"):
+        checkpoints.load(1, _tree(0))
+
+
+def test_a_kill_before_the_checksums_are_written_costs_that_checkpoint_unless_it_is_the_only_one(tmp_path):
+    like = {"weights": jnp.zeros((64, 32)), "step": jnp.int32(0)}
+    for steps, expected in (([1, 2], 1), ([2], 2)):
+        directory = tmp_path / str(len(steps))
+        _saved(directory / "checkpoints", steps).close()
+        (directory / "checkpoints" / "2" / "files.json").unlink()
+        checkpoints, refused = Checkpoints(directory / "checkpoints"), []
+        assert checkpoints.newest(lambda position: like, warn=refused.append).step == expected
+        assert [("before the checksums" in words) for words in refused] == [True] * (len(steps) - 1)
+        assert changed_files(directory / "checkpoints" / str(expected)) == []
 
 
 def test_only_damaged_checkpoints_end_the_run(tmp_path):
@@ -166,7 +178,7 @@ def test_only_damaged_checkpoints_end_the_run(tmp_path):
             path.write_bytes(b"")
     with pytest.raises(UserError, match="found only damaged ones; begin a new --run"):
         Checkpoints(tmp_path / "checkpoints").newest(
-            lambda position: {"weights": jnp.zeros((64, 32)), "step": jnp.int32(0)}, refused=lambda words: None
+            lambda position: {"weights": jnp.zeros((64, 32)), "step": jnp.int32(0)}, warn=lambda words: None
         )
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from fastbert_jax.training import dev_curves
 from fastbert_jax.training.dev_curves import dev_points
-from fastbert_jax.training.journal import DEV_EVENT, Journal
+from fastbert_jax.training.loggers import DEV_EVENT, Journal
 
 
 def test_every_measurement_is_of_the_phase_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

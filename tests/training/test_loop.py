@@ -6,8 +6,8 @@ import jax
 import pytest
 
 from fastbert_jax.errors import PreemptedError, UserError
+from fastbert_jax.processes import StopRequest
 from fastbert_jax.training.checkpoints import Checkpoints
-from fastbert_jax.training.preemption import StopRequest
 from tests.training import tiny
 from tests.training.tiny_run import Stop, run, same
 

@@ -74,7 +74,7 @@ def test_two_processes_that_cache_the_teacher_train_what_one_trains_without(sett
     assert _end(start(settings, run, "--distil.cache-teacher", processes=2, devices=2)) == [0, 0]
     np.testing.assert_allclose(_losses(run), _losses(one), rtol=1e-4)
     assert _largest_difference(run, one) < ROUNDING
-    logits = np.load(run / "teacher_answers" / "logits.npy")
+    logits = np.load(run / "teacher_answers" / "values.npy")
     assert logits.shape == (45, 2) and (run / "teacher_answers" / "files.json").exists()
 
 

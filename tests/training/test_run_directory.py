@@ -1,15 +1,18 @@
-"""Properties of a run directory: one run's, and nobody else's."""
+"""A run directory belongs to one run and one process at a time, and changes of its files are found."""
 
 import dataclasses
 import json
 
+import jax.numpy as jnp
 import pytest
 
+from fastbert_jax.atomic_files import write_checksums
 from fastbert_jax.config import DataConfig, EvaluateConfig, TrainConfig
 from fastbert_jax.config_yaml import from_yaml
 from fastbert_jax.errors import UserError
 from fastbert_jax.text.examples import Unreadable
-from fastbert_jax.training.run_directory import RunDirectory
+from fastbert_jax.training.checkpoints import Checkpoints, Position
+from fastbert_jax.training.run_directory import RunDirectory, verify_run
 
 CONFIG = TrainConfig(data=DataConfig(train="a.tsv"))
 LABELS = ("neg", "pos")
@@ -38,11 +41,12 @@ def test_rows_that_were_left_out_are_listed_and_nothing_where_there_are_none(tmp
 
 def test_two_do_not_train_in_it_at_once(tmp_path):
     run = RunDirectory(tmp_path)
-    with run.locked(), pytest.raises(UserError, match="expected to be the only one to write it"), run.locked():
+    with run.locked(), pytest.raises(UserError, match="is locked by another process"), run.locked():
         pass
     run.claim(CONFIG, LABELS, DATA)  # the lock makes the directory nobody's
+    (tmp_path / ".model.7.unfinished").mkdir()
     with run.locked():
-        pass
+        assert not (tmp_path / ".model.7.unfinished").exists()
 
 
 def test_settings_of_the_evaluation_may_change(tmp_path):
@@ -105,3 +109,61 @@ def test_a_run_without_its_labels_is_refused(tmp_path):
     run.labels.unlink()
     with pytest.raises(UserError, match=r"labels.json: expected what the run began with, found .* begin a new --run"):
         run.claim(CONFIG, LABELS, DATA)
+
+
+@pytest.fixture
+def saved(tmp_path) -> RunDirectory:
+    """A run with two checkpoints and a model."""
+    directory = RunDirectory(tmp_path / "run")
+    directory.model.mkdir(parents=True)
+    directory.config.write_text("seed: 0")
+    (directory.model / "model.safetensors").write_bytes(bytes(1000))
+    write_checksums(directory.model)
+    checkpoints = Checkpoints(directory.checkpoints)
+    for step in (1, 2):
+        position = Position("distil", step, None, None)
+        checkpoints.save(step, {"weights": jnp.arange(64.0)}, position, rank=None)
+    checkpoints.wait()
+    checkpoints.close()
+    return directory
+
+
+def test_a_whole_run_is_whole_and_may_be_calibrated(saved):
+    (saved.model / "calibration.json").write_text("{}")
+    assert verify_run(saved.path).endswith("whole: checkpoint 2, checkpoint 1, model")
+
+
+def test_what_has_changed_is_named_beside_what_has_not(saved):
+    (saved.model / "model.safetensors").write_bytes(bytes(999) + b"\x01")
+    (saved.checkpoints / "1" / "_CHECKPOINT_METADATA").write_text("{}")
+    with pytest.raises(UserError) as error:
+        verify_run(saved.path)
+    message = str(error.value)
+    assert "model.safetensors: expected the file that was saved, found other bytes" in message
+    assert "checkpoints/1" in message and message.endswith("whole: checkpoint 2")
+
+
+def test_the_teachers_answers_are_looked_at_when_they_are_complete(saved):
+    saved.teacher_answers.mkdir()
+    (saved.teacher_answers / "logits.npy").write_bytes(bytes(100))
+    assert verify_run(saved.path).endswith("whole: checkpoint 2, checkpoint 1, model")
+    write_checksums(saved.teacher_answers)
+    assert verify_run(saved.path).endswith("whole: checkpoint 2, checkpoint 1, model, teacher's answers")
+    (saved.teacher_answers / "logits.npy").write_bytes(bytes(99) + b"\x01")
+    with pytest.raises(UserError, match="logits.npy: expected the file that was saved, found other bytes"):
+        verify_run(saved.path)
+
+
+def test_a_checkpoint_whose_checksums_were_not_written_is_said(saved):
+    (saved.checkpoints / "2" / "files.json").unlink()
+    words = verify_run(saved.path)
+    assert words.startswith("checkpoint 2: cannot be checked, it has no files.json\n")
+    assert words.endswith("whole: checkpoint 1, model")
+
+
+def test_no_run_and_no_checksums_are_said(saved, tmp_path):
+    with pytest.raises(UserError, match="expected the directory of a run"):
+        verify_run(tmp_path)
+    (saved.model / "files.json").unlink()
+    with pytest.raises(UserError, match="files.json: expected checksums of files, found"):
+        verify_run(saved.path)

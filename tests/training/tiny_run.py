@@ -7,18 +7,17 @@ import numpy as np
 
 from fastbert_jax.config import DistilConfig, FineTuneConfig, MeshConfig
 from fastbert_jax.model.sharding import make_mesh, param_shardings
+from fastbert_jax.processes import StopRequest
 from fastbert_jax.text.batches import EpochBatches, TrainingBatches
 from fastbert_jax.text.packed_batches import PackedBatches
 from fastbert_jax.text.tokenizer import Encoded
-from fastbert_jax.training.answer_cache import AnswerCache
 from fastbert_jax.training.checkpoints import Checkpoints
 from fastbert_jax.training.fastbert_recipe import fastbert_recipe
 from fastbert_jax.training.initial import abstract_params
-from fastbert_jax.training.journal import Journal
+from fastbert_jax.training.kept_values import KeptValues
+from fastbert_jax.training.loggers import Journal
 from fastbert_jax.training.loop import Evaluation, Surroundings, run_recipe
-from fastbert_jax.training.preemption import StopRequest
-from fastbert_jax.training.profiler import Profiler
-from fastbert_jax.training.throughput import Meter
+from fastbert_jax.training.performance import Meter, Profiler
 from tests.training import tiny
 
 TEXTS = 22
@@ -93,7 +92,7 @@ def run(
     journal = Journal(directory / "metrics.jsonl")
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     shardings = {"model": param_shardings(mesh, tiny.CONFIG)}
-    answers = AnswerCache(directory / "teacher_answers", batches["distil"], corpus="texts", classes=2, say=journal.say)
+    kept = KeptValues(directory / "kept", batches["distil"], corpus="texts", classes=2, warn=journal.say)
     try:
         params = run_recipe(
             fastbert_recipe(tiny.model(), fine_tune=fine_tune, distil=distil),
@@ -109,7 +108,7 @@ def run(
                 meter=Meter(directory / "throughput.jsonl"),
                 stop=stop or StopRequest(),
                 save_every=save_every,
-                memories={"distil": answers} if cache else {},
+                kept_values={"distil": kept} if cache else {},
                 profiler=profiler,
             ),
         )

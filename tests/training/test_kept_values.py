@@ -1,4 +1,4 @@
-"""Properties of the cached teacher: it trains the same students, its answers are read, and no stop or damage shows."""
+"""Properties of kept values: they train the same students, they are read, and no stop or damage shows."""
 
 from __future__ import annotations
 
@@ -6,19 +6,18 @@ import functools
 import json
 import re
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from fastbert_jax.errors import PreemptedError, UserError
+from fastbert_jax.processes import StopRequest
 from fastbert_jax.report.flops import distillation_flops
-from fastbert_jax.training.answer_cache import AnswerCache
-from fastbert_jax.training.answer_file import AnswerFile
 from fastbert_jax.training.checkpoints import Checkpoints
-from fastbert_jax.training.memory import Memory
-from fastbert_jax.training.preemption import StopRequest
-from fastbert_jax.training.recipe import Known
-from fastbert_jax.training.throughput import Meter
+from fastbert_jax.training.kept_values import KeptValues, tree_sha256
+from fastbert_jax.training.performance import Meter
 from tests.training import tiny
 from tests.training.tiny_run import TEXTS, Stop, distil_batches, run, same
 
@@ -34,7 +33,7 @@ class _Strike(StopRequest):
         super().__init__()
         self._left, self._kills = after, kills
 
-    def agreed(self, mesh) -> bool:
+    def agreed(self) -> bool:
         self._left -= 1
         if self._kills and not self._left:
             raise Stop
@@ -77,13 +76,13 @@ def _assert_close(found, expected, tolerance):
 def test_students_and_losses_are_those_without_the_cache(tmp_path, pack, monkeypatch):
     plain, _ = distil(tmp_path / "plain", pack=pack)
     asked = []
-    known = AnswerCache.known
+    view = KeptValues.view
 
     def watched(self, step):
-        asked.append(known(self, step) is not None)
-        return known(self, step)
+        asked.append(view(self, step) is not None)
+        return view(self, step)
 
-    monkeypatch.setattr(AnswerCache, "known", watched)
+    monkeypatch.setattr(KeptValues, "view", watched)
     cached, _ = distil(tmp_path / "cached", pack=pack, cache=True)
     _assert_trained_alike(tmp_path / "cached", cached, tmp_path / "plain", plain)
     epoch = distil_batches(epochs=1, pack=pack).batches_per_epoch
@@ -99,18 +98,23 @@ def test_the_flops_that_are_counted_are_those_that_are_run(tmp_path, monkeypatch
 
 
 def test_what_is_read_is_what_teaches(tmp_path, whole, monkeypatch):
-    read = AnswerFile.read
-    monkeypatch.setattr(AnswerFile, "read", lambda self, numbers: read(self, numbers) + np.float32([1, 0]))
+    view = KeptValues.view
+
+    def changed(self, step):
+        values = view(self, step)
+        return None if values is None else values + np.float32([1, 0])
+
+    monkeypatch.setattr(KeptValues, "view", changed)
     distil(tmp_path, cache=True)
     found, expected = _losses(tmp_path), _losses(whole[0])
     assert found[: EPOCH + 1] != expected[: EPOCH + 1] and found[:EPOCH] == expected[:EPOCH]
 
 
-def test_the_answers_on_disk_are_the_teachers(whole):
+def test_the_values_on_disk_are_the_teachers(whole):
     directory, _ = whole
-    logits = np.load(directory / "teacher_answers" / "logits.npy")
-    assert logits.shape == (TEXTS, 2) and logits.dtype == np.float32 and np.isfinite(logits).all()
-    assert len(np.unique(logits[:, 0])) == TEXTS
+    values = np.load(directory / "kept" / "values.npy")
+    assert values.shape == (TEXTS, 2) and values.dtype == np.float32 and np.isfinite(values).all()
+    assert len(np.unique(values[:, 0])) == TEXTS
 
 
 @pytest.mark.parametrize(
@@ -134,7 +138,7 @@ def test_a_kill_between_the_last_answer_and_its_checkpoint_changes_no_bit(tmp_pa
     with monkeypatch.context() as patch, pytest.raises(Stop):
         patch.setattr(Checkpoints, "save", killed)
         distil(tmp_path, cache=True, save_every=1)
-    assert (tmp_path / "teacher_answers" / "files.json").exists()
+    assert (tmp_path / "kept" / "files.json").exists()
     params, _ = distil(tmp_path, cache=True)
     assert same(params, whole[1]) and _journal(tmp_path) == _journal(whole[0])
 
@@ -142,14 +146,14 @@ def test_a_kill_between_the_last_answer_and_its_checkpoint_changes_no_bit(tmp_pa
 def test_a_file_that_was_cut_short_is_named_and_the_run_trains_the_same(tmp_path, whole, capsys):
     with pytest.raises(PreemptedError):
         distil(tmp_path, cache=True, stop=_Strike(EPOCH + 1, kills=False))
-    path = tmp_path / "teacher_answers" / "logits.npy"
+    path = tmp_path / "kept" / "values.npy"
     path.write_bytes(path.read_bytes()[:-5])
     params, _ = distil(tmp_path, cache=True)
     printed = capsys.readouterr().out
-    assert f"{path.parent}: expected the teacher's answers, found a damaged file: " in printed
-    assert "The teacher's answers are collected again; until then the teacher runs." in printed
+    assert f"{path.parent}: expected kept values, found a damaged file: " in printed
+    assert "The kept values are not used; they are computed again." in printed
     # Two of this epoch's three batches were left, so a third epoch runs whole; it finds all of them.
-    assert "answers to 8 texts are missing; the teacher runs for another epoch" in printed
+    assert "values of 8 texts are missing; another epoch computes them" in printed
     assert (path.parent / "files.json").exists()
     _assert_trained_alike(tmp_path, params, *whole)
 
@@ -165,8 +169,8 @@ class _Files:
         self.directory, self.said = directory, []
         self.batches = distil_batches(epochs=2, pack=pack, local_rows=local_rows)
 
-    def opened(self, frozen=FROZEN, *, done=0, corpus="texts", classes=2) -> Memory:
-        cache = AnswerCache(self.directory, self.batches, corpus=corpus, classes=classes, say=self.said.append)
+    def opened(self, frozen=FROZEN, *, done=0, corpus="texts", classes=2) -> KeptValues:
+        cache = KeptValues(self.directory, self.batches, corpus=corpus, classes=classes, warn=self.said.append)
         cache.open(frozen, done=done)
         return cache
 
@@ -187,21 +191,20 @@ class _Files:
 def test_every_row_gets_its_own_texts_answers(tmp_path, pack, local_rows):
     files = _Files(tmp_path, pack=pack, local_rows=local_rows)
     cache = files.opened()
-    assert cache.known(0) is None
+    assert cache.view(0) is None
     files.fill(cache)
     for again in (cache, files.opened(done=files.epoch)):
         for step in range(files.epoch, 2 * files.epoch):
-            found, numbers = again.known(step), files.batches.texts_at(step)
-            assert isinstance(found, Known) and found.answers_BxKxN.dtype == np.float32
-            expected = np.where((numbers >= 0)[..., None], ANSWERS[numbers], 0)
-            np.testing.assert_array_equal(found.answers_BxKxN, expected)
+            found, numbers = again.view(step), files.batches.texts_at(step)
+            expected = np.where((numbers >= 0)[..., None], ANSWERS[numbers], np.float32(0))
+            np.testing.assert_array_equal(found, expected, strict=True)
     assert files.said == []
 
 
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"frozen": {"model": {"last_exit": jnp.arange(6.0) + 1}}}, "teacher"),
+        ({"frozen": {"model": {"last_exit": jnp.arange(6.0) + 1}}}, "parameters"),
         ({"corpus": "other texts"}, "corpus"),
         ({"classes": 3}, "classes"),
     ],
@@ -210,10 +213,10 @@ def test_answers_of_another_teacher_or_corpus_are_not_used(tmp_path, changes, na
     files = _Files(tmp_path)
     files.fill(files.opened())
     cache = files.opened(done=files.epoch, **changes)
-    assert cache.known(files.epoch) is None
+    assert cache.view(files.epoch) is None
     (words,) = files.said
-    assert f"{tmp_path}: expected this run's teacher and texts, found other {named}\n" in words
-    assert np.isnan(np.load(tmp_path / "logits.npy")).all()
+    assert f"{tmp_path}: expected values that this run kept, found other {named}\n" in words
+    assert np.isnan(np.load(tmp_path / "values.npy")).all()
 
 
 def _flip(path, place=-1):
@@ -226,12 +229,12 @@ def _flip(path, place=-1):
     ("damage", "words"),
     [
         (
-            lambda directory: _flip(directory / "logits.npy"),
-            "logits.npy: expected the file that was saved, found other",
+            lambda directory: _flip(directory / "values.npy"),
+            "values.npy: expected the file that was saved, found other",
         ),
-        (lambda directory: _flip(directory / "logits.npy", 8), "found a damaged file"),
-        (lambda directory: (directory / "logits.npy").unlink(), "found a damaged file: .*No such file"),
-        (lambda directory: (directory / "logits.npy").write_bytes(b""), "found a damaged file"),
+        (lambda directory: _flip(directory / "values.npy", 8), "found a damaged file"),
+        (lambda directory: (directory / "values.npy").unlink(), "found a damaged file: .*No such file"),
+        (lambda directory: (directory / "values.npy").write_bytes(b""), "found a damaged file"),
         (lambda directory: (directory / "about.json").write_text("{"), "found a damaged file"),
         (lambda directory: (directory / "about.json").write_text("[]"), "found a damaged file"),
         (lambda directory: (directory / "files.json").write_text("{}"), "files.json: expected checksums of files"),
@@ -242,58 +245,63 @@ def test_damaged_answers_are_named_and_not_used(tmp_path, damage, words):
     files.fill(files.opened())
     damage(tmp_path)
     cache = files.opened(done=files.epoch)
-    assert cache.known(files.epoch) is None
+    assert cache.view(files.epoch) is None
     assert re.search(words, files.said[0])
     files.fill(cache, range(files.epoch, 2 * files.epoch))
-    assert cache.known(files.epoch) is not None
+    assert cache.view(files.epoch) is not None
 
 
 def test_answers_that_are_not_all_there_are_not_used(tmp_path):
     files = _Files(tmp_path)
     cache = files.opened()
     files.fill(cache, [0, 2])
-    assert cache.known(files.epoch) is None
-    assert files.said == ["the teacher's answers to 8 texts are missing; the teacher runs for another epoch"]
-    assert files.opened(done=files.epoch).known(files.epoch) is None
+    assert cache.view(files.epoch) is None
+    assert files.said == [f"{tmp_path}: values of 8 texts are missing; another epoch computes them"]
+    assert files.opened(done=files.epoch).view(files.epoch) is None
 
 
 def test_the_first_epoch_runs_whole_even_where_its_answers_are_there(tmp_path):
     files = _Files(tmp_path)
     files.fill(files.opened())
     cache = files.opened(done=files.epoch - 1)
-    assert cache.known(files.epoch - 1) is None
+    assert cache.view(files.epoch - 1) is None
     files.fill(cache, [files.epoch - 1])
-    assert cache.known(files.epoch) is not None and files.said == []
+    assert cache.view(files.epoch) is not None and files.said == []
 
 
 def test_an_epoch_that_found_lost_answers_again_runs_whole_to_its_end(tmp_path):
     files = _Files(tmp_path)
     files.fill(files.opened(done=files.epoch), range(files.epoch, 2 * files.epoch))
-    assert files.said == ["the teacher's answers are not all there; the teacher runs until they are"]
+    assert files.said == [f"{tmp_path}: kept values are missing; they are computed again"]
     last = 2 * files.epoch - 1
-    assert files.opened(done=last + 1).known(last) is not None
+    assert files.opened(done=last + 1).view(last) is not None
     # The checkpoint at the end of the epoch was lost.
-    assert files.opened(done=last).known(last) is None
+    assert files.opened(done=last).view(last) is None
 
 
 def test_a_begin_that_was_cut_short_is_begun_again(tmp_path):
     files = _Files(tmp_path)
     files.opened()
     (tmp_path / "about.json").unlink()
-    (tmp_path / ".logits.npy.1.unfinished").write_bytes(b"half")
+    (tmp_path / ".values.npy.1.unfinished").write_bytes(b"half")
     files.fill(files.opened())
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "about.json",
-        "files.json",
-        "logits.npy",
-        "sealed.json",
-    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["about.json", "files.json", "values.npy"]
     assert files.said == []
 
 
 def test_a_directory_that_cannot_be_written_is_an_error_that_says_so(tmp_path):
     (tmp_path / "taken").write_text("a file")
-    with pytest.raises(
-        UserError, match="taken: expected to read and write the teacher's answers, found: .*\nMake room"
-    ):
+    with pytest.raises(UserError, match="taken: expected to read and write kept values, found: .*\nMake room"):
         _Files(tmp_path / "taken").opened()
+
+
+def test_the_digest_of_parameters_does_not_depend_on_the_mesh_but_on_each_bit_and_name():
+    values = np.random.default_rng(0).standard_normal((8, 16)).astype(np.float32)
+    whole = tree_sha256({"a": jnp.asarray(values)})
+    mesh = jax.make_mesh((4, 2), ("a", "b"), axis_types=(AxisType.Auto,) * 2)
+    for spec in (PartitionSpec("a"), PartitionSpec("b", "a"), PartitionSpec(None, ("a", "b"))):
+        assert tree_sha256({"a": jax.device_put(values, NamedSharding(mesh, spec))}) == whole
+    changed = values.copy()
+    changed.view(np.uint32)[3, 5] ^= 1
+    others = [{"a": jnp.asarray(changed)}, {"b": jnp.asarray(values)}, {"a": jnp.asarray(values.T)}]
+    assert len({whole, *map(tree_sha256, others)}) == 4

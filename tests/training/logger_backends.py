@@ -11,9 +11,7 @@ class Wandb:
 
     def __init__(self) -> None:
         self.runs: dict[str, Any] = {}
-        self.module = types.SimpleNamespace(
-            __file__="wandb.py", init=self.init, Table=lambda columns, data: [columns, *data]
-        )
+        self.module = types.SimpleNamespace(__file__="wandb.py", init=self.init)
 
     def init(self, *, id: str | None, resume: str, **given: Any) -> Any:
         assert resume == "allow"
