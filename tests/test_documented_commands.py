@@ -7,6 +7,7 @@ the page shows wins; `SHORTER` names the few exceptions.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import os
 import shutil
@@ -31,7 +32,7 @@ from fastbert_jax.model.sharding import make_mesh
 from fastbert_jax.report.metrics import Spread
 from fastbert_jax.serving.explore import url_of
 from fastbert_jax.text import builtin
-from fastbert_jax.text.files import open_file
+from fastbert_jax.text.readers import Table, open_table
 from fastbert_jax.training import dry_run, run
 from tests.pages import Command, commands
 from tests.tiny_files import BUILTIN, MINILM, write_files
@@ -82,6 +83,11 @@ def stand_ins() -> Iterator[pytest.MonkeyPatch]:
     def devices_asked_for(config: MeshConfig, devices: object = None) -> jax.sharding.Mesh:
         return make_mesh(config, jax.devices()[: config.fsdp * config.tensor])
 
+    def built_in(split: str) -> Table:
+        with open_table(BUILTIN / f"{split}.tsv") as table:
+            rows = list(table.rows(table.columns))
+        return dataclasses.replace(table, rows=lambda columns: iter(rows), first_rows=None)
+
     def answer_once(server: ThreadingHTTPServer) -> None:
         with ThreadPoolExecutor(1) as browser:
             asked = browser.submit(urllib.request.urlopen, url_of(server), timeout=60)
@@ -90,8 +96,8 @@ def stand_ins() -> Iterator[pytest.MonkeyPatch]:
                 assert b"<title>" in page.read()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(builtin, "_open_orange", lambda orange, split: open_file(BUILTIN / f"{split}.tsv"))
-        patch.setattr(builtin, "_movie_reviews", lambda: BUILTIN)
+        patch.setattr(builtin, "_orange", lambda orange, split: built_in(split))
+        patch.setattr(builtin, "_movie_reviews", built_in)
         patch.setattr(builtin, "MINILM_PACKAGE", MINILM)
         patch.setitem(sys.modules, "wandb", Wandb().module)
         patch.setitem(sys.modules, "mlflow", Mlflow().module)

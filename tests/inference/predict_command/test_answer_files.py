@@ -13,7 +13,7 @@ import pytest
 from fastbert_jax.inference.predict_command.answer_files import form_of
 from fastbert_jax.inference.prediction import Prediction
 from fastbert_jax.text.examples import Unreadable
-from fastbert_jax.text.files import open_file
+from fastbert_jax.text.readers import open_file
 
 LABELS = ('say "no", or\tnot', "好")
 ANSWER = Prediction(LABELS[0], np.array([0.7, 0.3], np.float32), 2, 0.1)
