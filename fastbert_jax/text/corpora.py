@@ -75,14 +75,14 @@ class Shard:
           ValueError: no shard has such a file, which might lead out of the corpus.
         """
         files = {file: (size, sha256) for file, (size, sha256) in values["files"].items()}
-        for file, ending in zip(files, (TOKENS, TEXTS), strict=True):
-            if not re.fullmatch(r"\d{5,}-\d{5,}", values["name"]) or file != values["name"] + ending:
-                raise ValueError(f"a shard with the file {file!r}")
+        name = values["name"]
+        if not re.fullmatch(r"\d{5,}-\d{5,}", name) or list(files) != [name + TOKENS, name + TEXTS]:
+            raise ValueError(f"a shard with the files {list(files)}")
         return cls(**values | {"bad_row_examples": tuple(values["bad_row_examples"]), "files": files})
 
     def is_there(self, directory: Path) -> bool:
         """Whether its files are, in their full sizes."""
-        return all(bytes_of(directory / file) == size for file, (size, _) in self.files.items())
+        return all(size_on_disk(directory / file) == size for file, (size, _) in self.files.items())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -102,6 +102,11 @@ class Manifest:
     def token_dtype(self) -> np.dtype[Any]:
         """Of the token ids on disk."""
         return np.dtype(str(self.settings["token_dtype"]))
+
+    @property
+    def files(self) -> dict[str, tuple[int, str]]:
+        """Bytes and SHA-256 of all files by their names."""
+        return {file: facts for shard in self.shards for file, facts in shard.files.items()}
 
     def total(self, field: str) -> int:
         """The sum of a number over the shards."""
@@ -128,8 +133,7 @@ def read_manifest(directory: Path) -> Manifest | None:
         values = json.loads(path.read_text(encoding="utf-8"))
         if values.pop("format") != FORMAT:
             raise ValueError(f"another format than {FORMAT}")
-        shards = tuple(Shard.of(shard) for shard in values.pop("shards"))
-        return Manifest(shards=shards, **values)
+        return Manifest(shards=tuple(map(Shard.of, values.pop("shards"))), **values)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -154,13 +158,12 @@ def finished_manifest(directory: Path) -> Manifest:
         raise UserError(
             f"{directory}: expected a finished corpus, found one that is being prepared; run the same command again"
         )
-    for shard in manifest.shards:
-        for file, (size, _) in shard.files.items():
-            path, found = directory / file, bytes_of(directory / file)
-            if found is None:
-                raise UserError(f"{path}: expected a shard, found nothing; the command that prepared it makes it again")
-            if found != size:
-                raise UserError(f"{path}: expected {size} bytes, found {found}; {MAKE_AGAIN}")
+    for file, (size, _) in manifest.files.items():
+        path, found = directory / file, size_on_disk(directory / file)
+        if found is None:
+            raise UserError(f"{path}: expected a shard, found nothing; the command that prepared it makes it again")
+        if found != size:
+            raise UserError(f"{path}: expected {size} bytes, found {found}; {MAKE_AGAIN}")
     return manifest
 
 
@@ -168,19 +171,17 @@ def verify(directory: Path, advance: Callable[[int], None] = lambda count: None)
     """Read every byte of a corpus and compare checksums.
 
     Args:
-      advance: called with the texts of each shard that is unchanged.
+      advance: called with the bytes of each file that was read.
 
     Raises:
       UserError: files were changed; all of them are listed.
     """
     manifest = finished_manifest(directory)
     changed = []
-    for shard in manifest.shards:
-        paths = {directory / file: sha256 for file, (_, sha256) in shard.files.items()}
-        bad = [str(path) for path, sha256 in paths.items() if sha256_of(path) != sha256]
-        changed += bad
-        if not bad:
-            advance(shard.texts)
+    for file, (size, sha256) in manifest.files.items():
+        if sha256_of(directory / file) != sha256:
+            changed.append(str(directory / file))
+        advance(size)
     if changed:
         raise UserError(
             f"expected {len(manifest.shards)} unchanged shards, found changed files: {', '.join(changed)}; "
@@ -252,8 +253,8 @@ class PreparedCorpus:
     def fingerprint(self) -> str:
         """Words that differ when the texts, their order or their tokens do."""
         digest = hashlib.sha256(self.manifest.settings["tokenizer"].encode("utf-8"))
-        for shard in self.manifest.shards:
-            digest.update("".join(f"{sha256}\n" for _, sha256 in shard.files.values()).encode())
+        for _, sha256 in self.manifest.files.values():
+            digest.update(f"{sha256}\n".encode())
         return f"{len(self)} texts, sha256 {digest.hexdigest()}"
 
     def check(self, tokenizer: Tokenizer, *, max_length: int) -> None:
@@ -308,21 +309,16 @@ class PreparedCorpus:
     def _mapped(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         path = self.directory / self.manifest.shards[number].name
         try:
-            return (
-                np.memmap(f"{path}{TOKENS}", self.manifest.token_dtype, "r"),
-                np.memmap(f"{path}{TEXTS}", TEXT_DTYPE, "r"),
-            )
+            tokens = np.memmap(f"{path}{TOKENS}", self.manifest.token_dtype, "r")
+            return tokens, np.memmap(f"{path}{TEXTS}", TEXT_DTYPE, "r")
         except (OSError, ValueError) as error:
             raise UserError(f"{path}{TOKENS}: expected a shard, found: {error}; {MAKE_AGAIN}") from None
 
     def _lengths_of(self, shard: Shard) -> np.ndarray:
-        content = (self.directory / f"{shard.name}{TEXTS}").read_bytes()
-        _, sha256 = shard.files[f"{shard.name}{TEXTS}"]
-        if hashlib.sha256(content).hexdigest() != sha256:
-            raise UserError(
-                f"{self.directory / shard.name}{TEXTS}: expected the places of {shard.texts} texts, found a changed "
-                f"file; {MAKE_AGAIN}"
-            )
+        path = self.directory / f"{shard.name}{TEXTS}"
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != shard.files[path.name][1]:
+            raise UserError(f"{path}: expected the places of {shard.texts} texts, found a changed file; {MAKE_AGAIN}")
         return np.frombuffer(content, TEXT_DTYPE)["tokens"].astype(np.uint16)
 
 
@@ -398,6 +394,6 @@ def _checksums(token_ids: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     return np.fromiter(parts, np.uint32, len(offsets) - 1)
 
 
-def bytes_of(path: Path) -> int | None:
+def size_on_disk(path: Path) -> int | None:
     """The size of a file; None where there is none."""
     return path.stat().st_size if path.is_file() else None

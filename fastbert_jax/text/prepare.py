@@ -52,7 +52,7 @@ def main() -> None:
     config = read_settings(PrepareConfig, sys.argv[1:], program="-m fastbert_jax.text.prepare")
     if config.verify:
         directory = Path(config.verify).expanduser()
-        with progress_bar("verify", total=None, unit="texts") as advance:
+        with progress_bar("verify", total=None, unit="bytes") as advance:
             manifest = verify(directory, lambda count: advance(count, ""))
         result(f"{directory}: no byte has changed. {words(manifest)}")
     else:
@@ -94,13 +94,13 @@ def prepare(config: PrepareConfig) -> Manifest:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with _only_one(directory):
-            done = _claim(directory, manifest)
+            done = dict(zip(names, _claim(directory, manifest), strict=True))
             work = [
-                functools.partial(write_input, config, manifest.token_dtype, number, name, found)
-                for number, (name, found) in enumerate(zip(names, done, strict=True))
-                if not (found and found[-1].last)
+                functools.partial(write_input, config, manifest.token_dtype, number, name, done[name])
+                for number, name in enumerate(names)
+                if not (done[name] and done[name][-1].last)
             ]
-            with progress_bar("prepare", total=None, unit="texts", done=sum(map(_texts, done))) as advance:
+            with progress_bar("prepare", total=None, unit="texts", done=sum(map(_texts, done.values()))) as advance:
                 _run(work, config.workers, directory, lambda count: advance(count, ""))
             return _finish(directory, manifest)
     except OSError as error:
@@ -168,14 +168,11 @@ def _claim(directory: Path, manifest: Manifest) -> list[list[Shard]]:
         if is_unfinished(path):
             path.unlink()
     shards = _shards(directory, there)
-
-    def found_of(number: int) -> Iterator[Shard]:
-        parts = (shards.get(_name(number, part)) for part in itertools.count())
-        for shard in itertools.takewhile(lambda shard: shard is not None and shard.is_there(directory), parts):
-            assert shard is not None
-            yield shard
-
-    return [list(found_of(number)) for number in range(len(manifest.inputs))]
+    done: list[list[Shard]] = [[] for _ in manifest.inputs]
+    for number, found_shards in enumerate(done):
+        while (shard := shards.get(_name(number, len(found_shards)))) and shard.is_there(directory):
+            found_shards.append(shard)
+    return done
 
 
 def _shards(directory: Path, manifest: Manifest) -> dict[str, Shard]:

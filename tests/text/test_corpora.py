@@ -140,7 +140,7 @@ def test_a_shard_cannot_lead_out_of_the_corpus(directory, name, file):
     if not file:
         shard["name"] = name
     (directory / "manifest.json").write_text(json.dumps(values))
-    assert_refused(directory, "manifest.json: expected the manifest of a corpus, found a shard with the file")
+    assert_refused(directory, "manifest.json: expected the manifest of a corpus, found a shard with the files")
 
 
 def test_no_corpus_or_an_unfinished_one(directory, tmp_path):
