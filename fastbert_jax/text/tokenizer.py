@@ -16,7 +16,7 @@ import numpy as np
 
 from fastbert_jax.config import TextForm
 from fastbert_jax.errors import UserError
-from fastbert_jax.text.examples import Text, text_problem
+from fastbert_jax.text.examples import Text, checked_texts
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 TEXT_FORM = "text_form"
@@ -46,7 +46,7 @@ class Encoded:
         return np.diff(self.offsets)
 
     def take(self, rows: np.ndarray) -> Encoded:
-        """The texts `rows` in that order; what was cut from them is not told again."""
+        """The texts `rows` in that order; truncation is not counted again."""
         lengths = self.offsets[rows + 1] - self.offsets[rows]
         source = joined_ranges(self.offsets[rows], lengths)
         return Encoded(self.token_ids[source], self.token_types[source], offsets_of(lengths), 0, 0)
@@ -92,22 +92,22 @@ class Tokenizer:
     def fingerprint(self) -> str:
         """SHA-256 of all that decides which tokens a text becomes: two tokenizers that share it are the same."""
         parts = json.loads(self._backend.to_str())
-        told = {key: parts[key] for key in ("model", "normalizer", "pre_tokenizer", "added_tokens")}
-        told["framing"] = [self._cls, self._sep]
-        if self.text_form is not TextForm.BERT:  # which tokenizers had before there was another
-            told["framing"].append(self.text_form.value)
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode("utf-8")).hexdigest()
+        facts = {key: parts[key] for key in ("model", "normalizer", "pre_tokenizer", "added_tokens")}
+        facts["framing"] = [self._cls, self._sep]
+        if self.text_form is not TextForm.BERT:  # the only form of older tokenizers
+            facts["framing"].append(self.text_form.value)
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode("utf-8")).hexdigest()
 
-    def encode(self, texts: Sequence[Text], *, max_length: int) -> Encoded:
+    def encode(self, texts: Iterable[Text], *, max_length: int) -> Encoded:
         """Tokenise `texts`, each cut to at most `max_length` tokens where `TextForm` says.
 
         Raises:
-          UserError: something that is no text, or a text that is no valid Unicode.
+          UserError: what `checked_texts` raises: not a list of texts and pairs, or a text that is not valid Unicode.
         """
         ids: list[np.ndarray] = []
         types: list[np.ndarray] = []
         truncated_texts = truncated_tokens = 0
-        for parts in self._tokens(texts):
+        for parts in self._tokens(checked_texts(texts)):
             kept, closed = self._cut([len(part) for part in parts], max_length)
             cut = sum(map(len, parts)) - sum(kept)
             truncated_texts += cut > 0
@@ -149,10 +149,6 @@ class Tokenizer:
 
     def _tokens(self, texts: Sequence[Text]) -> Iterator[list[list[int]]]:
         """The tokens of each text: one list, or two for a pair, without special tokens."""
-        for number, text in enumerate(texts):
-            problem = text_problem(text)
-            if problem:
-                raise UserError(f"text {number}: {problem}")
         for start in range(0, len(texts), CHUNK):
             parts = [[text] if isinstance(text, str) else list(text) for text in texts[start : start + CHUNK]]
             flat = [part for both in parts for part in both]

@@ -33,7 +33,7 @@ class Batches(Protocol):
     def __len__(self) -> int: ...
 
     def plan(self, epoch: int) -> Iterable[BatchRows]:
-        """The batches of an epoch, in order; none where they are only known when they are read."""
+        """The batches of an epoch, in order; none where that is only known when they are read."""
 
     def stream(self, start: int) -> Generator[Batch]:
         """The batches from step `start` on, made ahead; closing the iterator ends that."""
@@ -220,14 +220,13 @@ class StreamedBatches:
         *,
         window: int,
         buckets: tuple[int, ...],
-        batch_size: int,
         steps: int,
         seed: int,
         pack: bool = False,
         texts_per_row: int = 0,
-        local_rows: np.ndarray | None = None,
+        **shared: Any,
     ) -> None:
-        """`steps` batches of `batch_size` rows.
+        """`steps` batches; `shared` holds the other settings of `EpochBatches`, `batch_size` and `local_rows`.
 
         Args:
           texts: reads the stream from its beginning, the same texts each time.
@@ -235,12 +234,10 @@ class StreamedBatches:
           buckets: static lengths; packed rows have the last one.
           pack: rows of several texts.
           texts_per_row: pack only: K of every batch; 0: chosen from the lengths of the first window.
-          local_rows: which rows of every batch this process makes; None: all.
         """
-        self._texts, self._encode = texts, encode
-        self._window, self._buckets, self._batch_size = window, buckets, batch_size
-        self._steps, self._seed, self._pack, self._local_rows = steps, seed, pack, local_rows
-        self._texts_per_row = texts_per_row
+        self._texts, self._encode, self._window, self._buckets = texts, encode, window, buckets
+        self._steps, self._seed, self._pack, self._texts_per_row = steps, seed, pack, texts_per_row
+        self._shared = shared
 
     def __repr__(self) -> str:
         return f"StreamedBatches({self._steps} steps, windows of {self._window} texts)"
@@ -250,19 +247,12 @@ class StreamedBatches:
 
     @property
     def batches_per_epoch(self) -> int:
-        """All steps: nobody knows how many the texts make."""
+        """All steps: the number of texts is unknown."""
         return self._steps
 
     def plan(self, epoch: int) -> list[BatchRows]:
-        """Nothing: what batches hold is known when they are read."""
+        """Nothing: what batches hold is only known when they are read."""
         return []
-
-    def __getitem__(self, step: int) -> Batch:
-        """One batch; all before it in its epoch are read and counted, so this is for looking at a few."""
-        if not 0 <= step < self._steps:
-            raise IndexError(f"expected a step from 0 to {self._steps - 1}, found {step}")
-        with contextlib.closing(self.stream(step)) as stream:
-            return next(stream)
 
     def stream(self, start: int) -> Generator[Batch]:
         """The batches from step `start` on, made ahead in threads; closing the iterator ends them.
@@ -290,7 +280,7 @@ class StreamedBatches:
         while True:
             before = passed
             for number, texts in enumerate(_cut(self._texts(), self._window)):
-                count = -(-len(texts) // self._batch_size)
+                count = -(-len(texts) // self._shared["batch_size"])
                 if self._pack or passed + count > start:
                     batches = self._batches(texts, epoch, number)
                     count = len(batches)
@@ -307,8 +297,7 @@ class StreamedBatches:
     def _batches(self, texts: list[Text], epoch: int, number: int) -> EpochBatches:
         encoded = self._encode(texts)
         seed = np.random.SeedSequence([self._seed % 2**64, epoch, number]).generate_state(1, np.uint64)
-        shared: dict[str, Any] = {"batch_size": self._batch_size, "epochs": 1, "seed": int(seed[0])}
-        shared["local_rows"] = self._local_rows
+        shared: dict[str, Any] = self._shared | {"epochs": 1, "seed": int(seed[0])}
         if not self._pack:
             return TrainingBatches(encoded, None, buckets=self._buckets, **shared)
         length = self._buckets[-1]

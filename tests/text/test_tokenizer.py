@@ -89,7 +89,7 @@ def test_pairs_are_cut_as_in_the_original_token_by_token(first, second, room):
 
 @pytest.mark.parametrize("text", [None, 5, b"a", ["a", "b"], ("a",), ("a", None), "a\ud800"])
 def test_what_is_no_text_is_refused_with_its_number(minilm, text):
-    with pytest.raises(UserError, match=r"text 1: expected .*found"):
+    with pytest.raises(UserError, match=r"texts\[1\]: expected .*found"):
         minilm.encode(["good", text], max_length=16)
 
 
