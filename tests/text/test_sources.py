@@ -7,11 +7,14 @@ import json
 import sys
 import types
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from fastbert_jax.config import BadRow, DataConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.text.examples import Example, Unreadable, label_name, text_problem
+from fastbert_jax.text.filesystem import codec_of, compressed
 from fastbert_jax.text.sources import open_examples, own_split, read_examples
 
 SKIP = DataConfig(on_bad_row=BadRow.SKIP)
@@ -145,3 +148,53 @@ def test_own_splits_of_files_and_built_in_sets():
     assert own_split("builtin:reuters_r8", "dev", DataConfig()) == "builtin:reuters_r8#dev"
     assert own_split("builtin:reuters_r8#train", "test", DataConfig()) == "builtin:reuters_r8#test"
     assert own_split("builtin:reuters_r8#test", "test", DataConfig()) is None
+
+
+@pytest.fixture(scope="module")
+def opened():
+    """The names of all files that Python opens, to be cleared."""
+    watching = True
+
+    def hook(event, arguments):  # cannot be removed
+        if watching and event == "open":
+            names.append(str(arguments[0]))
+
+    names: list[str] = []
+    sys.addaudithook(hook)
+    yield names
+    watching = False
+
+
+COLUMNS = {"aussage": [f"ein recht langer Satz, Nummer {i}" for i in range(3000)], "urteil": ["gut", "schlecht"] * 1500}
+
+
+def write_table(path):
+    rows = list(zip(*COLUMNS.values(), strict=True))
+    match path.name.partition(".")[2].removesuffix(".gz").removesuffix(".zst"):
+        case "parquet":
+            return pq.write_table(pa.table(COLUMNS), path)
+        case "csv":
+            lines = ["aussage;urteil", *(f'"{text}";{label}' for text, label in rows)]
+        case "tsv":
+            lines = ["aussage\turteil", *("\t".join(row) for row in rows)]
+        case "jsonl":
+            lines = [json.dumps(dict(zip(COLUMNS, row, strict=True))) for row in rows]
+        case _:
+            lines = [text for text, _ in rows]
+    content = "".join(f"{line}\n" for line in lines).encode()
+    codec = codec_of(path)
+    path.write_bytes(compressed(content, codec) if codec else content)
+
+
+@pytest.mark.parametrize("ending", [".csv", ".csv.gz", ".csv.zst", ".tsv", ".jsonl", ".jsonl.gz", ".txt", ".parquet"])
+def test_a_file_is_opened_once(tmp_path, opened, ending):
+    """Delimiter, columns, guesses from contents and all rows come from one pass over the file."""
+    path = tmp_path / f"a{ending}"
+    write_table(path)
+    opened.clear()
+    with open_examples(str(path), DataConfig(), need_label=not ending.startswith(".txt")) as reader:
+        assert reader.columns.guessed == (() if ending == ".txt" else ("aussage", "urteil"))
+        assert [example.text for example in reader] == COLUMNS["aussage"]
+        if reader.table.share_read() is not None:
+            assert reader.table.share_read() == 1
+    assert opened.count(str(path)) == 1
