@@ -35,7 +35,7 @@ class Batch(NamedTuple):
     text_BxS: np.ndarray
     """int32; 0 = padding, k = the row's k-th text."""
     cls_BxK: np.ndarray
-    """int32; where each text's [CLS] stands in its row."""
+    """int32; the place of each text's [CLS] in its row."""
     label_BxK: np.ndarray
     """int32; 0 where unknown."""
     valid_BxK: np.ndarray

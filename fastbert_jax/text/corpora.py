@@ -195,7 +195,7 @@ def texts_of_shard(encoded: Encoded, token_ids: np.ndarray, *, start: int) -> np
 
     Args:
       token_ids: those of the texts, in the dtype of the shard.
-      start: how many tokens stand before them.
+      start: how many tokens the shard holds before them.
     """
     texts = np.zeros(len(encoded), TEXT_DTYPE)
     texts["start"] = encoded.offsets[:-1] + start

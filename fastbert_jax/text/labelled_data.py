@@ -152,10 +152,10 @@ def _parts(
                 )
     if not parts.get("dev"):
         parts["dev"] = parts["train"]
-        notes.append(f"There is no dev set, and {rows} rows are too few to cut one off: train stands in for it.")
+        notes.append(f"There is no dev set, and {rows} rows are too few to cut one off: train is used instead.")
     if not parts.get("test"):
         parts["test"] = parts["dev"]
-        notes.append("There is no labelled test set: dev stands in for it.")
+        notes.append("There is no labelled test set: dev is used instead.")
     return {role: parts[role] for role in ("train", "dev", "test")}, notes
 
 
@@ -230,8 +230,8 @@ def _known_texts(train: Sequence[Example], examples: Sequence[Example], name: st
         first = twice[0]
         yield (
             f"{share(len(twice), len(examples))} {name} texts are in train too, blanks and case aside; the first: "
-            f"{first.where} and {known[same_text(first.text)]}. The model is measured on what it has seen: take them "
-            f"out of one of the two"
+            f"{first.where} and {known[same_text(first.text)]}. The model is measured on texts it has seen: remove "
+            f"them from one of the two"
         )
 
 
@@ -240,7 +240,7 @@ def _empty_texts(examples: Sequence[Example], name: str) -> Iterator[str]:
     if empty:
         yield (
             f"{share(len(empty), len(examples))} {name} texts are empty; the first: {empty[0].where}. They all get one "
-            f"answer: take them out, or check --data.text-column"
+            f"answer: remove them, or check --data.text-column"
         )
 
 
@@ -253,7 +253,7 @@ def _conflicts(train: Sequence[Example]) -> Iterator[str]:
         places = " and ".join(f"{label!r} at {where}" for label, where in list(conflicts[0].items())[:2])
         yield (
             f"{len(conflicts)} train text{'s have' if len(conflicts) > 1 else ' has'} more than one label; the first "
-            f"is {places}. No model can answer both: keep the right one"
+            f"is {places}. No model can give both: keep the right one"
         )
 
 
@@ -262,13 +262,13 @@ def _class_sizes(train: Sequence[Example], labels: Sequence[str]) -> Iterator[st
     largest, smallest = (pick(labels, key=sizes.__getitem__) for pick in (max, min))
     if sizes[largest] >= ONE_SIDED * len(train):
         yield (
-            f"{share(sizes[largest], len(train))} train texts are {largest!r}: a model that always says so is right "
-            f"as often, so hold accuracy against that, and collect more of the others"
+            f"{share(sizes[largest], len(train))} train texts are {largest!r}: a model that always gives this "
+            f"label has that accuracy. Compare with it, and collect more texts of the others"
         )
     if sizes[largest] >= UNEVEN * max(sizes[smallest], 1):
         yield (
             f"The largest class, {largest!r}, has {sizes[largest]} train texts, the smallest, {smallest!r}, "
-            f"{sizes[smallest]}. Accuracy hardly shows what becomes of small classes: collect more of their texts"
+            f"{sizes[smallest]}. Accuracy says little about small classes: collect more of their texts"
         )
     few = sorted((label for label in labels if sizes[label] < FEW), key=sizes.__getitem__)
     if few:
@@ -276,7 +276,7 @@ def _class_sizes(train: Sequence[Example], labels: Sequence[str]) -> Iterator[st
         more = f" and {len(few) - NAMED} more" if len(few) > NAMED else ""
         yield (
             f"{len(few)} of {len(labels)} classes have fewer than {FEW} train texts: {named}{more}. They can hardly be "
-            f"learnt: collect more, or join them with others"
+            f"learnt: collect more, or merge them with others"
         )
 
 

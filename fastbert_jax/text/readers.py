@@ -63,7 +63,7 @@ BOM = b"\xef\xbb\xbf"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Row:
-    """The values of a row by column; a missing one is None."""
+    """The values of a row by column; a missing value is None or absent."""
 
     where: str
     """The place of the row, such as `train.tsv:17`."""
@@ -81,7 +81,7 @@ class Table:
     """An open source of rows; the block of `with` closes it."""
 
     name: str
-    """For messages; tells the delimiter if that is not a comma."""
+    """For messages; with the delimiter if that is not a comma."""
     columns: tuple[str, ...]
     rows: Callable[[Sequence[str]], Rows]
     """Every row with the values of some columns, or more. A row that cannot be read is `Unreadable` in its place.
@@ -251,7 +251,7 @@ def _csv_records(place: Place, lines: Iterable[str], delimiter: Delimiter) -> Re
             if "unexpected end of data" in str(error):
                 raise UserError(
                     f"{place}:{start}: expected a closing quote, found none up to the end of the file, so the "
-                    f"rows after it cannot be told apart; close the quote, or double it if it belongs to the text"
+                    f"rows after it cannot be separated; close the quote, or double it if it belongs to the text"
                 ) from None
             if "field limit" in str(error):
                 raise UserError(
@@ -283,8 +283,8 @@ def _delimiter_of(place: Place, lines: Sequence[str]) -> Delimiter:
 
 
 def _first_records(place: Place, lines: Sequence[str], delimiter: Delimiter) -> Iterator[list[str]]:
-    """The first records; one of one empty field stands for a record that this delimiter makes unreadable."""
-    # A quote that seems open ends them: another delimiter may close it, else reading will tell.
+    """The first records; a record that this delimiter makes unreadable becomes one empty field."""
+    # A quote that seems open ends them: another delimiter may close it, else reading the rows fails.
     with contextlib.suppress(UserError):
         for _, record in itertools.islice(_csv_records(place, lines, delimiter), DELIMITER_RECORDS):
             yield record if isinstance(record, list) else [""]
@@ -294,7 +294,7 @@ def _with_header(place: Place, name: str, records: Records) -> Table:
     """A table whose first record holds the names of the columns."""
     _, header = next(records, (1, []))
     if isinstance(header, str):
-        raise UserError(f"{place}:1: expected a line with the names of the columns: {header}; mend the line")
+        raise UserError(f"{place}:1: expected a line with the names of the columns: {header}; fix the line")
     if not header:
         raise UserError(f"{place}:1: expected a line with the names of the columns, found none; add one")
     columns = tuple(column.strip() for column in header)

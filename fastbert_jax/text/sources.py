@@ -70,7 +70,7 @@ class ExampleReader:
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-    """All examples of one SPEC, and what was found out on the way."""
+    """All examples of one SPEC, with its columns and unreadable rows."""
 
     examples: list[Example]
     rejected: tuple[Unreadable, ...]
@@ -195,7 +195,7 @@ def _open_table(
 
 
 def _with_split(spec: str, role: Role, data: DataConfig, *, need_label: bool) -> str:
-    """`spec` with the split that has `role`; dev stands in for a test split that is missing or lacks its labels."""
+    """`spec` with the split that has `role`; dev replaces a test split that is missing or lacks its labels."""
     own = own_split(spec, role, data, need_label=need_label)
     if own is None and role == "test":
         own = own_split(spec, "dev", data)

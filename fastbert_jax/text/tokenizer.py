@@ -20,7 +20,7 @@ from fastbert_jax.text.examples import Text, checked_texts
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 TEXT_FORM = "text_form"
-"""Where the text form stands in `tokenizer_config.json`."""
+"""The key of the text form in `tokenizer_config.json`."""
 # Texts handed to the tokenizer at once: enough for its threads, few enough for memory.
 CHUNK = 1024
 
@@ -196,7 +196,7 @@ def load_tokenizer(directory: str | Path) -> Tokenizer:
     """Load the tokenizer of a Hugging Face model directory; nothing is fetched, and no code of the directory is run.
 
     Raises:
-      UserError: no tokenizer there, a damaged one, one that is nothing without its code, one without [CLS] and [SEP],
+      UserError: no tokenizer there, a damaged one, one that needs code of its own, one without [CLS] and [SEP],
         or of an unknown text form.
     """
     directory = Path(directory)
@@ -216,7 +216,7 @@ def load_tokenizer(directory: str | Path) -> Tokenizer:
         except Exception as error:  # the Rust tokenizer raises plain Exception on a damaged file
             if "trust_remote_code" in str(error):
                 raise UserError(
-                    f"expected a tokenizer of data alone in {directory}, found one that brings code (`auto_map`), "
+                    f"expected a tokenizer without code in {directory}, found one with code (`auto_map`), "
                     "which is never run; use the tokenizer files of a plain BERT"
                 ) from None
             raise UserError(f"expected a tokenizer in {directory}, found one that does not load: {error}") from None
@@ -234,7 +234,7 @@ def vocabulary_tokenizer(path: str | Path, *, text_form: TextForm) -> Tokenizer:
     """BERT's tokenizer (lower case, Chinese characters apart) with the tokens of a `vocab.txt`, one a line.
 
     A line's first word is its token, as UER-py reads it (`Vocab.load`). A line without one counts, but no text has its
-    token: such a line is in the Chinese vocabulary that the package `fastbert` brings.
+    token: such a line is in the Chinese vocabulary of the package `fastbert`.
 
     Raises:
       UserError: no file of text, a token that is there twice, or a special token that is not.
@@ -306,7 +306,7 @@ def _bert_words(model: Any) -> Any:
 
 
 def _alphabet(backend: Any, texts: Iterable[str], room: int) -> list[str]:
-    """The most frequent characters as tokens, up to `room`: `c`, and `##c` where it also stands inside words."""
+    """The most frequent characters as tokens, up to `room`: `c`, and `##c` where it also occurs inside words."""
     counts: Counter[str] = Counter()
     inside: set[str] = set()
     for text in texts:

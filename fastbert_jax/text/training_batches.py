@@ -166,7 +166,7 @@ class TrainingBatches(EpochBatches):
 class PackedBatches(EpochBatches):
     """Rows of `max_length` tokens with up to `texts_per_row` texts each, so that every batch has one shape.
 
-    Which texts share a row depends on their lengths alone; each epoch brings the rows in another order.
+    Which texts share a row depends on their lengths alone; each epoch has the rows in another order.
     """
 
     def __init__(
@@ -260,7 +260,7 @@ class StreamedBatches:
         To find its place it reads up to two epochs again, without tokenising unless texts are packed.
 
         Raises:
-          UserError: what the reading of the texts raises, or there are none.
+          UserError: the texts cannot be read, or there are none.
         """
         left = self._steps - start
         if left <= 0:

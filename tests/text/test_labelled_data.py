@@ -76,7 +76,7 @@ def test_dev_and_test_are_cut_from_train(tmp_path):
 def test_dev_stands_in_for_test_where_that_is_asked(tmp_path):
     made = task(tmp_path, ["a", "b"], dev_fraction=0.25, test_fraction=0.0)
     assert made.test is made.dev and len(made.train) == 6
-    assert "There is no labelled test set: dev stands in for it." in made.notes
+    assert "There is no labelled test set: dev is used instead." in made.notes
 
 
 def test_named_parts_are_read_and_nothing_is_noted_about_them(tmp_path):

@@ -102,7 +102,7 @@ def test_a_task_uses_the_sets_own_splits_and_class_order():
     task = read_labelled_data(DataConfig(train="tfds:our_pairs"))
     assert (len(task.train), len(task.dev), len(task.test)) == (6, 3, 3)
     assert task.labels == ("yes", "maybe", "no")
-    assert "There is no labelled test set: dev stands in for it." in task.notes
+    assert "There is no labelled test set: dev is used instead." in task.notes
 
 
 def test_own_splits():

@@ -171,7 +171,7 @@ def test_code_that_a_directory_brings_is_not_run(tmp_path, tokenizer_directory, 
     if "strange" not in model or "Strange" not in kind:
         assert one(load_tokenizer(tmp_path), "oil") == one(load_tokenizer(tokenizer_directory), "oil")
     else:
-        with pytest.raises(UserError, match=r"expected a tokenizer of data alone .* which is never run; use"):
+        with pytest.raises(UserError, match=r"expected a tokenizer without code .* which is never run; use"):
             load_tokenizer(tmp_path)
     assert not mark.exists()
 
