@@ -60,7 +60,9 @@ def training_plan(
     """
     key = [seed % 2**64, epoch]
     generator = np.random.Generator(np.random.Philox(key=np.array(key, np.uint64)))
-    shuffled = _compact(generator.permutation(len(lengths)))
+    shuffled = generator.permutation(len(lengths))
+    if len(lengths) < 2**31:
+        shuffled = shuffled.astype(np.int32)  # half the memory
     bucket_of = _bucket_of(lengths, buckets)[shuffled]
     by_bucket = np.argsort(bucket_of, kind="stable")
     last_of_batch = np.minimum(np.arange(0, len(lengths), batch_size) + batch_size, len(lengths)) - 1
@@ -82,11 +84,11 @@ def inference_plan(
     """
     sizes = np.broadcast_to(np.asarray(batch_sizes), len(buckets)).tolist()
     bucket_of = _bucket_of(lengths, buckets)
-    return [
-        batch
-        for bucket in np.unique(bucket_of)
-        for batch in _cut(np.flatnonzero(bucket_of == bucket), sizes[bucket], buckets[bucket])
-    ]
+    batches = []
+    for bucket in np.unique(bucket_of).tolist():
+        rows, size = np.flatnonzero(bucket_of == bucket), sizes[bucket]
+        batches += [BatchRows(rows[start : start + size], buckets[bucket]) for start in range(0, len(rows), size)]
+    return batches
 
 
 def _bucket_of(lengths: np.ndarray, buckets: tuple[int, ...]) -> np.ndarray:
@@ -95,16 +97,7 @@ def _bucket_of(lengths: np.ndarray, buckets: tuple[int, ...]) -> np.ndarray:
     if lengths.max(initial=0) > buckets[-1]:
         raise ValueError(f"expected texts of up to {buckets[-1]} tokens, found one of {lengths.max()}")
     bucket_of_length = np.searchsorted(np.asarray(buckets), np.arange(buckets[-1] + 1))
-    return bucket_of_length.astype(np.uint8 if len(buckets) < 2**8 else np.uint16)[lengths]
-
-
-def _cut(rows: np.ndarray, batch_size: int, length: int) -> list[BatchRows]:
-    return [BatchRows(rows[start : start + batch_size], length) for start in range(0, len(rows), batch_size)]
-
-
-def _compact(numbers: np.ndarray) -> np.ndarray:
-    """Numbers below `len(numbers)` in half the memory, unless they are too large."""
-    return numbers.astype(np.int32) if len(numbers) < 2**31 else numbers
+    return np.asarray(bucket_of_length.astype(np.uint8 if len(buckets) < 2**8 else np.uint16)[lengths])
 
 
 @dataclass(frozen=True)
@@ -188,7 +181,8 @@ def _pack_window(lengths: np.ndarray, max_length: int, most: int) -> Iterator[np
 
 
 def _histogram(lengths: np.ndarray, max_length: int) -> list[int]:
-    return np.bincount(lengths, minlength=max_length + 1).tolist()
+    counts: list[int] = np.bincount(lengths, minlength=max_length + 1).tolist()
+    return counts
 
 
 def _patterns(counts: list[int], max_length: int, most: int) -> Iterator[tuple[list[int], int]]:

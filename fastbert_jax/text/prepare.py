@@ -96,7 +96,7 @@ def prepare(config: PrepareConfig) -> Manifest:
         with _only_one(directory):
             done = dict(zip(names, _claim(directory, manifest), strict=True))
             work = [
-                functools.partial(write_input, config, manifest.token_dtype, number, name, done[name])
+                functools.partial(write_input, config, manifest, number, name, done[name])
                 for number, name in enumerate(names)
                 if not (done[name] and done[name][-1].last)
             ]
@@ -114,10 +114,7 @@ def _texts(shards: Sequence[Shard]) -> int:
 def _settings(config: PrepareConfig, tokenizer: Tokenizer) -> dict[str, Any]:
     return {
         "tokenizer": tokenizer.fingerprint,
-        "max_length": config.max_length,
-        "shard_texts": config.shard_texts,
-        "text_column": config.text_column,
-        "pair_column": config.pair_column,
+        **{key: getattr(config, key) for key in ("max_length", "shard_texts", "text_column", "pair_column")},
         "delimiter": config.delimiter.value,
         "on_bad_row": config.on_bad_row.value,
         "token_dtype": "<u2" if tokenizer.vocab_size <= 2**16 else "<u4",
@@ -215,7 +212,7 @@ def _name(number: int, part: int) -> str:
 
 def write_input(
     config: PrepareConfig,
-    token_dtype: np.dtype[Any],
+    manifest: Manifest,
     number: int,
     name: str,
     done: Sequence[Shard],
@@ -224,6 +221,7 @@ def write_input(
     """Write the shards of an input that are not there yet; a shard's entry is written once its files are whole.
 
     Args:
+      manifest: that of the corpus, with its settings.
       number: the input's.
       done: its first shards, which are there.
       advance: called with the texts of each shard that is written.
@@ -233,14 +231,15 @@ def write_input(
         written.
     """
     directory, texts = Path(config.output).expanduser(), _texts(done)
-    tokenizer = load_tokenizer(pretrained_directory(config.tokenizer))
+    tokenizer = _tokenizer(config.tokenizer, manifest.settings["tokenizer"])
     with open_examples(name, config.reading) as reader:
         # The rows that are done are read again, as compressed lines cannot be entered in the middle.
         rows = _with_last(itertools.islice(reader, len(done) * config.shard_texts, None))
         for part in itertools.count(len(done)):
             path = directory / _name(number, part)
             try:
-                shard = _write_shard(path, itertools.islice(rows, config.shard_texts), config, token_dtype, tokenizer)
+                chunk = itertools.islice(rows, config.shard_texts)
+                shard = _write_shard(path, chunk, config, manifest.token_dtype, tokenizer)
                 texts += shard.texts
                 if shard.last and not texts:
                     raise UserError(f"{shard.bad_row_examples[0]}; none of the rows of {name} can be read")
@@ -252,6 +251,12 @@ def write_input(
             advance(shard.texts)
             if shard.last:
                 return
+
+
+@functools.lru_cache(maxsize=1)
+def _tokenizer(name: str, fingerprint: str) -> Tokenizer:
+    """The tokenizer of this name, which a worker loads once for all of its inputs."""
+    return load_tokenizer(pretrained_directory(name))
 
 
 def _with_last(items: Iterator[Item]) -> Iterator[tuple[Item, bool]]:

@@ -63,7 +63,7 @@ def offsets_of(lengths: np.ndarray) -> np.ndarray:
 def joined_ranges(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """The numbers `starts[0], starts[0] + 1, ...`, so many as `sizes[0]`, then those of the next, int64."""
     offsets = offsets_of(sizes)
-    return np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], sizes)
+    return np.asarray(np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], sizes))
 
 
 class Tokenizer:
