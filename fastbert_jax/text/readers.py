@@ -210,10 +210,6 @@ def _size(row: Row | Unreadable) -> int:
     return sum(len(str(value)) for value in row.values.values()) if isinstance(row, Row) else 0
 
 
-def _open_txt(place: Place, stream: BinaryIO, delimiter: Delimiter) -> Table:
-    return open_lines(stream, place)
-
-
 def _open_tsv(place: Place, stream: BinaryIO, delimiter: Delimiter) -> Table:
     """A file of lines with tabs between the columns; quotes are characters like any other."""
     records = ((number, line.split("\t")) for number, line in enumerate(lines_of(stream, place), start=1))
@@ -266,7 +262,12 @@ def _delimiter_of(place: Place, lines: Sequence[str]) -> Delimiter:
     """The one that splits the header, and most of the rows into as many columns; the comma where none does."""
     fits: dict[Delimiter, tuple[float, int]] = {}
     for delimiter in DELIMITERS:
-        header, *rows = [*_first_records(place, lines, delimiter), []][:DELIMITER_RECORDS]
+        records = []
+        # A quote that seems open ends them: another delimiter may close it, else reading the rows fails.
+        with contextlib.suppress(UserError):
+            for _, record in itertools.islice(_csv_records(place, lines, delimiter), DELIMITER_RECORDS):
+                records.append(record if isinstance(record, list) else [""])
+        header, *rows = records or [[]]
         rows = [row for row in rows if row]
         if len(header) > 1:
             fits[delimiter] = sum(len(row) == len(header) for row in rows) / max(len(rows), 1), len(header)
@@ -280,14 +281,6 @@ def _delimiter_of(place: Place, lines: Sequence[str]) -> Delimiter:
             f"lines equally well; name it: --delimiter {names[0]} (train: --data.delimiter {names[0]})"
         )
     return best[0]
-
-
-def _first_records(place: Place, lines: Sequence[str], delimiter: Delimiter) -> Iterator[list[str]]:
-    """The first records; a record that this delimiter makes unreadable becomes one empty field."""
-    # A quote that seems open ends them: another delimiter may close it, else reading the rows fails.
-    with contextlib.suppress(UserError):
-        for _, record in itertools.islice(_csv_records(place, lines, delimiter), DELIMITER_RECORDS):
-            yield record if isinstance(record, list) else [""]
 
 
 def _with_header(place: Place, name: str, records: Records) -> Table:
@@ -462,6 +455,6 @@ STREAMS: dict[str, Callable[[Place, BinaryIO, Delimiter], Table]] = {
     ".tsv": _open_tsv,
     ".csv": _open_csv,
     ".jsonl": _open_jsonl,
-    ".txt": _open_txt,
+    ".txt": lambda place, stream, delimiter: open_lines(stream, place),
 }
 """The text formats by the endings of their files."""

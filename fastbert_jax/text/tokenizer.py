@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -104,26 +105,21 @@ class Tokenizer:
         Raises:
           UserError: what `checked_texts` raises: not a list of texts and pairs, or a text that is not valid Unicode.
         """
-        ids: list[np.ndarray] = []
-        types: list[np.ndarray] = []
+        ids, types, lengths = array("i"), array("i"), array("q")
         truncated_texts = truncated_tokens = 0
         for parts in self._tokens(checked_texts(texts)):
             kept, closed = self._cut([len(part) for part in parts], max_length)
             cut = sum(map(len, parts)) - sum(kept)
             truncated_texts += cut > 0
             truncated_tokens += cut
-            framed = [
-                [*part[:count], *[self._sep] * is_closed]
-                for part, count, is_closed in zip(parts, kept, closed, strict=True)
-            ]
-            ids.append(np.array([self._cls, *(token for part in framed for token in part)], np.int32))
-            types.append(np.repeat(np.arange(len(parts), dtype=np.int32), [len(part) for part in framed]))
-            types[-1] = np.concatenate([np.zeros(1, np.int32), types[-1]])
-        offsets = offsets_of(np.array([len(tokens) for tokens in ids], np.int64))
-        empty = [np.zeros(0, np.int32)]
-        return Encoded(
-            np.concatenate(ids or empty), np.concatenate(types or empty), offsets, truncated_texts, truncated_tokens
-        )
+            ids.append(self._cls)
+            types.append(0)
+            for number, (part, count, is_closed) in enumerate(zip(parts, kept, closed, strict=True)):
+                ids.extend(part[:count] + [self._sep] * is_closed)
+                types.extend([number] * (count + is_closed))
+            lengths.append(1 + sum(kept) + sum(closed))
+        offsets = offsets_of(np.array(lengths, np.int64))
+        return Encoded(np.array(ids, np.int32), np.array(types, np.int32), offsets, truncated_texts, truncated_tokens)
 
     def wholly_unknown(self, encoded: Encoded) -> np.ndarray:
         """Whether a text has tokens, and all of them are [UNK], bool `[n]`."""
