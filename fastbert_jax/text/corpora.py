@@ -223,31 +223,17 @@ class PreparedCorpus:
         """
         self.directory = Path(directory).expanduser()
         self.manifest = finished_manifest(self.directory)
+        self.max_length = int(self.manifest.settings["max_length"])
+        """Tokens that the longest text may have."""
+        self.truncated_texts = self.manifest.total("truncated_texts")
+        self.truncated_tokens = self.manifest.total("truncated_tokens")
         self.lengths: np.ndarray = np.concatenate([self._lengths_of(shard) for shard in self.manifest.shards])
         """Tokens of every text, uint16 `[n]`."""
         self._ends = np.cumsum([shard.texts for shard in self.manifest.shards])
         self._maps = functools.lru_cache(maxsize=OPEN_SHARDS)(self._mapped)
 
-    def __repr__(self) -> str:
-        return f"PreparedCorpus({str(self.directory)!r}: {len(self)} texts in {len(self.manifest.shards)} shards)"
-
     def __len__(self) -> int:
         return len(self.lengths)
-
-    @property
-    def max_length(self) -> int:
-        """Tokens that the longest text may have."""
-        return int(self.manifest.settings["max_length"])
-
-    @property
-    def truncated_texts(self) -> int:
-        """Texts that were cut."""
-        return self.manifest.total("truncated_texts")
-
-    @property
-    def truncated_tokens(self) -> int:
-        """Tokens that were cut off, all in all."""
-        return self.manifest.total("truncated_tokens")
 
     @property
     def fingerprint(self) -> str:
