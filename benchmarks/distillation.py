@@ -32,11 +32,11 @@ from fastbert_jax.model.network import compute_dtype
 from fastbert_jax.recipes.fastbert import self_distillation
 from fastbert_jax.report.flops import distillation_flops
 from fastbert_jax.report.metrics import Spread
-from fastbert_jax.text.batches import Batch, TrainingBatches, collate
+from fastbert_jax.text.batches import Batch, collate
 from fastbert_jax.text.builtin import builtin_model_directory
-from fastbert_jax.text.packed_batches import PackedBatches
 from fastbert_jax.text.sources import read_examples
 from fastbert_jax.text.tokenizer import Encoded, load_tokenizer
+from fastbert_jax.text.training_batches import PackedBatches, TrainingBatches
 from fastbert_jax.training.terms import COMPUTED, KEPT, Kept
 from measured import begun, publish, random_tokens, ratio
 from scaling import MODELS, bert

@@ -30,10 +30,10 @@ from fastbert_jax.model.sharding import make_mesh, param_shardings, share_batch
 from fastbert_jax.model.weights import load_model
 from fastbert_jax.recipes.fastbert import self_distillation
 from fastbert_jax.text.examples import Text
-from fastbert_jax.text.packed_batches import PackedBatches
+from fastbert_jax.text.labelled_data import label_ids
 from fastbert_jax.text.sources import read_examples
-from fastbert_jax.text.tasks import label_ids
 from fastbert_jax.text.tokenizer import Encoded, load_tokenizer
+from fastbert_jax.text.training_batches import PackedBatches
 from fastbert_jax.training.initial import Start
 from fastbert_jax.training.step import placed_step
 from fastbert_jax.training.terms import COMPUTED, merge

@@ -1,4 +1,4 @@
-"""Settings of texts: where they come from, how they are read, and how a corpus is prepared."""
+"""Settings of texts: where they are, how they are read, and how a corpus is prepared."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fastbert_jax.config.choices import BadRow, Delimiter
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Where the texts come from and how they are cut.
+    """Where the texts are and how they are cut.
 
     A SPEC is `builtin:NAME`, `tfds:NAME`, or a .tsv, .csv, .jsonl, .parquet or .arrayrecord file, the text ones as they
     are or compressed (`train.csv.gz`, `train.jsonl.zst`), local or behind a `scheme://` that fsspec knows; `#SPLIT`
@@ -22,20 +22,20 @@ class DataConfig:
     dev: str = ""
     """SPEC of the texts that choose the best step; empty: the set's own dev split, else cut from train."""
     test: str = ""
-    """SPEC of the texts of the last measurement; empty: the set's own labelled test split, else cut from train, or dev
-    where the set has a dev split of its own."""
+    """SPEC of the texts that the finished model is measured on; empty: the set's own labelled test split, else cut from
+    train, or dev where the set has a dev split of its own."""
     unlabelled: str = ""
     """SPEC of texts to distil on, labels ignored; empty: the training texts. `prepared:DIR` is a corpus that
     `python -m fastbert_jax.text.prepare` made, read from disk; `stream:FILES`, a name or a pattern in quotes, is read
-    and tokenised on the way, over and over until distil.steps are done."""
+    and tokenised while training runs, repeatedly until distil.steps are done."""
     shuffle_window: int = 65_536
-    """stream: only: texts that are held, put in order and batched at a time, 1 or more."""
+    """stream: only: texts that are held, shuffled and batched at a time, 1 or more."""
     text_column: str = ""
-    """Column of the text; empty: found by its name, else by what stands in it."""
+    """Column of the text; empty: found by its name, else by its contents."""
     pair_column: str = ""
     """Column of the second text; empty: found by its name; `none`: single texts."""
     label_column: str = ""
-    """Column of the label; empty: found by its name, else by what stands in it."""
+    """Column of the label; empty: found by its name, else by its contents."""
     delimiter: Delimiter = Delimiter.AUTO
     """Character between the columns of .csv files; `auto`: the one that fits the first lines."""
     labels: tuple[str, ...] = ()
@@ -45,7 +45,7 @@ class DataConfig:
     dev_fraction: float = 0.1
     """Share of train cut off as dev when there is none, in (0, 0.5]."""
     test_fraction: float = 0.1
-    """Share of train cut off as test when there is none, in [0, 0.4]; 0: dev stands in for it."""
+    """Share of train cut off as test when there is none, in [0, 0.4]; 0: dev is used instead."""
     max_length: int = 128
     """Longest text in tokens, 8 or more, [CLS] and [SEP] included; longer ones are cut and counted."""
     length_buckets: tuple[int, ...] = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
@@ -76,11 +76,11 @@ class LabelledTexts:
     """How a command reads labelled texts."""
 
     text_column: str = ""
-    """Column of the text; empty: found by its name, else by what stands in it."""
+    """Column of the text; empty: found by its name, else by its contents."""
     pair_column: str = ""
     """Column of the second text; empty: found by its name; `none`: single texts."""
     label_column: str = ""
-    """Column of the label; empty: found by its name, else by what stands in it."""
+    """Column of the label; empty: found by its name, else by its contents."""
     on_bad_row: BadRow = BadRow.STOP
     """`stop` at a row that cannot be read, or `skip` and count it."""
     delimiter: Delimiter = Delimiter.AUTO
@@ -88,7 +88,7 @@ class LabelledTexts:
 
     @property
     def reading(self) -> DataConfig:
-        """The same, as the readers of texts take it."""
+        """The same, in the form that `text.sources` takes."""
         return DataConfig(
             text_column=self.text_column,
             pair_column=self.pair_column,
@@ -104,8 +104,8 @@ class PrepareConfig:
 
     Example: python -m fastbert_jax.text.prepare --input 'texts/*.jsonl.gz' --output corpora/texts --workers 8
 
-    The same command again goes on after a kill, and makes shards anew that are gone or cut short. One input is one
-    worker's, so many files are prepared in parallel and one huge file is not; the shards do not depend on the workers.
+    After a kill, the same command continues; it makes shards again that are missing or cut short. Each input is read by
+    one worker, so split a huge file. The shards do not depend on the number of workers.
     """
 
     input: tuple[str, ...] = ()
@@ -118,11 +118,11 @@ class PrepareConfig:
     max_length: int = 128
     """Longest text in tokens, 8 or more, [CLS] and [SEP] included; longer ones are cut and counted."""
     shard_texts: int = 131_072
-    """Texts in a shard, 1 or more; each shard holds texts of one input."""
+    """Rows in a shard, 1 or more; each shard holds texts of one input."""
     workers: int = 1
-    """Processes that share the inputs; 0: one for each core."""
+    """Processes that share the inputs; 0: one per core."""
     text_column: str = ""
-    """Column of the text; empty: found by its name, else by what stands in it."""
+    """Column of the text; empty: found by its name, else by its contents."""
     pair_column: str = ""
     """Column of the second text; empty: found by its name; `none`: single texts."""
     on_bad_row: BadRow = BadRow.STOP
@@ -130,7 +130,7 @@ class PrepareConfig:
     delimiter: Delimiter = Delimiter.AUTO
     """Character between the columns of .csv files; `auto`: the one that fits the first lines."""
     verify: str = ""
-    """Instead of all this, read every byte of the corpus in this directory and compare checksums."""
+    """Only read every byte of the corpus in this directory and compare checksums."""
 
     def __post_init__(self) -> None:
         given = bool(self.input) + bool(self.output)
@@ -142,7 +142,7 @@ class PrepareConfig:
 
     @property
     def reading(self) -> DataConfig:
-        """The same, as the readers of texts take it."""
+        """The same, in the form that `text.sources` takes."""
         return DataConfig(
             text_column=self.text_column,
             pair_column=self.pair_column,

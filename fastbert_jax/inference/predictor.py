@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +22,7 @@ from fastbert_jax.inference.prediction import Prediction, Predictions
 from fastbert_jax.model.bert import Bert
 from fastbert_jax.model.network import Params, compute_dtype
 from fastbert_jax.model.sharding import copies_of
-from fastbert_jax.text.examples import Text
+from fastbert_jax.text.examples import Text, checked_texts
 from fastbert_jax.text.tokenizer import Tokenizer
 
 
@@ -229,7 +229,7 @@ class Predictor:
         Raises:
           UserError: something other than a list of texts, or a batch of less than one text.
         """
-        encoded = self.tokenizer.encode(checked_texts(texts), max_length=self.max_length)
+        encoded = self.tokenizer.encode(texts, max_length=self.max_length)
         return plan_batches(encoded, lengths=self.length_buckets, batch_size=batch_size, batch_tokens=batch_tokens)
 
     def answers(
@@ -300,26 +300,3 @@ class Predictor:
                 "expected a model trained by train.py, found a backbone without exits, which has hidden_states only; "
                 "train it with `python train.py --model.pretrained DIR --data.train SPEC`"
             )
-
-
-def checked_texts(texts: Sequence[Text]) -> list[Text]:
-    """The texts as a list.
-
-    Raises:
-      UserError: no list, a lone string, or an item that is neither a string nor a pair of strings.
-    """
-    if isinstance(texts, str):
-        raise UserError(f"texts: expected a list of texts, found the single text {texts[:40]!r}; write [text]")
-    if _is_pair(texts):
-        raise UserError(f"texts: expected a list of texts, found the tuple {texts!r}; write [a, b] or [(a, b)]")
-    if not isinstance(texts, Iterable):
-        raise UserError(f"texts: expected a list of texts, found {texts!r}")
-    texts = list(texts)
-    for position, text in enumerate(texts):
-        if not isinstance(text, str) and not _is_pair(text):
-            raise UserError(f"texts[{position}]: expected a string or a pair (tuple) of strings, found {text!r}")
-    return texts
-
-
-def _is_pair(text: object) -> bool:
-    return isinstance(text, tuple) and len(text) == 2 and all(isinstance(part, str) for part in text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,11 +17,11 @@ import numpy as np
 
 from fastbert_jax.config import TextForm
 from fastbert_jax.errors import UserError
-from fastbert_jax.text.examples import Text, text_problem
+from fastbert_jax.text.examples import Text, checked_texts
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 TEXT_FORM = "text_form"
-"""Where the text form stands in `tokenizer_config.json`."""
+"""The key of the text form in `tokenizer_config.json`."""
 # Texts handed to the tokenizer at once: enough for its threads, few enough for memory.
 CHUNK = 1024
 
@@ -46,7 +47,7 @@ class Encoded:
         return np.diff(self.offsets)
 
     def take(self, rows: np.ndarray) -> Encoded:
-        """The texts `rows` in that order; what was cut from them is not told again."""
+        """The texts `rows` in that order; truncation is not counted again."""
         lengths = self.offsets[rows + 1] - self.offsets[rows]
         source = joined_ranges(self.offsets[rows], lengths)
         return Encoded(self.token_ids[source], self.token_types[source], offsets_of(lengths), 0, 0)
@@ -63,7 +64,7 @@ def offsets_of(lengths: np.ndarray) -> np.ndarray:
 def joined_ranges(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """The numbers `starts[0], starts[0] + 1, ...`, so many as `sizes[0]`, then those of the next, int64."""
     offsets = offsets_of(sizes)
-    return np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], sizes)
+    return np.asarray(np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], sizes))
 
 
 class Tokenizer:
@@ -92,38 +93,33 @@ class Tokenizer:
     def fingerprint(self) -> str:
         """SHA-256 of all that decides which tokens a text becomes: two tokenizers that share it are the same."""
         parts = json.loads(self._backend.to_str())
-        told = {key: parts[key] for key in ("model", "normalizer", "pre_tokenizer", "added_tokens")}
-        told["framing"] = [self._cls, self._sep]
-        if self.text_form is not TextForm.BERT:  # which tokenizers had before there was another
-            told["framing"].append(self.text_form.value)
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode("utf-8")).hexdigest()
+        facts = {key: parts[key] for key in ("model", "normalizer", "pre_tokenizer", "added_tokens")}
+        facts["framing"] = [self._cls, self._sep]
+        if self.text_form is not TextForm.BERT:  # the only form of older tokenizers
+            facts["framing"].append(self.text_form.value)
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode("utf-8")).hexdigest()
 
-    def encode(self, texts: Sequence[Text], *, max_length: int) -> Encoded:
+    def encode(self, texts: Iterable[Text], *, max_length: int) -> Encoded:
         """Tokenise `texts`, each cut to at most `max_length` tokens where `TextForm` says.
 
         Raises:
-          UserError: something that is no text, or a text that is no valid Unicode.
+          UserError: what `checked_texts` raises: not a list of texts and pairs, or a text that is not valid Unicode.
         """
-        ids: list[np.ndarray] = []
-        types: list[np.ndarray] = []
+        ids, types, lengths = array("i"), array("i"), array("q")
         truncated_texts = truncated_tokens = 0
-        for parts in self._tokens(texts):
+        for parts in self._tokens(checked_texts(texts)):
             kept, closed = self._cut([len(part) for part in parts], max_length)
             cut = sum(map(len, parts)) - sum(kept)
             truncated_texts += cut > 0
             truncated_tokens += cut
-            framed = [
-                [*part[:count], *[self._sep] * is_closed]
-                for part, count, is_closed in zip(parts, kept, closed, strict=True)
-            ]
-            ids.append(np.array([self._cls, *(token for part in framed for token in part)], np.int32))
-            types.append(np.repeat(np.arange(len(parts), dtype=np.int32), [len(part) for part in framed]))
-            types[-1] = np.concatenate([np.zeros(1, np.int32), types[-1]])
-        offsets = offsets_of(np.array([len(tokens) for tokens in ids], np.int64))
-        empty = [np.zeros(0, np.int32)]
-        return Encoded(
-            np.concatenate(ids or empty), np.concatenate(types or empty), offsets, truncated_texts, truncated_tokens
-        )
+            ids.append(self._cls)
+            types.append(0)
+            for number, (part, count, is_closed) in enumerate(zip(parts, kept, closed, strict=True)):
+                ids.extend(part[:count] + [self._sep] * is_closed)
+                types.extend([number] * (count + is_closed))
+            lengths.append(1 + sum(kept) + sum(closed))
+        offsets = offsets_of(np.array(lengths, np.int64))
+        return Encoded(np.array(ids, np.int32), np.array(types, np.int32), offsets, truncated_texts, truncated_tokens)
 
     def wholly_unknown(self, encoded: Encoded) -> np.ndarray:
         """Whether a text has tokens, and all of them are [UNK], bool `[n]`."""
@@ -149,10 +145,6 @@ class Tokenizer:
 
     def _tokens(self, texts: Sequence[Text]) -> Iterator[list[list[int]]]:
         """The tokens of each text: one list, or two for a pair, without special tokens."""
-        for number, text in enumerate(texts):
-            problem = text_problem(text)
-            if problem:
-                raise UserError(f"text {number}: {problem}")
         for start in range(0, len(texts), CHUNK):
             parts = [[text] if isinstance(text, str) else list(text) for text in texts[start : start + CHUNK]]
             flat = [part for both in parts for part in both]
@@ -200,7 +192,7 @@ def load_tokenizer(directory: str | Path) -> Tokenizer:
     """Load the tokenizer of a Hugging Face model directory; nothing is fetched, and no code of the directory is run.
 
     Raises:
-      UserError: no tokenizer there, a damaged one, one that is nothing without its code, one without [CLS] and [SEP],
+      UserError: no tokenizer there, a damaged one, one that needs code of its own, one without [CLS] and [SEP],
         or of an unknown text form.
     """
     directory = Path(directory)
@@ -220,7 +212,7 @@ def load_tokenizer(directory: str | Path) -> Tokenizer:
         except Exception as error:  # the Rust tokenizer raises plain Exception on a damaged file
             if "trust_remote_code" in str(error):
                 raise UserError(
-                    f"expected a tokenizer of data alone in {directory}, found one that brings code (`auto_map`), "
+                    f"expected a tokenizer without code in {directory}, found one with code (`auto_map`), "
                     "which is never run; use the tokenizer files of a plain BERT"
                 ) from None
             raise UserError(f"expected a tokenizer in {directory}, found one that does not load: {error}") from None
@@ -238,7 +230,7 @@ def vocabulary_tokenizer(path: str | Path, *, text_form: TextForm) -> Tokenizer:
     """BERT's tokenizer (lower case, Chinese characters apart) with the tokens of a `vocab.txt`, one a line.
 
     A line's first word is its token, as UER-py reads it (`Vocab.load`). A line without one counts, but no text has its
-    token: such a line is in the Chinese vocabulary that the package `fastbert` brings.
+    token: such a line is in the Chinese vocabulary of the package `fastbert`.
 
     Raises:
       UserError: no file of text, a token that is there twice, or a special token that is not.
@@ -310,7 +302,7 @@ def _bert_words(model: Any) -> Any:
 
 
 def _alphabet(backend: Any, texts: Iterable[str], room: int) -> list[str]:
-    """The most frequent characters as tokens, up to `room`: `c`, and `##c` where it also stands inside words."""
+    """The most frequent characters as tokens, up to `room`: `c`, and `##c` where it also occurs inside words."""
     counts: Counter[str] = Counter()
     inside: set[str] = set()
     for text in texts:

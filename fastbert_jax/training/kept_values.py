@@ -33,7 +33,7 @@ from fastbert_jax.atomic_files import (
     write_json,
 )
 from fastbert_jax.errors import UserError
-from fastbert_jax.text.batches import EpochBatches
+from fastbert_jax.text.training_batches import EpochBatches
 
 ABOUT, VALUES = "about.json", "values.npy"
 CHUNK = 2**20

@@ -16,15 +16,11 @@ from fastbert_jax.config import BertConfig, TrainConfig, UnlabelledPhaseConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.model.sharding import check_batch, local_rows, param_shardings
 from fastbert_jax.model.weights import check_vocabulary
-from fastbert_jax.text.batches import Batches, TrainingBatches
-from fastbert_jax.text.data_warnings import share
+from fastbert_jax.text.corpora import PreparedCorpus, TextStream, is_corpus, open_corpus
 from fastbert_jax.text.examples import Example
-from fastbert_jax.text.packed_batches import PackedBatches
-from fastbert_jax.text.prepared_corpus import PreparedCorpus
-from fastbert_jax.text.streamed_batches import StreamedBatches
-from fastbert_jax.text.tasks import Task, label_ids, load_task
+from fastbert_jax.text.labelled_data import LabelledData, label_ids, read_labelled_data, share
 from fastbert_jax.text.tokenizer import Encoded, Tokenizer, load_tokenizer, train_tokenizer
-from fastbert_jax.text.unlabelled import TextStream, is_corpus, open_corpus
+from fastbert_jax.text.training_batches import Batches, PackedBatches, StreamedBatches, TrainingBatches
 from fastbert_jax.training.initial import pretrained_weights
 from fastbert_jax.training.recipe import Made, RecipeModule, World
 from fastbert_jax.training.run_directory import REJECTED
@@ -38,7 +34,7 @@ Texts = Encoded | PreparedCorpus | TextStream
 class Prepared:
     """All that training needs, before the first parameter is made."""
 
-    task: Task
+    task: LabelledData
     tokenizer: Tokenizer
     made: Made
     batches: dict[str, Batches]
@@ -65,7 +61,7 @@ def prepare(config: TrainConfig, mesh: Mesh, recipe: RecipeModule) -> Prepared:
     """
     if not config.data.train:
         raise UserError("data.train: expected a SPEC of labelled texts (see --help), found nothing")
-    task = load_task(config.data)
+    task = read_labelled_data(config.data)
     pretrained = pretrained_weights(config.model.pretrained)
     tokenizer = _tokenizer(config, task, pretrained)
     made = recipe.make(config, World(task.labels, tokenizer))
@@ -129,7 +125,7 @@ def _corpus(config: TrainConfig, recipe: Recipe, tokenizer: Tokenizer) -> Prepar
     return corpus
 
 
-def _tokenizer(config: TrainConfig, task: Task, pretrained: Path | None) -> Tokenizer:
+def _tokenizer(config: TrainConfig, task: LabelledData, pretrained: Path | None) -> Tokenizer:
     if pretrained is not None:
         return load_tokenizer(pretrained)
     texts = task.train if task.unlabelled is task.train else [*task.train, *task.unlabelled]
@@ -178,7 +174,9 @@ def _batches(
     return batches
 
 
-def _notes(config: TrainConfig, task: Task, tokenizer: Tokenizer, encoded: Mapping[str, Texts]) -> tuple[str, ...]:
+def _notes(
+    config: TrainConfig, task: LabelledData, tokenizer: Tokenizer, encoded: Mapping[str, Texts]
+) -> tuple[str, ...]:
     notes = [*task.notes]
     if task.rejected:
         count, first = len(task.rejected), task.rejected[0]

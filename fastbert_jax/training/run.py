@@ -28,8 +28,8 @@ from fastbert_jax.processes import StopRequest, stop_on_sigterm
 from fastbert_jax.report.comparison import Comparison
 from fastbert_jax.report.comparison_table import render
 from fastbert_jax.report.html.page import WHAT_A_REPORT_IS, render_page
-from fastbert_jax.text.baseline import tfidf_svm_accuracy
-from fastbert_jax.text.batches import Batches, EpochBatches
+from fastbert_jax.text.labelled_data import tfidf_svm_accuracy
+from fastbert_jax.text.training_batches import Batches, EpochBatches
 from fastbert_jax.training.card import write_card
 from fastbert_jax.training.checkpoints import Checkpoints
 from fastbert_jax.training.dev_curves import dev_points

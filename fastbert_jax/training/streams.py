@@ -8,7 +8,7 @@ from collections.abc import Generator
 
 import jax
 
-from fastbert_jax.text.batches import Batches
+from fastbert_jax.text.training_batches import Batches
 from fastbert_jax.training.kept_values import KeptValues
 from fastbert_jax.training.terms import COMPUTED, KEPT, Kept, Tree, Views
 

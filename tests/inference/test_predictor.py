@@ -12,7 +12,8 @@ import fastbert_jax
 from fastbert_jax.config import DataConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.loading import load
-from fastbert_jax.inference.predictor import Predictor, checked_texts
+from fastbert_jax.inference.predictor import Predictor
+from fastbert_jax.text.examples import checked_texts
 from tests.inference.models import LAYERS
 from tests.inference.saved import LABELS, save_tiny_model, some_texts
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fastbert_jax.text.data_warnings import data_warnings
 from fastbert_jax.text.examples import Example
+from fastbert_jax.text.labelled_data import data_warnings
 
 
 def examples(*rows: tuple[str, object], name: str = "train.csv") -> list[Example]:
@@ -31,7 +31,7 @@ def test_texts_that_train_knows():
     (note,) = told(test=test)
     assert note == (
         "2 of 4 (50.0 %) test texts are in train too, blanks and case aside; the first: test.csv:3 and train.csv:3. "
-        "The model is measured on what it has seen: take them out of one of the two"
+        "The model is measured on texts it has seen: remove them from one of the two"
     )
     assert [note[:28] for note in told(dev=test, test=test)] == ["2 of 4 (50.0 %) dev texts ar"]
     pair = examples(("a", ("One", "two")))
@@ -42,15 +42,15 @@ def test_one_text_with_two_labels():
     twice = TRAIN + examples(("b", "Text a 0"), ("b", "text a 0"), name="more.csv")
     assert told(twice) == [
         "1 train text has more than one label; the first is 'a' at train.csv:2 and 'b' at more.csv:2. No model can "
-        "answer both: keep the right one"
+        "give both: keep the right one"
     ]
 
 
 def test_empty_texts_of_every_part():
     dev = examples(("a", " \t"), ("b", "x"), ("a", ("", " ")), name="dev.csv")
     assert told(dev=dev) == [
-        "2 of 3 (66.7 %) dev texts are empty; the first: dev.csv:2. They all get one answer: take them out, or check "
-        "--data.text_column"
+        "2 of 3 (66.7 %) dev texts are empty; the first: dev.csv:2. They all get one answer: remove them, or check "
+        "--data.text-column"
     ]
 
 

@@ -7,12 +7,15 @@ import json
 import sys
 import types
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from fastbert_jax.config import BadRow, DataConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.text.examples import Example, Unreadable, label_name, text_problem
-from fastbert_jax.text.sources import own_split, read_examples, read_records
+from fastbert_jax.text.filesystem import codec_of, compressed
+from fastbert_jax.text.sources import open_examples, own_split, read_examples
 
 SKIP = DataConfig(on_bad_row=BadRow.SKIP)
 
@@ -20,6 +23,11 @@ SKIP = DataConfig(on_bad_row=BadRow.SKIP)
 def write(path, content):
     path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
     return str(path)
+
+
+def records_of(spec, data=None):
+    with open_examples(spec, data or DataConfig()) as reader:
+        return list(reader)
 
 
 def jsonl(path, *rows):
@@ -52,8 +60,8 @@ def test_a_bad_row_stops_with_its_line_or_is_counted(tmp_path, row, problem):
     spec = write(tmp_path / "a.tsv", b"label\ttext\n0\tgood\n" + row + b"\n1\talso good\n")
     with pytest.raises(UserError) as error:
         read_examples(spec, DataConfig(), need_label=True)
-    flags = "train.py --data.on_bad_row skip, infer.py --on-bad-row skip"
-    assert str(error.value) == f"{spec}:3: {problem}; fix the row or skip such rows ({flags})"
+    skip = "--on-bad-row skip (train: --data.on-bad-row skip)"
+    assert str(error.value) == f"{spec}:3: {problem}; fix the row, or skip such rows: {skip}"
     loaded = read_examples(spec, SKIP, need_label=True)
     assert [e.text for e in loaded.examples] == ["good", "also good"]
     assert loaded.skipped == 1
@@ -86,7 +94,7 @@ def test_bad_json_rows(tmp_path, row, problem):
 
 def test_a_stream_holds_one_record_for_every_row(tmp_path):
     spec = jsonl(tmp_path / "a.jsonl", {"text": "a"}, "{", {"text": None}, {"text": "b", "label": 1})
-    first, broken, null, last = read_records(spec, DataConfig())
+    first, broken, null, last = records_of(spec)
     assert (first.text, first.label) == ("a", None)
     assert (last.text, last.label) == ("b", "1")
     assert isinstance(broken, Unreadable) and broken.where == f"{spec}:2"
@@ -95,25 +103,25 @@ def test_a_stream_holds_one_record_for_every_row(tmp_path):
 
 def test_missing_columns_are_told_at_the_call_and_not_at_the_first_row(tmp_path):
     with pytest.raises(UserError, match="found nothing at"):
-        read_records(str(tmp_path / "no.txt"), DataConfig())
+        records_of(str(tmp_path / "no.txt"), DataConfig())
     with pytest.raises(UserError, match="expected a column 'body'"):
-        read_records(write(tmp_path / "a.tsv", "text\na\n"), DataConfig(text_column="body"))
+        records_of(write(tmp_path / "a.tsv", "text\na\n"), DataConfig(text_column="body"))
 
 
 def test_lines_of_text_and_standard_input(tmp_path, monkeypatch):
     spec = write(tmp_path / "a.txt", "one\n\ntwo")
-    assert [e.text for e in read_records(spec, DataConfig(text_column="body"))] == ["one", "", "two"]
+    assert [e.text for e in records_of(spec, DataConfig(text_column="body"))] == ["one", "", "two"]
     with pytest.raises(UserError, match=r"a\.txt: expected texts with labels, found lines of text alone"):
         read_examples(spec, DataConfig(), need_label=True)
     monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=io.BytesIO("a\n中\n".encode())))
-    assert [(e.text, e.where) for e in read_records("-", DataConfig())] == [("a", "stdin:1"), ("中", "stdin:2")]
+    assert [(e.text, e.where) for e in records_of("-")] == [("a", "stdin:1"), ("中", "stdin:2")]
 
 
 def test_sources_without_a_good_row(tmp_path):
     with pytest.raises(UserError, match=r"a\.tsv: expected rows, found none"):
         read_examples(write(tmp_path / "a.tsv", "label\ttext\n"), DataConfig(), need_label=True)
     with pytest.raises(UserError, match=r"b\.csv: expected rows, found none"):
-        list(read_records(write(tmp_path / "b.csv", "label,text\n\n"), DataConfig()))
+        records_of(write(tmp_path / "b.csv", "label,text\n\n"))
     spec = write(tmp_path / "c.tsv", "label\ttext\n1\n2\n")
     with pytest.raises(UserError, match=r"c\.tsv:2: expected 2 columns, found 1; none of the 2 rows of .* can be read"):
         read_examples(spec, SKIP, need_label=True)
@@ -140,3 +148,53 @@ def test_own_splits_of_files_and_built_in_sets():
     assert own_split("builtin:reuters_r8", "dev", DataConfig()) == "builtin:reuters_r8#dev"
     assert own_split("builtin:reuters_r8#train", "test", DataConfig()) == "builtin:reuters_r8#test"
     assert own_split("builtin:reuters_r8#test", "test", DataConfig()) is None
+
+
+@pytest.fixture(scope="module")
+def opened():
+    """The names of all files that Python opens, to be cleared."""
+    watching = True
+
+    def hook(event, arguments):  # cannot be removed
+        if watching and event == "open":
+            names.append(str(arguments[0]))
+
+    names: list[str] = []
+    sys.addaudithook(hook)
+    yield names
+    watching = False
+
+
+COLUMNS = {"aussage": [f"ein recht langer Satz, Nummer {i}" for i in range(3000)], "urteil": ["gut", "schlecht"] * 1500}
+
+
+def write_table(path):
+    rows = list(zip(*COLUMNS.values(), strict=True))
+    match path.name.partition(".")[2].removesuffix(".gz").removesuffix(".zst"):
+        case "parquet":
+            return pq.write_table(pa.table(COLUMNS), path)
+        case "csv":
+            lines = ["aussage;urteil", *(f'"{text}";{label}' for text, label in rows)]
+        case "tsv":
+            lines = ["aussage\turteil", *("\t".join(row) for row in rows)]
+        case "jsonl":
+            lines = [json.dumps(dict(zip(COLUMNS, row, strict=True))) for row in rows]
+        case _:
+            lines = [text for text, _ in rows]
+    content = "".join(f"{line}\n" for line in lines).encode()
+    codec = codec_of(path)
+    path.write_bytes(compressed(content, codec) if codec else content)
+
+
+@pytest.mark.parametrize("ending", [".csv", ".csv.gz", ".csv.zst", ".tsv", ".jsonl", ".jsonl.gz", ".txt", ".parquet"])
+def test_a_file_is_opened_once(tmp_path, opened, ending):
+    """Delimiter, columns, guesses from contents and all rows come from one pass over the file."""
+    path = tmp_path / f"a{ending}"
+    write_table(path)
+    opened.clear()
+    with open_examples(str(path), DataConfig(), need_label=not ending.startswith(".txt")) as reader:
+        assert reader.columns.guessed == (() if ending == ".txt" else ("aussage", "urteil"))
+        assert [example.text for example in reader] == COLUMNS["aussage"]
+        if reader.table.share_read() is not None:
+            assert reader.table.share_read() == 1
+    assert opened.count(str(path)) == 1

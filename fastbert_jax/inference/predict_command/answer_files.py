@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
-from fastbert_jax.text.compression import codec_of, compressed, without_compression
 from fastbert_jax.text.examples import Unreadable
+from fastbert_jax.text.filesystem import codec_of, compressed, without_compression
 
 if TYPE_CHECKING:
     from fastbert_jax.inference.prediction import Prediction

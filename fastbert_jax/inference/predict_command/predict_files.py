@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,9 @@ from fastbert_jax.inference.predict_command.work import work_of
 from fastbert_jax.inference.prediction import Prediction
 from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.log import info
-from fastbert_jax.report.progress import progress_bar, somebody_watches
+from fastbert_jax.report.progress import progress_bar
 from fastbert_jax.text.examples import Example, Text, Unreadable
-from fastbert_jax.text.sources import count_rows, read_records, what_is_guessed
+from fastbert_jax.text.sources import ExampleReader, open_examples
 
 
 def predict(config: PredictConfig) -> int:
@@ -53,12 +53,11 @@ def predict(config: PredictConfig) -> int:
     try:
         for task in mine:
             form = form_of(task.output, predictor.labels)
-            records = read_records(task.input, _reading(config), role="test")
-            guessed = what_is_guessed(task.input, _reading(config), role="test")
-            if guessed:
-                info(guessed)
-            with _opened(task, form, config, work) as output:
-                _answer(task, records, form, output, predictor, speed, config)
+            with open_examples(task.input, _reading(config), role="test") as reader:
+                if reader.guess:
+                    info(reader.guess)
+                with _opened(task, form, config, work) as output:
+                    _answer(task, reader, form, output, predictor, speed, config)
             _tell(task if len(mine) > 1 else None, output.done, predictor)
             answered += 1
         if config.mode is Mode.AUTO and predictor.picked:
@@ -103,7 +102,7 @@ def _opened(
 
 def _answer(
     task: Task,
-    records: Iterable[Record],
+    reader: ExampleReader,
     form: Form,
     output: Partial | StandardOutput,
     predictor: Predictor,
@@ -111,10 +110,9 @@ def _answer(
     config: PredictConfig,
 ) -> None:
     """Answer the rows of one input that are not answered yet."""
-    chunks = chunks_of(records)
+    chunks = chunks_of(reader)
     skip_done(chunks, output.done, name=task.input)
-    total = count_rows(task.input, _reading(config), role="test") if somebody_watches() else None
-    with progress_bar("predict", total=total, unit="texts", done=output.done.rows) as advance:
+    with progress_bar("predict", total=reader.row_count, unit="texts", done=output.done.rows) as advance:
         for chunk in chunks:
             texts = _readable(chunk, config)
             advance(len(chunk) - len(texts), "")
