@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from fastbert_jax.config.checks import require
 from fastbert_jax.config.choices import CheckpointKind, ExitKind, LayerNormKind, Precision
+from fastbert_jax.config.shared import require
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

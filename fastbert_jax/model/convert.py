@@ -25,7 +25,7 @@ from fastbert_jax.text.tokenizer import Tokenizer, vocabulary_tokenizer
 
 def main() -> None:
     """Convert, and say what came of it."""
-    config = read_settings(ConvertConfig, sys.argv[1:], program="-m fastbert_jax.model.convert")
+    config = read_settings(ConvertConfig, sys.argv[1:], program="python -m fastbert_jax.model.convert")
     result(convert(config))
 
 

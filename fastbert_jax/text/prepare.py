@@ -32,7 +32,7 @@ LOCK = ".lock"
 
 def main() -> None:
     """Prepare or verify, and say what there is."""
-    config = read_settings(PrepareConfig, sys.argv[1:], program="-m fastbert_jax.text.prepare")
+    config = read_settings(PrepareConfig, sys.argv[1:], program="python -m fastbert_jax.text.prepare")
     if config.verify:
         directory = Path(config.verify).expanduser()
         with progress_bar("verify", total=None, unit="texts") as advance:

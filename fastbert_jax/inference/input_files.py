@@ -1,4 +1,4 @@
-"""Which inputs there are, which output belongs to each, and which of them this process answers."""
+"""The inputs of the predict command, the output of each, and which of them this process answers."""
 
 from __future__ import annotations
 
@@ -17,15 +17,7 @@ NAME = "{}"
 """What stands for the input's name in the name of an output."""
 STDOUT = "-"
 LAUNCHERS = (("SLURM_NTASKS", "SLURM_PROCID"), ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"))
-"""Where Slurm and Open MPI tell a process how many there are, and which it is."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """One input, and the output that its answers go to."""
-
-    input: str
-    output: str
+"""Where Slurm and Open MPI say how many processes there are, and which this is."""
 
 
 @dataclass(frozen=True)
@@ -35,23 +27,23 @@ class Process:
     index: int
     """From 0."""
     count: int
-    told_by: str = ""
-    """Where this was found; empty when the command told it, or nothing did."""
+    source: str = ""
+    """The launcher's variables that say so; empty when the command does, or nothing does."""
 
-    def share(self, tasks: Sequence[Task]) -> list[Task]:
-        """The tasks of this process; each is some process's, whatever the others do."""
-        return list(tasks[self.index :: self.count])
+    def share(self, outputs: Mapping[str, str]) -> dict[str, str]:
+        """The inputs of this process and their outputs; every input belongs to exactly one process."""
+        return dict(list(outputs.items())[self.index :: self.count])
 
     def __str__(self) -> str:
-        return f"process {self.index} of {self.count}" + (f" ({self.told_by})" if self.told_by else "")
+        return f"process {self.index} of {self.count}" + (f" ({self.source})" if self.source else "")
 
 
 def this_process(count: int, index: int, environment: Mapping[str, str]) -> Process:
-    """The process that the command tells, else the one that its launcher tells, else the only one.
+    """The process that the command names, else the one that its launcher names, else the only one.
 
     Args:
-      count: how many processes there are; 0: not told.
-      index: which one this is, from 0; -1: not told.
+      count: how many processes there are; 0: not given.
+      index: which one this is, from 0; -1: not given.
 
     Raises:
       UserError: the launcher's numbers make no sense.
@@ -67,11 +59,11 @@ def this_process(count: int, index: int, environment: Mapping[str, str]) -> Proc
                     f"expected {names[0]} processes, of which this is {names[1]}, found {found[0]!r} and {found[1]!r}; "
                     "pass --process-count and --process-index"
                 )
-            return Process(numbers[1], numbers[0], told_by=" and ".join(names))
+            return Process(numbers[1], numbers[0], " and ".join(names))
     return Process(0, 1)
 
 
-def tasks_of(inputs: Sequence[str], output: str) -> list[Task]:
+def outputs_of(inputs: Sequence[str], output: str) -> dict[str, str]:
     """Every input with its output, in order; the files that a pattern matches are sorted.
 
     Raises:
@@ -81,22 +73,22 @@ def tasks_of(inputs: Sequence[str], output: str) -> list[Task]:
     several = len(found) > 1 or any(_is_pattern(name) for name in inputs)
     if several and NAME not in output:
         raise UserError(
-            f"output: expected a name with {NAME}, which each input's own name replaces, for the {len(found)} inputs, "
-            f"found {output!r}; write 'answers/{NAME}.jsonl'"
+            f"--output: expected a name with {NAME}, which each input's own name replaces, for the {len(found)} inputs,"
+            f" found {output!r}; write 'answers/{NAME}.jsonl'"
         )
     by_stem: dict[str, str] = {}
     for name in found:
         stem = stem_of(name)
         if stem in by_stem:
             raise UserError(
-                f"input: expected each name once, as the outputs take it, found {by_stem[stem]} and {name}, "
-                f"which are both {stem!r}; answer them one after the other, with outputs of their own"
+                f"--input: {by_stem[stem]} and {name} would have the same output, as both are named {stem!r}; "
+                "answer them in two commands, with different outputs"
             )
         by_stem[stem] = name
-    tasks = [Task(name, output.replace(NAME, stem)) for stem, name in by_stem.items()]
-    for task in tasks:
-        _require_no_input(task.output, found, inputs)
-    return tasks
+    outputs = {name: output.replace(NAME, stem) for stem, name in by_stem.items()}
+    for place in outputs.values():
+        _require_no_input(place, found, inputs)
+    return outputs
 
 
 def stem_of(name: str) -> str:
@@ -109,7 +101,7 @@ def stem_of(name: str) -> str:
 
 
 def _is_pattern(name: str) -> bool:
-    """Whether a name is a pattern; one that is the name of a file is not."""
+    """Whether a name is a pattern and not that of a file."""
     return (
         not name.startswith((BUILTIN, TFDS)) and glob.has_magic(name) and not os.path.exists(os.path.expanduser(name))
     )
@@ -120,21 +112,19 @@ def _expanded(name: str) -> list[str]:
         return [name]
     found = sorted(path for path in glob.glob(os.path.expanduser(name), recursive=True) if os.path.isfile(path))
     if not found:
-        raise UserError(f"input: expected files, found none that match {name!r}; check the path")
+        raise UserError(f"--input: no file matches {name!r}; check the path")
     return found
 
 
 def _require_no_input(output: str, found: Sequence[str], patterns: Sequence[str]) -> None:
-    """Refuse an output in the place of an input, or one that the same command would take for an input next time."""
+    """Refuse an output that is an input, or that the same command would take for an input the next time."""
     if output == STDOUT:
         return
-    path = _place(output)
-    is_input = any(os.path.realpath(path) == os.path.realpath(_place(name)) for name in found)
-    if is_input or any(_is_pattern(name) and Path(path).match(_place(name)) for name in patterns):
-        raise UserError(
-            f"output: expected a file that is no input, found {output!r}; choose another directory or ending"
-        )
+    path = _absolute(output)
+    is_input = any(os.path.realpath(path) == os.path.realpath(_absolute(name)) for name in found)
+    if is_input or any(_is_pattern(name) and Path(path).match(_absolute(name)) for name in patterns):
+        raise UserError(f"--output: {output!r} is one of the inputs, or matches them; use another directory or ending")
 
 
-def _place(name: str) -> str:
+def _absolute(name: str) -> str:
     return os.path.abspath(os.path.expanduser(name))
