@@ -30,11 +30,11 @@ from fastbert_jax.inference.timing import evenly, interleaved_times
 from fastbert_jax.model.fastbert import FastBert, compute_dtype, init_params
 from fastbert_jax.report.flops import distillation_flops, true_layer_flops
 from fastbert_jax.report.metrics import Spread
-from fastbert_jax.text.batches import Batch, TrainingBatches, collate
+from fastbert_jax.text.batches import Batch, collate
 from fastbert_jax.text.builtin import builtin_model_directory
-from fastbert_jax.text.packed_batches import PackedBatches
 from fastbert_jax.text.sources import read_examples
 from fastbert_jax.text.tokenizer import Encoded, load_tokenizer
+from fastbert_jax.text.training_batches import PackedBatches, TrainingBatches
 from fastbert_jax.training.fastbert_recipe import fastbert_recipe, forward
 from fastbert_jax.training.recipe import Known
 from measured import begun, publish, random_tokens, ratio

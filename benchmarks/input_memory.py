@@ -26,15 +26,13 @@ import tyro
 
 from fastbert_jax.command_line import TYRO_STYLE, end_with
 from fastbert_jax.config import DataConfig, PrepareConfig
-from fastbert_jax.text.batches import Batch, TrainingBatches
+from fastbert_jax.text.batches import Batch
 from fastbert_jax.text.builtin import builtin_model_directory
-from fastbert_jax.text.packed_batches import PackedBatches
+from fastbert_jax.text.corpora import PreparedCorpus, TextStream
 from fastbert_jax.text.prepare import prepare
-from fastbert_jax.text.prepared_corpus import PreparedCorpus
 from fastbert_jax.text.sources import read_examples
-from fastbert_jax.text.streamed_batches import StreamedBatches
 from fastbert_jax.text.tokenizer import load_tokenizer
-from fastbert_jax.text.unlabelled import TextStream
+from fastbert_jax.text.training_batches import PackedBatches, StreamedBatches, TrainingBatches
 
 WAYS = ("nothing", "in memory", "prepared", "prepared, packed", "stream", "stream, packed")
 BUCKETS = (16, 32, 64)

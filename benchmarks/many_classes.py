@@ -28,8 +28,8 @@ from fastbert_jax.inference.thresholds import fastest_within
 from fastbert_jax.inference.timing import evenly, interleaved_times, speedups_over_first
 from fastbert_jax.report.metrics import Spread
 from fastbert_jax.text.examples import Text
+from fastbert_jax.text.labelled_data import label_ids
 from fastbert_jax.text.sources import read_examples
-from fastbert_jax.text.tasks import label_ids
 from measured import publish
 
 

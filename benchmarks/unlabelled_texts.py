@@ -28,10 +28,10 @@ from fastbert_jax.model.fastbert import FastBert, Params, init_params
 from fastbert_jax.model.sharding import make_mesh, param_shardings, share_batch
 from fastbert_jax.model.weights import load_model
 from fastbert_jax.text.examples import Text
-from fastbert_jax.text.packed_batches import PackedBatches
+from fastbert_jax.text.labelled_data import label_ids
 from fastbert_jax.text.sources import read_examples
-from fastbert_jax.text.tasks import label_ids
 from fastbert_jax.text.tokenizer import Encoded, load_tokenizer
+from fastbert_jax.text.training_batches import PackedBatches
 from fastbert_jax.training.fastbert_recipe import fastbert_recipe
 from fastbert_jax.training.initial import abstract_params
 from fastbert_jax.training.recipe import merge

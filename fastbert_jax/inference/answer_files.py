@@ -18,8 +18,8 @@ from fastbert_jax.command_line import drop_standard_output
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.prediction import Prediction
 from fastbert_jax.log import info
-from fastbert_jax.text.compression import codec_of, compressed, without_compression
 from fastbert_jax.text.examples import Unreadable
+from fastbert_jax.text.filesystem import codec_of, compressed, without_compression
 
 ROW_GROUP = 2**16
 """Rows of a row group in Parquet, at least."""

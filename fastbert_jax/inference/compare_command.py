@@ -20,9 +20,8 @@ from fastbert_jax.inference.timing import evenly
 from fastbert_jax.report.comparison import Comparison
 from fastbert_jax.report.html.contents import Report
 from fastbert_jax.report.html.page import WHAT_A_REPORT_IS, render_page
-from fastbert_jax.text.baseline import tfidf_svm_accuracy
+from fastbert_jax.text.labelled_data import label_ids, tfidf_svm_accuracy
 from fastbert_jax.text.sources import read_examples
-from fastbert_jax.text.tasks import label_ids
 
 
 class Compared(NamedTuple):

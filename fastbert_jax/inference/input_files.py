@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastbert_jax.errors import UserError
-from fastbert_jax.text.compression import without_compression
+from fastbert_jax.text.filesystem import without_compression
 from fastbert_jax.text.sources import BUILTIN, STDIN, TFDS
 
 NAME = "{}"

@@ -11,18 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from fastbert_jax.config import BadRow, ExitConfig, Mode, PredictConfig
+from fastbert_jax.config import ExitConfig, Mode, PredictConfig
 from fastbert_jax.config_yaml import to_dict
-from fastbert_jax.errors import UserError
 from fastbert_jax.inference import calibrate
 from fastbert_jax.inference.answer_files import AnswerFile, AnswerFormat, StandardOutput, standard_output
 from fastbert_jax.inference.input_files import STDOUT, outputs_of, this_process
 from fastbert_jax.inference.loading import load, local_mesh, model_directory
 from fastbert_jax.log import info
 from fastbert_jax.report import model_card
-from fastbert_jax.report.progress import progress_bar, somebody_watches
+from fastbert_jax.report.progress import progress_bar
 from fastbert_jax.text.examples import Example, Unreadable
-from fastbert_jax.text.sources import count_rows, read_records, what_is_guessed
+from fastbert_jax.text.sources import open_examples, require_skip
 
 ROWS = 4096
 """Rows of a chunk, at most: enough to fill the batches of every length."""
@@ -98,8 +97,10 @@ class _Model:
           prefix: of the notes about it.
         """
         before = unreadable = cut = 0
-        with self._rows(name) as (rows, total), self._opened(name, output) as file:
-            with progress_bar("predict", total=total, unit="texts") as advance:
+        with open_examples(name, self._config.reading, role="test") as rows, self._opened(name, output) as file:
+            if rows.guess:
+                info(rows.guess)
+            with progress_bar("predict", total=rows.row_count, unit="texts") as advance:
                 for chunk in chunks_of(rows):
                     checksum = checksum_of(chunk)
                     if file.has(checksum):
@@ -118,15 +119,6 @@ class _Model:
             info(f"{prefix}{cut} texts have more than {self.predictor.max_length} tokens and were cut")
 
     @contextlib.contextmanager
-    def _rows(self, name: str) -> Iterator[tuple[Iterable[Row], int | None]]:
-        """The rows of an input, and how many there are where that is known and of interest."""
-        reading = self._config.reading
-        rows = read_records(name, reading, role="test")
-        if guessed := what_is_guessed(name, reading, role="test"):
-            info(guessed)
-        yield rows, count_rows(name, reading, role="test") if somebody_watches() else None
-
-    @contextlib.contextmanager
     def _opened(self, name: str, output: str) -> Iterator[AnswerFile | StandardOutput]:
         if output == STDOUT:
             with standard_output() as stream:
@@ -139,9 +131,9 @@ class _Model:
     def _answers(self, chunk: Sequence[Row], advance: Callable[[int], None]) -> tuple[bytes, int]:
         """The bytes of the answers to some rows, and how many texts were too long and cut."""
         texts = [row.text for row in chunk if isinstance(row, Example)]
-        bad = next((row for row in chunk if isinstance(row, Unreadable)), None)
-        if bad and self._config.on_bad_row is BadRow.STOP:
-            raise UserError(f"{bad.where}: {bad.problem}; fix the row or pass --on-bad-row skip")
+        for row in chunk:
+            if isinstance(row, Unreadable):
+                require_skip(row, self._config.reading)
         advance(len(chunk) - len(texts))
         plan = self.predictor.plan(texts, **self._batches)
         answers = iter(self.predictor.predict_plan(plan, speed=self._speed, mode=self._config.mode, on_batch=advance))

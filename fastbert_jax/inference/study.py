@@ -24,8 +24,8 @@ from fastbert_jax.report.exit_study import BaselineRow, ExitStudy
 from fastbert_jax.report.metrics import Spread
 from fastbert_jax.report.progress import progress_bar
 from fastbert_jax.text.examples import Text
+from fastbert_jax.text.labelled_data import label_ids
 from fastbert_jax.text.sources import read_examples
-from fastbert_jax.text.tasks import label_ids
 
 
 def study_spec(config: StudyConfig) -> str:

@@ -1,112 +1,75 @@
-"""Finding which columns of a table are the text, the second text and the label."""
+"""Which columns of a table are the text, the second text and the label: by settings, by names, or by contents."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from typing import Any
 
 from fastbert_jax.config import DataConfig
 from fastbert_jax.errors import UserError, nearest
-from fastbert_jax.text.guesses import contents_of, guess_label, guess_text
-from fastbert_jax.text.tables import Table
+from fastbert_jax.text.examples import is_fraction, label_name
+from fastbert_jax.text.readers import Row, Table
 
 NO_PAIR = "none"
 
-LABELS = (
-    "label",
-    "labels",
-    "gold_label",
-    "class",
-    "category",
-    "target",
-    "sentiment",
-    "polarity",
-    "topic",
-    "intent",
-    "emotion",
-    "klasse",
-    "kategorie",
-    "stimmung",
-    "thema",
-)
-PAIRS = (
-    ("text_a", "text_b"),
-    ("texta", "textb"),
-    ("text1", "text2"),
-    ("text", "text_pair"),
-    ("sentence1", "sentence2"),
-    ("sentence_1", "sentence_2"),
-    ("sentence_a", "sentence_b"),
-    ("premise", "hypothesis"),
-    ("question1", "question2"),
-    ("question", "sentence"),
-    ("question", "passage"),
-    ("question", "answer"),
-    ("query", "passage"),
-    ("query", "document"),
-)
+# Usual names of columns, the first choice first.
+LABELS = "label labels gold_label class category target sentiment polarity topic intent emotion".split()
 TEXTS = (
-    "text",
-    "sentence",
-    "text_a",
-    "texta",
-    "text1",
-    "sentence1",
-    "sentence_1",
-    "sentence_a",
-    "premise",
-    "question1",
-    "question",
-    "query",
-    "review",
-    "review_body",
-    "content",
-    "document",
-    "article",
-    "body",
-    "description",
-    "comment",
-    "tweet",
-    "message",
-    "utterance",
-    "headline",
-    "title",
-    "satz",
-    "rezension",
-    "kommentar",
-    "nachricht",
-    "inhalt",
-    "beschreibung",
-)
+    "text sentence text_a texta text1 sentence1 sentence_1 sentence_a premise question1 question query review "
+    "review_body content document article body description comment tweet message utterance headline title"
+).split()
+PAIRS = [
+    pair.split("+")
+    for pair in (
+        "text_a+text_b texta+textb text1+text2 text+text_pair sentence1+sentence2 sentence_1+sentence_2 "
+        "sentence_a+sentence_b premise+hypothesis question1+question2 question+sentence question+passage "
+        "question+answer query+passage query+document"
+    ).split()
+]
+# Columns that number the rows; neither text nor label.
+NUMBERS = ("", "id", "idx", "index", "guid", "uid", "key", "no", "nr", "unnamed: 0")
+# The longest texts are this many times as long as those of any other column, or the choice is left to the user.
+LONGER = 2.0
+# A guessed label column has at most this many values, each of them in two rows or more on average.
+MOST_CLASSES = 50
+# A longer name of a column is taken for a text, so the file has no line of names.
+LONGEST_NAME = 60
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Columns:
     """The names of the columns in use."""
 
     text: str
     pair: str | None
     label: str | None
-    guessed: tuple[str, ...] = field(default=(), compare=False)
-    """Those of them that were found by what stands in them."""
+    guessed: tuple[str, ...] = dataclasses.field(default=(), compare=False)
+    """Those of them that were chosen by their contents."""
 
     def __str__(self) -> str:
         texts = f"text in {self.text!r}" if self.pair is None else f"pairs in {self.text!r} and {self.pair!r}"
         return texts if self.label is None else f"{texts}, label in {self.label!r}"
 
+    @property
+    def used(self) -> tuple[str, ...]:
+        """All that are used."""
+        return tuple(column for column in (self.text, self.pair, self.label) if column is not None)
+
 
 def flags(*keys: str, value: str = "") -> str:
-    """How train.py and infer.py, in this order, name settings of `DataConfig` on their command lines."""
-    ours = " or ".join(f"--data.{key}{value and ' ' + value}" for key in keys)
-    theirs = " or ".join(f"--{key.replace('_', '-')}{value and ' ' + value}" for key in keys)
-    return f"train.py {ours}, infer.py {theirs}"
+    """How settings of `DataConfig` are typed: `--text-column (train: --data.text-column)`."""
+    names = [f"{key.replace('_', '-')}{value and ' ' + value}" for key in keys]
+    return f"{' or '.join(f'--{name}' for name in names)} (train: {' or '.join(f'--data.{name}' for name in names)})"
 
 
 def find_columns(table: Table, data: DataConfig, *, need_label: bool) -> Columns:
     """Choose the columns of `table`: those that `data` names, else by their names in any case, else by their contents.
 
+    By contents, the text is the column with by far the longest texts, and the label the only one with few values.
+
     Raises:
-      UserError: a named column is missing, one column has two parts to play, or none or several fit.
+      UserError: a named column is missing, one column has two parts, or no column fits, or several do.
     """
     pair_named = "" if data.pair_column == NO_PAIR else data.pair_column
     _require_present(table, "text_column", data.text_column)
@@ -117,40 +80,32 @@ def find_columns(table: Table, data: DataConfig, *, need_label: bool) -> Columns
         label = data.label_column if data.label_column in table.columns else None
     else:
         label = _first([c for c in table.columns if c not in (data.text_column, pair_named)], LABELS)
-    candidates = tuple(column for column in table.columns if column != label)
-    text, pair = _texts(table, candidates, text=data.text_column, pair=pair_named, single=data.pair_column == NO_PAIR)
+    candidates = [column for column in table.columns if column != label]
+    text, pair = _by_name(candidates, text=data.text_column, pair=pair_named, single=data.pair_column == NO_PAIR)
     guessed = []
     if text is None:
-        contents = contents_of(table, [column for column in candidates if column != pair])
-        text = guess_text(contents, table, remedy=f"name it ({flags('text_column')}), or two for pairs (pair_column)")
-        if text is None:
-            raise _not_found(table, "text", "text_column")
+        text = _longest(table, [column for column in candidates if column != pair])
         guessed.append(text)
     if need_label and label is None:
-        contents = contents_of(table, [column for column in candidates if column not in (text, pair)])
-        label = guess_label(contents, table, remedy=f"name it ({flags('label_column')})")
-        if label is None:
-            raise _not_found(table, "label", "label_column")
+        label = _few_values(table, [column for column in candidates if column not in (text, pair)])
         guessed.append(label)
-    used = [column for column in (text, pair, label) if column is not None]
-    if len(set(used)) < len(used):
+    columns = Columns(text, pair, label, tuple(guessed))
+    if len(set(columns.used)) < len(columns.used):
         raise UserError(
             f"{table.name}: expected a column of its own for each part, found text {text!r}, pair {pair!r}, "
-            f"label {label!r}; name another ({flags('text_column', 'pair_column', 'label_column')})"
+            f"label {label!r}; name another: {flags('text_column', 'pair_column', 'label_column')}"
         )
-    return Columns(text, pair, label, tuple(guessed))
+    return columns
 
 
-def _texts(
-    table: Table, candidates: Sequence[str], *, text: str, pair: str, single: bool
-) -> tuple[str | None, str | None]:
+def _by_name(candidates: Sequence[str], *, text: str, pair: str, single: bool) -> tuple[str | None, str | None]:
+    """The text and its pair by the settings and by usual names."""
     if not single and not (text and pair):
         for names in PAIRS:
             first, second = (_first(candidates, (name,)) for name in names)
             if first and second and text in ("", first) and pair in ("", second):
                 return first, second
-    chosen = text or _first([column for column in candidates if column != pair], TEXTS)
-    return chosen, pair or None
+    return text or _first([column for column in candidates if column != pair], TEXTS), pair or None
 
 
 def _first(columns: Sequence[str], names: Sequence[str]) -> str | None:
@@ -162,15 +117,83 @@ def _first(columns: Sequence[str], names: Sequence[str]) -> str | None:
 def _require_present(table: Table, key: str, column: str) -> None:
     if column and column not in table.columns:
         raise UserError(
-            f"{table.name}: expected a column {column!r} ({flags(key)}), found {_listed(table)}; "
+            f"{table.name}: expected a column {column!r}, as {flags(key)} says, found {_listed(table)}; "
             f"{nearest(column, table.columns)}"
         )
 
 
+def _longest(table: Table, columns: Sequence[str]) -> str:
+    """The column with by far the longest texts, or the only one with texts."""
+    lengths = {name: _mean_length(values) for name, values in _contents(table, columns).items()}
+    lengths = {name: length for name, length in lengths.items() if name in table.text_columns}
+    if len(lengths) > 1:
+        lengths = {name: length for name, length in lengths.items() if length > 0}
+    if not lengths:
+        raise _not_found(table, "text", "text_column")
+    first, *others = sorted(lengths, key=lambda name: -lengths[name])
+    rivals = [name for name in others if lengths[first] < LONGER * lengths[name]]
+    if rivals:
+        found = " and ".join(f"{name!r} ({lengths[name]:.0f} characters on average)" for name in (first, *rivals))
+        raise UserError(
+            f"{table.name}: expected one column with the longest texts, found {found}; "
+            f"name it: {flags('text_column')}, or two for pairs with {flags('pair_column')}"
+        )
+    if len(first) > LONGEST_NAME:
+        raise _no_names(table, first)
+    return first
+
+
+def _few_values(table: Table, columns: Sequence[str]) -> str:
+    """The only column with few different values."""
+    labels = {name: _labels(values) for name, values in _contents(table, columns).items()}
+    labels = {name: values for name, values in labels.items() if values}
+    if len(labels) > 1:
+        found = " and ".join(f"{name!r} ({len(values)} values)" for name, values in labels.items())
+        raise UserError(
+            f"{table.name}: expected one column with few different values, found {found}; "
+            f"name it: {flags('label_column')}"
+        )
+    if not labels:
+        raise _not_found(table, "label", "label_column")
+    ((name, values),) = labels.items()
+    if name in values:
+        raise _no_names(table, name)
+    return name
+
+
+def _contents(table: Table, columns: Sequence[str]) -> dict[str, list[Any]]:
+    """The values of the first rows by column, without columns that number the rows."""
+    columns = [column for column in columns if column.strip().lower() not in NUMBERS]
+    rows = [row.values for row in table.head(columns) if isinstance(row, Row)]
+    return {column: [row.get(column) for row in rows] for column in columns}
+
+
+def _mean_length(values: Sequence[Any]) -> float:
+    """Characters of a text on average; 0 where most values are not texts."""
+    texts = [value for value in values if isinstance(value, str)]
+    return sum(map(len, texts)) / len(texts) if 2 * len(texts) > len(values) else 0.0
+
+
+def _labels(values: Sequence[Any]) -> set[str]:
+    """The different values of a column that may hold labels; empty for one that does not."""
+    present = [value for value in values if value is not None and not (isinstance(value, str) and not value.strip())]
+    labels = {label_name(value) for value in present}
+    known = {label for label in labels if label is not None}
+    usable = known == labels and not any(map(is_fraction, known))
+    return known if usable and 2 <= len(known) <= min(MOST_CLASSES, len(values) // 2) else set()
+
+
 def _not_found(table: Table, part: str, key: str) -> UserError:
     return UserError(
-        f"{table.name}: expected a {part} column, found {_listed(table)}; name it with {flags(key)} "
+        f"{table.name}: expected a {part} column, found {_listed(table)}; name it: {flags(key)} "
         f"(a .tsv or .csv file needs a first line with the names of its columns)"
+    )
+
+
+def _no_names(table: Table, name: str) -> UserError:
+    return UserError(
+        f"{table.name}: expected the names of the columns in the first line, found what looks like a row "
+        f"({name[:40]!r}); put a line of names above it, such as text and label"
     )
 
 

@@ -1,10 +1,13 @@
-"""What every source of text hands on: an example, or the reason why a row is none."""
+"""Texts, and labelled texts: what a text is, what makes a row unreadable, and when two texts are the same."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
+
+from fastbert_jax.errors import UserError
 
 Text = str | tuple[str, str]
 """One text, or a pair of texts."""
@@ -29,7 +32,7 @@ class Unreadable:
 
 
 def same_text(text: Text) -> Text:
-    """What texts share that are the same but for blanks and case."""
+    """A key that texts share when they differ in blanks and case only."""
     if isinstance(text, tuple):
         return " ".join(text[0].split()).casefold(), " ".join(text[1].split()).casefold()
     return " ".join(text.split()).casefold()
@@ -50,20 +53,47 @@ def label_name(value: Any) -> str | None:
 
 
 def is_fraction(label: str) -> bool:
-    """Whether the name of a label is a number that is no whole one."""
+    """Whether the name of a label is a number with a fraction."""
     return re.fullmatch(r"[-+]?\d*[.,]\d*[1-9]\d*", label) is not None
 
 
 def text_problem(text: object) -> str | None:
-    """What keeps `text` from being a `Text`, in words such as `found no text`; None when nothing does.
+    """Why `text` is not a `Text`, such as `expected a text, found none (null)`; None when it is one.
 
-    Readers decode with `surrogateescape`, so a byte that is no UTF-8 shows up here as a lone surrogate.
+    Readers decode with `surrogateescape`, so a byte that is not UTF-8 appears here as a lone surrogate.
     """
     if isinstance(text, tuple):
         if len(text) != 2:
             return f"expected a text or a pair of texts, found {len(text)} of them"
         return _string_problem(text[0]) or _string_problem(text[1])
     return _string_problem(text)
+
+
+def checked_texts(texts: Iterable[Text]) -> list[Text]:
+    """The texts as a list; the only check of texts that a caller passes, as rows of files are checked when read.
+
+    Raises:
+      UserError: not a list, a single string or pair, an item that is neither a string nor a pair (tuple) of strings, or
+        one that is not valid Unicode.
+    """
+    if isinstance(texts, str):
+        raise UserError(f"texts: expected a list of texts, found the single text {texts[:40]!r}; write [text]")
+    if _is_pair(texts):
+        raise UserError(f"texts: expected a list of texts, found the tuple {texts!r}; write [a, b] or [(a, b)]")
+    if not isinstance(texts, Iterable):
+        raise UserError(f"texts: expected a list of texts, found {texts!r}")
+    texts = list(texts)
+    for position, text in enumerate(texts):
+        if not isinstance(text, str) and not _is_pair(text):
+            raise UserError(f"texts[{position}]: expected a string or a pair (tuple) of strings, found {text!r}")
+        problem = text_problem(text)
+        if problem:
+            raise UserError(f"texts[{position}]: {problem}")
+    return texts
+
+
+def _is_pair(text: object) -> bool:
+    return isinstance(text, tuple) and len(text) == 2 and all(isinstance(part, str) for part in text)
 
 
 def _string_problem(text: object) -> str | None:

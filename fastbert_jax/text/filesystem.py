@@ -1,99 +1,136 @@
-"""Where files are: on this machine, or behind any `scheme://` that fsspec knows, such as `gs://` and `s3://`."""
+"""Files, local or behind any `scheme://` that fsspec knows (`gs://`, `s3://`), plain or compressed (.gz, .zst)."""
 
 from __future__ import annotations
 
 import contextlib
 import glob
+import io
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from fastbert_jax.config import COMPRESSED_ENDINGS
 from fastbert_jax.errors import UserError
 
 Place = Path | str
 """A local path, or the URL of a remote file."""
+CODECS = dict(zip(COMPRESSED_ENDINGS, ("gzip", "zstd"), strict=True))
+"""Arrow's name of the compression by the ending of a file's name."""
+LEVELS = {"gzip": 6, "zstd": 3}
+"""Compression levels: the defaults of the programs gzip and zstd."""
+MAGIC = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst"}
+"""First bytes of compressed files."""
+BUFFER = 2**16
 
 
 def place_of(name: str | Path) -> Place:
-    """What a name stands for; `~` is the user's home."""
+    """The file that a name means; `~` is the user's home."""
     return str(name) if "://" in str(name) else Path(name).expanduser()
 
 
 def is_file(place: Place) -> bool:
-    """Whether there is a file.
-
-    Raises:
-      UserError: its file system cannot be asked.
-    """
-    if isinstance(place, Path):
-        return place.is_file()
-    with _told(place) as (system, path):
-        return system.isfile(path)
+    """Whether there is a file. Raises `UserError` when its file system cannot be reached."""
+    with _file_system(place) as (system, path):
+        return bool(system.isfile(path))
 
 
 def is_directory(place: Place) -> bool:
-    """Whether there is a directory.
-
-    Raises:
-      UserError: its file system cannot be asked.
-    """
-    if isinstance(place, Path):
-        return place.is_dir()
-    with _told(place) as (system, path):
-        return system.isdir(path)
+    """Whether there is a directory. Raises `UserError` when its file system cannot be reached."""
+    with _file_system(place) as (system, path):
+        return bool(system.isdir(path))
 
 
 def size_of(place: Place) -> int:
-    """The bytes of a file.
-
-    Raises:
-      UserError: its file system cannot be asked, or the file is not there.
-    """
-    if isinstance(place, Path):
-        try:
-            return place.stat().st_size
-        except OSError as error:
-            raise UserError(f"{place}: expected a file, found: {error.strerror}; check the path") from None
-    with _told(place) as (system, path):
+    """The bytes of a file. Raises `UserError` when it is not there or its file system cannot be reached."""
+    with _file_system(place) as (system, path):
         return int(system.size(path))
 
 
 def open_bytes(place: Place) -> BinaryIO:
-    """The bytes of a file, to read and to seek in.
+    """The bytes of a file as they are, to read and to seek in.
 
     Raises:
-      OSError: the file cannot be opened.
-      UserError: its file system cannot be asked.
+      UserError: the file cannot be opened, or its file system cannot be reached.
     """
-    if isinstance(place, Path):
-        return open(place, "rb")
-    with _told(place) as (system, path):
-        return system.open(path, "rb")
+    with reading(place):
+        if isinstance(place, Path):
+            return open(place, "rb")
+        with _file_system(place) as (system, path):
+            stream: BinaryIO = system.open(path, "rb")
+            return stream
+
+
+@contextlib.contextmanager
+def decompressed(stream: Any, place: Place) -> Iterator[io.BufferedReader]:
+    """The bytes of an open file before compression, of all its gzip members or zstd frames; of a plain file, as it is.
+
+    Errors of reading are `OSError`; a `reading(place)` block explains them.
+    """
+    codec = codec_of(place)
+    with contextlib.ExitStack() as stack:
+        if codec:
+            import pyarrow as pa
+
+            stream = stack.enter_context(pa.CompressedInputStream(stream, codec))
+        if not isinstance(stream, io.BufferedReader):  # other streams cannot bound the length of a line
+            stream = io.BufferedReader(stream, BUFFER)
+        yield stream
+
+
+@contextlib.contextmanager
+def reading(place: Place) -> Iterator[None]:
+    """Turns errors of reading a file into `UserError`: it cannot be read, or is damaged or cut short."""
+    try:
+        yield
+    except OSError as error:
+        codec = codec_of(place)
+        if codec and error.errno is None:  # raised by the decoder, not by the disk
+            found = f"a damaged one ({str(error).strip()}); copy it again"
+            raise UserError(f"{place}: expected a {codec} file, found {found}") from None
+        raise UserError(f"{place}: expected a readable file, found {error.strerror or error}") from None
 
 
 @contextlib.contextmanager
 def local_copy(place: Place) -> Iterator[Path]:
-    """A file as a local one, for readers that take nothing else; the copy of a remote one goes when the block ends."""
+    """A file as a local one, for libraries that need a path; the copy of a remote file is removed after the block."""
     if isinstance(place, Path):
         yield place
         return
     with tempfile.TemporaryDirectory(prefix="fastbert_jax_") as directory:
         copy = Path(directory) / Path(place).name
-        with _told(place) as (system, path):
+        with _file_system(place) as (system, path):
             system.get_file(path, str(copy))
         yield copy
 
 
+def codec_of(path: str | Path) -> str | None:
+    """The compression that the ending of a file's name stands for; None for a plain file."""
+    return CODECS.get(Path(path).suffix.lower())
+
+
+def without_compression(path: str | Path) -> Path:
+    """A file's name without the ending of its compression: `a.csv` for `a.csv.gz`."""
+    path = Path(path)
+    return path.with_suffix("") if codec_of(path) else path
+
+
+def compressed(piece: bytes, codec: str) -> bytes:
+    """A piece as one gzip member or zstd frame, always the same bytes; pieces may be joined and cut off."""
+    import pyarrow as pa
+
+    return bytes(pa.Codec(codec, compression_level=LEVELS[codec]).compress(piece, asbytes=True))
+
+
 def expand(patterns: tuple[str, ...], *, key: str) -> list[str]:
-    """The names of the files that some names and patterns (`*`, `?`, `[...]`, `**`) stand for, each pattern's sorted.
+    """The files that names and patterns (`*`, `?`, `[...]`, `**`) stand for; those of a pattern are sorted.
 
     Args:
-      key: what the user calls the patterns, for the errors.
+      key: the option that holds the patterns, for the errors.
 
     Raises:
-      UserError: a pattern that no file matches, a file that is named twice, or a file system that cannot be asked.
+      UserError: a pattern that matches no file, a file that is named twice, or a file system that cannot be reached.
     """
     found = [name for pattern in patterns for name in _expanded(pattern, key)]
     twice = [name for name in dict.fromkeys(found) if found.count(name) > 1] if len(set(found)) < len(found) else []
@@ -109,7 +146,7 @@ def _expanded(pattern: str, key: str) -> list[str]:
     if isinstance(place, Path):
         found = [name for name in glob.glob(str(place), recursive=True) if os.path.isfile(name)]
     else:
-        with _told(place) as (system, path):
+        with _file_system(place) as (system, path):
             found = [system.unstrip_protocol(name) for name in system.glob(path) if system.isfile(name)]
     if not found:
         raise UserError(f"{key}: expected files, found none that match {pattern!r}; check the path")
@@ -117,15 +154,16 @@ def _expanded(pattern: str, key: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def _told(url: str) -> Iterator[tuple[Any, str]]:
-    """fsspec's file system of a URL and the path in it; its errors in words, but for those of opening a file."""
+def _file_system(place: Place) -> Iterator[tuple[Any, str]]:
+    """fsspec's file system of a file and the path in it; turns its errors into `UserError`."""
     from fsspec.core import url_to_fs
+    from fsspec.implementations.local import LocalFileSystem
 
     try:
-        yield url_to_fs(url)
+        yield (LocalFileSystem(), str(place)) if isinstance(place, Path) else url_to_fs(place)
     except (ImportError, ValueError) as error:
         raise UserError(
-            f"{url}: expected a scheme:// that fsspec can read here, found: {error}; install what it names"
+            f"{place}: expected a scheme:// that fsspec can read here, found: {error}; install the package it names"
         ) from None
     except FileNotFoundError:
-        raise UserError(f"expected a file, found nothing at {url}; check the path") from None
+        raise UserError(f"expected a file, found nothing at {place}; check the path") from None

@@ -4,119 +4,124 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import importlib.metadata
 import itertools
 import json
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
 import sys
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from fastbert_jax.atomic_files import is_unfinished, lock_file
+import numpy as np
+
+from fastbert_jax.atomic_files import atomic_file, is_unfinished, lock_file, write_json
 from fastbert_jax.command_line import end_with, read_settings
-from fastbert_jax.config import Delimiter, PrepareConfig
+from fastbert_jax.config import PrepareConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.log import result, status
 from fastbert_jax.report.progress import progress_bar
 from fastbert_jax.text.builtin import pretrained_directory
-from fastbert_jax.text.corpus_format import Ledger, Shard, read_ledger, shard_of, token_dtype
-from fastbert_jax.text.corpus_workers import write_inputs
-from fastbert_jax.text.corpus_writer import InputWork
+from fastbert_jax.text.corpora import TEXTS, TOKENS, Manifest, Shard, read_manifest, sha256_of, texts_of_shard, verify
+from fastbert_jax.text.examples import Example, Unreadable
 from fastbert_jax.text.filesystem import expand, is_file, place_of, size_of
-from fastbert_jax.text.prepared_corpus import verify
-from fastbert_jax.text.sources import BUILTIN, TFDS, what_is_read
+from fastbert_jax.text.sources import BUILTIN, TFDS, open_examples, require_skip
 from fastbert_jax.text.tokenizer import Tokenizer, load_tokenizer
 
+Item = TypeVar("Item")
+
 LOCK = ".lock"
+CHUNK = 1024
+"""Texts that are tokenised at once."""
+BAD_ROWS_TO_NAME = 10
+ENTRY = ".json"
+"""Of a file with a shard's part of the manifest, until all shards are made."""
+POLL_SECONDS = 0.2
+"""How often the progress of the workers is looked at."""
 
 
 def main() -> None:
-    """Prepare or verify, and say what there is."""
+    """Prepare or verify, and say what the corpus holds."""
     config = read_settings(PrepareConfig, sys.argv[1:], program="python -m fastbert_jax.text.prepare")
     if config.verify:
         directory = Path(config.verify).expanduser()
-        with progress_bar("verify", total=None, unit="texts") as advance:
-            ledger = verify(directory, lambda count: advance(count, ""))
-        result(f"{directory}: every byte is as it was made. {words(ledger)}")
+        with progress_bar("verify", total=None, unit="bytes") as advance:
+            manifest = verify(directory, lambda count: advance(count, ""))
+        result(f"{directory}: no byte has changed. {words(manifest)}")
     else:
-        ledger = prepare(config)
-        result(f"{config.output}: {words(ledger)}\nTrain on them with --data.unlabelled prepared:{config.output}")
+        manifest = prepare(config)
+        result(f"{config.output}: {words(manifest)}\nTrain on them with --data.unlabelled prepared:{config.output}")
 
 
-def words(ledger: Ledger) -> str:
+def words(manifest: Manifest) -> str:
     """What a corpus holds, in sentences."""
-
-    def total(field: str) -> int:
-        return sum(getattr(shard, field) for shard in ledger.shards)
-
+    total, shards = manifest.total, manifest.shards
     sentences = [
-        f"{total('texts'):,} texts, {total('tokens'):,} tokens, in {len(ledger.shards)} shards "
-        f"from {len(ledger.inputs)} inputs."
+        f"{total('texts'):,} texts, {total('tokens'):,} tokens, in {len(shards)} shards "
+        f"from {len(manifest.inputs)} inputs."
     ]
     if total("truncated_texts"):
         sentences.append(
-            f"{total('truncated_texts'):,} texts have more than {ledger.settings['max_length']} tokens: "
+            f"{total('truncated_texts'):,} texts have more than {manifest.settings['max_length']} tokens: "
             f"{total('truncated_tokens'):,} tokens were cut off."
         )
     if total("bad_rows"):
-        examples = next(shard.bad_row_examples for shard in ledger.shards if shard.bad_rows)
+        examples = next(shard.bad_row_examples for shard in shards if shard.bad_rows)
         sentences.append(f"{total('bad_rows'):,} rows were left out; the first: {examples[0]}.")
     return " ".join(sentences)
 
 
-def prepare(config: PrepareConfig) -> Ledger:
-    """Make the corpus that `config` describes, or what is left of it.
+def prepare(config: PrepareConfig) -> Manifest:
+    """Make the corpus that `config` describes, or the shards of it that are missing.
 
     Raises:
       UserError: an input or a row that cannot be read, a directory that holds something else or a corpus of other
-        settings (all differences are listed), or a worker that died.
+        settings (all differences are listed), or a worker that was killed.
     """
     directory = Path(config.output).expanduser()
     names = expand(config.input, key="input")
-    tokenizer_directory = pretrained_directory(config.tokenizer)
-    tokenizer = load_tokenizer(tokenizer_directory)
-    ledger = Ledger(settings=_settings(config, tokenizer), inputs=_sizes(names), shards=(), finished=False)
-    status(what_is_read(names[0], config.reading))
+    settings = _settings(config, load_tokenizer(pretrained_directory(config.tokenizer)))
+    manifest = Manifest(settings=settings, inputs=_sizes(names), shards=(), finished=False)
+    with open_examples(names[0], config.reading) as reader:
+        status(reader.note)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with _only_one(directory):
-            done = _claim(directory, ledger)
-            todo = [
-                InputWork(
-                    directory=directory,
-                    input=number,
-                    name=name,
-                    data=config.reading,
-                    max_length=config.max_length,
-                    shard_texts=config.shard_texts,
-                    token_dtype=ledger.settings["token_dtype"],
-                    done=tuple(done[number]),
-                )
+            done = dict(zip(names, _claim(directory, manifest), strict=True))
+            work = [
+                functools.partial(write_input, config, manifest.token_dtype, number, name, done[name])
                 for number, name in enumerate(names)
-                if not (done[number] and done[number][-1].last)
+                if not (done[name] and done[name][-1].last)
             ]
-            before = sum(shard.texts for shards in done for shard in shards)
-            with progress_bar("prepare", total=None, unit="texts", done=before) as advance:
-                write_inputs(
-                    todo, tokenizer_directory, workers=config.workers, advance=lambda count: advance(count, "")
-                )
-            return _finish(directory, ledger)
+            with progress_bar("prepare", total=None, unit="texts", done=sum(map(_texts, done.values()))) as advance:
+                _run(work, config.workers, directory, lambda count: advance(count, ""))
+            return _finish(directory, manifest)
     except OSError as error:
         raise UserError(f"--output {directory}: expected a directory that can be written, found {error}") from None
 
 
+def _texts(shards: Sequence[Shard]) -> int:
+    return sum(shard.texts for shard in shards)
+
+
 def _settings(config: PrepareConfig, tokenizer: Tokenizer) -> dict[str, Any]:
-    # What corpora had before there was a choice stays as it was.
-    chosen = {} if config.delimiter is Delimiter.AUTO else {"delimiter": config.delimiter.value}
-    return chosen | {
+    return {
         "tokenizer": tokenizer.fingerprint,
         "max_length": config.max_length,
         "shard_texts": config.shard_texts,
         "text_column": config.text_column,
         "pair_column": config.pair_column,
+        "delimiter": config.delimiter.value,
         "on_bad_row": config.on_bad_row.value,
-        "token_dtype": token_dtype(tokenizer.vocab_size),
-        "versions": {name: importlib.metadata.version(name) for name in ("tokenizers", "array-record")},
+        "token_dtype": "<u2" if tokenizer.vocab_size <= 2**16 else "<u4",
+        "versions": {"tokenizers": importlib.metadata.version("tokenizers")},
     }
 
 
@@ -134,49 +139,56 @@ def _sizes(names: Sequence[str]) -> dict[str, int]:
 
 @contextlib.contextmanager
 def _only_one(directory: Path) -> Iterator[None]:
-    """Keep other processes from the directory; not on a file system that knows no locks."""
+    """Keep other processes from the directory; not on a file system without locks."""
     with open(directory / LOCK, "wb") as stream:
         lock_file(stream, directory)
         yield
 
 
-def _claim(directory: Path, ledger: Ledger) -> list[list[Shard]]:
-    """Make the directory this corpus's, or check that it is; the shards of each input that are there, up to a gap."""
-    there = read_ledger(directory)
+def _claim(directory: Path, manifest: Manifest) -> list[list[Shard]]:
+    """Begin the corpus in the directory, or check that it is this one; the shards of each input that are there.
+
+    Of the shards of an input, those before the first missing one count.
+    """
+    there = read_manifest(directory)
     if there is None:
         found = sorted(path.name for path in directory.iterdir() if path.name != LOCK and not is_unfinished(path))
         if found:
             raise UserError(f"{directory}: expected an empty directory or that of a corpus, found {found[:5]}")
-        ledger.write(directory)
-        there = ledger
-    differences = _differences(there, ledger)
+        manifest.write(directory)
+        there = manifest
+    differences = _differences(there, manifest)
     if differences:
         lines = "\n".join(f"  {difference}" for difference in differences)
         raise UserError(
             f"{directory}: expected the corpus that these settings began, found one with others:\n{lines}\n"
-            "Give the same settings and inputs to go on, or another --output."
+            "Give the same settings and inputs to continue it, or another --output."
         )
-    shards = {shard.name: shard for shard in (*there.shards, *_entries(directory))}
     for path in directory.iterdir():
         if is_unfinished(path):
             path.unlink()
-    done: list[list[Shard]] = [[] for _ in ledger.inputs]
+    shards = _shards(directory, there)
+    done: list[list[Shard]] = [[] for _ in manifest.inputs]
     for number, found_shards in enumerate(done):
-        for part in itertools.count():
-            shard = shards.get(f"{number:05d}-{part:05d}")
-            if shard is None or not shard.is_there(directory):
-                break
+        while (shard := shards.get(_name(number, len(found_shards)))) and shard.is_there(directory):
             found_shards.append(shard)
     return done
 
 
-def _entries(directory: Path) -> Iterator[Shard]:
-    """The entries of shards that a stopped command has left."""
-    for path in sorted(directory.glob("*-*.json")):
-        yield shard_of(json.loads(path.read_text(encoding="utf-8")))
+def _shards(directory: Path, manifest: Manifest) -> dict[str, Shard]:
+    """The shards of the manifest, and those of which an interrupted command has left an entry, by name."""
+    return {shard.name: shard for shard in (*manifest.shards, *map(_entry, _entries(directory)))}
 
 
-def _differences(there: Ledger, now: Ledger) -> list[str]:
+def _entries(directory: Path) -> list[Path]:
+    return sorted(directory.glob(f"*-*{ENTRY}"))
+
+
+def _entry(path: Path) -> Shard:
+    return Shard.of(json.loads(path.read_text(encoding="utf-8")))
+
+
+def _differences(there: Manifest, now: Manifest) -> list[str]:
     found = []
     for what, old, new in (("", there.settings, now.settings), ("input ", there.inputs, now.inputs)):
         for key in dict.fromkeys([*old, *new]):
@@ -187,15 +199,159 @@ def _differences(there: Ledger, now: Ledger) -> list[str]:
     return found
 
 
-def _finish(directory: Path, ledger: Ledger) -> Ledger:
-    """Write the ledger of what is there, and clear away what it replaces."""
-    there = read_ledger(directory)
-    shards = {shard.name: shard for shard in (*(there.shards if there else ()), *_entries(directory))}
-    ledger = dataclasses.replace(ledger, shards=tuple(shards[name] for name in sorted(shards)), finished=True)
-    ledger.write(directory)
-    for shard in ledger.shards:
-        shard.entry_file(directory).unlink(missing_ok=True)
-    return ledger
+def _finish(directory: Path, manifest: Manifest) -> Manifest:
+    """Write the manifest of all shards, and remove the entries that it replaces."""
+    shards = _shards(directory, read_manifest(directory) or manifest)
+    manifest = dataclasses.replace(manifest, shards=tuple(shards[name] for name in sorted(shards)), finished=True)
+    manifest.write(directory)
+    for path in _entries(directory):
+        path.unlink()
+    return manifest
+
+
+def _name(number: int, part: int) -> str:
+    return f"{number:05d}-{part:05d}"
+
+
+def write_input(
+    config: PrepareConfig,
+    token_dtype: np.dtype[Any],
+    number: int,
+    name: str,
+    done: Sequence[Shard],
+    advance: Callable[[int], None] = lambda count: None,
+) -> None:
+    """Write the shards of an input that are not there yet; a shard's entry is written once its files are whole.
+
+    Args:
+      number: the input's.
+      done: its first shards, which are there.
+      advance: called with the texts of each shard that is written.
+
+    Raises:
+      UserError: the input cannot be read, holds a bad row under `stop` or no good one at all, or a shard cannot be
+        written.
+    """
+    directory, texts = Path(config.output).expanduser(), _texts(done)
+    tokenizer = load_tokenizer(pretrained_directory(config.tokenizer))
+    with open_examples(name, config.reading) as reader:
+        # The rows that are done are read again, as compressed lines cannot be entered in the middle.
+        rows = _with_last(itertools.islice(reader, len(done) * config.shard_texts, None))
+        for part in itertools.count(len(done)):
+            path = directory / _name(number, part)
+            try:
+                shard = _write_shard(path, itertools.islice(rows, config.shard_texts), config, token_dtype, tokenizer)
+                texts += shard.texts
+                if shard.last and not texts:
+                    raise UserError(f"{shard.bad_row_examples[0]}; none of the rows of {name} can be read")
+                write_json(path.with_suffix(ENTRY), dataclasses.asdict(shard))
+            except OSError as error:
+                raise UserError(
+                    f"{directory}: expected a place to write shard {path.name} to, found: {error.strerror or error}"
+                ) from None
+            advance(shard.texts)
+            if shard.last:
+                return
+
+
+def _with_last(items: Iterator[Item]) -> Iterator[tuple[Item, bool]]:
+    """Each item, and whether it is the last one."""
+    for item in items:
+        for following in items:
+            yield item, False
+            item = following
+        yield item, True
+
+
+def _write_shard(
+    path: Path,
+    rows: Iterator[tuple[Example | Unreadable, bool]],
+    config: PrepareConfig,
+    token_dtype: np.dtype[Any],
+    tokenizer: Tokenizer,
+) -> Shard:
+    """Write the two files of a shard."""
+    counts = dict.fromkeys(("texts", "tokens", "truncated_texts", "truncated_tokens"), 0)
+    bad: list[str] = []
+    last = True
+    paths = path.with_suffix(TOKENS), path.with_suffix(TEXTS)
+    with atomic_file(paths[0], "wb") as tokens_stream, atomic_file(paths[1], "wb") as texts_stream:
+        while chunk := list(itertools.islice(rows, CHUNK)):
+            last = chunk[-1][1]
+            for record in (record for record, _ in chunk if isinstance(record, Unreadable)):
+                require_skip(record, config.reading)
+                bad.append(f"{record.where}: {record.problem}")
+            texts = [record.text for record, _ in chunk if isinstance(record, Example)]
+            encoded = tokenizer.encode(texts, max_length=config.max_length)
+            token_ids = encoded.token_ids.astype(token_dtype)
+            tokens_stream.write(token_ids.tobytes())
+            texts_stream.write(texts_of_shard(encoded, token_ids, start=counts["tokens"]).tobytes())
+            counts["texts"] += len(texts)
+            counts["tokens"] += len(token_ids)
+            counts["truncated_texts"] += encoded.truncated_texts
+            counts["truncated_tokens"] += encoded.truncated_tokens
+    return Shard(
+        name=path.name,
+        last=last,
+        bad_rows=len(bad),
+        bad_row_examples=tuple(bad[:BAD_ROWS_TO_NAME]),
+        files={path.name: (path.stat().st_size, sha256_of(path)) for path in paths},
+        **counts,
+    )
+
+
+def _run(work: Sequence[Callable[..., None]], workers: int, directory: Path, advance: Callable[[int], None]) -> None:
+    """Write all inputs; one input is one process's, and the shards do not depend on the processes.
+
+    Args:
+      workers: processes; 0: one for each core; 1: this one.
+      advance: called with the texts that are done since the last call.
+
+    Raises:
+      UserError: what `write_input` raises, or a worker was killed. The others are ended; what they wrote stays.
+    """
+    workers = min(workers or os.cpu_count() or 1, len(work))
+    if workers <= 1:
+        for write in work:
+            write(advance=advance)
+        return
+    others = set(multiprocessing.active_children())
+    threads = max((os.cpu_count() or 1) // workers, 1)
+    # No fork: the tokenizer's threads would not come along.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, context, initializer=_begin_worker, initargs=(threads,))
+    seen = set(_entries(directory))
+    pending: set[Future[None]] = {pool.submit(write) for write in work}
+    try:
+        while pending:
+            ready, pending = wait(pending, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
+            new = [path for path in _entries(directory) if path not in seen]
+            advance(_texts(list(map(_entry, new))))
+            seen.update(new)
+            for future in ready:
+                future.result()
+    except BrokenProcessPool:
+        raise UserError(
+            "A worker was killed (out of memory?). Run the same command again to continue; try fewer --workers"
+        ) from None
+    finally:
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin_worker(threads: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the command, which ends its workers
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    os.environ["RAYON_NUM_THREADS"] = str(threads)
+
+
+def _end_with_parent() -> None:
+    """End this process when the command is gone, even if it was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
 
 
 if __name__ == "__main__":

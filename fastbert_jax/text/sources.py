@@ -1,30 +1,33 @@
-"""From a SPEC to examples: picks the reader, the split and the columns, and judges every row."""
+"""From a SPEC to examples: opens the source, finds split and columns, and checks every row as it is read.
+
+with open_examples("texts.csv.gz", DataConfig()) as reader:   # opens the file, once
+    reader.note                                               # "texts.csv.gz: text in 'text'."
+    for record in reader:                                     # every row, in order, read as it is asked for
+        ...                                                   # an Example, or Unreadable with the reason
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from fastbert_jax.config import BadRow, DataConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.log import info
-from fastbert_jax.text import builtin, files, tfds
+from fastbert_jax.text import builtin, tfds
 from fastbert_jax.text.columns import Columns, find_columns, flags
-from fastbert_jax.text.compression import without_compression
 from fastbert_jax.text.examples import Example, Unreadable, label_name, text_problem
-from fastbert_jax.text.filesystem import is_file, place_of, size_of
-from fastbert_jax.text.tables import Row, Table
+from fastbert_jax.text.filesystem import without_compression
+from fastbert_jax.text.readers import Row, Table, open_lines, open_table
 
 Role = Literal["train", "dev", "test"]
 
 BUILTIN, TFDS = "builtin:", "tfds:"
 STDIN = "-"
-# A larger file is not read a first time only to count its rows.
-COUNT_BYTES = 2**26
-# What TFDS sets call the split that plays each role.
+# What TFDS sets call the split that has each role.
 TFDS_SPLITS: dict[Role, tuple[str, ...]] = {
     "train": ("train",),
     "dev": ("validation", "dev", "valid", "val", "validation_matched"),
@@ -32,7 +35,40 @@ TFDS_SPLITS: dict[Role, tuple[str, ...]] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
+class ExampleReader:
+    """An open source of examples; iterating reads every row, once."""
+
+    table: Table
+    columns: Columns
+    need_label: bool
+
+    @property
+    def row_count(self) -> int | None:
+        """How many rows there are; None when the rest has to be read to know that."""
+        return self.table.row_count
+
+    @property
+    def note(self) -> str:
+        """Which columns are read, and how to name others if these were guessed."""
+        return _note(self.table, self.columns if self.need_label else dataclasses.replace(self.columns, label=None))
+
+    @property
+    def guess(self) -> str:
+        """The same where columns were guessed by their contents; else empty."""
+        return self.note if self.columns.guessed else ""
+
+    def __iter__(self) -> Iterator[Example | Unreadable]:
+        """Raises `UserError` when the source is damaged as a whole or ends without a row."""
+        empty = True
+        for row in self.table.rows(self.columns.used):
+            empty = False
+            yield row if isinstance(row, Unreadable) else _example(row, self.columns, need_label=self.need_label)
+        if empty:
+            raise UserError(f"{self.table.name}: expected rows, found none")
+
+
+@dataclasses.dataclass(frozen=True)
 class Loaded:
     """All examples of one SPEC, and what was found out on the way."""
 
@@ -41,9 +77,9 @@ class Loaded:
     """The rows that could not be read."""
     columns: Columns
     class_names: tuple[str, ...]
-    """The classes in the set's own order; empty when it knows none."""
+    """The classes in the set's own order; empty when it has none."""
     note: str
-    """Which columns were found by themselves, and how to name others; empty when none had to be."""
+    """Which columns were chosen, and how to name others; empty when the settings name all of them."""
 
     @property
     def skipped(self) -> int:
@@ -51,95 +87,70 @@ class Loaded:
         return len(self.rejected)
 
     def tell_skipped(self) -> None:
-        """Note how many rows could not be read, if any."""
+        """Log how many rows could not be read, if any."""
         if self.rejected:
-            count, first = self.skipped, self.rejected[0]
-            info(f"{count} rows could not be read and were left out; the first: {first.where}: {first.problem}")
+            first = self.rejected[0]
+            info(f"{self.skipped} rows could not be read and were left out; the first: {first.where}: {first.problem}")
 
 
-def read_records(
+@contextlib.contextmanager
+def open_examples(
     spec: str, data: DataConfig, *, need_label: bool = False, role: Role = "train"
-) -> Iterator[Example | Unreadable]:
-    """Every row of `spec` in order, read as it is asked for: an `Example`, or `Unreadable` with the reason.
+) -> Iterator[ExampleReader]:
+    """Open the rows of `spec`; `-` reads one text a line from standard input.
 
-    `-` reads one text a line from standard input. `role` picks the split when `spec` names none.
-
-    Raises:
-      UserError: at the call when the source or its columns are not there; later when it is damaged as a whole or
-        ends without a row.
-    """
-    table, columns = _open(spec, data, need_label=need_label, role=role)
-    return _records(table, columns, need_label=need_label)
-
-
-def count_rows(spec: str, data: DataConfig, *, role: Role = "train") -> int | None:
-    """How many rows `read_records` gives; None where only reading a large file or a stream to its end would tell.
+    Args:
+      need_label: a row without a label is unreadable.
+      role: picks the split when `spec` names none.
 
     Raises:
-      UserError: what `read_records` raises.
+      UserError: the source or its columns are not there.
     """
-    if spec == STDIN:
-        return None
-    table, columns = _open(spec, data, need_label=False, role=role)
-    if table.row_count is not None:
-        return table.row_count
-    place = place_of(spec)
-    if is_file(place) and size_of(place) > COUNT_BYTES:
-        return None
-    return sum(1 for _ in _records(table, columns, need_label=False))
+    with _open_table(spec, data, need_label=need_label, role=role) as table:
+        if spec == STDIN or without_compression(spec).suffix.lower() == ".txt":
+            if need_label:
+                raise UserError(f"{spec}: expected texts with labels, found lines of text alone; use a .tsv file")
+            columns = Columns("text", None, None)
+        else:
+            columns = find_columns(table, data, need_label=need_label)
+        yield ExampleReader(table, columns, need_label)
 
 
 def read_examples(spec: str, data: DataConfig, *, need_label: bool, role: Role = "train") -> Loaded:
     """All examples of `spec`; bad rows stop or are counted, as `data.on_bad_row` says.
 
     Raises:
-      UserError: what `read_records` raises, a bad row (with its place) under `stop`, or no good row at all.
+      UserError: what `open_examples` raises, a bad row (with its place) under `stop`, or no good row at all.
     """
-    table, columns = _open(spec, data, need_label=need_label, role=role)
     examples: list[Example] = []
     bad: list[Unreadable] = []
-    for record in _records(table, columns, need_label=need_label):
-        if isinstance(record, Example):
-            examples.append(record)
-            continue
-        if data.on_bad_row is BadRow.STOP:
-            skip = flags("on_bad_row", value="skip")
-            raise UserError(f"{record.where}: {record.problem}; fix the row or skip such rows ({skip})")
-        bad.append(record)
+    with open_examples(spec, data, need_label=need_label, role=role) as reader:
+        for record in reader:
+            if isinstance(record, Example):
+                examples.append(record)
+                continue
+            require_skip(record, data)
+            bad.append(record)
+    table, columns = reader.table, reader.columns
     if not examples:
         raise UserError(f"{bad[0].where}: {bad[0].problem}; none of the {len(bad)} rows of {table.name} can be read")
-    guessed = not (spec.startswith(BUILTIN) or (data.text_column and data.label_column and data.pair_column))
-    told = _told(table, columns) if guessed else ""
+    named = spec.startswith(BUILTIN) or (data.text_column and data.label_column and data.pair_column)
     class_names = table.class_names.get(columns.label or "", ())
-    return Loaded(examples, tuple(bad), columns, class_names, told)
+    return Loaded(examples, tuple(bad), columns, class_names, "" if named else _note(table, columns))
 
 
-def what_is_read(spec: str, data: DataConfig) -> str:
-    """Where the texts of `spec` stand, in a sentence: `a.jsonl: text in 'text'.`
-
-    Raises:
-      UserError: the source or its columns are not there.
-    """
-    table, columns = _open(spec, data, need_label=False, role="train")
-    return _told(table, dataclasses.replace(columns, label=None))
-
-
-def what_is_guessed(spec: str, data: DataConfig, *, role: Role) -> str:
-    """What `read_records` takes for the text, where it goes by more than the names of columns; else empty.
-
-    Raises:
-      UserError: what `read_records` raises.
-    """
-    if spec == STDIN:
-        return ""
-    table, columns = _open(spec, data, need_label=False, role=role)
-    return _told(table, dataclasses.replace(columns, label=None)) if columns.guessed else ""
+def require_skip(row: Unreadable, data: DataConfig) -> None:
+    """Raise `UserError` at a bad row unless `data` says that such rows are skipped."""
+    if data.on_bad_row is BadRow.STOP:
+        raise UserError(
+            f"{row.where}: {row.problem}; fix the row, or skip such rows: {flags('on_bad_row', value='skip')}"
+        )
 
 
 def own_split(spec: str, role: Role, data: DataConfig, *, need_label: bool = True) -> str | None:
-    """The SPEC of another split of the same set that plays `role`; None for files and for sets without one.
+    """The SPEC of another split of the same set that has `role`; None for files and for sets without one.
 
-    Where labels are needed, a test split without them, as GLUE's are, is none.
+    Where labels are needed, a test split without them, as GLUE's are, does not count.
     """
     if spec.startswith(BUILTIN):
         own = f"{spec.split('#')[0]}#{role}"
@@ -149,51 +160,42 @@ def own_split(spec: str, role: Role, data: DataConfig, *, need_label: bool = Tru
     name = spec.removeprefix(TFDS).split("#")[0]
     known = tfds.splits(name)
     found = next((split for split in TFDS_SPLITS[role] if split in known), None)
-    if found is None:
-        return None
     own = f"{TFDS}{name}#{found}"
-    if own == spec:
+    if found is None or own == spec:
         return None
     if role == "test" and need_label:
-        first = next((record for record in read_records(own, data) if isinstance(record, Example)), None)
+        with open_examples(own, data) as reader:
+            first = next((record for record in reader if isinstance(record, Example)), None)
         if first is None or first.label is None:
             return None
     return own
 
 
-def _told(table: Table, columns: Columns) -> str:
+def _note(table: Table, columns: Columns) -> str:
     words = f"{table.name}: {columns}."
     if columns.guessed:
         names = " and ".join(map(repr, columns.guessed))
-        keys = [key for key in ("text", "label") if getattr(columns, key) in columns.guessed]
-        others = flags(*(f"{key}_column" for key in keys))
-        words += f" Guessed by what stands in {names}; name others with {others}."
+        keys = [f"{key}_column" for key in ("text", "label") if getattr(columns, key) in columns.guessed]
+        words += f" Guessed from the contents of {names}; name others with {flags(*keys)}."
     return words
 
 
-def _open(spec: str, data: DataConfig, *, need_label: bool, role: Role) -> tuple[Table, Columns]:
-    table = _open_table(spec, data, need_label=need_label, role=role)
-    if spec == STDIN or without_compression(spec).suffix.lower() == ".txt":
-        if need_label:
-            raise UserError(f"{spec}: expected texts with labels, found lines of text alone; use a .tsv file")
-        return table, Columns("text", None, None)
-    return table, find_columns(table, data, need_label=need_label)
-
-
-def _open_table(spec: str, data: DataConfig, *, need_label: bool, role: Role) -> Table:
+def _open_table(
+    spec: str, data: DataConfig, *, need_label: bool, role: Role
+) -> contextlib.AbstractContextManager[Table]:
     if spec == STDIN:
-        return files.open_lines(sys.stdin.buffer, "stdin")
+        return contextlib.nullcontext(open_lines(sys.stdin.buffer, "stdin"))
     if not spec.startswith((BUILTIN, TFDS)):
-        return files.open_file(spec, delimiter=data.delimiter)
+        return open_table(spec, delimiter=data.delimiter)
     if "#" not in spec:
         spec = _with_split(spec, role, data, need_label=need_label)
     scheme, _, rest = spec.partition(":")
     name, _, split = rest.partition("#")
-    return builtin.open_builtin(name, split) if scheme == "builtin" else tfds.open_tfds(name, split)
+    return contextlib.nullcontext((builtin.open_builtin if scheme == "builtin" else tfds.open_tfds)(name, split))
 
 
 def _with_split(spec: str, role: Role, data: DataConfig, *, need_label: bool) -> str:
-    """`spec` with the split that plays `role`; dev stands in for a test split that is missing or lacks its labels."""
+    """`spec` with the split that has `role`; dev stands in for a test split that is missing or lacks its labels."""
     own = own_split(spec, role, data, need_label=need_label)
     if own is None and role == "test":
         own = own_split(spec, "dev", data)
@@ -203,20 +205,13 @@ def _with_split(spec: str, role: Role, data: DataConfig, *, need_label: bool) ->
     return own
 
 
-def _records(table: Table, columns: Columns, *, need_label: bool) -> Iterator[Example | Unreadable]:
-    wanted = tuple(column for column in (columns.text, columns.pair, columns.label) if column is not None)
-    empty = True
-    for row in table.rows(wanted):
-        empty = False
-        yield row if isinstance(row, Unreadable) else _example(row, columns, need_label=need_label)
-    if empty:
-        raise UserError(f"{table.name}: expected rows, found none")
-
-
 def _example(row: Row, columns: Columns, *, need_label: bool) -> Example | Unreadable:
-    text = row.values[0] if columns.pair is None else row.values[:2]
-    label = None if columns.label is None else label_name(row.values[-1])
-    problem = text_problem(text) or (_label_problem(row.values[-1], label) if need_label else None)
+    text: Any = row.values.get(columns.text)
+    if columns.pair is not None:
+        text = text, row.values.get(columns.pair)
+    value = None if columns.label is None else row.values.get(columns.label)
+    label = label_name(value)
+    problem = text_problem(text) or (_label_problem(value, label) if need_label else None)
     return Example(text, label, row.where) if problem is None else Unreadable(row.where, problem)
 
 

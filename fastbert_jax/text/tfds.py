@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from fastbert_jax.errors import UserError, nearest
-from fastbert_jax.text.examples import Unreadable
-from fastbert_jax.text.tables import Row, Table
+from fastbert_jax.text.readers import Row, Rows, Table
 
 # TFDS gives this class to rows whose label is kept secret, such as the test splits of GLUE.
 SECRET_LABEL = -1
@@ -51,13 +50,14 @@ def open_tfds(name: str, split: str) -> Table:
     classes = {key: tuple(feature.names) for key, feature in features.items() if getattr(feature, "names", None)}
     place = f"tfds:{name}#{split}"
 
-    def rows(wanted: tuple[str, ...]) -> Iterator[Row | Unreadable]:
+    def rows(columns: Sequence[str]) -> Rows:
         for number in range(len(source)):
             record, where = source[number], f"{place}:{number + 1}"
-            yield Row(where, tuple(_plain(record[key], classes.get(key), where=where, column=key) for key in wanted))
+            yield Row(where, {key: _plain(record[key], classes.get(key), where=where, column=key) for key in columns})
 
     texts = tuple(key for key, feature in features.items() if _holds_text(feature))
-    return Table(place, tuple(features), rows, text_columns=texts, class_names=classes)
+    count = len(source)
+    return Table(place, tuple(features), rows, text_columns=texts, class_names=classes, row_count=count)
 
 
 def _builder(name: str) -> Any:

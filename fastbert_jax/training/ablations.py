@@ -36,7 +36,7 @@ from fastbert_jax.report import ablation_table, study_tables
 from fastbert_jax.report.ablation import Ablations, VariantRun
 from fastbert_jax.report.exit_study import ExitStudy
 from fastbert_jax.text.examples import Text
-from fastbert_jax.text.tasks import label_ids, load_task
+from fastbert_jax.text.labelled_data import label_ids, read_labelled_data
 from fastbert_jax.training.run import train
 
 OF_EVERY_SEED = (None, Ablation.JOINT)
@@ -111,7 +111,7 @@ class _Test:
 
     @classmethod
     def of(cls, settings: TrainConfig) -> _Test:
-        task = load_task(settings.data)
+        task = read_labelled_data(settings.data)
         name = f"{settings.model.pretrained} on {settings.data.train}"
         return cls(name, [example.text for example in task.test], label_ids(task.test, task.labels))
 

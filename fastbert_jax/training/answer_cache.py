@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from fastbert_jax import processes
-from fastbert_jax.text.batches import EpochBatches
+from fastbert_jax.text.training_batches import EpochBatches
 from fastbert_jax.training.answer_file import AnswerFile
 from fastbert_jax.training.array_checksums import leaf_checksums
 from fastbert_jax.training.memory import Memory

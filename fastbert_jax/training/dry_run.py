@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from fastbert_jax.config import TrainConfig
 from fastbert_jax.model.sharding import make_mesh, param_shardings
 from fastbert_jax.report.flops import true_flops
-from fastbert_jax.text.batches import Batches
+from fastbert_jax.text.training_batches import Batches
 from fastbert_jax.training.initial import abstract_params
 from fastbert_jax.training.prepare import prepare
 from fastbert_jax.training.recipe import Phase, Tree

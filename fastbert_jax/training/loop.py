@@ -15,7 +15,8 @@ from jax.sharding import Mesh
 from fastbert_jax.errors import PreemptedError, UserError
 from fastbert_jax.model.sharding import share_batch
 from fastbert_jax.report.progress import progress_bar
-from fastbert_jax.text.batches import Batch, Batches
+from fastbert_jax.text.batches import Batch
+from fastbert_jax.text.training_batches import Batches
 from fastbert_jax.training.checkpoints import Checkpoints, Position, Restored
 from fastbert_jax.training.journal import DEV_EVENT, Journal
 from fastbert_jax.training.memory import Memory

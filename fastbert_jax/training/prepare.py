@@ -17,15 +17,11 @@ from fastbert_jax.errors import UserError
 from fastbert_jax.model.fastbert import FastBert, compute_dtype
 from fastbert_jax.model.sharding import check_batch, local_rows, param_shardings
 from fastbert_jax.model.weights import check_vocabulary
-from fastbert_jax.text.batches import Batches, TrainingBatches
-from fastbert_jax.text.data_warnings import share
+from fastbert_jax.text.corpora import PreparedCorpus, TextStream, is_corpus, open_corpus
 from fastbert_jax.text.examples import Example
-from fastbert_jax.text.packed_batches import PackedBatches
-from fastbert_jax.text.prepared_corpus import PreparedCorpus
-from fastbert_jax.text.streamed_batches import StreamedBatches
-from fastbert_jax.text.tasks import Task, label_ids, load_task
+from fastbert_jax.text.labelled_data import LabelledData, label_ids, read_labelled_data, share
 from fastbert_jax.text.tokenizer import Encoded, Tokenizer, load_tokenizer, train_tokenizer
-from fastbert_jax.text.unlabelled import TextStream, is_corpus, open_corpus
+from fastbert_jax.text.training_batches import Batches, PackedBatches, StreamedBatches, TrainingBatches
 from fastbert_jax.training.fastbert_recipe import fastbert_recipe, joint_recipe
 from fastbert_jax.training.recipe import Recipe, Stream
 from fastbert_jax.training.run_directory import REJECTED
@@ -40,7 +36,7 @@ Texts = Encoded | PreparedCorpus | TextStream
 class Prepared:
     """All that training needs, before the first parameter is made."""
 
-    task: Task
+    task: LabelledData
     tokenizer: Tokenizer
     starts: dict[str, Start]
     """By source: `model`, and in some recipes a `teacher` beside it."""
@@ -70,7 +66,7 @@ def prepare(config: TrainConfig, mesh: Mesh) -> Prepared:
     """
     if not config.data.train:
         raise UserError("data.train: expected a SPEC of labelled texts (see --help), found nothing")
-    task = load_task(config.data)
+    task = read_labelled_data(config.data)
     pretrained = pretrained_weights(config.model.pretrained)
     tokenizer = _tokenizer(config, task, pretrained)
     starts = starts_of(config, pretrained, labels=task.labels, vocab_size=tokenizer.vocab_size)
@@ -158,7 +154,7 @@ def _corpus(config: TrainConfig, recipe: Recipe, tokenizer: Tokenizer) -> Prepar
     return corpus
 
 
-def _tokenizer(config: TrainConfig, task: Task, pretrained: Path | None) -> Tokenizer:
+def _tokenizer(config: TrainConfig, task: LabelledData, pretrained: Path | None) -> Tokenizer:
     if pretrained is not None:
         return load_tokenizer(pretrained)
     texts = task.train if task.unlabelled is task.train else [*task.train, *task.unlabelled]
@@ -207,7 +203,9 @@ def _batches(
     return batches
 
 
-def _notes(config: TrainConfig, task: Task, tokenizer: Tokenizer, encoded: Mapping[str, Texts]) -> tuple[str, ...]:
+def _notes(
+    config: TrainConfig, task: LabelledData, tokenizer: Tokenizer, encoded: Mapping[str, Texts]
+) -> tuple[str, ...]:
     notes = [*task.notes]
     if task.rejected:
         count, first = len(task.rejected), task.rejected[0]

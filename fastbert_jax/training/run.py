@@ -27,8 +27,8 @@ from fastbert_jax.model.weights import inference_settings, save_model
 from fastbert_jax.report.comparison import Comparison
 from fastbert_jax.report.comparison_table import render
 from fastbert_jax.report.html.page import WHAT_A_REPORT_IS, render_page
-from fastbert_jax.text.baseline import tfidf_svm_accuracy
-from fastbert_jax.text.batches import EpochBatches
+from fastbert_jax.text.labelled_data import tfidf_svm_accuracy
+from fastbert_jax.text.training_batches import EpochBatches
 from fastbert_jax.training.answer_cache import AnswerCache
 from fastbert_jax.training.card import write_card
 from fastbert_jax.training.checkpoints import Checkpoints

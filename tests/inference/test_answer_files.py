@@ -12,7 +12,7 @@ import pytest
 from fastbert_jax.inference.answer_files import AnswerFormat
 from fastbert_jax.inference.prediction import Prediction
 from fastbert_jax.text.examples import Unreadable
-from fastbert_jax.text.files import open_file
+from fastbert_jax.text.readers import open_file
 
 LABELS = ('say "no", or\tnot', "好")
 ANSWER = Prediction(LABELS[0], np.array([0.7, 0.3], np.float32), 2, 0.1)

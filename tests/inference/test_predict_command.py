@@ -25,9 +25,9 @@ from fastbert_jax.errors import UserError
 from fastbert_jax.inference import answer_files, predict_command
 from fastbert_jax.inference.predict_command import Row, checksum_of, chunks_of, predict
 from fastbert_jax.inference.predictor import Predictor
-from fastbert_jax.text.compression import opened
 from fastbert_jax.text.examples import Example, Unreadable
-from fastbert_jax.text.files import open_file
+from fastbert_jax.text.filesystem import opened
+from fastbert_jax.text.readers import open_file
 from tests.inference.saved import LABELS, save_tiny_model, some_texts
 from tests.training.test_checkpoints import room_for
 

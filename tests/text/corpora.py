@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from fastbert_jax.config import PrepareConfig
 from fastbert_jax.text.batches import Batch
+from fastbert_jax.text.readers import Row, open_table
 from fastbert_jax.text.tokenizer import Encoded, offsets_of
 
 WORDS = ("oil", "prices", "rose", "net", "profit", "fell", "the", "bank", "of", "wheat")
@@ -67,3 +70,26 @@ def joined(batches: list[Batch]) -> list[list[tuple[int, int, int]]]:
 def files_of(directory: Path) -> dict[str, bytes]:
     """Every file and its bytes."""
     return {path.name: path.read_bytes() for path in directory.iterdir() if path.name != ".lock"}
+
+
+def rows_of(path: Path | str, *columns: str, **settings: Any) -> list[Any]:
+    """The rows of a file, their values as tuples of those of `columns`; of all columns where none is named."""
+    with open_table(path, **settings) as table:
+        names = columns or table.columns
+        return [
+            dataclasses.replace(row, values=tuple(row.values.get(name) for name in names))
+            if isinstance(row, Row)
+            else row
+            for row in table.rows(names)
+        ]
+
+
+def values_of(path: Path | str, *columns: str, **settings: Any) -> list[tuple]:
+    """The values of the rows of a file."""
+    return [row.values for row in rows_of(path, *columns, **settings)]
+
+
+def open_only(path: Path | str, **settings: Any) -> Any:
+    """The table of a file that was opened and closed again."""
+    with open_table(path, **settings) as table:
+        return table

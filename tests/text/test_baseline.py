@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fastbert_jax.text.baseline import tfidf_svm_accuracy
 from fastbert_jax.text.examples import Example
+from fastbert_jax.text.labelled_data import tfidf_svm_accuracy
 
 
 def examples(*rows):

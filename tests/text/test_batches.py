@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastbert_jax.text.batches import TrainingBatches, collate, inference_plan, training_plan
+from fastbert_jax.text.batches import collate
+from fastbert_jax.text.plans import inference_plan, training_plan
 from fastbert_jax.text.tokenizer import Encoded
+from fastbert_jax.text.training_batches import TrainingBatches
 
 BUCKETS = (4, 6, 9, 16)
 

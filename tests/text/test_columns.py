@@ -7,7 +7,7 @@ import pytest
 from fastbert_jax.config import DataConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.text.columns import Columns, find_columns
-from fastbert_jax.text.tables import Table
+from fastbert_jax.text.readers import Table
 
 
 def find(*columns, need_label=True, **settings):
@@ -55,22 +55,22 @@ def test_texts_alone_need_no_label():
     [
         (
             {"text_column": "txt"},
-            r"a\.tsv: expected a column 'txt' \(train\.py --data\.text_column, infer\.py --text-column\), "
+            r"a\.tsv: expected a column 'txt', as --text-column \(train: --data\.text-column\) says, "
             r"found the columns 'text', 'label'; "
             r"did you mean 'text'\?",
         ),
         (
             {"pair_column": "second"},
-            r"expected a column 'second' \(train\.py --data\.pair_column, infer\.py --pair-column\)",
+            r"expected a column 'second', as --pair-column \(train: --data\.pair-column\) says",
         ),
         (
             {"label_column": "Label"},
-            r"expected a column 'Label' \(train\.py --data\.label_column, infer\.py --label-column\)",
+            r"expected a column 'Label', as --label-column \(train: --data\.label-column\) says",
         ),
         ({"text_column": "text", "label_column": "text"}, r"expected a column of its own for each part"),
         (
             {"text_column": "text", "pair_column": "text"},
-            r"train\.py .* or --data\.pair_column or .*, infer\.py .*-column\)",
+            r"--text-column or --pair-column or --label-column \(train: --data\.text-column or .*\)",
         ),
     ],
 )
@@ -84,11 +84,11 @@ def test_named_columns_that_do_not_fit(settings, message):
     [
         (
             ("text", "y"),
-            r"a\.tsv: expected a label column, found the columns 'text', 'y'; name it with train\.py --data\.label",
+            r"a\.tsv: expected a label column, found the columns 'text', 'y'; name it: --label-column \(train",
         ),
         (
             ("label", "a", "b"),
-            r"expected a text column, .* name it with train\.py --data\.text_column, infer\.py --text-column ",
+            r"expected a text column, .* name it: --text-column \(train: --data\.text-column\) ",
         ),
         (("1", "a great film"), r"needs a first line with the names of its columns"),
         (("label",), r"expected a text column, found one column 'label'"),

@@ -12,10 +12,11 @@ import pytest
 
 from fastbert_jax.config import DataConfig
 from fastbert_jax.errors import UserError
-from fastbert_jax.text.compression import CODECS, codec_of, compressed, opened, without_compression
 from fastbert_jax.text.examples import Example
-from fastbert_jax.text.files import open_file
-from fastbert_jax.text.sources import read_examples, read_records
+from fastbert_jax.text.filesystem import CODECS, codec_of, compressed, decompressed, open_bytes, without_compression
+from fastbert_jax.text.readers import open_table
+from fastbert_jax.text.sources import open_examples, read_examples
+from tests.text.corpora import open_only, values_of
 
 ENDINGS = sorted(CODECS)
 CONTENTS = {
@@ -33,19 +34,15 @@ def write(path: Path, *pieces: bytes) -> Path:
     return path
 
 
-def read(path: Path) -> list[tuple]:
-    table = open_file(path)
-    return [row.values for row in table.rows(table.columns)]
-
-
 @pytest.mark.parametrize("ending", CONTENTS)
 @pytest.mark.parametrize("compression", ENDINGS)
 def test_a_compressed_file_reads_as_the_plain_one(tmp_path: Path, ending: str, compression: str) -> None:
     plain = tmp_path / f"a{ending}"
     plain.write_text(CONTENTS[ending])
     packed = write(tmp_path / f"a{ending.upper()}{compression}", CONTENTS[ending].encode())
-    assert read(packed) == read(plain)
-    records = list(read_records(str(packed), DataConfig()))
+    assert values_of(packed) == values_of(plain)
+    with open_examples(str(packed), DataConfig()) as reader:
+        records = list(reader)
     assert len(records) == 2 and all(isinstance(record, Example) for record in records)
     if ending != ".txt":
         loaded = read_examples(str(packed), DataConfig(), need_label=True)
@@ -57,7 +54,8 @@ def test_all_members_and_frames_are_read_wherever_they_end(tmp_path: Path, compr
     generator = random.Random(0)
     sizes = [0, 1, 3, *(2**16 + offset for offset in range(-40, 40, 8)), 2**17, 0]
     pieces = [generator.randbytes(size) for size in sizes]  # random bytes keep their length when compressed
-    with opened(write(tmp_path / f"a{compression}", *pieces)) as stream:
+    path = write(tmp_path / f"a{compression}", *pieces)
+    with open_bytes(path) as raw, decompressed(raw, path) as stream:
         assert stream.read() == b"".join(pieces)
 
 
@@ -70,7 +68,7 @@ def test_files_of_other_programs_are_read(tmp_path: Path) -> None:
     (tmp_path / "a.txt.zst").write_bytes(
         skippable + stream.getvalue().to_pybytes() + skippable + compressed(b"b", "zstd")
     )
-    assert read(tmp_path / "a.txt.gz") == read(tmp_path / "a.txt.zst") == [("a",), ("b",)]
+    assert values_of(tmp_path / "a.txt.gz") == values_of(tmp_path / "a.txt.zst") == [("a",), ("b",)]
     assert gzip.decompress(compressed(b"text", "gzip")) == b"text"
 
 
@@ -83,10 +81,10 @@ def test_a_damaged_file_is_named(tmp_path: Path, compression: str) -> None:
     for content in (cut, spoilt, whole + b"more", whole[:3]):
         path.write_bytes(content)
         with pytest.raises(UserError, match=rf"a\.txt{compression}: expected a (gzip|zstd) file, found a damaged one"):
-            read(path)
+            values_of(path)
     path.write_bytes(b"plain text\n")
     with pytest.raises(UserError, match=r"expected a (gzip|zstd) file, found a damaged one .*; copy it again"):
-        read(path)
+        values_of(path)
 
 
 @pytest.mark.parametrize("compression", ENDINGS)
@@ -94,19 +92,19 @@ def test_what_is_wrong_inside_is_told_as_of_plain_files(tmp_path: Path, compress
     (tmp_path / f"none.txt{compression}").write_bytes(b"")
     for path in (tmp_path / f"none.txt{compression}", write(tmp_path / f"a.txt{compression}", b"")):
         with pytest.raises(UserError, match="expected rows, found an empty file"):
-            open_file(path)
+            open_only(path)
     with pytest.raises(UserError, match="expected UTF-8, found UTF-16"):
-        open_file(write(tmp_path / f"a.tsv{compression}", "text\na\n".encode("utf-16")))
+        open_only(write(tmp_path / f"a.tsv{compression}", "text\na\n".encode("utf-16")))
     with pytest.raises(UserError, match=r"expected a file ending in .* or such an ending with \.gz or \.zst after it"):
-        open_file(write(tmp_path / f"a{compression}", b"a\n"))
+        open_only(write(tmp_path / f"a{compression}", b"a\n"))
     with pytest.raises(UserError, match="expected a Parquet file as it is, for it is compressed inside"):
-        open_file(write(tmp_path / f"a.parquet{compression}", b"PAR1"))
+        open_only(write(tmp_path / f"a.parquet{compression}", b"PAR1"))
     plain = tmp_path / "a.txt"
     plain.write_bytes(compressed(b"a\n", CODECS[compression]))
     with pytest.raises(
         UserError, match=rf"expected text, found compressed bytes; its name should end in \{compression}"
     ):
-        open_file(plain)
+        open_only(plain)
 
 
 def test_endings_in_any_case() -> None:
@@ -119,10 +117,11 @@ def test_a_compressed_file_is_read_as_it_is_asked_for(tmp_path: Path) -> None:
     lines = "".join(f"{random.Random(number).random()}\n" for number in range(50_000)).encode()
     path = write(tmp_path / "a.txt.zst", lines[: len(lines) // 2], lines[len(lines) // 2 :])
     path.write_bytes(path.read_bytes()[:-100])
-    rows = open_file(path).rows(("text",))
-    assert next(rows).values == (lines.split(b"\n")[0].decode(),)
-    with pytest.raises(UserError, match="damaged"):
-        list(rows)
+    with open_table(path) as table:
+        rows = table.rows(("text",))
+        assert next(rows).values == {"text": lines.split(b"\n")[0].decode()}
+        with pytest.raises(UserError, match="damaged"):
+            list(rows)
 
 
 def test_an_error_of_the_disk_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,8 +131,5 @@ def test_an_error_of_the_disk_is_no_damage(tmp_path: Path, monkeypatch: pytest.M
 
     path = write(tmp_path / "a.txt.gz", b"a\n")
     monkeypatch.setattr("builtins.open", lambda *arguments: Broken())
-    with (
-        pytest.raises(UserError, match=r"a\.txt\.gz: expected a readable file, found Input/output error"),
-        opened(path) as stream,
-    ):
-        stream.read()
+    with pytest.raises(UserError, match=r"a\.txt\.gz: expected a readable file, found Input/output error"):
+        open_only(path)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fastbert_jax.text.data_warnings import data_warnings
 from fastbert_jax.text.examples import Example
+from fastbert_jax.text.labelled_data import data_warnings
 
 
 def examples(*rows: tuple[str, object], name: str = "train.csv") -> list[Example]:
@@ -50,7 +50,7 @@ def test_empty_texts_of_every_part():
     dev = examples(("a", " \t"), ("b", "x"), ("a", ("", " ")), name="dev.csv")
     assert told(dev=dev) == [
         "2 of 3 (66.7 %) dev texts are empty; the first: dev.csv:2. They all get one answer: take them out, or check "
-        "--data.text_column"
+        "--data.text-column"
     ]
 
 

@@ -6,9 +6,9 @@ import pytest
 
 from fastbert_jax.config import DataConfig, Delimiter
 from fastbert_jax.errors import UserError
-from fastbert_jax.text import lines
-from fastbert_jax.text.files import open_file
+from fastbert_jax.text import readers
 from fastbert_jax.text.sources import read_examples
+from tests.text.corpora import open_only, values_of
 
 CHARACTERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 
@@ -16,11 +16,6 @@ CHARACTERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 def write(path, content):
     path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
     return path
-
-
-def values(path, **settings):
-    table = open_file(path, **settings)
-    return [row.values for row in table.rows(table.columns)]
 
 
 @pytest.mark.parametrize(("name", "character"), CHARACTERS.items())
@@ -31,14 +26,14 @@ def test_a_csv_file_of_any_delimiter(tmp_path, name, character, end):
     rows = [('"Größe"', "Käufer urteilt"), (f'"a {character} ""b""{end}c"', "gut"), (f"x {others} y", "schlecht")]
     content = "".join(character.join(row) + end for row in rows)
     path = write(tmp_path / "a.csv", b"\xef\xbb\xbf" + content.encode())
-    assert open_file(path).columns == ("Größe", "Käufer urteilt")
-    assert values(path) == [(f'a {character} "b"{end}c', "gut"), (f"x {others} y", "schlecht")]
-    assert open_file(path).name == (str(path) if name == "comma" else f"{path} ({name}s between its columns)")
+    assert open_only(path).columns == ("Größe", "Käufer urteilt")
+    assert values_of(path) == [(f'a {character} "b"{end}c', "gut"), (f"x {others} y", "schlecht")]
+    assert open_only(path).name == (str(path) if name == "comma" else f"{path} ({name}s between its columns)")
 
 
 def test_rows_count_more_than_the_header(tmp_path):
     path = write(tmp_path / "a.csv", "Text, oder was, oder wie;Label\ngut;1\nschlecht;0\nnoch;zu;viel\n")
-    assert open_file(path).columns == ("Text, oder was, oder wie", "Label")
+    assert open_only(path).columns == ("Text, oder was, oder wie", "Label")
 
 
 def test_a_coin_toss_is_refused_and_can_be_settled(tmp_path):
@@ -46,10 +41,10 @@ def test_a_coin_toss_is_refused_and_can_be_settled(tmp_path):
     with pytest.raises(
         UserError, match=r"a\.csv:1: expected one character .*, found that comma and semicolon fit .*; "
     ):
-        open_file(path)
-    with pytest.raises(UserError, match=r"\(train\.py --data\.delimiter comma, infer\.py --delimiter comma\)"):
-        open_file(path)
-    assert values(path, delimiter=Delimiter.SEMICOLON) == [("a,1", "x")]
+        open_only(path)
+    with pytest.raises(UserError, match=r"name it: --delimiter comma \(train: --data\.delimiter comma\)"):
+        open_only(path)
+    assert values_of(path, delimiter=Delimiter.SEMICOLON) == [("a,1", "x")]
     loaded = read_examples(str(path), DataConfig(delimiter=Delimiter.COMMA, label_column="label;more"), need_label=True)
     assert [(example.text, example.label) for example in loaded.examples] == [("a", "1;x")]
 
@@ -57,7 +52,7 @@ def test_a_coin_toss_is_refused_and_can_be_settled(tmp_path):
 def test_a_quote_that_is_open_in_the_first_lines_is_told_by_reading(tmp_path):
     path = write(tmp_path / "a.csv", 'text;label\na;1\n"b;1\nc;2\n')
     with pytest.raises(UserError, match=r"a\.csv:3: expected a closing quote, found none .* close the quote"):
-        values(path, delimiter=Delimiter.AUTO)
+        values_of(path, delimiter=Delimiter.AUTO)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +67,7 @@ def test_a_quote_that_is_open_in_the_first_lines_is_told_by_reading(tmp_path):
 )
 def test_a_header_that_cannot_be_read(tmp_path, header, message):
     with pytest.raises(UserError, match=message):
-        open_file(write(tmp_path / "a.csv", header + b"\na;b\n"))
+        open_only(write(tmp_path / "a.csv", header + b"\na;b\n"))
 
 
 LONG = "ab " * (10 * 2**20 // 3)
@@ -89,25 +84,25 @@ def test_a_line_of_ten_megabytes_and_a_nul_are_text(tmp_path, ending):
     }
     escaped = [LONG, "a\\u0000b" if ending == ".jsonl" else "a\x00b"]
     path = write(tmp_path / f"a{ending}", made[ending].format(*escaped))
-    assert [row for (row,) in values(path)] == texts
+    assert [row for (row,) in values_of(path)] == texts
 
 
 @pytest.mark.parametrize("ending", [".tsv", ".csv", ".jsonl", ".txt"])
 def test_a_line_without_an_end_is_refused_and_not_held(tmp_path, ending, monkeypatch):
     """Such a file, compressed, may be of a few bytes."""
-    monkeypatch.setattr(lines, "LONGEST_LINE", 100)
+    monkeypatch.setattr(readers, "LONGEST_LINE", 100)
     first = '{"text": "a"}\n' if ending == ".jsonl" else "text\n"
     path = write(tmp_path / f"a{ending}", first + "a" * 101 + "\n")
     with pytest.raises(
         UserError, match=r"a\.[a-z]+:2: expected lines of at most 100 bytes, found a longer one; cut it"
     ):
-        values(path)
+        values_of(path)
 
 
 def test_a_field_of_many_lines_is_bounded_too(tmp_path, monkeypatch):
-    monkeypatch.setattr(lines, "LONGEST_LINE", 100)
+    monkeypatch.setattr(readers, "LONGEST_LINE", 100)
     path = write(tmp_path / "a.csv", 'text,label\n"' + "aaa\n" * 26 + '",1\nb,2\n')
     with pytest.raises(
         UserError, match=r"a\.csv:2: expected fields of at most 100 characters, found a longer one; look"
     ):
-        values(path)
+        values_of(path)

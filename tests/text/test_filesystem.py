@@ -6,9 +6,16 @@ import fsspec
 import pytest
 
 from fastbert_jax.errors import UserError
-from fastbert_jax.text.compression import opened
-from fastbert_jax.text.files import open_file
-from fastbert_jax.text.filesystem import expand, is_directory, is_file, local_copy, open_bytes, place_of, size_of
+from fastbert_jax.text.filesystem import (
+    expand,
+    is_directory,
+    is_file,
+    local_copy,
+    open_bytes,
+    place_of,
+    size_of,
+)
+from tests.text.corpora import open_only, values_of
 
 
 @pytest.fixture(params=["local", "file", "memory"])
@@ -29,9 +36,7 @@ def test_files_are_the_same_wherever_they_are(folder):
         assert stream.read() == b"a.txt"
     with local_copy(place) as path:
         assert path.read_bytes() == b"a.txt"
-    with opened(place) as stream:
-        assert stream.read(1) == b"a"
-    assert [row.values for row in open_file(f"{folder}/a.txt").rows(("text",))] == [("a.txt",)]
+    assert values_of(f"{folder}/a.txt") == [("a.txt",)]
 
 
 def test_patterns_are_sorted_and_each_file_comes_once(folder):
@@ -45,16 +50,16 @@ def test_patterns_are_sorted_and_each_file_comes_once(folder):
 
 def test_files_that_are_not_there_are_named(folder):
     with pytest.raises(UserError, match="expected a file, found nothing at .*none.txt"):
-        open_file(f"{folder}/none.txt")
+        open_only(f"{folder}/none.txt")
     with pytest.raises(UserError, match="expected a file, found a directory at"):
         place = place_of(f"{folder}/d.txt/e")
         with fsspec.open(str(place), "wb", auto_mkdir=True) as stream:
             stream.write(b"")
-        open_file(f"{folder}/d.txt")
+        open_only(f"{folder}/d.txt")
 
 
 def test_schemes_that_nothing_reads_are_named():
     with pytest.raises(
         UserError, match=r"nope://a.txt: expected a scheme:// that fsspec can read here, found: Protocol"
     ):
-        open_file("nope://a.txt")
+        open_only("nope://a.txt")

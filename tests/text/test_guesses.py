@@ -8,7 +8,7 @@ from fastbert_jax.config import DataConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.text.columns import Columns, find_columns
 from fastbert_jax.text.examples import Unreadable
-from fastbert_jax.text.tables import Row, Table
+from fastbert_jax.text.readers import Row, Table
 
 ROWS = 12
 COLUMNS = {
@@ -29,7 +29,7 @@ def table(*columns, more=(), values=COLUMNS):
     def rows(wanted):
         yield from more
         for row in zip(*(values[name] for name in wanted), strict=True):
-            yield Row("a.csv:2", row)
+            yield Row("a.csv:2", dict(zip(wanted, row, strict=True)))
 
     texts = tuple(name for name in columns if any(isinstance(value, str) for value in values[name]))
     return Table("a.csv", columns, rows, text_columns=texts)
@@ -61,12 +61,12 @@ def test_names_and_settings_come_before_contents():
         (
             ("Aussage", "Antwort", "Urteil"),
             r"a\.csv: expected one column with the longest texts, found 'Antwort' \(47 characters on average\) and "
-            r"'Aussage' \(46 characters on average\); name it \(train\.py --data\.text_column, infer\.py --text-col",
+            r"'Aussage' \(46 characters on average\); name it: --text-column \(train: --data\.text-column\), or two",
         ),
         (
             ("Aussage", "Urteil", "Sterne"),
             r"expected one column with few different values, found 'Urteil' \(2 values\) and 'Sterne' \(5 values\); "
-            r"name it \(train\.py --data\.label_column, infer\.py --label-column\)",
+            r"name it: --label-column \(train: --data\.label-column\)",
         ),
         (("Aussage", "Preis", "Land"), r"expected a label column, found the columns 'Aussage', 'Preis', 'Land'; name"),
         (("Nr", "Sterne"), r"expected a text column, found the columns 'Nr', 'Sterne'; name it"),

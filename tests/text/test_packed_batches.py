@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastbert_jax.text.batches import TrainingBatches, collate_rows
-from fastbert_jax.text.packed_batches import PackedBatches
+from fastbert_jax.text.batches import collate_rows
+from fastbert_jax.text.training_batches import PackedBatches, TrainingBatches
 from tests.text.corpora import encode, joined, texts_of
 
 LENGTHS = np.random.default_rng(0).integers(2, 17, 143)

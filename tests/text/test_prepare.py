@@ -17,8 +17,8 @@ import pytest
 from fastbert_jax.config import BadRow, PrepareConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.text import prepare as prepare_module
+from fastbert_jax.text.corpora import PreparedCorpus
 from fastbert_jax.text.prepare import prepare, words
-from fastbert_jax.text.prepared_corpus import PreparedCorpus
 from tests.text.corpora import files_of, preparation, some_texts, write_texts
 
 
@@ -47,16 +47,14 @@ def test_a_corpus_holds_what_the_tokenizer_makes_of_the_texts(prepared, tokenize
     assert corpus.lengths.tolist() == expected.lengths.tolist()
     assert corpus.truncated_texts == expected.truncated_texts > 0
     assert corpus.truncated_tokens == expected.truncated_tokens
-    shards = corpus.ledger.shards
-    assert [shard.texts for shard in shards] == [50, 50, 20, 7]
-    assert [(shard.input, shard.first_row, shard.end_row, shard.last) for shard in shards] == [
-        (0, 0, 50, False),
-        (0, 50, 100, False),
-        (0, 100, 120, True),
-        (1, 0, 7, True),
+    assert [(shard.name, shard.texts, shard.last) for shard in corpus.manifest.shards] == [
+        ("00000-00000", 50, False),
+        ("00000-00001", 50, False),
+        ("00000-00002", 20, True),
+        ("00001-00000", 7, True),
     ]
-    assert corpus.ledger.inputs == {str(path): path.stat().st_size for path in names}
-    assert "127 texts" in words(corpus.ledger) and "4 shards from 2 inputs" in words(corpus.ledger)
+    assert corpus.manifest.inputs == {str(path): path.stat().st_size for path in names}
+    assert "127 texts" in words(corpus.manifest) and "4 shards from 2 inputs" in words(corpus.manifest)
 
 
 def test_pairs_keep_their_types(prepared, tokenizer, tmp_path):
@@ -93,10 +91,10 @@ def test_a_killed_command_goes_on_and_ends_with_the_same_bytes(prepared, tokeniz
     process.wait()
     assert_gone(process.pid)
     (directory / ".00000-00000.1.unfinished").write_bytes(b"left by a kill")
-    shards = [path.with_suffix(".arrayrecord") for path in directory.glob("*-*.json")]
+    shards = [path.with_suffix(".tokens") for path in directory.glob("*-*.json")]
     assert 3 <= len(shards) < 50
     times = [path.stat().st_mtime_ns for path in shards]
-    assert_refused("found one that is being prepared; the same command goes on", PreparedCorpus, directory)
+    assert_refused("found one that is being prepared; run the same command again", PreparedCorpus, directory)
     prepared("killed", *names, shard_texts=20)
     assert files_of(directory) == files_of(whole)
     assert [path.stat().st_mtime_ns for path in shards] == times
@@ -118,12 +116,12 @@ def test_a_shard_that_is_gone_or_cut_short_is_made_again_and_no_other(prepared, 
     name = write_texts(tmp_path / "a.txt", 120)
     directory = prepared("corpus", name)
     whole = files_of(directory)
-    first = (directory / "00000-00000.arrayrecord").stat().st_mtime_ns
-    (directory / "00000-00001.arrayrecord").write_bytes(b"short")
-    (directory / "00000-00002.lengths.npy").unlink()
+    first = (directory / "00000-00000.tokens").stat().st_mtime_ns
+    (directory / "00000-00001.tokens").write_bytes(b"short")
+    (directory / "00000-00002.texts").unlink()
     prepared("corpus", name)
     assert files_of(directory) == whole
-    assert (directory / "00000-00000.arrayrecord").stat().st_mtime_ns == first
+    assert (directory / "00000-00000.tokens").stat().st_mtime_ns == first
 
 
 def test_the_same_command_again_does_nothing(prepared, tmp_path):
@@ -159,11 +157,11 @@ def test_a_bad_row_stops_with_its_place_or_is_counted(prepared, tmp_path):
     assert_refused(r"a\.jsonl:21: expected a JSON object, .*--on-bad-row skip", prepared, "stopped", path)
     corpus = PreparedCorpus(prepared("skipped", path, on_bad_row=BadRow.SKIP))
     assert len(corpus) == 60
-    assert [(shard.bad_rows, shard.end_row) for shard in corpus.ledger.shards] == [(1, 51), (2, 63)]
-    assert "3 rows were left out; the first:" in words(corpus.ledger) and "a.jsonl:21" in words(corpus.ledger)
+    assert [(shard.texts, shard.bad_rows) for shard in corpus.manifest.shards] == [(49, 1), (11, 2)]
+    assert "3 rows were left out; the first:" in words(corpus.manifest) and "a.jsonl:21" in words(corpus.manifest)
     (tmp_path / "bad.jsonl").write_text('{"text": 1}\n{"text": 2}\n')
     assert_refused(
-        r"bad\.jsonl:1: expected a text, .*; none of the 2 rows of .*bad.jsonl can be read",
+        r"bad\.jsonl:1: expected a text, .*; none of the rows of .*bad.jsonl can be read",
         prepared,
         "bad",
         tmp_path / "bad.jsonl",
@@ -189,7 +187,7 @@ def test_inputs_may_be_behind_any_scheme_compressed_and_patterns(prepared, tmp_p
     for output, pattern in (("url", f"file://{tmp_path}/in/*.txt"), ("memory", "memory://corpus/*.gz")):
         found = PreparedCorpus(prepared(output, pattern))
         assert found.fingerprint == expected.fingerprint
-    assert list(found.ledger.inputs) == ["memory:///corpus/0.txt.gz", "memory:///corpus/1.txt.gz"]
+    assert list(found.manifest.inputs) == ["memory:///corpus/0.txt.gz", "memory:///corpus/1.txt.gz"]
 
 
 def test_inputs_and_outputs_that_cannot_be_used(prepared, tmp_path):
@@ -218,7 +216,7 @@ def test_a_full_disk_is_told_and_what_was_whole_stays(prepared, tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     left = {path.name for path in (tmp_path / "corpus").iterdir()}
-    assert left == {".lock", "ledger.json", *(f"00000-00000.{end}" for end in ("arrayrecord", "lengths.npy", "json"))}
+    assert left == {".lock", "manifest.json", *(f"00000-00000.{end}" for end in ("tokens", "texts", "json"))}
 
 
 @pytest.mark.parametrize("given", [{}, {"input": ("a",)}, {"input": ("a",), "output": "b", "verify": "c"}])
@@ -238,10 +236,10 @@ def test_verify_from_the_command_line(prepared, tmp_path, monkeypatch, capsys):
     directory = prepared("corpus", write_texts(tmp_path / "a.txt", 60))
     monkeypatch.setattr(sys, "argv", ["prepare", "--verify", str(directory)])
     prepare_module.main()
-    assert "every byte is as it was made. 60 texts" in capsys.readouterr().out
-    path = directory / "00000-00001.arrayrecord"
+    assert "no byte has changed. 60 texts" in capsys.readouterr().out
+    path = directory / "00000-00001.tokens"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"found changed files: .*00000-00001.arrayrecord; delete them"):
+    with pytest.raises(UserError, match=r"found changed files: .*00000-00001.tokens; delete them"):
         prepare_module.main()

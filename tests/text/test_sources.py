@@ -12,7 +12,7 @@ import pytest
 from fastbert_jax.config import BadRow, DataConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.text.examples import Example, Unreadable, label_name, text_problem
-from fastbert_jax.text.sources import own_split, read_examples, read_records
+from fastbert_jax.text.sources import open_examples, own_split, read_examples
 
 SKIP = DataConfig(on_bad_row=BadRow.SKIP)
 
@@ -20,6 +20,11 @@ SKIP = DataConfig(on_bad_row=BadRow.SKIP)
 def write(path, content):
     path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
     return str(path)
+
+
+def records_of(spec, data=None):
+    with open_examples(spec, data or DataConfig()) as reader:
+        return list(reader)
 
 
 def jsonl(path, *rows):
@@ -52,8 +57,8 @@ def test_a_bad_row_stops_with_its_line_or_is_counted(tmp_path, row, problem):
     spec = write(tmp_path / "a.tsv", b"label\ttext\n0\tgood\n" + row + b"\n1\talso good\n")
     with pytest.raises(UserError) as error:
         read_examples(spec, DataConfig(), need_label=True)
-    flags = "train.py --data.on_bad_row skip, infer.py --on-bad-row skip"
-    assert str(error.value) == f"{spec}:3: {problem}; fix the row or skip such rows ({flags})"
+    skip = "--on-bad-row skip (train: --data.on-bad-row skip)"
+    assert str(error.value) == f"{spec}:3: {problem}; fix the row, or skip such rows: {skip}"
     loaded = read_examples(spec, SKIP, need_label=True)
     assert [e.text for e in loaded.examples] == ["good", "also good"]
     assert loaded.skipped == 1
@@ -86,7 +91,7 @@ def test_bad_json_rows(tmp_path, row, problem):
 
 def test_a_stream_holds_one_record_for_every_row(tmp_path):
     spec = jsonl(tmp_path / "a.jsonl", {"text": "a"}, "{", {"text": None}, {"text": "b", "label": 1})
-    first, broken, null, last = read_records(spec, DataConfig())
+    first, broken, null, last = records_of(spec)
     assert (first.text, first.label) == ("a", None)
     assert (last.text, last.label) == ("b", "1")
     assert isinstance(broken, Unreadable) and broken.where == f"{spec}:2"
@@ -95,25 +100,25 @@ def test_a_stream_holds_one_record_for_every_row(tmp_path):
 
 def test_missing_columns_are_told_at_the_call_and_not_at_the_first_row(tmp_path):
     with pytest.raises(UserError, match="found nothing at"):
-        read_records(str(tmp_path / "no.txt"), DataConfig())
+        records_of(str(tmp_path / "no.txt"), DataConfig())
     with pytest.raises(UserError, match="expected a column 'body'"):
-        read_records(write(tmp_path / "a.tsv", "text\na\n"), DataConfig(text_column="body"))
+        records_of(write(tmp_path / "a.tsv", "text\na\n"), DataConfig(text_column="body"))
 
 
 def test_lines_of_text_and_standard_input(tmp_path, monkeypatch):
     spec = write(tmp_path / "a.txt", "one\n\ntwo")
-    assert [e.text for e in read_records(spec, DataConfig(text_column="body"))] == ["one", "", "two"]
+    assert [e.text for e in records_of(spec, DataConfig(text_column="body"))] == ["one", "", "two"]
     with pytest.raises(UserError, match=r"a\.txt: expected texts with labels, found lines of text alone"):
         read_examples(spec, DataConfig(), need_label=True)
     monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=io.BytesIO("a\n中\n".encode())))
-    assert [(e.text, e.where) for e in read_records("-", DataConfig())] == [("a", "stdin:1"), ("中", "stdin:2")]
+    assert [(e.text, e.where) for e in records_of("-")] == [("a", "stdin:1"), ("中", "stdin:2")]
 
 
 def test_sources_without_a_good_row(tmp_path):
     with pytest.raises(UserError, match=r"a\.tsv: expected rows, found none"):
         read_examples(write(tmp_path / "a.tsv", "label\ttext\n"), DataConfig(), need_label=True)
     with pytest.raises(UserError, match=r"b\.csv: expected rows, found none"):
-        list(read_records(write(tmp_path / "b.csv", "label,text\n\n"), DataConfig()))
+        records_of(write(tmp_path / "b.csv", "label,text\n\n"))
     spec = write(tmp_path / "c.tsv", "label\ttext\n1\n2\n")
     with pytest.raises(UserError, match=r"c\.tsv:2: expected 2 columns, found 1; none of the 2 rows of .* can be read"):
         read_examples(spec, SKIP, need_label=True)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastbert_jax.text.examples import Example, same_text
-from fastbert_jax.text.splits import cut_off
+from fastbert_jax.text.labelled_data import cut_off
 
 
 @given(st.lists(st.integers(0, 4), min_size=2, max_size=80), st.floats(0.02, 0.5))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fastbert_jax.errors import UserError
-from fastbert_jax.text.streamed_batches import StreamedBatches
+from fastbert_jax.text.training_batches import StreamedBatches
 from tests.text.corpora import joined, some_texts
 
 TEXTS = some_texts(103)

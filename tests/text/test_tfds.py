@@ -11,8 +11,8 @@ import tensorflow_datasets as tfds
 
 from fastbert_jax.config import BadRow, DataConfig
 from fastbert_jax.errors import UserError
-from fastbert_jax.text.sources import own_split, read_examples, read_records
-from fastbert_jax.text.tasks import load_task
+from fastbert_jax.text.labelled_data import read_labelled_data
+from fastbert_jax.text.sources import open_examples, own_split, read_examples
 from fastbert_jax.text.tfds import open_tfds, splits
 
 NLI = [(f"premise {i} é中", f"hypothesis {i}", i % 3) for i in range(6)]
@@ -99,7 +99,7 @@ def test_pairs_come_in_their_order_with_the_names_of_the_classes():
 
 
 def test_a_task_uses_the_sets_own_splits_and_class_order():
-    task = load_task(DataConfig(train="tfds:our_pairs"))
+    task = read_labelled_data(DataConfig(train="tfds:our_pairs"))
     assert (len(task.train), len(task.dev), len(task.test)) == (6, 3, 3)
     assert task.labels == ("yes", "maybe", "no")
     assert "There is no labelled test set: dev stands in for it." in task.notes
@@ -118,13 +118,15 @@ def test_the_split_is_chosen_by_its_part_when_none_is_named():
         len(read_examples("tfds:our_pairs", DataConfig(), need_label=True, role=r).examples) for r in ("train", "test")
     ]
     assert sizes == [6, 3]
-    assert len(list(read_records("tfds:our_pairs", DataConfig(), role="test"))) == 6
+    with open_examples("tfds:our_pairs", DataConfig(), role="test") as reader:
+        assert len(list(reader)) == reader.row_count == 6
     with pytest.raises(UserError, match=r"tfds:our_bytes: expected a dev split, found \['train', 'test'\]; name one"):
         read_examples("tfds:our_bytes", DataConfig(), need_label=True, role="dev")
 
 
 def test_secret_labels_are_none_and_no_labels():
-    assert [e.label for e in read_records("tfds:our_pairs#test", DataConfig())] == [None] * 6
+    with open_examples("tfds:our_pairs#test", DataConfig()) as reader:
+        assert [example.label for example in reader] == [None] * 6
     with pytest.raises(UserError, match=r"tfds:our_pairs#test:1: expected a label, found none"):
         read_examples("tfds:our_pairs#test", DataConfig(), need_label=True)
 
@@ -166,7 +168,7 @@ def test_messages(prepared, monkeypatch, tmp_path):
         r"tfds:glue/sst2: expected a prepared set in .*glue/sst2/.*, found nothing; prepare it once: python -c "
     )
     with pytest.raises(UserError, match=unprepared + r".*tfds\.builder\('glue/sst2', file_format='array_record'\)"):
-        load_task(DataConfig(train="tfds:glue/sst2"))
+        read_labelled_data(DataConfig(train="tfds:glue/sst2"))
 
     old = tmp_path / "our_pairs"
     shutil.copytree(prepared / "our_pairs", old)

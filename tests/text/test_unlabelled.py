@@ -6,10 +6,9 @@ import pytest
 
 from fastbert_jax.config import BadRow, DataConfig
 from fastbert_jax.errors import UserError
+from fastbert_jax.text.corpora import PreparedCorpus, TextStream, is_corpus, open_corpus
 from fastbert_jax.text.prepare import prepare
-from fastbert_jax.text.prepared_corpus import PreparedCorpus
 from fastbert_jax.text.tokenizer import train_tokenizer
-from fastbert_jax.text.unlabelled import TextStream, is_corpus, open_corpus
 from tests.text.corpora import WORDS, preparation, some_texts, write_texts
 
 
@@ -24,7 +23,7 @@ def test_a_prepared_corpus_must_fit_the_run(tokenizer, tokenizer_directory, tmp_
     assert isinstance(open_corpus(DataConfig(unlabelled=spec), tokenizer, steps={"distil.steps": 0}), PreparedCorpus)
     with pytest.raises(UserError, match="made with another"):
         open_corpus(DataConfig(unlabelled=spec), train_tokenizer(WORDS, vocab_size=60), steps={"distil.steps": 0})
-    with pytest.raises(UserError, match="expected texts of up to data.max_length = 8"):
+    with pytest.raises(UserError, match="expected texts of up to --data.max-length 8"):
         open_corpus(DataConfig(unlabelled=spec, max_length=8), tokenizer, steps={"distil.steps": 0})
 
 
@@ -42,7 +41,9 @@ def test_a_stream_reads_its_files_again_and_again(tokenizer, tmp_path):
 
 def test_a_stream_needs_steps_and_files(tokenizer, tmp_path):
     path = write_texts(tmp_path / "a.txt", 5)
-    with pytest.raises(UserError, match=r"distil.steps: expected a number of steps, .*text.prepare --input '.*a.txt'"):
+    with pytest.raises(
+        UserError, match=r"Set --distil.steps: the length of .* is unknown.*text.prepare --input '.*a.txt'"
+    ):
         open_corpus(DataConfig(unlabelled=f"stream:{path}"), tokenizer, steps={"distil.steps": 0})
     with pytest.raises(UserError, match="data.unlabelled: expected files, found none that match"):
         open_corpus(DataConfig(unlabelled=f"stream:{tmp_path}/*.csv"), tokenizer, steps={"distil.steps": 1})
@@ -50,6 +51,6 @@ def test_a_stream_needs_steps_and_files(tokenizer, tmp_path):
 
 def test_bad_rows_of_a_stream(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"oil\n\xff\nfell\n")
-    with pytest.raises(UserError, match=r"a.txt:2: expected UTF-8, .*--data.on_bad_row skip"):
+    with pytest.raises(UserError, match=r"a.txt:2: expected UTF-8, .*--on-bad-row skip"):
         list(TextStream(str(tmp_path / "a.txt"), DataConfig()))
     assert list(TextStream(str(tmp_path / "a.txt"), DataConfig(on_bad_row=BadRow.SKIP))) == ["oil", "fell"]

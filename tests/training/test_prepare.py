@@ -10,11 +10,9 @@ import pytest
 from fastbert_jax.config import DataConfig, DistilConfig, MeshConfig, ModelConfig, PrepareConfig, TrainConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.model.sharding import make_mesh
-from fastbert_jax.text.batches import TrainingBatches
-from fastbert_jax.text.packed_batches import PackedBatches
+from fastbert_jax.text.corpora import PreparedCorpus
 from fastbert_jax.text.prepare import prepare as prepare_corpus
-from fastbert_jax.text.prepared_corpus import PreparedCorpus
-from fastbert_jax.text.streamed_batches import StreamedBatches
+from fastbert_jax.text.training_batches import PackedBatches, StreamedBatches, TrainingBatches
 from fastbert_jax.training import dry_run
 from fastbert_jax.training.prepare import Prepared
 from fastbert_jax.training.prepare import prepare as prepare_run

@@ -7,9 +7,8 @@ import numpy as np
 
 from fastbert_jax.config import DistilConfig, FineTuneConfig, MeshConfig
 from fastbert_jax.model.sharding import make_mesh, param_shardings
-from fastbert_jax.text.batches import EpochBatches, TrainingBatches
-from fastbert_jax.text.packed_batches import PackedBatches
 from fastbert_jax.text.tokenizer import Encoded
+from fastbert_jax.text.training_batches import EpochBatches, PackedBatches, TrainingBatches
 from fastbert_jax.training.answer_cache import AnswerCache
 from fastbert_jax.training.checkpoints import Checkpoints
 from fastbert_jax.training.fastbert_recipe import fastbert_recipe

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastbert_jax.config import DataConfig
-from fastbert_jax.text import packing
-from fastbert_jax.text.packing import choose_texts_per_row, pack
+from fastbert_jax.text import plans
+from fastbert_jax.text.plans import choose_texts_per_row, pack
 from fastbert_jax.text.sources import read_examples
 from fastbert_jax.text.tokenizer import load_tokenizer
 
@@ -38,7 +38,7 @@ def test_two_rows_never_fit_into_one(lengths):
 
 def test_windows_are_packed_by_themselves(monkeypatch):
     lengths = np.random.default_rng(0).integers(1, 17, 100)
-    monkeypatch.setattr(packing, "WINDOW", 40)
+    monkeypatch.setattr(plans, "PACKING_WINDOW", 40)
     packed = pack(lengths, max_length=16, texts_per_row=4)
     parts = [pack(lengths[start : start + 40], max_length=16, texts_per_row=4) for start in (0, 40, 80)]
     assert packed.texts.tolist() == np.concatenate([part.texts + 40 * i for i, part in enumerate(parts)]).tolist()

@@ -10,7 +10,7 @@ import pytest
 from fastbert_jax.config import BadRow, DataConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.text.examples import Example, Unreadable
-from fastbert_jax.text.tasks import label_ids, load_task
+from fastbert_jax.text.labelled_data import label_ids, read_labelled_data
 
 
 def write(path, rows, header=("label", "text")):
@@ -23,7 +23,7 @@ def rows(labels, count=4):
 
 
 def task(path, classes, **settings):
-    return load_task(DataConfig(train=write(path / "train.tsv", rows(classes)), **settings))
+    return read_labelled_data(DataConfig(train=write(path / "train.tsv", rows(classes)), **settings))
 
 
 def test_labels_are_sorted_as_text_or_as_numbers(tmp_path):
@@ -42,7 +42,7 @@ def test_labels_that_are_none(tmp_path):
     with pytest.raises(UserError, match=r"expected label one of \['a', 'b'\], found 'c' at .*train\.tsv:4; fix"):
         task(tmp_path, ["a", "b", "c"], labels=("a", "b"))
     with pytest.raises(UserError, match=r"data\.train: expected a SPEC of training texts, found none"):
-        load_task(DataConfig())
+        read_labelled_data(DataConfig())
 
 
 @pytest.mark.parametrize("part", ["dev", "test"])
@@ -68,7 +68,7 @@ def test_dev_and_test_are_cut_from_train(tmp_path):
     assert made.unlabelled is made.train
     assert made.notes[0].endswith("train.tsv: text in 'text', label in 'label'.")
     for part, count in (("dev", 4), ("test", 2)):
-        words = f"(--data.{part} names one, --data.{part}_fraction their share)."
+        words = f"(--data.{part} names one, --data.{part}-fraction their share)."
         assert f"There is no {part} set: {count} of 8 training rows were cut off as {part} {words}" in made.notes
     assert made == task(tmp_path, ["a", "b"], dev_fraction=0.5, test_fraction=0.25)
 
@@ -85,7 +85,9 @@ def test_named_parts_are_read_and_nothing_is_noted_about_them(tmp_path):
     (tmp_path / "more.txt").write_text("x\ny\n", encoding="utf-8")
     settings = {"text_column": "text", "label_column": "label", "pair_column": "none"}
     train = write(tmp_path / "train.tsv", rows(["a", "b"], count=5))
-    made = load_task(DataConfig(train=train, dev=dev, test=test, unlabelled=str(tmp_path / "more.txt"), **settings))
+    made = read_labelled_data(
+        DataConfig(train=train, dev=dev, test=test, unlabelled=str(tmp_path / "more.txt"), **settings)
+    )
     assert (len(made.train), len(made.dev), len(made.test), made.notes) == (10, 1, 1, ())
     assert [(e.text, e.label) for e in made.unlabelled] == [("x", None), ("y", None)]
 
@@ -96,13 +98,13 @@ def test_labels_of_unlabelled_texts_are_ignored(tmp_path):
 
 
 def test_two_rows_make_a_task(tmp_path):
-    made = load_task(DataConfig(train=write(tmp_path / "train.tsv", [("a", "x"), ("b", "y")])))
+    made = read_labelled_data(DataConfig(train=write(tmp_path / "train.tsv", [("a", "x"), ("b", "y")])))
     assert made.train == made.dev == made.test
     assert any("too few to cut" in note for note in made.notes)
 
 
 def test_built_in_sets_bring_their_own_splits():
-    made = load_task(DataConfig(train="builtin:reuters_r8"))
+    made = read_labelled_data(DataConfig(train="builtin:reuters_r8"))
     assert (len(made.train), len(made.dev), len(made.test)) == (4938, 547, 2189)
     assert made.labels == ("acq", "crude", "earn", "grain", "interest", "money-fx", "ship", "trade")
     known, known_test, conflicts, sizes = made.notes
@@ -115,18 +117,21 @@ def test_columns_that_were_guessed_of_train_are_those_of_the_others(tmp_path):
     header = ("Urteil", "Aussage")
     train = write(tmp_path / "train.tsv", [(c, f"ein recht langer Satz {i}") for i in range(9) for c in "ab"], header)
     one = write(tmp_path / "one.tsv", [("a", "kurz")], header)  # of one row nobody can tell
-    made = load_task(DataConfig(train=train, dev=one, test=one))
+    made = read_labelled_data(DataConfig(train=train, dev=one, test=one))
     assert made.dev[0].text == made.test[0].text == "kurz" and made.dev[0].label == "a"
-    assert "Guessed by what stands in 'Aussage' and 'Urteil'; name others with train.py --data" in made.notes[0]
+    assert (
+        "Guessed from the contents of 'Aussage' and 'Urteil'; name others with --text-column or --label-column (train"
+        in made.notes[0]
+    )
     other = write(tmp_path / "other.tsv", [("a", "kurz")], ("Urteil", "text"))
-    with pytest.raises(UserError, match=r"other\.tsv: expected a column 'Aussage' .* found the columns"):
-        load_task(DataConfig(train=train, dev=other))
+    with pytest.raises(UserError, match=r"other\.tsv: expected a column 'Aussage', .* found the columns"):
+        read_labelled_data(DataConfig(train=train, dev=other))
 
 
 def test_rows_that_are_left_out_are_kept_by_place_of_every_source(tmp_path):
     train = write(tmp_path / "train.tsv", [*rows(["a", "b"]), ("a",)])
     more = write(tmp_path / "more.tsv", [("", "x"), ("", "y", "z")])
-    made = load_task(DataConfig(train=train, unlabelled=more, on_bad_row=BadRow.SKIP))
+    made = read_labelled_data(DataConfig(train=train, unlabelled=more, on_bad_row=BadRow.SKIP))
     assert made.rejected == (
         Unreadable(f"{train}:10", "expected 2 columns, found 1"),
         Unreadable(f"{more}:3", "expected 2 columns, found 3"),

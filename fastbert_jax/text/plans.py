@@ -1,21 +1,110 @@
-"""Packing: which texts share a row, so that almost every token of a batch is a real one. A pure function of lengths."""
+"""Which texts share a row and a batch, and in which order: pure functions of lengths, seed and epoch."""
 
 from __future__ import annotations
 
 import bisect
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from fastbert_jax.text.tokenizer import joined_ranges, offsets_of
 
-WINDOW = 65_536
+PACKING_WINDOW = 65_536
 """Consecutive texts that are packed with each other."""
 # How the texts per row are chosen: the windows looked at, and the share of rows that a smaller number may cost.
 SAMPLED_WINDOWS = 4
 ROWS_TO_SPARE = 0.01
+
+
+@dataclass(frozen=True)
+class BatchRows:
+    """The texts of one batch (integers), or its packed rows, and the static length they are padded to."""
+
+    rows: np.ndarray
+    length: int
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """The batches of one epoch in their order, in a few arrays however many they are."""
+
+    rows: np.ndarray
+    """Each row once; `batch_size` after `batch_size` of them are a batch, the last of which may be partial."""
+    lengths: np.ndarray
+    """The static length of each batch."""
+    order: np.ndarray
+    """The batches in the order they come in."""
+    batch_size: int
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, place: int) -> BatchRows:
+        batch = int(self.order[place])
+        start = batch * self.batch_size
+        return BatchRows(self.rows[start : start + self.batch_size], int(self.lengths[batch]))
+
+    def __iter__(self) -> Iterator[BatchRows]:
+        return (self[place] for place in range(len(self)))
+
+
+def training_plan(
+    lengths: np.ndarray, *, buckets: tuple[int, ...], batch_size: int, seed: int, epoch: int
+) -> EpochPlan:
+    """The batches of one epoch, a pure function of its arguments: every text once, in shuffled order.
+
+    Texts are grouped by the smallest bucket that holds them. What is left over of a bucket moves up to the next
+    longer one in use, so one batch at most is partial and there are always ceil(n / batch_size) of them.
+    """
+    key = [seed % 2**64, epoch]
+    generator = np.random.Generator(np.random.Philox(key=np.array(key, np.uint64)))
+    shuffled = _compact(generator.permutation(len(lengths)))
+    bucket_of = _bucket_of(lengths, buckets)[shuffled]
+    by_bucket = np.argsort(bucket_of, kind="stable")
+    last_of_batch = np.minimum(np.arange(0, len(lengths), batch_size) + batch_size, len(lengths)) - 1
+    return EpochPlan(
+        rows=shuffled[by_bucket],
+        lengths=np.asarray(buckets)[bucket_of[by_bucket[last_of_batch]]],
+        order=generator.permutation(len(last_of_batch)),
+        batch_size=batch_size,
+    )
+
+
+def inference_plan(
+    lengths: np.ndarray, *, buckets: tuple[int, ...], batch_sizes: int | Sequence[int]
+) -> list[BatchRows]:
+    """Every text once, grouped by the smallest bucket that holds it, in input order; each bucket may end partial.
+
+    Args:
+      batch_sizes: texts per batch, one number or one per bucket.
+    """
+    sizes = np.broadcast_to(np.asarray(batch_sizes), len(buckets)).tolist()
+    bucket_of = _bucket_of(lengths, buckets)
+    return [
+        batch
+        for bucket in np.unique(bucket_of)
+        for batch in _cut(np.flatnonzero(bucket_of == bucket), sizes[bucket], buckets[bucket])
+    ]
+
+
+def _bucket_of(lengths: np.ndarray, buckets: tuple[int, ...]) -> np.ndarray:
+    """The number of the smallest bucket that holds each text, small integers `[n]`."""
+    lengths = np.asarray(lengths)
+    if lengths.max(initial=0) > buckets[-1]:
+        raise ValueError(f"expected texts of up to {buckets[-1]} tokens, found one of {lengths.max()}")
+    bucket_of_length = np.searchsorted(np.asarray(buckets), np.arange(buckets[-1] + 1))
+    return bucket_of_length.astype(np.uint8 if len(buckets) < 2**8 else np.uint16)[lengths]
+
+
+def _cut(rows: np.ndarray, batch_size: int, length: int) -> list[BatchRows]:
+    return [BatchRows(rows[start : start + batch_size], length) for start in range(0, len(rows), batch_size)]
+
+
+def _compact(numbers: np.ndarray) -> np.ndarray:
+    """Numbers below `len(numbers)` in half the memory, unless they are too large."""
+    return numbers.astype(np.int32) if len(numbers) < 2**31 else numbers
 
 
 @dataclass(frozen=True)
@@ -59,8 +148,8 @@ def pack(lengths: np.ndarray, *, max_length: int, texts_per_row: int = 0) -> Pac
     texts: list[np.ndarray] = [np.zeros(0, np.int32)]
     sizes: list[np.ndarray] = [np.zeros(0, np.int64)]
     dtype = np.int32 if len(lengths) < 2**31 else np.int64
-    for start in range(0, len(lengths), WINDOW):
-        for rows in _pack_window(lengths[start : start + WINDOW], max_length, most):
+    for start in range(0, len(lengths), PACKING_WINDOW):
+        for rows in _pack_window(lengths[start : start + PACKING_WINDOW], max_length, most):
             texts.append((rows + start).astype(dtype).reshape(-1))
             sizes.append(np.full(len(rows), rows.shape[1]))
     return Packed(np.concatenate(texts), offsets_of(np.concatenate(sizes)), most)
@@ -71,9 +160,9 @@ def choose_texts_per_row(lengths: np.ndarray, *, max_length: int) -> int:
 
     It is tried on a few windows that are spread evenly over the texts.
     """
-    starts = np.arange(0, max(len(lengths), 1), WINDOW)
+    starts = np.arange(0, max(len(lengths), 1), PACKING_WINDOW)
     sampled = starts[np.linspace(0, len(starts) - 1, min(SAMPLED_WINDOWS, len(starts)), dtype=int)]
-    histograms = [_histogram(lengths[start : start + WINDOW], max_length) for start in sampled]
+    histograms = [_histogram(lengths[start : start + PACKING_WINDOW], max_length) for start in sampled]
 
     def rows(most: int) -> int:
         return sum(times for counts in histograms for _, times in _patterns(counts, max_length, most))

@@ -1,0 +1,399 @@
+"""Corpora to distil on that are not held in memory: prepared ones on disk, and streams of texts.
+
+A prepared corpus is made by `python -m fastbert_jax.text.prepare`:
+
+    DIR/manifest.json         settings, inputs, and every shard with its counts and checksums
+    DIR/00000-00000.tokens    input 0, part 0: the token ids of its texts, one after the other
+    DIR/00000-00000.texts     where each of these texts lies, with its checksum (`TEXT_DTYPE`)
+    DIR/00000-00000.json      while the corpus is being made: the shard's part of the manifest
+
+Token ids are little-endian unsigned integers, of 16 bits where the vocabulary allows it and else of 32, [CLS] and [SEP]
+included. Both files are read through memory maps, so that a corpus may be larger than memory.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import itertools
+import json
+import re
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastbert_jax.atomic_files import write_json
+from fastbert_jax.config import DataConfig
+from fastbert_jax.errors import UserError
+from fastbert_jax.text.examples import Example, Text
+from fastbert_jax.text.filesystem import expand, place_of, size_of
+from fastbert_jax.text.sources import open_examples, require_skip
+from fastbert_jax.text.tokenizer import Encoded, Tokenizer, joined_ranges, offsets_of
+
+PREPARED, STREAM = "prepared:", "stream:"
+FORMAT = 2
+MANIFEST = "manifest.json"
+TOKENS, TEXTS = ".tokens", ".texts"
+OLD_MANIFEST = "ledger.json"
+"""That of format 1, which had ArrayRecord shards."""
+TEXT_DTYPE = np.dtype([("start", "<u8"), ("tokens", "<u4"), ("first", "<u4"), ("crc32", "<u4")])
+"""A text of a shard: its first token, how many it has, how many of these are of type 0 (all of a single text; of a pair
+the first text with [CLS] and [SEP]), and the CRC-32 of their bytes. The other tokens are of type 1."""
+OPEN_SHARDS = 128
+"""Shards whose files are kept open."""
+MAKE_AGAIN = "delete it, and the command that prepared the corpus makes it again"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shard:
+    """The texts of some consecutive rows of an input, in two files."""
+
+    name: str
+    """Of its files, without their endings: the numbers of its input and of its part."""
+    last: bool
+    """Whether the input ends here."""
+    texts: int
+    tokens: int
+    truncated_texts: int
+    truncated_tokens: int
+    bad_rows: int
+    """Rows that were left out."""
+    bad_row_examples: tuple[str, ...]
+    """The places of the first few of them, and what is wrong with them."""
+    files: Mapping[str, tuple[int, str]]
+    """Bytes and SHA-256 of the file of tokens and of that of texts, by their names."""
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> Shard:
+        """A shard from the JSON values of a manifest.
+
+        Raises:
+          ValueError: no shard has such a file, which might lead out of the corpus.
+        """
+        files = {file: (size, sha256) for file, (size, sha256) in values["files"].items()}
+        name = values["name"]
+        if not re.fullmatch(r"\d{5,}-\d{5,}", name) or list(files) != [name + TOKENS, name + TEXTS]:
+            raise ValueError(f"a shard with the files {list(files)}")
+        return cls(**values | {"bad_row_examples": tuple(values["bad_row_examples"]), "files": files})
+
+    def is_there(self, directory: Path) -> bool:
+        """Whether its files are, in their full sizes."""
+        return all(size_on_disk(directory / file) == size for file, (size, _) in self.files.items())
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a prepared corpus consists of."""
+
+    settings: dict[str, Any]
+    """All that decides what the shards hold, but for the inputs."""
+    inputs: dict[str, int]
+    """The name of each input, and its bytes."""
+    shards: tuple[Shard, ...]
+    """In the order of the texts."""
+    finished: bool
+    """Whether these are all."""
+
+    @property
+    def token_dtype(self) -> np.dtype[Any]:
+        """Of the token ids on disk."""
+        return np.dtype(str(self.settings["token_dtype"]))
+
+    @property
+    def files(self) -> dict[str, tuple[int, str]]:
+        """Bytes and SHA-256 of all files by their names."""
+        return {file: facts for shard in self.shards for file, facts in shard.files.items()}
+
+    def total(self, field: str) -> int:
+        """The sum of a number over the shards."""
+        return sum(getattr(shard, field) for shard in self.shards)
+
+    def write(self, directory: Path) -> None:
+        """Write it, whole."""
+        write_json(directory / MANIFEST, {"format": FORMAT, **dataclasses.asdict(self)})
+
+
+def read_manifest(directory: Path) -> Manifest | None:
+    """The manifest of a corpus; none where there is no corpus.
+
+    Raises:
+      UserError: it is damaged, or of another format.
+    """
+    path = directory / MANIFEST
+    if (directory / OLD_MANIFEST).is_file():
+        raise UserError(
+            f"{directory}: expected a corpus of format {FORMAT}, found one that an older version prepared; prepare it "
+            "again in another directory, or delete this one first"
+        )
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if values.pop("format") != FORMAT:
+            raise ValueError(f"another format than {FORMAT}")
+        return Manifest(shards=tuple(map(Shard.of, values.pop("shards"))), **values)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path}: expected the manifest of a corpus, found {error}; prepare the corpus again in another directory"
+        ) from None
+
+
+def finished_manifest(directory: Path) -> Manifest:
+    """The manifest of a finished corpus whose shards are all there, in their full sizes.
+
+    Raises:
+      UserError: it is not one, or a shard is gone, empty or cut short.
+    """
+    manifest = read_manifest(directory)
+    if manifest is None:
+        raise UserError(
+            f"{directory}: expected a prepared corpus, found no {MANIFEST}; make one: "
+            f"python -m fastbert_jax.text.prepare --input FILES --output {directory}"
+        )
+    if not manifest.finished:
+        raise UserError(
+            f"{directory}: expected a finished corpus, found one that is being prepared; run the same command again"
+        )
+    for file, (size, _) in manifest.files.items():
+        path, found = directory / file, size_on_disk(directory / file)
+        if found is None:
+            raise UserError(f"{path}: expected a shard, found nothing; the command that prepared it makes it again")
+        if found != size:
+            raise UserError(f"{path}: expected {size} bytes, found {found}; {MAKE_AGAIN}")
+    return manifest
+
+
+def verify(directory: Path, advance: Callable[[int], None] = lambda count: None) -> Manifest:
+    """Read every byte of a corpus and compare checksums.
+
+    Args:
+      advance: called with the bytes of each file that was read.
+
+    Raises:
+      UserError: files were changed; all of them are listed.
+    """
+    manifest = finished_manifest(directory)
+    changed = []
+    for file, (size, sha256) in manifest.files.items():
+        if sha256_of(directory / file) != sha256:
+            changed.append(str(directory / file))
+        advance(size)
+    if changed:
+        raise UserError(
+            f"expected {len(manifest.shards)} unchanged shards, found changed files: {', '.join(changed)}; "
+            "delete them, and the command that prepared the corpus makes them again"
+        )
+    return manifest
+
+
+def texts_of_shard(encoded: Encoded, token_ids: np.ndarray, *, start: int) -> np.ndarray:
+    """Where texts lie in a shard, `TEXT_DTYPE [n]`.
+
+    Args:
+      token_ids: those of the texts, in the dtype of the shard.
+      start: how many tokens stand before them.
+    """
+    texts = np.zeros(len(encoded), TEXT_DTYPE)
+    texts["start"] = encoded.offsets[:-1] + start
+    texts["tokens"] = encoded.lengths
+    if len(encoded):
+        texts["first"] = np.add.reduceat(encoded.token_types == 0, encoded.offsets[:-1], dtype=np.int64)
+    texts["crc32"] = _checksums(token_ids, encoded.offsets)
+    return texts
+
+
+def sha256_of(path: Path) -> str:
+    """The checksum of a file."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+class PreparedCorpus:
+    """The texts of a directory that `python -m fastbert_jax.text.prepare` made; in memory are their lengths alone."""
+
+    def __init__(self, directory: str | Path) -> None:
+        """Open a corpus: check that all shards are there in their full sizes, and the checksums of their lengths.
+
+        Raises:
+          UserError: no corpus there, one that is not finished, or a file that is gone, cut short or damaged.
+        """
+        self.directory = Path(directory).expanduser()
+        self.manifest = finished_manifest(self.directory)
+        self.lengths: np.ndarray = np.concatenate([self._lengths_of(shard) for shard in self.manifest.shards])
+        """Tokens of every text, uint16 `[n]`."""
+        self._ends = np.cumsum([shard.texts for shard in self.manifest.shards])
+        self._maps = functools.lru_cache(maxsize=OPEN_SHARDS)(self._mapped)
+
+    def __repr__(self) -> str:
+        return f"PreparedCorpus({str(self.directory)!r}: {len(self)} texts in {len(self.manifest.shards)} shards)"
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def max_length(self) -> int:
+        """Tokens that the longest text may have."""
+        return int(self.manifest.settings["max_length"])
+
+    @property
+    def truncated_texts(self) -> int:
+        """Texts that were cut."""
+        return self.manifest.total("truncated_texts")
+
+    @property
+    def truncated_tokens(self) -> int:
+        """Tokens that were cut off, all in all."""
+        return self.manifest.total("truncated_tokens")
+
+    @property
+    def fingerprint(self) -> str:
+        """Words that differ when the texts, their order or their tokens do."""
+        digest = hashlib.sha256(self.manifest.settings["tokenizer"].encode("utf-8"))
+        for _, sha256 in self.manifest.files.values():
+            digest.update(f"{sha256}\n".encode())
+        return f"{len(self)} texts, sha256 {digest.hexdigest()}"
+
+    def check(self, tokenizer: Tokenizer, *, max_length: int) -> None:
+        """Check that a run with this tokenizer and length can use the texts.
+
+        Raises:
+          UserError: the corpus was made with another tokenizer, or holds longer texts.
+        """
+        made_with = self.manifest.settings["tokenizer"]
+        if made_with != tokenizer.fingerprint:
+            raise UserError(
+                f"{self.directory}: expected a corpus made with this run's tokenizer ({tokenizer.fingerprint[:12]}), "
+                f"found one made with another ({made_with[:12]}); prepare it again with the --tokenizer that "
+                "--model.pretrained names (a model from random weights learns its own vocabulary: give it stream:FILES)"
+            )
+        if self.max_length > max_length:
+            raise UserError(
+                f"{self.directory}: expected texts of up to --data.max-length {max_length} tokens, found a corpus of "
+                f"up to {self.max_length}; raise --data.max-length, or prepare it again with --max-length {max_length}"
+            )
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> Encoded:
+        """The texts `rows`, in that order; truncation is not counted again.
+
+        Raises:
+          UserError: a shard turns out damaged or gone.
+        """
+        rows = np.asarray(rows, np.int64)
+        shard_of_row = np.searchsorted(self._ends, rows, side="right")
+        offsets = offsets_of(self.lengths[rows])
+        token_ids, token_types = np.zeros(offsets[-1], np.int32), np.zeros(offsets[-1], np.int32)
+        for number in np.unique(shard_of_row).tolist():
+            places = np.flatnonzero(shard_of_row == number)
+            shard = self.manifest.shards[number]
+            sizes = self.lengths[rows[places]].astype(np.int64)
+            ids, types = self._read(number, rows[places] - (self._ends[number] - shard.texts), sizes)
+            wanted = joined_ranges(offsets[places], sizes)
+            token_ids[wanted], token_types[wanted] = ids, types
+        return Encoded(token_ids, token_types, offsets, 0, 0)
+
+    def _read(self, number: int, rows: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The token ids and types of some texts of a shard; the ids are compared with their checksums."""
+        tokens, texts = self._maps(number)
+        found, offsets = texts[rows], offsets_of(sizes)
+        token_ids = np.asarray(tokens.take(joined_ranges(found["start"].astype(np.int64), sizes), mode="clip"))
+        if (_checksums(token_ids, offsets) != found["crc32"]).any():
+            path = self.directory / f"{self.manifest.shards[number].name}{TOKENS}"
+            raise UserError(f"{path}: expected the texts that were prepared, found changed ones; {MAKE_AGAIN}")
+        place = np.arange(offsets[-1]) - np.repeat(offsets[:-1], sizes)
+        return token_ids, place >= np.repeat(found["first"], sizes)
+
+    def _mapped(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        path = self.directory / self.manifest.shards[number].name
+        try:
+            tokens = np.memmap(f"{path}{TOKENS}", self.manifest.token_dtype, "r")
+            return tokens, np.memmap(f"{path}{TEXTS}", TEXT_DTYPE, "r")
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}{TOKENS}: expected a shard, found: {error}; {MAKE_AGAIN}") from None
+
+    def _lengths_of(self, shard: Shard) -> np.ndarray:
+        path = self.directory / f"{shard.name}{TEXTS}"
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != shard.files[path.name][1]:
+            raise UserError(f"{path}: expected the places of {shard.texts} texts, found a changed file; {MAKE_AGAIN}")
+        return np.frombuffer(content, TEXT_DTYPE)["tokens"].astype(np.uint16)
+
+
+class TextStream:
+    """The texts of some files, read from their beginning whenever they are asked for."""
+
+    def __init__(self, pattern: str, data: DataConfig) -> None:
+        """Find the files.
+
+        Raises:
+          UserError: there are none, or they cannot be reached.
+        """
+        self._data = data
+        self.sizes = {name: size_of(place_of(name)) for name in expand((pattern,), key="data.unlabelled")}
+        """The bytes of each file, by its name."""
+
+    def __iter__(self) -> Iterator[Text]:
+        """The texts of all files in their order.
+
+        Raises:
+          UserError: a file cannot be read, or a bad row under `stop`.
+        """
+        for name in self.sizes:
+            with open_examples(name, self._data) as reader:
+                for record in reader:
+                    if isinstance(record, Example):
+                        yield record.text
+                    else:
+                        require_skip(record, self._data)
+
+    @property
+    def fingerprint(self) -> str:
+        """Words that differ when the names or sizes of the files do."""
+        digest = hashlib.sha256(repr(self.sizes).encode("utf-8")).hexdigest()
+        return (
+            f"stream of {len(self.sizes)} files, {sum(self.sizes.values())} bytes, sha256 of names and sizes {digest}"
+        )
+
+
+def is_corpus(spec: str) -> bool:
+    """Whether a SPEC names a corpus that is not held in memory."""
+    return spec.startswith((PREPARED, STREAM))
+
+
+def open_corpus(data: DataConfig, tokenizer: Tokenizer, *, steps: Mapping[str, int]) -> PreparedCorpus | TextStream:
+    """The corpus that `data.unlabelled` names.
+
+    Args:
+      steps: lengths of the phases that read it, by their keys; 0: by epochs, which a stream does not have.
+
+    Raises:
+      UserError: it is not there, does not fit the tokenizer or `data.max_length`, or is a stream while a phase goes by
+        epochs.
+    """
+    scheme, _, rest = data.unlabelled.partition(":")
+    if f"{scheme}:" == PREPARED:
+        corpus = PreparedCorpus(rest)
+        corpus.check(tokenizer, max_length=data.max_length)
+        return corpus
+    unset = [key for key, number in steps.items() if not number]
+    if unset:
+        raise UserError(
+            f"Set --{unset[0]}: the length of {data.unlabelled} is unknown. To go by epochs, prepare it: "
+            f"python -m fastbert_jax.text.prepare --input '{rest}' --output DIR, then --data.unlabelled {PREPARED}DIR"
+        )
+    return TextStream(rest, data)
+
+
+def _checksums(token_ids: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """The CRC-32 of the tokens of each text."""
+    content, ends = token_ids.tobytes(), (offsets * token_ids.itemsize).tolist()
+    parts = (zlib.crc32(content[start:end]) for start, end in itertools.pairwise(ends))
+    return np.fromiter(parts, np.uint32, len(offsets) - 1)
+
+
+def size_on_disk(path: Path) -> int | None:
+    """The size of a file; None where there is none."""
+    return path.stat().st_size if path.is_file() else None

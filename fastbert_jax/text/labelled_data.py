@@ -1,0 +1,310 @@
+"""Labelled texts: train, dev and test with the order of the labels, warnings about them, and a baseline."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from fastbert_jax.config import DataConfig
+from fastbert_jax.errors import UserError
+from fastbert_jax.text.corpora import is_corpus
+from fastbert_jax.text.examples import Example, Unreadable, is_fraction, same_text
+from fastbert_jax.text.sources import Loaded, Role, own_split, read_examples
+
+# A cut belongs to the data, not to the run: every seed of a run sees the same dev and test sets.
+CUT_SEED = 20200405
+# Classes are called uneven when the largest has this many times the texts of the smallest.
+UNEVEN = 10
+# Texts are called one-sided when one label has at least this share of them.
+ONE_SIDED = 0.9
+# Classes of fewer training texts are named.
+FEW = 5
+# At most this many things are named; of the others only the number is given.
+NAMED = 5
+# The baseline takes texts with fewer blanks than this share of their characters as written without blanks.
+BLANKS_BETWEEN_WORDS = 0.05
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelledData:
+    """The labelled texts of a run, and the texts to distil on where they are read into memory."""
+
+    train: list[Example]
+    dev: list[Example]
+    test: list[Example]
+    unlabelled: list[Example]
+    """The texts to distil on, without their labels; empty where they are a corpus (`text.corpora`)."""
+    labels: tuple[str, ...]
+    """The classes; a class's number is its place here."""
+    rejected: tuple[Unreadable, ...]
+    """Rows that could not be read, over all sources."""
+    notes: tuple[str, ...]
+    """Sentences on the chosen columns and splits, and warnings about the texts."""
+
+
+def read_labelled_data(data: DataConfig) -> LabelledData:
+    """Read the sets that `data` names; the others are the set's own splits, or are cut from train.
+
+    Raises:
+      UserError: a source that is not there, a bad row, a label that train does not have, fewer than two classes.
+    """
+    if not data.train:
+        raise UserError("data.train: expected a SPEC of training texts, found none; pass --data.train FILE")
+    loaded: dict[Role, Loaded] = {"train": read_examples(data.train, data, need_label=True, role="train")}
+    labels = label_order(loaded["train"], data)
+    own_dev, own_test = (own_split(data.train, role, data) for role in ("dev", "test"))
+    reading = _as_train(data, loaded["train"])
+    if dev_spec := data.dev or own_dev:
+        loaded["dev"] = read_examples(dev_spec, reading, need_label=True, role="dev")
+    if test_spec := data.test or own_test:
+        loaded["test"] = read_examples(test_spec, reading, need_label=True, role="test")
+    fractions: dict[Role, float] = {"dev": data.dev_fraction, "test": 0.0 if own_dev else data.test_fraction}
+    parts, notes = _parts({role: part.examples for role, part in loaded.items()}, fractions)
+    sources = [*loaded.values()]
+    if is_corpus(data.unlabelled):
+        unlabelled = []
+    elif data.unlabelled:
+        sources.append(read_examples(data.unlabelled, data, need_label=False, role="train"))
+        unlabelled = [dataclasses.replace(example, label=None) for example in sources[-1].examples]
+    else:
+        unlabelled = parts["train"]
+    for examples in parts.values():
+        label_ids(examples, labels)
+    notes = [*(source.note for source in sources), *notes, *data_warnings(parts, labels)]
+    return LabelledData(
+        **parts,
+        unlabelled=unlabelled,
+        labels=labels,
+        rejected=tuple(row for source in sources for row in source.rejected),
+        notes=tuple(dict.fromkeys(note for note in notes if note)),
+    )
+
+
+def label_order(train: Loaded, data: DataConfig) -> tuple[str, ...]:
+    """The classes: `data.labels`, else the set's own order, else those of train, sorted (numbers by value).
+
+    Raises:
+      UserError: train has fewer than two classes, or its labels are numbers with a fraction.
+    """
+    found = {str(example.label): example.where for example in reversed(train.examples)}
+    if len(found) < 2:
+        raise UserError(
+            f"expected two classes or more in train, found only {next(iter(found))!r} "
+            f"in all of its {len(train.examples)} rows; check --data.label-column"
+        )
+    if data.labels or train.class_names:
+        return data.labels or train.class_names
+    fractions = [label for label in found if is_fraction(label)]
+    if fractions and all(re.fullmatch(r"[-+]?[\d.,]+", label) for label in found):
+        raise UserError(
+            f"{found[fractions[0]]}: expected a class, found the number {fractions[0]}; "
+            f"if such numbers are classes, list them all with --data.labels"
+        )
+    if all(re.fullmatch(r"-?[0-9]+", label) for label in found):
+        return tuple(sorted(found, key=lambda label: (int(label), label)))
+    return tuple(sorted(found))
+
+
+LIST_ALL_LABELS = "fix the row, or list all labels with --data.labels"
+
+
+def label_ids(examples: Sequence[Example], labels: Sequence[str], *, remedy: str = LIST_ALL_LABELS) -> np.ndarray:
+    """The number of every example's label, int32 `[n]`.
+
+    Args:
+      remedy: what a user may do about a label that is not in `labels`.
+
+    Raises:
+      UserError: an example without a label, or with one that is not in `labels`.
+    """
+    ids = {label: number for number, label in enumerate(labels)}
+    for example in examples:
+        if example.label not in ids:
+            shown = list(labels[:20]) + (["..."] if len(labels) > 20 else [])
+            raise UserError(f"expected label one of {shown}, found {example.label!r} at {example.where}; {remedy}")
+    return np.array([ids[str(example.label)] for example in examples], np.int32)
+
+
+def _as_train(data: DataConfig, train: Loaded) -> DataConfig:
+    """How dev and test are read: with the columns that were guessed for train."""
+    guessed = train.columns.guessed
+    names = {f"{part}_column": getattr(train.columns, part) for part in ("text", "label")}
+    return dataclasses.replace(data, **{key: name for key, name in names.items() if name in guessed})
+
+
+def _parts(
+    read: Mapping[Role, list[Example]], fractions: Mapping[Role, float]
+) -> tuple[dict[Role, list[Example]], list[str]]:
+    """Train, dev and test: what was read, else a cut from train, else what replaces it; and sentences on that."""
+    parts, rows = dict(read), len(read["train"])
+    notes = []
+    for role, fraction in fractions.items():
+        if role not in read and fraction:
+            parts["train"], parts[role] = cut_off(parts["train"], fraction * rows / len(parts["train"]))
+            if parts[role]:
+                notes.append(
+                    f"There is no {role} set: {len(parts[role])} of {rows} training rows were cut off as {role} "
+                    f"(--data.{role} names one, --data.{role}-fraction their share)."
+                )
+    if not parts.get("dev"):
+        parts["dev"] = parts["train"]
+        notes.append(f"There is no dev set, and {rows} rows are too few to cut one off: train stands in for it.")
+    if not parts.get("test"):
+        parts["test"] = parts["dev"]
+        notes.append("There is no labelled test set: dev stands in for it.")
+    return {role: parts[role] for role in ("train", "dev", "test")}, notes
+
+
+def cut_off(examples: Sequence[Example], fraction: float) -> tuple[list[Example], list[Example]]:
+    """What stays, and what is cut off: about `fraction` of every class, always the same rows, both in their old order.
+
+    Every class keeps a row. Texts that are the same (`same_text`) stay or go together: those that occur once go first,
+    those with more than one label stay. Nothing is cut off when no class has a row to spare.
+    """
+    texts = [same_text(example.text) for example in examples]
+    rows_of, copies, labels = defaultdict(list), defaultdict(list), defaultdict(set)
+    for row, example in enumerate(examples):
+        rows_of[example.label].append(row)
+        copies[texts[row]].append(row)
+        labels[texts[row]].add(example.label)
+    generator = np.random.Generator(np.random.Philox(key=CUT_SEED))
+    chosen: set[int] = set()
+    for label, count in _shares({label: len(rows) for label, rows in rows_of.items()}, fraction).items():
+        rows = rows_of[label]
+        shuffled = [rows[i] for i in generator.permutation(len(rows))]
+        taken: set[int] = set()
+        for row in sorted(shuffled, key=lambda row: len(copies[texts[row]])):
+            same = copies[texts[row]]
+            fits = len(taken) + len(same) <= count or (count and not taken and len(same) < len(rows))
+            if fits and row not in taken and len(labels[texts[row]]) == 1:
+                taken.update(same)
+        chosen |= taken
+    parts: tuple[list[Example], list[Example]] = ([], [])
+    for row, example in enumerate(examples):
+        parts[row in chosen].append(example)
+    return parts
+
+
+def _shares(sizes: dict[str | None, int], fraction: float) -> dict[str | None, int]:
+    """How many rows of each class are cut off: rounded so that the sum is right (largest remainders first)."""
+    total = max(1, round(sum(sizes.values()) * fraction))
+    shares = {label: int(size * fraction) for label, size in sizes.items()}
+    for label in sorted(sizes, key=lambda label: (shares[label] - sizes[label] * fraction, -sizes[label])):
+        if sum(shares.values()) < total and shares[label] < sizes[label] - 1:
+            shares[label] += 1
+    return shares
+
+
+def data_warnings(parts: Mapping[Role, Sequence[Example]], labels: Sequence[str]) -> list[str]:
+    """What a user should know about the texts, in sentences with numbers and with what to do about it.
+
+    Args:
+      parts: train first; a part that another replaces is the same list.
+      labels: all classes.
+    """
+    notes: list[str] = []
+    seen: list[Sequence[Example]] = []
+    for name, examples in parts.items():
+        if any(examples is other for other in seen):
+            continue
+        if seen:
+            notes += _known_texts(parts["train"], examples, name)
+        notes += _empty_texts(examples, name)
+        seen.append(examples)
+    return [*notes, *_conflicts(parts["train"]), *_class_sizes(parts["train"], labels)]
+
+
+def share(count: int, total: int) -> str:
+    """A count with its part of the whole: `12 of 200 (6.0 %)`."""
+    return f"{count} of {total} ({100 * count / total:.1f} %)"
+
+
+def _known_texts(train: Sequence[Example], examples: Sequence[Example], name: str) -> Iterator[str]:
+    known = {same_text(example.text): example.where for example in train}
+    twice = [example for example in examples if same_text(example.text) in known]
+    if twice:
+        first = twice[0]
+        yield (
+            f"{share(len(twice), len(examples))} {name} texts are in train too, blanks and case aside; the first: "
+            f"{first.where} and {known[same_text(first.text)]}. The model is measured on what it has seen: take them "
+            f"out of one of the two"
+        )
+
+
+def _empty_texts(examples: Sequence[Example], name: str) -> Iterator[str]:
+    empty = [example for example in examples if not "".join(same_text(example.text)).strip()]
+    if empty:
+        yield (
+            f"{share(len(empty), len(examples))} {name} texts are empty; the first: {empty[0].where}. They all get one "
+            f"answer: take them out, or check --data.text-column"
+        )
+
+
+def _conflicts(train: Sequence[Example]) -> Iterator[str]:
+    by_text: dict[object, dict[str | None, str]] = defaultdict(dict)
+    for example in train:
+        by_text[same_text(example.text)].setdefault(example.label, example.where)
+    conflicts = [places for places in by_text.values() if len(places) > 1]
+    if conflicts:
+        places = " and ".join(f"{label!r} at {where}" for label, where in list(conflicts[0].items())[:2])
+        yield (
+            f"{len(conflicts)} train text{'s have' if len(conflicts) > 1 else ' has'} more than one label; the first "
+            f"is {places}. No model can answer both: keep the right one"
+        )
+
+
+def _class_sizes(train: Sequence[Example], labels: Sequence[str]) -> Iterator[str]:
+    sizes = Counter(str(example.label) for example in train)
+    largest, smallest = (pick(labels, key=sizes.__getitem__) for pick in (max, min))
+    if sizes[largest] >= ONE_SIDED * len(train):
+        yield (
+            f"{share(sizes[largest], len(train))} train texts are {largest!r}: a model that always says so is right "
+            f"as often, so hold accuracy against that, and collect more of the others"
+        )
+    if sizes[largest] >= UNEVEN * max(sizes[smallest], 1):
+        yield (
+            f"The largest class, {largest!r}, has {sizes[largest]} train texts, the smallest, {smallest!r}, "
+            f"{sizes[smallest]}. Accuracy hardly shows what becomes of small classes: collect more of their texts"
+        )
+    few = sorted((label for label in labels if sizes[label] < FEW), key=sizes.__getitem__)
+    if few:
+        named = ", ".join(f"{label!r} ({sizes[label]})" for label in few[:NAMED])
+        more = f" and {len(few) - NAMED} more" if len(few) > NAMED else ""
+        yield (
+            f"{len(few)} of {len(labels)} classes have fewer than {FEW} train texts: {named}{more}. They can hardly be "
+            f"learnt: collect more, or join them with others"
+        )
+
+
+def tfidf_svm_accuracy(train: Sequence[Example], test: Sequence[Example]) -> float:
+    """Accuracy on `test` of a linear SVM trained on `train`: words and word pairs, or 1-3 characters without blanks."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.svm import LinearSVC
+
+    texts = [_joined(example) for example in train]
+    if _has_words(texts):
+        vectorizer = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), token_pattern=r"(?u)\b\w+\b")
+    else:
+        vectorizer = TfidfVectorizer(sublinear_tf=True, analyzer="char", ngram_range=(1, 3))
+    try:
+        features = vectorizer.fit_transform(texts)
+    except ValueError:  # not one word in all of train: every text looks the same
+        vectorizer = TfidfVectorizer(analyzer=lambda text: ["text", *text])
+        features = vectorizer.fit_transform(texts)
+    classifier = LinearSVC(random_state=0).fit(features, [example.label for example in train])
+    answers = classifier.predict(vectorizer.transform([_joined(example) for example in test]))
+    return sum(bool(answer == example.label) for answer, example in zip(answers, test, strict=True)) / len(test)
+
+
+def _joined(example: Example) -> str:
+    return example.text if isinstance(example.text, str) else " ".join(example.text)
+
+
+def _has_words(texts: Sequence[str]) -> bool:
+    characters = sum(map(len, texts))
+    blanks = sum(len(re.findall(r"\s+", text)) for text in texts)
+    return characters == 0 or blanks / characters >= BLANKS_BETWEEN_WORDS
