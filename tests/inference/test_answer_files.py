@@ -12,7 +12,7 @@ import pytest
 from fastbert_jax.inference.answer_files import AnswerFormat
 from fastbert_jax.inference.prediction import Prediction
 from fastbert_jax.text.examples import Unreadable
-from fastbert_jax.text.readers import open_file
+from fastbert_jax.text.readers import open_table
 
 LABELS = ('say "no", or\tnot', "好")
 ANSWER = Prediction(LABELS[0], np.array([0.7, 0.3], np.float32), 2, 0.1)
@@ -35,13 +35,14 @@ def test_joined_parts_are_one_file_with_every_row(tmp_path: Path, ending: str) -
     path = written(tmp_path / f"a{ending}", [ANSWER, UNREADABLE], [ANSWER])
     if ending == ".json":
         path = path.rename(tmp_path / "a.jsonl")
-    table = open_file(path)
-    errors = [row.values[0] for row in table.rows(("error",))]
+    with open_table(path) as table:
+        rows = [row.values for row in table.rows(("label", "error"))]
+    errors = [row.get("error") for row in rows]
     assert [bool(error) for error in errors] == [False, True, False]
     assert errors[1].replace("\t", " ") == r"b\udcffd.txt:3: no text".replace(
         r"\udcff", "\udcff" if ".json" in ending else r"\udcff"
     )
-    labels = [row.values[0] for row in table.rows(("label",))]
+    labels = [row.get("label") for row in rows]
     expected = " ".join(LABELS[0].split()) if ".tsv" in ending else LABELS[0]
     assert labels[0] == labels[2] == expected and not labels[1]
 
