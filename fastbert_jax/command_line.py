@@ -63,23 +63,27 @@ def parse_train(argv: Sequence[str], settings: type = TrainConfig) -> TrainArgum
       settings: the class of the run's settings.
 
     Raises:
-      UserError: the file cannot be read, a value is out of its range, or an option is unknown.
-      SystemExit: as `read_settings`.
+      UserError, SystemExit: as `read_over_file`.
     """
-    return _read_over_file(TrainArguments[settings], settings, argv, program=program_name("train"))  # type: ignore[valid-type]
+    return read_over_file(TrainArguments[settings], settings, argv, program=program_name("train"))  # type: ignore[valid-type]
 
 
 def parse_ablations(argv: Sequence[str]) -> AblationsConfig:
     """The same for the variants of a run.
 
     Raises:
-      UserError, SystemExit: as `parse_train`.
+      UserError, SystemExit: as `read_over_file`.
     """
-    return _read_over_file(AblationsConfig, TrainConfig, argv, program="python -m fastbert_jax.training.ablations")
+    return read_over_file(AblationsConfig, TrainConfig, argv, program="python -m fastbert_jax.training.ablations")
 
 
-def _read_over_file(schema: Callable[..., Settings], run: type, argv: Sequence[str], *, program: str) -> Settings:
-    """Settings of a class with the fields `config`, a YAML file, and `settings`, of class `run`, which it holds."""
+def read_over_file(schema: Callable[..., Settings], run: type, argv: Sequence[str], *, program: str) -> Settings:
+    """Settings of a class with the fields `config`, a YAML file, and `settings`, of class `run`, which the file holds.
+
+    Raises:
+      UserError: the file cannot be read, a value is out of its range, or an option is unknown.
+      SystemExit: as `read_settings`.
+    """
     default = schema(settings=run())
     for at, word in enumerate(argv):
         name, equals, path = word.partition("=")

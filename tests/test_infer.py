@@ -151,7 +151,7 @@ def test_export_writes_a_model_that_predicts_the_same(model: Path, tmp_path: Pat
 
 
 def test_help_tells_every_setting() -> None:
-    for command, words in (("predict", "Uncertainty below which a text leaves"), ("compare", "SPEC of labelled texts")):
+    for command, words in (("predict", "Uncertainty below which a text exits"), ("compare", "SPEC of labelled texts")):
         done = infer(command, "--help")
         assert done.returncode == 0 and words in done.stdout.decode()
 

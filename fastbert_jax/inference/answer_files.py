@@ -135,7 +135,7 @@ def _utf8(text: str) -> bytes:
 
 
 class AnswerFile:
-    """An output while it is written part by part; `resumable_file` opens it."""
+    """An output that is written part by part, in the directory NAME.partial, and joined in the end."""
 
     def __init__(self, name: str) -> None:
         self._path = Path(name).expanduser()
@@ -151,9 +151,10 @@ class AnswerFile:
     def has(self, checksum: str) -> bool:
         """Whether the next part is there already, made for rows of this checksum. If so, it is taken."""
         part = self._next(checksum)
-        if part.exists():
+        exists = part.exists()
+        if exists:
             self.parts.append(part)
-        return bool(self.parts) and self.parts[-1] == part
+        return exists
 
     def add(self, checksum: str, content: bytes) -> None:
         """Write the next part; when this returns, it is on the disk and outlives the process.
@@ -227,10 +228,8 @@ class AnswerFile:
                 with self._disk_errors():
                     self._begin(settings, resume=resume)
                 yield
-                with self._disk_errors():
-                    with atomic_file(self._path, "wb") as stream:
-                        form.join(self.parts, stream)
-                    shutil.rmtree(self.directory)
+                with self._disk_errors(), atomic_file(self._path, "wb") as stream:
+                    form.join(self.parts, stream)
             except BaseException:
                 if self.parts:
                     info(
@@ -239,6 +238,8 @@ class AnswerFile:
                 elif not self._all_parts():
                     shutil.rmtree(self.directory, ignore_errors=True)
                 raise
+        with self._disk_errors():
+            shutil.rmtree(self.directory)  # after the lock: NFS keeps the directory of an open file
 
 
 class StandardOutput:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastbert_jax.errors import UserError
-from fastbert_jax.text.filesystem import without_compression
+from fastbert_jax.text.filesystem import expand, is_file, place_of, without_compression
 from fastbert_jax.text.sources import BUILTIN, STDIN, TFDS
 
 NAME = "{}"
@@ -69,7 +69,7 @@ def outputs_of(inputs: Sequence[str], output: str) -> dict[str, str]:
     Raises:
       UserError: a pattern that no file matches, several inputs for one output, or an output that is an input.
     """
-    found = [name for pattern in inputs for name in _expanded(pattern)]
+    found = [name for given in inputs for name in (expand((given,), key="--input") if _is_pattern(given) else [given])]
     several = len(found) > 1 or any(_is_pattern(name) for name in inputs)
     if several and NAME not in output:
         raise UserError(
@@ -102,18 +102,7 @@ def stem_of(name: str) -> str:
 
 def _is_pattern(name: str) -> bool:
     """Whether a name is a pattern and not that of a file."""
-    return (
-        not name.startswith((BUILTIN, TFDS)) and glob.has_magic(name) and not os.path.exists(os.path.expanduser(name))
-    )
-
-
-def _expanded(name: str) -> list[str]:
-    if not _is_pattern(name):
-        return [name]
-    found = sorted(path for path in glob.glob(os.path.expanduser(name), recursive=True) if os.path.isfile(path))
-    if not found:
-        raise UserError(f"--input: no file matches {name!r}; check the path")
-    return found
+    return glob.has_magic(name) and not name.startswith((BUILTIN, TFDS)) and not is_file(place_of(name))
 
 
 def _require_no_input(output: str, found: Sequence[str], patterns: Sequence[str]) -> None:

@@ -45,7 +45,7 @@ def test_one_input_needs_no_name_in_its_output(folder: Path) -> None:
         (("texts/*.jsonl",), "out.tsv", r"expected a name with \{\}, .* for the 3 inputs, found 'out.tsv'; write"),
         (("texts/c*",), "-", r"expected a name with \{\}, .* for the 1 inputs, found '-'"),
         (("a.txt", "b.txt"), "out.tsv", r"expected a name with \{\}"),
-        (("texts/*.tsv",), "{}.tsv", r"--input: no file matches 'texts/\*\.tsv'; check the path"),
+        (("texts/*.tsv",), "{}.tsv", r"--input: expected files, found none that match 'texts/\*\.tsv'; check the path"),
         (
             ("x/a.txt", "y/a.csv.gz"),
             "{}.tsv",
