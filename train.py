@@ -1,5 +1,6 @@
 """Fine-tune, self-distil, evaluate: python train.py --config configs/demo.yaml [--key.sub value ...]"""
 
+<<<<<<< HEAD
 import sys
 from pathlib import Path
 
@@ -28,6 +29,10 @@ def main() -> None:
             give_json(comparison.to_json())
         next_step(f"the model is in {settings.run}", "explore", "--model", settings.run)
 
+=======
+from fastbert_jax.command_line import end_with
+from fastbert_jax.commands import train as main
+>>>>>>> commands
 
 if __name__ == "__main__":
     end_with(main)

@@ -1,12 +1,15 @@
-"""What each command of infer.py does: its result on standard output, and beside it where that lies and what is next."""
+"""The commands of train.py and infer.py: each prints its result, where that is stored, and the next command to type."""
 
 from __future__ import annotations
 
 import json
 import shlex
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from fastbert_jax.command_line import chosen_recipe, end_with, parse_train, read_command
 from fastbert_jax.config import (
     CalibrateConfig,
     CompareConfig,
@@ -17,65 +20,59 @@ from fastbert_jax.config import (
     StudyConfig,
     VerifyConfig,
 )
+from fastbert_jax.config_yaml import to_yaml
+from fastbert_jax.errors import program_name
 from fastbert_jax.log import info, result
+from fastbert_jax.recipes import recipe_module
 
-COMMANDS = {
-    "predict": PredictConfig,
-    "explain": ExplainConfig,
-    "explore": ExploreConfig,
-    "calibrate": CalibrateConfig,
-    "compare": CompareConfig,
-    "study": StudyConfig,
-    "export": ExportConfig,
-    "verify": VerifyConfig,
-}
+DESCRIPTION = (
+    "Classify texts with a trained model, explain its answers, measure what early exit brings, export the model."
+)
 # Rooms are imported where they are used: --help and a mistyped option need no jax.
 
 
-def run(config: Any) -> None:
-    """Do what one command's settings ask.
+def train() -> None:
+    """train.py: read the settings, then do what they ask."""
+    recipe = recipe_module(chosen_recipe(sys.argv[1:]))
+    arguments = parse_train(sys.argv[1:], recipe.Settings)
+    settings = arguments.settings
+    if arguments.print_config:
+        print(to_yaml(settings), end="")
+        return
+    from fastbert_jax.training import dry_run, run, run_directory
 
-    Raises:
-      UserError: whatever the user can mend.
-      TypeError: settings of no command.
-    """
-    match config:
-        case PredictConfig():
-            predict(config)
-        case ExplainConfig():
-            explain(config)
-        case ExploreConfig():
-            from fastbert_jax.serving.explore import explore
-
-            explore(config)
-        case CalibrateConfig():
-            calibrate(config)
-        case CompareConfig():
-            compare(config)
-        case StudyConfig():
-            study(config)
-        case ExportConfig():
-            from fastbert_jax.training.export import export
-
-            result(export(config))
-            next_step(f"the model is in {config.output}", "predict", "--model", config.output, "--input", "TEXTS")
-        case VerifyConfig():
-            from fastbert_jax.training.run_directory import verify_run
-
-            result(verify_run(Path(config.run)))
-            next_step("nothing has changed", "explore", "--model", config.run)
-        case _:
-            raise TypeError(f"expected the settings of one of {list(COMMANDS)}, found {type(config).__name__}")
+    if arguments.verify:
+        result(run_directory.verify_run(Path(settings.run)))
+    elif arguments.dry_run:
+        result(dry_run.describe(settings, recipe))
+        info("nothing is written; next: the same command without --dry-run")
+    elif comparison := run.train(settings, recipe):
+        if arguments.json:
+            print_json(comparison.to_json())
+        next_step(f"the model is in {settings.run}", "explore", "--model", settings.run)
 
 
-def next_step(where: str, *command: str) -> None:
-    """Say where the result lies and which words of infer.py to type next."""
-    info(f"{where}; next: python infer.py {shlex.join(command)}")
+def infer() -> None:
+    """infer.py: read the settings of the command that the first word names, then run it."""
+    program = program_name("infer")
+    settings = read_command(SETTINGS, sys.argv[1:], program=program, description=DESCRIPTION)
+    _, run = COMMANDS[sys.argv[1]]
+    run(settings)
+
+
+def fastbert_train() -> None:
+    """The installed command `fastbert-train`."""
+    end_with(train)
+
+
+def fastbert_infer() -> None:
+    """The installed command `fastbert-infer`."""
+    end_with(infer)
 
 
 def predict(config: PredictConfig) -> None:
-    """Answers into files or on standard output."""
-    from fastbert_jax.inference.predict_command.predict_files import predict
+    """Answers in files or on standard output."""
+    from fastbert_jax.inference.predict_command import predict
 
     answered = predict(config)
     if answered and config.output != "-":
@@ -83,7 +80,7 @@ def predict(config: PredictConfig) -> None:
 
 
 def explain(config: ExplainConfig) -> None:
-    """A table a text, or a line of JSON."""
+    """A table per text, or a line of JSON."""
     from rich.console import Console
 
     from fastbert_jax.inference.explain import explain
@@ -92,21 +89,28 @@ def explain(config: ExplainConfig) -> None:
     console = Console()
     for path in explain(config):
         if config.json:
-            give_json(path.to_json())
+            print_json(path.to_json())
         else:
             show(path, console)
     next_step("a page shows every speed", "explore", "--model", config.model)
 
 
+def explore(config: ExploreConfig) -> None:
+    """A page on this machine, until Ctrl-C."""
+    from fastbert_jax.serving.explore import explore
+
+    explore(config)
+
+
 def calibrate(config: CalibrateConfig) -> None:
-    """The thresholds, which stay with the model too."""
+    """The thresholds, which are also stored with the model."""
     from fastbert_jax.inference.calibrate import FILE, calibrate_spec
     from fastbert_jax.inference.loading import model_directory
 
     calibration = calibrate_spec(config)
     result(calibration.words())
     if config.json:
-        give_json(calibration.to_json())
+        print_json(calibration.to_json())
     next_step(
         f"kept in {model_directory(config.model) / FILE}",
         *("predict", "--model", config.model, "--target", config.target, "--input", "TEXTS"),
@@ -114,7 +118,7 @@ def calibrate(config: CalibrateConfig) -> None:
 
 
 def compare(config: CompareConfig) -> None:
-    """The table, its numbers where they are asked for, and the report."""
+    """The table, the file of numbers if one is asked for, and the report."""
     from fastbert_jax.inference.compare_command import compare_spec, save
     from fastbert_jax.report.comparison_table import render
 
@@ -123,7 +127,7 @@ def compare(config: CompareConfig) -> None:
         result(render(compared.comparison))
     finally:  # the table and the files are kept when the other cannot be written
         if config.json == "-":
-            give_json(compared.comparison.to_json())
+            print_json(compared.comparison.to_json())
         if words := save(config, compared):
             info(words)
     where = f"the numbers are in {config.json}" if config.json not in ("", "-") else "--json FILE keeps the numbers"
@@ -131,19 +135,54 @@ def compare(config: CompareConfig) -> None:
 
 
 def study(config: StudyConfig) -> None:
-    """The tables, beside which files of numbers and pictures are written."""
+    """The tables; files of numbers and pictures are written beside them."""
     from fastbert_jax.inference.study import study_spec
 
     result(study_spec(config))
     output = Path(config.output).expanduser()
     if config.json:
-        give_json(json.loads((output / "study.json").read_text(encoding="utf-8")))
+        print_json(json.loads((output / "study.json").read_text(encoding="utf-8")))
     next_step(
         f"tables, numbers and pictures are in {config.output}",
         *("calibrate", "--model", config.model, "--data", "DEV", "--max-drop", "0.5"),
     )
 
 
-def give_json(values: Any) -> None:
+def export(config: ExportConfig) -> None:
+    """The names of the files written."""
+    from fastbert_jax.training.export import export
+
+    result(export(config))
+    next_step(f"the model is in {config.output}", "predict", "--model", config.output, "--input", "TEXTS")
+
+
+def verify(config: VerifyConfig) -> None:
+    """What was compared and is unchanged."""
+    from fastbert_jax.training.run_directory import verify_run
+
+    result(verify_run(Path(config.run)))
+    next_step("nothing has changed", "explore", "--model", config.run)
+
+
+COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
+    "predict": (PredictConfig, predict),
+    "explain": (ExplainConfig, explain),
+    "explore": (ExploreConfig, explore),
+    "calibrate": (CalibrateConfig, calibrate),
+    "compare": (CompareConfig, compare),
+    "study": (StudyConfig, study),
+    "export": (ExportConfig, export),
+    "verify": (VerifyConfig, verify),
+}
+"""The commands of infer.py by name: their settings and what they do."""
+SETTINGS = {name: settings for name, (settings, _) in COMMANDS.items()}
+
+
+def next_step(where: str, *command: str) -> None:
+    """Print where the result is and which command of infer.py to type next."""
+    info(f"{where}; next: {program_name('infer')} {shlex.join(command)}")
+
+
+def print_json(values: Any) -> None:
     """One line on standard output."""
     print(json.dumps(values, ensure_ascii=False), flush=True)

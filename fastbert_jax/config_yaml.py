@@ -35,8 +35,7 @@ def from_dict(schema: type[Schema], values: Mapping[str, Any], *, where: str, pr
     try:
         return schema(**settings)
     except UserError as error:
-        message = str(error)
-        raise UserError(f"{where}: {message if message.startswith(prefix) else prefix + message}") from None
+        raise UserError(f"{where}: {with_prefix(str(error), prefix)}") from None
 
 
 def _convert(kind: Any, value: Any, *, where: str, key: str) -> Any:
@@ -64,6 +63,14 @@ def _convert(kind: Any, value: Any, *, where: str, key: str) -> Any:
     return value
 
 
+def with_prefix(message: str, prefix: str) -> str:
+    """A message about an option, `--speeds: ...`, with the whole name of the option, `--evaluate.speeds: ...`."""
+    section = f"--{prefix.replace('_', '-')}"
+    if message.startswith(section) or not message.startswith("--"):
+        return message
+    return section + message.removeprefix("--")
+
+
 def to_dict(config: Any) -> dict[str, Any]:
     """The plain values of a config, in the form `from_dict` reads."""
 
@@ -77,7 +84,7 @@ def to_dict(config: Any) -> dict[str, Any]:
                 return {key: plain(item) for key, item in value.items()}
         return value
 
-    return plain(dataclasses.asdict(config))
+    return {key: plain(value) for key, value in dataclasses.asdict(config).items()}
 
 
 def to_flat(config: Any) -> dict[str, Any]:

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Iterable
+from pathlib import Path
+
+SCRIPTS = ("train", "infer")
+"""The two programs: `train.py` and `infer.py` in a clone, `fastbert-train` and `fastbert-infer` where installed."""
 
 
 class UserError(Exception):
@@ -32,3 +37,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
     known = list(known)
     close = closest(name, known)
     return f"did you mean {close!r}?" if close else "known: " + ", ".join(map(repr, known))
+
+
+def program_name(script: str) -> str:
+    """What a user types to start one of `SCRIPTS`: `python infer.py` in a clone, else `fastbert-infer`."""
+    started = Path(sys.argv[0]).name
+    in_clone = (Path(__file__).parent.parent / f"{script}.py").is_file() and not started.startswith("fastbert-")
+    return f"python {script}.py" if in_clone or started in ("train.py", "infer.py") else f"fastbert-{script}"

@@ -13,15 +13,14 @@ import pytest
 import yaml
 
 from docs.hooks.pages import HELP, fenced, help_of, requests_of
-from fastbert_jax.command_line import TrainArguments
-from fastbert_jax.command_line.names import EVERYWHERE, option_names
-from fastbert_jax.commands import COMMANDS
-from fastbert_jax.config import AblationsConfig, ConvertConfig, PrepareConfig
+from fastbert_jax.command_line import ALWAYS, TrainArguments, option_names
+from fastbert_jax.commands import SETTINGS
+from fastbert_jax.config import AblationsConfig, ConvertConfig, PrepareConfig, TrainConfig
 from tests.pages import MAKEFILE, PAGES, ROOT, inline_code, prose, shell_lines
 
 ROOMS = ("fastbert_jax", "configs", "benchmarks", "docs", "launch", "tests", "examples")
-SCHEMAS = (TrainArguments, *COMMANDS.values(), AblationsConfig, ConvertConfig, PrepareConfig)
-OPTIONS = {name for schema in SCHEMAS for name in option_names(schema)} | {*EVERYWHERE, "--completion"}
+SCHEMAS = (TrainArguments[TrainConfig], *SETTINGS.values(), AblationsConfig, ConvertConfig, PrepareConfig)
+OPTIONS = {name for schema in SCHEMAS for name in option_names(schema)} | {*ALWAYS}
 FOREIGN_OPTIONS = re.compile(r"--(signal|ntasks|gpus|max-restarts|stop-timeout|kind)\b.*")
 """Of Slurm, xpk and Docker, in sentences of docs/launch/."""
 FILES_OF_RUNS = {
@@ -98,10 +97,10 @@ def test_the_site_has_every_page_once() -> None:
 
 def test_every_commands_help_is_in_the_reference() -> None:
     asked = [command for page in PAGES for command in HELP.findall(page.read_text(encoding="utf-8"))]
-    assert {f"infer.py {name}" for name in COMMANDS} < set(asked)
+    assert {f"infer.py {name}" for name in SETTINGS} < set(asked)
     for command in asked:
         said = help_of(command)
-        assert said.startswith(f"usage: {'python ' if command.startswith('-m') else ''}{command} [-h]")
+        assert said.startswith(f"usage: python {command} [-h]")
         assert "\x1b" not in said and "show this help message" in said
 
 

@@ -3,94 +3,50 @@
 The line below a key is its meaning, which `tyro` shows as the command line's help. Nothing in this room needs jax.
 """
 
-from fastbert_jax.config.ablations import AblationsConfig
-from fastbert_jax.config.choices import (
-    ANSWER_ENDINGS,
-    BATCH_TOKENS,
-    COMPRESSED_ENDINGS,
-    Ablation,
-    BadRow,
-    CheckpointKind,
-    Delimiter,
-    ExitKind,
-    KLDirection,
-    LayerNormKind,
-    LogTarget,
-    Mode,
-    PolicyName,
-    Precision,
-    TextForm,
-)
-from fastbert_jax.config.data import DataConfig, LabelledTexts, PrepareConfig
-from fastbert_jax.config.devices import MeshConfig, ProcessesConfig
-from fastbert_jax.config.inference import (
-    CalibrateConfig,
-    CompareConfig,
-    EvaluateConfig,
-    ExitConfig,
-    ExportConfig,
-    PredictConfig,
-    StudyConfig,
-    VerifyConfig,
-)
-from fastbert_jax.config.model import Activation, BertConfig, ConvertConfig, ModelConfig
-from fastbert_jax.config.one_text import ExplainConfig, ExploreConfig
-from fastbert_jax.config.output import JsonFile, QuietCommand
-from fastbert_jax.config.training import (
-    CheckpointConfig,
-    DistilConfig,
-    FineTuneConfig,
-    LogConfig,
-    PhaseConfig,
-    TrainConfig,
-    TruncateConfig,
-    UnlabelledPhaseConfig,
-)
-
-__all__ = [
-    "ANSWER_ENDINGS",
-    "BATCH_TOKENS",
-    "COMPRESSED_ENDINGS",
-    "Ablation",
-    "AblationsConfig",
-    "Activation",
-    "BadRow",
-    "BertConfig",
-    "CalibrateConfig",
-    "CheckpointConfig",
-    "CheckpointKind",
-    "CompareConfig",
-    "ConvertConfig",
-    "DataConfig",
-    "Delimiter",
-    "DistilConfig",
-    "EvaluateConfig",
-    "ExitConfig",
-    "ExitKind",
-    "ExplainConfig",
-    "ExploreConfig",
-    "ExportConfig",
-    "FineTuneConfig",
-    "JsonFile",
-    "KLDirection",
-    "LabelledTexts",
-    "LayerNormKind",
-    "LogConfig",
-    "LogTarget",
-    "MeshConfig",
-    "Mode",
-    "ModelConfig",
-    "PhaseConfig",
-    "PolicyName",
-    "Precision",
-    "PredictConfig",
-    "PrepareConfig",
-    "ProcessesConfig",
-    "QuietCommand",
-    "StudyConfig",
-    "TextForm",
-    "TrainConfig",
-    "TruncateConfig",
-    "UnlabelledPhaseConfig",
-    "VerifyConfig",
-]
+from fastbert_jax.config.ablations import AblationsConfig as AblationsConfig
+from fastbert_jax.config.choices import ANSWER_ENDINGS as ANSWER_ENDINGS
+from fastbert_jax.config.choices import BATCH_TOKENS as BATCH_TOKENS
+from fastbert_jax.config.choices import COMPRESSED_ENDINGS as COMPRESSED_ENDINGS
+from fastbert_jax.config.choices import Ablation as Ablation
+from fastbert_jax.config.choices import BadRow as BadRow
+from fastbert_jax.config.choices import CheckpointKind as CheckpointKind
+from fastbert_jax.config.choices import Delimiter as Delimiter
+from fastbert_jax.config.choices import ExitKind as ExitKind
+from fastbert_jax.config.choices import KLDirection as KLDirection
+from fastbert_jax.config.choices import LayerNormKind as LayerNormKind
+from fastbert_jax.config.choices import LogTarget as LogTarget
+from fastbert_jax.config.choices import Mode as Mode
+from fastbert_jax.config.choices import PolicyName as PolicyName
+from fastbert_jax.config.choices import Precision as Precision
+from fastbert_jax.config.choices import TextForm as TextForm
+from fastbert_jax.config.data import DataConfig as DataConfig
+from fastbert_jax.config.data import PrepareConfig as PrepareConfig
+from fastbert_jax.config.data import ReadingConfig as ReadingConfig
+from fastbert_jax.config.inference import CalibrateConfig as CalibrateConfig
+from fastbert_jax.config.inference import CompareConfig as CompareConfig
+from fastbert_jax.config.inference import EvaluateConfig as EvaluateConfig
+from fastbert_jax.config.inference import ExitConfig as ExitConfig
+from fastbert_jax.config.inference import ExplainConfig as ExplainConfig
+from fastbert_jax.config.inference import ExploreConfig as ExploreConfig
+from fastbert_jax.config.inference import ExportConfig as ExportConfig
+from fastbert_jax.config.inference import PredictConfig as PredictConfig
+from fastbert_jax.config.inference import StudyConfig as StudyConfig
+from fastbert_jax.config.inference import VerifyConfig as VerifyConfig
+from fastbert_jax.config.model import Activation as Activation
+from fastbert_jax.config.model import BertConfig as BertConfig
+from fastbert_jax.config.model import ConvertConfig as ConvertConfig
+from fastbert_jax.config.model import ModelConfig as ModelConfig
+from fastbert_jax.config.shared import JsonFile as JsonFile
+from fastbert_jax.config.shared import MeshConfig as MeshConfig
+from fastbert_jax.config.shared import ProcessesConfig as ProcessesConfig
+from fastbert_jax.config.shared import QuietCommand as QuietCommand
+from fastbert_jax.config.shared import as_option as as_option
+from fastbert_jax.config.shared import require as require
+from fastbert_jax.config.training import CheckpointConfig as CheckpointConfig
+from fastbert_jax.config.training import DistilConfig as DistilConfig
+from fastbert_jax.config.training import FineTuneConfig as FineTuneConfig
+from fastbert_jax.config.training import LogConfig as LogConfig
+from fastbert_jax.config.training import PhaseConfig as PhaseConfig
+from fastbert_jax.config.training import TrainConfig as TrainConfig
+from fastbert_jax.config.training import TruncateConfig as TruncateConfig
+from fastbert_jax.config.training import UnlabelledPhaseConfig as UnlabelledPhaseConfig

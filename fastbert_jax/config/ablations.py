@@ -7,9 +7,8 @@ from typing import Annotated
 
 import tyro
 
-from fastbert_jax.config.checks import require
 from fastbert_jax.config.choices import Ablation, Mode
-from fastbert_jax.config.output import QuietCommand
+from fastbert_jax.config.shared import QuietCommand, require
 from fastbert_jax.config.training import TrainConfig
 
 

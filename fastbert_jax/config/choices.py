@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 
 BATCH_TOKENS = 2048
-"""Tokens in a batch of inference unless something else is asked: enough to keep a CPU's cores at their best."""
+"""Default number of tokens in a batch of inference: enough to keep the cores of a CPU busy."""
 ANSWER_ENDINGS = (".jsonl", ".json", ".tsv", ".csv", ".parquet")
 """Files that answers can be written to."""
 COMPRESSED_ENDINGS = (".gz", ".zst")
@@ -13,7 +13,7 @@ COMPRESSED_ENDINGS = (".gz", ".zst")
 
 
 class BadRow(enum.Enum):
-    """What happens when a row of data cannot be read."""
+    """What happens at a row of data that cannot be read."""
 
     STOP = "stop"
     SKIP = "skip"
@@ -39,8 +39,8 @@ class Precision(enum.Enum):
 class LayerNormKind(enum.Enum):
     """How a backbone normalises its hidden states.
 
-    `standard` is BERT's, (x - mean) / sqrt(variance + eps). `unbiased` is UER's, on which the official FastBERT stands:
-    (x - mean) / (deviation + eps), the deviation being that of a sample, whose squares are divided by their number - 1.
+    `standard` is BERT's, (x - mean) / sqrt(variance + eps). `unbiased` is UER's, which the official FastBERT uses:
+    (x - mean) / (deviation + eps), with the sample deviation: the sum of squares is divided by their number - 1.
     """
 
     STANDARD = "standard"
@@ -51,7 +51,7 @@ class TextForm(enum.Enum):
     """How the tokens of a text are framed, and where one that is too long is cut.
 
     `bert` is [CLS] a [SEP], or [CLS] a [SEP] b [SEP]; a pair loses the end of its longer text. `official` is that of
-    the official FastBERT: a single text has no [SEP], and what is too long loses its end, of a pair the last [SEP]
+    the official FastBERT: a single text has no [SEP], and the end of what is too long is cut, in a pair the last [SEP]
     first.
     """
 
@@ -60,10 +60,10 @@ class TextForm(enum.Enum):
 
 
 class ExitKind(enum.Enum):
-    """What an exit is made of.
+    """The layers of an exit.
 
     `attention` is the paper's: a map to a narrow width, self-attention there, two more maps. `linear` is one map from
-    the first token to the classes, the least that an exit can be.
+    the first token to the classes, the smallest possible exit.
     """
 
     ATTENTION = "attention"
@@ -71,7 +71,7 @@ class ExitKind(enum.Enum):
 
 
 class CheckpointKind(enum.Enum):
-    """Which program wrote a checkpoint.
+    """The program that wrote a checkpoint.
 
     `package` is the PyPI package `fastbert`, `script` the `run_fastbert.py` of the official repository; `backbone` is a
     BERT of UER without exits. `auto` goes by the names in the file.
@@ -84,7 +84,7 @@ class CheckpointKind(enum.Enum):
 
 
 class KLDirection(enum.Enum):
-    """Which of the two KL divergences teaches the students.
+    """Which of the two KL divergences is the loss of the students.
 
     `STUDENT_TEACHER` is KL(student || teacher), equation 5 of the paper; `TEACHER_STUDENT` is
     KL(teacher || student), what the released code computes (`nn.KLDivLoss(log student, teacher)`).
@@ -117,11 +117,10 @@ class Ablation(enum.Enum):
 
 
 class Mode(enum.Enum):
-    """How inference leaves early, with one answer.
+    """How early exit is run; all engines give the same labels.
 
     `masked` runs all layers on a static shape; `bucketed` skips layers, batch by batch; `cascade` skips them and keeps
-    its batches full; `graph-cascade` is the same as one compiled loop, without a word from the host. `auto` picks one
-    by the size of the input and by what it measures.
+    its batches full; `graph-cascade` does the same in one compiled loop, without the host. `auto` picks one of them.
     """
 
     AUTO = "auto"
@@ -132,7 +131,7 @@ class Mode(enum.Enum):
 
 
 class PolicyName(enum.Enum):
-    """How the uncertainty of an exit's answer is told; a text leaves when it is below `speed`.
+    """The measure of the uncertainty of an exit's answer; a text exits when it is below `speed`.
 
     `entropy` is the paper's: entropy / log N. `top-entropy` is that of the few most probable classes, for many classes.
     `max-probability` is 1 - the largest probability, `margin` 1 - the lead of the largest over the second. `patience`

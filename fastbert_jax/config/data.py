@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from fastbert_jax.config.checks import require
 from fastbert_jax.config.choices import BadRow, Delimiter
+from fastbert_jax.config.shared import require
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,34 +72,28 @@ class DataConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LabelledTexts:
-    """How a command reads labelled texts."""
+class ReadingConfig:
+    """How a command reads rows of texts."""
 
     text_column: str = ""
-    """Column of the text; empty: found by its name, else by its contents."""
+    """Column of the text; empty: found by its name, else by its content."""
     pair_column: str = ""
     """Column of the second text; empty: found by its name; `none`: single texts."""
     label_column: str = ""
-    """Column of the label; empty: found by its name, else by its contents."""
+    """Column of the label; empty: found by its name, else by its content."""
     on_bad_row: BadRow = BadRow.STOP
-    """`stop` at a row that cannot be read, or `skip` and count it."""
+    """`stop` at a row that cannot be read, with its file and line, or `skip` and count it."""
     delimiter: Delimiter = Delimiter.AUTO
     """Character between the columns of .csv files; `auto`: the one that fits the first lines."""
 
     @property
     def reading(self) -> DataConfig:
-        """The same, in the form that `text.sources` takes."""
-        return DataConfig(
-            text_column=self.text_column,
-            pair_column=self.pair_column,
-            label_column=self.label_column,
-            on_bad_row=self.on_bad_row,
-            delimiter=self.delimiter,
-        )
+        """The same, as the readers of texts take it."""
+        return DataConfig(**{field.name: getattr(self, field.name) for field in dataclasses.fields(ReadingConfig)})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PrepareConfig:
+class PrepareConfig(ReadingConfig):
     """Tokenise a corpus once, into checksummed shards for `train.py --data.unlabelled prepared:DIR`.
 
     Example: python -m fastbert_jax.text.prepare --input 'texts/*.jsonl.gz' --output corpora/texts --workers 8
@@ -120,32 +114,14 @@ class PrepareConfig:
     shard_texts: int = 131_072
     """Rows in a shard, 1 or more; each shard holds texts of one input."""
     workers: int = 1
-    """Processes that share the inputs; 0: one per core."""
-    text_column: str = ""
-    """Column of the text; empty: found by its name, else by its contents."""
-    pair_column: str = ""
-    """Column of the second text; empty: found by its name; `none`: single texts."""
-    on_bad_row: BadRow = BadRow.STOP
-    """`stop` at a row that cannot be read, with its file and line, or `skip` and count it."""
-    delimiter: Delimiter = Delimiter.AUTO
-    """Character between the columns of .csv files; `auto`: the one that fits the first lines."""
+    """Processes that share the inputs; 0: one for each core."""
     verify: str = ""
     """Only read every byte of the corpus in this directory and compare checksums."""
 
     def __post_init__(self) -> None:
         given = bool(self.input) + bool(self.output)
         expected = "--input and --output to prepare a corpus, or --verify alone"
-        require(given == (0 if self.verify else 2), "prepare", expected, f"{given} of them")
+        require(given == (0 if self.verify else 2), "--input, --output", expected, f"{given} of them")
         require(8 <= self.max_length < 2**16, "max_length", "8 to 65535 tokens", self.max_length)
         require(self.shard_texts >= 1, "shard_texts", "1 or more", self.shard_texts)
         require(self.workers >= 0, "workers", "1 or more, or 0 for one a core", self.workers)
-
-    @property
-    def reading(self) -> DataConfig:
-        """The same, in the form that `text.sources` takes."""
-        return DataConfig(
-            text_column=self.text_column,
-            pair_column=self.pair_column,
-            on_bad_row=self.on_bad_row,
-            delimiter=self.delimiter,
-        )

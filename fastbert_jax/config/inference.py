@@ -7,48 +7,47 @@ from typing import Annotated
 
 import tyro
 
-from fastbert_jax.config.checks import require, require_batches
 from fastbert_jax.config.choices import (
     ANSWER_ENDINGS,
     BATCH_TOKENS,
     COMPRESSED_ENDINGS,
     BadRow,
-    Delimiter,
     Mode,
     PolicyName,
 )
-from fastbert_jax.config.data import LabelledTexts
-from fastbert_jax.config.devices import MeshConfig
-from fastbert_jax.config.output import JsonFile, QuietCommand
+from fastbert_jax.config.data import ReadingConfig
+from fastbert_jax.config.shared import JsonFile, MeshConfig, QuietCommand, require, require_batches
+
+MOST_PORT = 65535
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExitConfig:
-    """Which exits are asked, and how sure their answers are."""
+    """Which exits are used, and how the uncertainty of their answers is measured."""
 
     policy: PolicyName = PolicyName.ENTROPY
-    """How uncertainty is told: `entropy` is the paper's, `top-entropy` suits many classes."""
+    """The measure of uncertainty: `entropy` is the paper's, `top-entropy` suits many classes."""
     top: int = 5
     """top-entropy only: how many of the most probable classes count, 2 or more."""
     patience: int = 2
-    """patience only: a text leaves when so many exits, 1 or more, agree with the one before them."""
+    """patience only: a text exits when so many exits, 1 or more, agree with the one before them."""
     layers: tuple[int, ...] = ()
-    """Layers whose exits are asked, from 1; empty: see `every`. The last layer's always is."""
+    """Layers whose exits are used, from 1; empty: see `every`. The last layer's always is."""
     every: int = 1
-    """Ask every so many layers; 1 asks all."""
+    """Use the exit of every so many layers; 1 uses all."""
 
     def __post_init__(self) -> None:
         require(self.top >= 2, "exits.top", "2 classes or more", self.top)
         require(self.patience >= 1, "exits.patience", "1 or more", self.patience)
         require(all(layer >= 1 for layer in self.layers), "exits.layers", "layers from 1", self.layers)
         require(self.every >= 1, "exits.every", "1 or more", self.every)
-        require(not self.layers or self.every == 1, "exits.every", "1 where exits.layers are given", self.every)
+        require(not self.layers or self.every == 1, "exits.every", "1 with --exits.layers", self.every)
 
     def asked(self, num_layers: int) -> tuple[bool, ...]:
-        """For each layer, whether its exit is asked.
+        """For each layer, whether its exit is used.
 
         Raises:
-          UserError: a layer that a model of `num_layers` has not.
+          UserError: a layer above `num_layers`.
         """
         require(max(self.layers, default=1) <= num_layers, "exits.layers", f"layers up to {num_layers}", self.layers)
         chosen = self.layers or range(self.every, num_layers + 1, self.every)
@@ -90,7 +89,23 @@ class EvaluateConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PredictConfig(QuietCommand):
+class AnswerCommand(QuietCommand):
+    """A command that answers texts with early exit."""
+
+    model: str
+    """Directory of a run, or of its model."""
+    speed: float = 0.5
+    """Uncertainty below which a text exits, in [0, 1]: higher is faster, 0 is plain BERT."""
+    target: str = ""
+    """Thresholds that the `calibrate` command found, such as `max-drop=0.5`, instead of speed and exits."""
+    exits: ExitConfig = ExitConfig()
+
+    def __post_init__(self) -> None:
+        require(0 <= self.speed <= 1, "speed", "a threshold in [0, 1]", self.speed)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PredictConfig(ReadingConfig, AnswerCommand):
     """Classify texts: one answer per text, in the order of the texts.
 
     Example: python infer.py predict --model runs/demo --input texts.txt --output answers.jsonl
@@ -99,68 +114,97 @@ class PredictConfig(QuietCommand):
     python infer.py predict --model runs/demo --input 'texts/*.jsonl.gz' --output 'answers/{}.jsonl.zst' --resume
     """
 
-    model: str
-    """Directory of a run, or of its model."""
     input: tuple[str, ...] = ("-",)
-    """A .txt (one text a line), .tsv, .csv, .jsonl or .parquet file, the text ones also as .gz or .zst, any SPEC of
-    train.py, or `-`: lines of stdin. Also several files, or a pattern in quotes, such as `'texts/*.jsonl.gz'`."""
+    """A .txt (one text per line), .tsv, .csv, .jsonl or .parquet file, the text ones also as .gz or .zst, any SPEC that
+    training reads, or `-`: lines of stdin. Also several files, or a pattern in quotes, such as `'texts/*.jsonl.gz'`."""
     output: str = "-"
-    """A .jsonl, .tsv or .csv file, also as .gz or .zst, or a .parquet file, which appears whole when all is done; or
-    `-`: JSON lines on stdout. For several inputs, a name with `{}`, which each input's own replaces; their directory is
-    made."""
+    """A .jsonl, .tsv or .csv file, also as .gz or .zst, or a .parquet file, which appears when it is complete; or `-`:
+    JSON lines on stdout. For several inputs, a name with `{}`, which each input's own replaces."""
     resume: bool = False
-    """Go on after what a stopped process has left in OUTPUT.partial, and leave out outputs that are whole."""
+    """Go on after what a stopped process has left in OUTPUT.partial, and leave out outputs that are complete."""
     process_count: int = 0
-    """How many processes run this command, each for its share of the inputs; 0: as Slurm or Open MPI tell, else 1."""
+    """How many processes run this command, each for its share of the inputs; 0: as set by Slurm or Open MPI, else 1."""
     process_index: int = -1
-    """Which of them this is, from 0; -1: as Slurm or Open MPI tell, else 0."""
-    speed: float = 0.5
-    """Uncertainty below which a text leaves, in [0, 1]: higher is faster, 0 is plain BERT."""
-    target: str = ""
-    """Thresholds that `infer.py calibrate` found, such as `max-drop=0.5`, instead of speed and exits."""
+    """Which of them this is, from 0; -1: as set by Slurm or Open MPI, else 0."""
     mode: Mode = Mode.AUTO
-    """`auto` picks by the size of the input and by what it measures, and says so; `cascade` and `graph-cascade` skip
-    the layers that are not needed and keep batches full; `bucketed` skips them batch by batch; `masked` runs all of
-    them. All answer the same."""
-    exits: ExitConfig = ExitConfig()
+    """`auto` picks one of the others and says which; `cascade` and `graph-cascade` skip the layers that are not needed
+    and keep batches full; `bucketed` skips them batch by batch; `masked` runs all of them. All give the same labels."""
     batch_size: int = 0
     """Texts per batch; 0: as many as `batch_tokens` holds."""
     batch_tokens: int = BATCH_TOKENS
     """Tokens per batch, 1 or more, padding included: short texts share large batches."""
     devices: int = 0
-    """Devices of this process that take part; 0: all it has."""
+    """Number of this process's devices to use; 0: all."""
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     warm_up: bool = False
-    """Compile every program before the first text is answered, and say how many and how long it took."""
+    """Compile every program before the first text is answered, and print how many and how long it took."""
     on_bad_row: BadRow = BadRow.STOP
     """`stop` at a row that cannot be read, or `skip` it with an {"error": ...} line in its place."""
-    text_column: str = ""
-    """Column of the text; empty: found by its name, else by what stands in it."""
-    pair_column: str = ""
-    """Column of the second text; empty: found by its name; `none`: single texts."""
-    delimiter: Delimiter = Delimiter.AUTO
-    """Character between the columns of .csv files; `auto`: the one that fits the first lines."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(self.devices >= 0, "devices", "1 or more, or 0 for all", self.devices)
-        require(0 <= self.speed <= 1, "speed", "a threshold in [0, 1]", self.speed)
         require_batches(self.batch_size, self.batch_tokens)
         require(isinstance(self.input, tuple) and len(self.input) > 0, "input", "a tuple of one or more", self.input)
         texts = tuple(ending for ending in ANSWER_ENDINGS if ending != ".parquet")
         endings = (*ANSWER_ENDINGS, *(text + compressed for text in texts for compressed in COMPRESSED_ENDINGS))
         expected = "a .jsonl, .tsv or .csv file, also as .gz or .zst, or a .parquet file"
         require(self.output == "-" or self.output.lower().endswith(endings), "output", expected, self.output)
-        require(not self.resume or self.output != "-", "resume", "a file as output, which can be gone on with", "-")
-        require(
-            self.process_count >= 0, "process_count", "1 or more, or 0 to be told by the launcher", self.process_count
-        )
-        told = f"0 to {self.process_count - 1}, as process_count" if self.process_count else "-1 without process_count"
-        known = range(self.process_count) if self.process_count else (-1,)
-        require(self.process_index in known, "process_index", told, self.process_index)
+        require(not self.resume or self.output != "-", "resume", "a file as --output, which can be resumed", "-")
+        require(self.process_count >= 0, "process_count", "1 or more, or 0 as set by the launcher", self.process_count)
+        count, index = self.process_count, self.process_index
+        expected = f"0 to {count - 1} with --process-count {count}" if count else "-1 without --process-count"
+        require(index in (range(count) if count else (-1,)), "process_index", expected, index)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CalibrateConfig(LabelledTexts, QuietCommand):
+class ExplainConfig(AnswerCommand):
+    """Show the answer of every layer to a text, its uncertainty, and where the text exits.
+
+    Example: python infer.py explain --model runs/demo "oil prices rose sharply" --speed 0.3
+
+    Several texts may be given, and for a model of pairs the second text of each after --pair.
+    """
+
+    texts: tyro.conf.Positional[tuple[str, ...]] = ()
+    """The texts, each in quotes."""
+    pair: tuple[str, ...] = ()
+    """The second text of each pair, as many as there are texts; empty: single texts."""
+    json: bool = False
+    """Print one line of JSON per text instead of the tables."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(len(self.texts) > 0, "TEXTS", "one text or more, each in quotes", self.texts)
+        expected = f"{len(self.texts)} second texts, one for each text, or none"
+        require(len(self.pair) in (0, len(self.texts)), "pair", expected, len(self.pair))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExploreConfig(QuietCommand):
+    """Open a page on this machine: type a text, change the speed, see the answer of every layer. Ctrl-C ends it.
+
+    Example: python infer.py explore --model runs/demo
+    """
+
+    model: str
+    """Directory of a run, or of its model."""
+    host: str = "127.0.0.1"
+    """Address to listen on. The default is reachable from this machine only; the page has no password."""
+    port: int = 8000
+    """TCP port, 1 to 65535; 0: any that is free."""
+    speed: float = 0.5
+    """The page's first speed, in [0, 1]: the uncertainty below which a text exits."""
+    exits: ExitConfig = ExitConfig()
+
+    def __post_init__(self) -> None:
+        require(bool(self.host), "host", "a name or an address", self.host)
+        require(0 <= self.port <= MOST_PORT, "port", f"0 to {MOST_PORT}", self.port)
+        require(0 <= self.speed <= 1, "speed", "a threshold in [0, 1]", self.speed)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CalibrateConfig(ReadingConfig, QuietCommand):
     """Find the thresholds that reach a target on a dev set, and keep them with the model for `predict --target`.
 
     Give one target: --max-drop, --speedup or --agreement.
@@ -216,7 +260,7 @@ class CalibrateConfig(LabelledTexts, QuietCommand):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CompareConfig(LabelledTexts, QuietCommand):
+class CompareConfig(ReadingConfig, QuietCommand):
     """Measure what early exit buys: accuracy, depth, FLOPs and wall-clock time of every mode at every speed.
 
     At your batch sizes: each has its own row of full depth, the same model without early exit, on the same batches.
@@ -274,7 +318,7 @@ class CompareConfig(LabelledTexts, QuietCommand):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class StudyConfig(LabelledTexts, QuietCommand):
+class StudyConfig(ReadingConfig, QuietCommand):
     """See what every exit knows: the FastBERT paper's Table 2 and figures 3 to 6, with wall-clock time beside FLOPs.
 
     Writes study.md (tables), study.json (all numbers) and five SVG pictures.
@@ -316,9 +360,9 @@ class StudyConfig(LabelledTexts, QuietCommand):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExportConfig(QuietCommand):
-    """Write a trained model for others: a Hugging Face BERT, its exits beside it, and a card that says what it is.
+    """Write a trained model for others: a Hugging Face BERT, its exits beside it, and a model card.
 
-    transformers loads the backbone, `fastbert_jax.load` all of it; docs/model_format.md of fastbert_jax tells the rest.
+    transformers loads the backbone, `fastbert_jax.load` all of it; docs/model_format.md of fastbert_jax describes it.
 
     Example: python infer.py export --model runs/demo --output exported/demo
     """
@@ -331,9 +375,9 @@ class ExportConfig(QuietCommand):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VerifyConfig(QuietCommand):
-    """Read all checkpoints of a run and its model, and hold every value and file against its checksum.
+    """Read all checkpoints of a run and its model, and compare every value and file with its checksum.
 
-    Ends with code 2 and the names of what has changed, 0 when nothing has.
+    Ends with code 2 and the names of what has changed, or with 0.
 
     Example: python infer.py verify runs/demo
     """

@@ -6,8 +6,8 @@ import dataclasses
 import enum
 import itertools
 
-from fastbert_jax.config.checks import require
 from fastbert_jax.config.choices import CheckpointKind, ExitKind, LayerNormKind, Precision
+from fastbert_jax.config.shared import require
 
 
 class Activation(enum.Enum):

@@ -6,12 +6,11 @@ import dataclasses
 import re
 from typing import ClassVar, Self
 
-from fastbert_jax.config.checks import require
 from fastbert_jax.config.choices import KLDirection, LogTarget
 from fastbert_jax.config.data import DataConfig
-from fastbert_jax.config.devices import MeshConfig, ProcessesConfig
 from fastbert_jax.config.inference import EvaluateConfig
 from fastbert_jax.config.model import ModelConfig
+from fastbert_jax.config.shared import MeshConfig, ProcessesConfig, require
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ import jax
 from jax.sharding import Mesh
 
 from fastbert_jax.config import DataConfig, ExitConfig, MeshConfig, Precision
-from fastbert_jax.errors import UserError
+from fastbert_jax.errors import UserError, program_name
 from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.model.config_json import ConfigJson, read_bert_config
 from fastbert_jax.model.sharding import make_mesh
@@ -18,7 +18,7 @@ from fastbert_jax.text.tokenizer import load_tokenizer
 
 
 def load(directory: str | Path, *, exits: ExitConfig | None = None, mesh: Mesh | None = None) -> Predictor:
-    """Load what `train.py` made, or a Hugging Face BERT directory for its hidden states alone.
+    """Load a trained model, or a Hugging Face BERT directory for its hidden states alone.
 
     >>> import fastbert_jax
     >>> classifier = fastbert_jax.load("runs/demo")
@@ -29,7 +29,7 @@ def load(directory: str | Path, *, exits: ExitConfig | None = None, mesh: Mesh |
 
     Args:
       directory: a run, its `model` directory, or a Hugging Face directory with tokenizer files.
-      exits: which exits are asked, and how their uncertainty is told; none: all of them, by entropy.
+      exits: which exits are used, and how their uncertainty is measured; none: all of them, by entropy.
       mesh: devices of this process: those along `data` share the texts, the others the parameters; none: one.
 
     Raises:
@@ -51,14 +51,14 @@ def load(directory: str | Path, *, exits: ExitConfig | None = None, mesh: Mesh |
 
 
 def local_mesh(config: MeshConfig, *, count: int) -> Mesh:
-    """The first `count` devices of this process, laid out; 0: all.
+    """The first `count` devices of this process as a mesh; 0: all.
 
     Raises:
-      UserError: it has not so many, or the sizes asked for do not make up their number.
+      UserError: there are fewer, or the product of the sizes is not their number.
     """
     devices = jax.local_devices()
     if count > len(devices):
-        raise UserError(f"devices: expected up to {len(devices)}, found {count}")
+        raise UserError(f"--devices: expected up to {len(devices)}, found {count}")
     return make_mesh(config, devices[: count or None])
 
 
@@ -78,7 +78,7 @@ def model_directory(directory: str | Path) -> Path:
     if (directory / "config.yaml").is_file():
         raise UserError(
             f"expected a trained model in {directory / 'model'}, found a run that is not finished; "
-            f"finish it with `python train.py --config {directory / 'config.yaml'}`"
+            f"finish it with `{program_name('train')} --config {directory / 'config.yaml'}`"
         )
     raise UserError(
         f"expected the directory of a run or of a model, found neither model/config.json nor config.json in {directory}"
@@ -101,5 +101,5 @@ def saved_settings(directory: Path, extra: dict[str, Any]) -> dict[str, Any]:
     except (KeyError, ValueError) as error:
         raise UserError(
             f"{directory / 'config.json'}: fastbert.extra: expected labels, max_length, length_buckets and precision, "
-            f"found {extra}; the model was not saved by train.py ({error})"
+            f"found {extra}; the model was not saved by fastbert_jax ({error})"
         ) from None

@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from fastbert_jax.config import BATCH_TOKENS, BertConfig, ExitConfig, Mode, Precision
-from fastbert_jax.errors import UserError
+from fastbert_jax.errors import UserError, program_name
 from fastbert_jax.inference.engines.auto import Auto, make_engines
 from fastbert_jax.inference.engines.engine import Engine, Results
 from fastbert_jax.inference.engines.runtime import Runtime
@@ -297,6 +297,6 @@ class Predictor:
         """Raise `UserError` where there is only a backbone."""
         if not self.labels:
             raise UserError(
-                "expected a model trained by train.py, found a backbone without exits, which has hidden_states only; "
-                "train it with `python train.py --model.pretrained DIR --data.train SPEC`"
+                "expected a trained model, found a backbone without exits, which has hidden_states only; "
+                f"train it with `{program_name('train')} --model.pretrained DIR --data.train SPEC`"
             )

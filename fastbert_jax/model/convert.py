@@ -77,7 +77,7 @@ EPSILON = 1e-6
 
 def main() -> None:
     """Convert, and print what was made."""
-    config = read_settings(ConvertConfig, sys.argv[1:], program="-m fastbert_jax.model.convert")
+    config = read_settings(ConvertConfig, sys.argv[1:], program="python -m fastbert_jax.model.convert")
     result(convert(config))
 
 

@@ -14,8 +14,7 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from fastbert_jax.config import PhaseConfig, TrainConfig
-from fastbert_jax.config.checks import require
+from fastbert_jax.config import PhaseConfig, TrainConfig, require
 from fastbert_jax.errors import UserError
 
 if TYPE_CHECKING:

@@ -1,35 +1,61 @@
-"""The explore command: a page on this machine that shows the way of a typed text through the layers."""
+"""The explore command: a page on this machine that shows the answer of every layer to a typed text.
+
+    GET /          the page
+    GET /model     the model's facts, as JSON
+    POST /answer   {"text": ..., "pair": ...} gives every exit's answer, as JSON
+
+Whatever is wrong gets JSON with `error`. A page of another site can make its own name point to this machine (DNS
+rebinding); its requests then carry that name as their `Host`, and are refused.
+"""
 
 from __future__ import annotations
 
+import ipaddress
+import json
+import re
 import socket
-from http.server import ThreadingHTTPServer
+import threading
+from collections.abc import Callable
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 from fastbert_jax.config import ExploreConfig
 from fastbert_jax.errors import UserError
+from fastbert_jax.inference.explain import exit_paths
 from fastbert_jax.inference.loading import load
+from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.log import info, result
-from fastbert_jax.serving.answers import PageAnswers
-from fastbert_jax.serving.hosts import is_loopback
-from fastbert_jax.serving.requests import handler_of
+from fastbert_jax.report.source_hash import source_hash
+
+MOST_BYTES = 64 * 1024
+"""Of a request's body."""
+READ_AWAY = 1024 * 1024
+"""Of a body that is refused, so much is read before the answer, or the browser may never see it."""
+SECONDS = 30
+"""A connection that is silent for so long is closed."""
+PAGE = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
 
 
 def explore(config: ExploreConfig) -> None:
-    """Load the model, say the URL, and serve until Ctrl-C.
+    """Load the model, print the URL, and serve until Ctrl-C.
 
     Raises:
       UserError: no model, a backbone without exits, or an address that cannot be listened on.
       KeyboardInterrupt: at Ctrl-C, when the port is free again.
     """
     predictor = load(config.model, exits=config.exits)
-    with open_server(config, PageAnswers(predictor, name=config.model, speed=config.speed)) as server:
+    predictor.require_exits()
+    with open_server(config, predictor) as server:
         result(f"{url_of(server)} shows {config.model}; Ctrl-C ends it")
-        if not is_loopback(config.host):
-            info("others can reach this page, and it asks nobody for a password")
+        if not _is_loopback(config.host):
+            info("the page is reachable from other machines, without a password")
         server.serve_forever()
 
 
-def open_server(config: ExploreConfig, answers: PageAnswers) -> ThreadingHTTPServer:
+def open_server(config: ExploreConfig, predictor: Predictor) -> ThreadingHTTPServer:
     """A server that listens; `serve_forever` answers.
 
     Raises:
@@ -38,14 +64,16 @@ def open_server(config: ExploreConfig, answers: PageAnswers) -> ThreadingHTTPSer
 
     class Server(ThreadingHTTPServer):
         address_family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-        daemon_threads = True  # a slow reader keeps nobody from ending
+        daemon_threads = True  # a slow reader does not keep the process from ending
+
+    class Handler(PageHandler):
+        settings, model, alone = config, predictor, threading.Lock()
 
     try:
-        return Server((config.host, config.port), handler_of(answers, host=config.host))
+        return Server((config.host, config.port), Handler)
     except OSError as error:
         raise UserError(
-            f"explore: expected an address and a port to listen on, found {config.host} port {config.port}: "
-            f"{error.strerror}; pass --port 0 for any free one"
+            f"cannot listen on {config.host} port {config.port}: {error.strerror}; pass --port 0 for any free port"
         ) from None
 
 
@@ -54,3 +82,164 @@ def url_of(server: ThreadingHTTPServer) -> str:
     host, port = server.server_address[:2]
     name = str(host)
     return f"http://{f'[{name}]' if ':' in name else name}:{port}/"
+
+
+class Refusal(Exception):
+    """A request that is answered by an error."""
+
+    def __init__(self, status: HTTPStatus, words: str) -> None:
+        super().__init__(words)
+        self.status = status
+
+
+class PageHandler(BaseHTTPRequestHandler):
+    """Answers the requests of one connection; `open_server` sets what it answers with."""
+
+    settings: ExploreConfig
+    model: Predictor
+    alone: threading.Lock
+    """Held while the model runs: several requests at a time would only share the same cores."""
+    timeout = SECONDS
+    server_version, sys_version = "fastbert_jax", ""
+
+    def do_GET(self) -> None:
+        self._respond("GET", {"/": self._page, "/model": self._facts})
+
+    def do_POST(self) -> None:
+        self._respond("POST", {"/answer": self._answer})
+
+    def _respond(self, method: str, routes: dict[str, Callable[[], None]]) -> None:
+        try:
+            host = self.settings.host
+            if not is_allowed(self.headers.get("Host"), bound=host):
+                raise Refusal(HTTPStatus.FORBIDDEN, f"Host: expected {host} or the loopback, found another name")
+            path = self.path.partition("?")[0]
+            if path not in routes:
+                raise Refusal(HTTPStatus.NOT_FOUND, f"expected {method} {' or '.join(routes)}, found {path!r:.80}")
+            routes[path]()
+        except Refusal as refusal:
+            self._send_json(refusal.status, {"error": str(refusal)})
+        except UserError as error:
+            self._send_json(HTTPStatus.BAD_REQUEST, {"error": str(error)})
+        except ConnectionError:  # the browser has gone
+            self.close_connection = True
+        except Exception as error:
+            self._send_json(HTTPStatus.INTERNAL_SERVER_ERROR, {"error": f"{type(error).__name__}: {error}"})
+
+    def _page(self) -> None:
+        self._send(HTTPStatus.OK, PAGE.encode(), "text/html; charset=utf-8")
+
+    def _facts(self) -> None:
+        """What the page shows before a text is typed."""
+        facts = {
+            "name": self.settings.model,
+            "labels": list(self.model.labels),
+            "layers": self.model.config.num_layers,
+            "max_length": self.model.max_length,
+            "speed": self.settings.speed,
+        }
+        self._send_json(HTTPStatus.OK, facts)
+
+    def _answer(self) -> None:
+        """Every exit's answer to the text, or pair of texts, in the body."""
+        if self.headers.get_content_type() != "application/json":
+            # A form of another site can send any text here, but not as JSON.
+            raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Content-Type: expected application/json")
+        try:
+            question = json.loads(self._body())
+        except (ValueError, RecursionError):
+            raise Refusal(HTTPStatus.BAD_REQUEST, "expected a body of JSON in UTF-8") from None
+        if not isinstance(question, dict) or not question.keys() <= {"text", "pair"}:
+            raise UserError('expected {"text": "..."} or {"text": "...", "pair": "..."}, found something else')
+        text = _checked("text", question.get("text"))
+        pair = None if question.get("pair") is None else _checked("pair", question["pair"])
+        with self.alone:
+            (path,) = exit_paths(self.model, [text if pair is None else (text, pair)], self.settings.speed)
+        self._send_json(HTTPStatus.OK, path.to_json())
+
+    def _body(self) -> bytes:
+        length = self.headers.get("Content-Length", "")
+        if not re.fullmatch(r"[0-9]{1,18}", length):
+            raise Refusal(HTTPStatus.LENGTH_REQUIRED, "Content-Length: expected the bytes of the body")
+        if int(length) > MOST_BYTES:
+            self.rfile.read(min(int(length), READ_AWAY))
+            words = f"expected a body of {MOST_BYTES} bytes at most, found {length}"
+            raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, words)
+        return self.rfile.read(int(length))
+
+    def _send_json(self, status: HTTPStatus, values: dict[str, Any]) -> None:
+        self._send(status, json.dumps(values).encode(), "application/json")
+
+    def _send(self, status: HTTPStatus, body: bytes, kind: str) -> None:
+        self.send_response(status)
+        for name, value in {**HEADERS, "Content-Type": kind, "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """What http.server itself refuses, such as another method, also as JSON."""
+        if code == HTTPStatus.NOT_IMPLEMENTED:
+            code, message = HTTPStatus.METHOD_NOT_ALLOWED, "expected GET or POST"
+        self.close_connection = True
+        self._send_json(HTTPStatus(code), {"error": message or HTTPStatus(code).phrase})
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Requests are not logged."""
+
+
+def _checked(key: str, value: Any) -> str:
+    try:
+        value.encode()  # JSON can hold half a character
+    except (AttributeError, UnicodeEncodeError):
+        raise UserError(f"{key}: expected a string of Unicode text, found {value!a:.40}") from None
+    return str(value)
+
+
+def is_allowed(header: str | None, *, bound: str) -> bool:
+    """Whether a `Host` header names the loopback or the host that the server is bound to.
+
+    A server bound to all addresses (`0.0.0.0`, `::`) may be called by any of them: no name can be made to be one.
+    """
+    try:
+        name = urlsplit(f"//{header}").hostname if header else None
+    except ValueError:
+        return False
+    if not name:
+        return False
+    address, own = _address(name), _address(bound)
+    if _is_loopback(name) or name == bound.lower() or (address is not None and address == own):
+        return True
+    return address is not None and own is not None and own.is_unspecified
+
+
+def _is_loopback(name: str) -> bool:
+    """Whether a name or an address is this machine's own for itself."""
+    address = _address(name)
+    return name.lower() == "localhost" or (address is not None and address.is_loopback)
+
+
+def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(name)
+    except ValueError:
+        return None
+
+
+def _hashes(tag: str) -> str:
+    """The hashes by which a browser knows the page's own scripts or styles."""
+    parts = re.findall(rf"<{tag}>(.*?)</{tag}>", PAGE, re.DOTALL)
+    return " ".join(f"'{source_hash(part)}'" for part in parts)
+
+
+HEADERS = {
+    "Content-Security-Policy": (
+        f"default-src 'none'; script-src {_hashes('script')}; style-src {_hashes('style')}; connect-src 'self'; "
+        "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+"""Of every response."""

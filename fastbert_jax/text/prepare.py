@@ -49,7 +49,7 @@ POLL_SECONDS = 0.2
 
 def main() -> None:
     """Prepare or verify, and say what the corpus holds."""
-    config = read_settings(PrepareConfig, sys.argv[1:], program="-m fastbert_jax.text.prepare")
+    config = read_settings(PrepareConfig, sys.argv[1:], program="python -m fastbert_jax.text.prepare")
     if config.verify:
         directory = Path(config.verify).expanduser()
         with progress_bar("verify", total=None, unit="bytes") as advance:

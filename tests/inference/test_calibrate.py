@@ -14,7 +14,7 @@ from fastbert_jax.errors import UserError
 from fastbert_jax.inference import calibrate as module
 from fastbert_jax.inference.calibrate import calibrate_spec, read_calibration, unknown_labels
 from fastbert_jax.inference.loading import load
-from fastbert_jax.inference.predict_command.predict_files import predict
+from fastbert_jax.inference.predict_command import predict
 from fastbert_jax.report.metrics import Spread
 from fastbert_jax.text.examples import Example
 from tests.inference.saved import save_tiny_model, some_texts

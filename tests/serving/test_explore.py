@@ -22,9 +22,7 @@ from fastbert_jax.errors import UserError
 from fastbert_jax.inference.explain import exit_paths
 from fastbert_jax.inference.loading import load
 from fastbert_jax.inference.predictor import Predictor
-from fastbert_jax.serving.answers import PageAnswers
-from fastbert_jax.serving.explore import open_server, url_of
-from fastbert_jax.serving.requests import MOST_BYTES, PAGE
+from fastbert_jax.serving.explore import MOST_BYTES, PAGE, is_allowed, open_server, url_of
 from tests.inference.saved import LABELS, save_tiny_model
 
 ROOT = Path(__file__).parent.parent.parent
@@ -43,8 +41,7 @@ def predictor(directory: Path) -> Predictor:
 
 @pytest.fixture(scope="module")
 def server(predictor: Predictor) -> Iterator[ThreadingHTTPServer]:
-    config = ExploreConfig(model="<b>runs</b>", port=0)
-    with open_server(config, PageAnswers(predictor, name=config.model, speed=0.3)) as server:
+    with open_server(ExploreConfig(model="<b>runs</b>", port=0, speed=0.3), predictor) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield server
@@ -156,7 +153,7 @@ def test_a_fault_of_the_model_is_an_error_of_the_server(
     def fail(*arguments: object) -> None:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr("fastbert_jax.serving.answers.exit_paths", fail)
+    monkeypatch.setattr("fastbert_jax.serving.explore.exit_paths", fail)
     status, _, content = ask(server, "POST", "/answer", '{"text": "a"}', JSON)
     assert (status, json.loads(content)) == (500, {"error": "RuntimeError: out of memory"})
     assert capfd.readouterr() == ("", "")
@@ -164,10 +161,11 @@ def test_a_fault_of_the_model_is_an_error_of_the_server(
 
 def test_a_port_that_is_taken_is_refused(server: ThreadingHTTPServer, predictor: Predictor) -> None:
     port = server.server_address[1]
-    answers = PageAnswers(predictor, name="x", speed=0.5)
-    with pytest.raises(UserError, match=f"found 127.0.0.1 port {port}: Address already in use; pass --port 0"):
-        open_server(ExploreConfig(model="x", port=port), answers)
-    with open_server(ExploreConfig(model="x", port=0, host="localhost"), answers) as other:
+    with pytest.raises(
+        UserError, match=f"cannot listen on 127.0.0.1 port {port}: Address already in use; pass --port 0"
+    ):
+        open_server(ExploreConfig(model="x", port=port), predictor)
+    with open_server(ExploreConfig(model="x", port=0, host="localhost"), predictor) as other:
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", url_of(other))
 
 
@@ -185,3 +183,30 @@ def test_ctrl_c_ends_the_command_and_frees_the_port(directory: Path) -> None:
     assert (process.returncode, rest, errors) == (130, b"", b"stopped\n")
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", int(found[1])), timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("header", "bound", "allowed"),
+    [
+        ("127.0.0.1:8000", "127.0.0.1", True),
+        ("localhost", "127.0.0.1", True),
+        ("LOCALHOST:1", "127.0.0.1", True),
+        ("[::1]:8000", "127.0.0.1", True),
+        ("127.9.9.9", "127.0.0.1", True),
+        ("box.lan:8000", "box.lan", True),
+        ("10.0.0.5", "10.0.0.5", True),
+        ("10.0.0.5:80", "0.0.0.0", True),
+        ("evil.example", "127.0.0.1", False),
+        ("evil.example", "0.0.0.0", False),
+        ("localhost.evil.example", "127.0.0.1", False),
+        ("127.0.0.1.evil.example", "127.0.0.1", False),
+        ("evil.example@", "127.0.0.1", False),
+        ("10.0.0.5", "127.0.0.1", False),
+        ("10.0.0.6", "10.0.0.5", False),
+        ("[::1", "127.0.0.1", False),
+        ("", "127.0.0.1", False),
+        (None, "127.0.0.1", False),
+    ],
+)
+def test_only_the_loopback_and_the_bound_host_are_allowed(header: str | None, bound: str, allowed: bool) -> None:
+    assert is_allowed(header, bound=bound) is allowed

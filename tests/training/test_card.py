@@ -14,7 +14,7 @@ from fastbert_jax.atomic_files import write_checksums
 from fastbert_jax.config import TrainConfig
 from fastbert_jax.config_yaml import to_yaml
 from fastbert_jax.errors import UserError
-from fastbert_jax.inference.predict_command.work import model_checksum
+from fastbert_jax.inference.predict_command import model_checksum
 from fastbert_jax.training import card as module
 from fastbert_jax.training.card import write_card
 from fastbert_jax.training.run_directory import RunDirectory, verify_run

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastbert_jax.errors import UserError
-from fastbert_jax.inference.predict_command.input_files import Process, Task, stem_of, tasks_of, this_process
+from fastbert_jax.inference.input_files import Process, outputs_of, stem_of, this_process
 
 
 @pytest.fixture
@@ -23,20 +23,20 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_pattern_stands_for_its_files_in_order(folder: Path) -> None:
-    assert tasks_of(("texts/[ab].jsonl", "texts/c.csv.gz"), "out/{}.csv.zst") == [
-        Task(f"texts/{name}", f"out/{name[0]}.csv.zst") for name in ("a.jsonl", "b.jsonl", "c.csv.gz")
-    ]
-    assert [task.input for task in tasks_of(("texts/**/*.jsonl",), "{}.tsv")] == [
+    outputs = outputs_of(("texts/[ab].jsonl", "texts/c.csv.gz"), "out/{}.csv.zst")
+    expected = {f"texts/{name}": f"out/{name[0]}.csv.zst" for name in ("a.jsonl", "b.jsonl", "c.csv.gz")}
+    assert list(outputs.items()) == list(expected.items())
+    assert list(outputs_of(("texts/**/*.jsonl",), "{}.tsv")) == [
         *("texts/a.jsonl", "texts/b.jsonl", "texts/e[1].jsonl", "texts/more/d.jsonl")
     ]
-    assert tasks_of(("texts/e[1].jsonl",), "e.tsv") == [Task("texts/e[1].jsonl", "e.tsv")]  # a name, no pattern
-    assert tasks_of(("texts/*",), "{}.tsv")[-1].input == "texts/e[1].jsonl"  # no directory
+    assert outputs_of(("texts/e[1].jsonl",), "e.tsv") == {"texts/e[1].jsonl": "e.tsv"}  # a name, no pattern
+    assert list(outputs_of(("texts/*",), "{}.tsv"))[-1] == "texts/e[1].jsonl"  # no directory
 
 
 def test_one_input_needs_no_name_in_its_output(folder: Path) -> None:
-    assert tasks_of(("-",), "-") == [Task("-", "-")]
-    assert tasks_of(("texts/a.jsonl",), "out.tsv") == [Task("texts/a.jsonl", "out.tsv")]
-    assert tasks_of(("texts/a.jsonl",), "{}.tsv") == [Task("texts/a.jsonl", "a.tsv")]
+    assert outputs_of(("-",), "-") == {"-": "-"}
+    assert outputs_of(("texts/a.jsonl",), "out.tsv") == {"texts/a.jsonl": "out.tsv"}
+    assert outputs_of(("texts/a.jsonl",), "{}.tsv") == {"texts/a.jsonl": "a.tsv"}
 
 
 @pytest.mark.parametrize(
@@ -45,17 +45,21 @@ def test_one_input_needs_no_name_in_its_output(folder: Path) -> None:
         (("texts/*.jsonl",), "out.tsv", r"expected a name with \{\}, .* for the 3 inputs, found 'out.tsv'; write"),
         (("texts/c*",), "-", r"expected a name with \{\}, .* for the 1 inputs, found '-'"),
         (("a.txt", "b.txt"), "out.tsv", r"expected a name with \{\}"),
-        (("texts/*.tsv",), "{}.tsv", r"input: expected files, found none that match 'texts/\*\.tsv'; check the path"),
-        (("x/a.txt", "y/a.csv.gz"), "{}.tsv", r"found x/a\.txt and y/a\.csv\.gz, which are both 'a'"),
-        (("a.txt", "a.txt"), "{}.tsv", r"expected each name once"),
-        (("texts/a.jsonl",), "texts/../texts/a.jsonl", r"expected a file that is no input"),
-        (("texts/a.jsonl", "texts/b.jsonl"), "texts/{}.jsonl", r"expected a file that is no input, found 'texts/a"),
-        (("texts/*.jsonl",), "texts/{}.answers.jsonl", r"expected a file that is no input, found 'texts/a.answers"),
+        (("texts/*.tsv",), "{}.tsv", r"--input: expected files, found none that match 'texts/\*\.tsv'; check the path"),
+        (
+            ("x/a.txt", "y/a.csv.gz"),
+            "{}.tsv",
+            r"--input: x/a\.txt and y/a\.csv\.gz would have the same output, as both are named 'a'",
+        ),
+        (("a.txt", "a.txt"), "{}.tsv", r"a.txt and a.txt would have the same output"),
+        (("texts/a.jsonl",), "texts/../texts/a.jsonl", r"is one of the inputs, or matches them"),
+        (("texts/a.jsonl", "texts/b.jsonl"), "texts/{}.jsonl", r"--output: 'texts/a.jsonl' is one of the inputs"),
+        (("texts/*.jsonl",), "texts/{}.answers.jsonl", r"--output: 'texts/a.answers.jsonl' is one of the inputs, or m"),
     ],
 )
 def test_what_cannot_be_told_apart_is_refused(folder: Path, inputs: tuple, output: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        tasks_of(inputs, output)
+        outputs_of(inputs, output)
 
 
 def test_stems() -> None:
@@ -72,9 +76,10 @@ def test_stems() -> None:
 
 @given(st.integers(0, 40), st.integers(1, 9))
 def test_every_input_is_answered_by_one_process(inputs: int, count: int) -> None:
-    tasks = [Task(str(number), f"{number}.tsv") for number in range(inputs)]
-    shares = [Process(index, count).share(tasks) for index in range(count)]
-    assert sorted((task for share in shares for task in share), key=lambda task: int(task.input)) == tasks
+    outputs = {str(number): f"{number}.tsv" for number in range(inputs)}
+    shares = [Process(index, count).share(outputs) for index in range(count)]
+    assert sorted((name for share in shares for name in share), key=int) == list(outputs)
+    assert all(outputs[name] == output for share in shares for name, output in share.items())
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 

@@ -17,12 +17,15 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fastbert_jax.config import BadRow, ExitConfig, MeshConfig, Mode, PredictConfig
 from fastbert_jax.errors import UserError
-from fastbert_jax.inference.predict_command import predict_files, row_chunks
-from fastbert_jax.inference.predict_command.predict_files import predict
+from fastbert_jax.inference import answer_files, predict_command
+from fastbert_jax.inference.predict_command import Row, checksum_of, chunks_of, predict
 from fastbert_jax.inference.predictor import Predictor
+from fastbert_jax.text.examples import Example, Unreadable
 from fastbert_jax.text.filesystem import decompressed, open_bytes
 from fastbert_jax.text.readers import open_table
 from tests.inference.saved import LABELS, save_tiny_model, some_texts
@@ -41,8 +44,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small_chunks() -> Iterator[None]:
     """Chunks of few rows, and no model loaded twice."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(row_chunks, "ROWS", ROWS)
-        patch.setattr(predict_files, "load", functools.cache(predict_files.load))
+        patch.setattr(predict_command, "ROWS", ROWS)
+        patch.setattr(predict_command, "load", functools.cache(predict_command.load))
         yield
 
 
@@ -131,39 +134,46 @@ def as_record(row: dict) -> dict:
     }
 
 
+def parts_of(output: Path) -> list[Path]:
+    """The parts that a stopped command has left of an output."""
+    return sorted(output.with_name(f"{output.name}.partial").glob("[0-9]*-*"))
+
+
 @pytest.mark.parametrize("ending", [".jsonl", ".csv.gz", ".tsv.zst", ".parquet"])
-def test_a_stopped_command_goes_on_to_the_same_bytes(
+def test_a_stopped_command_is_resumed_to_the_same_bytes(
     model: Path, texts: Path, tmp_path: Path, ending: str, capsys
 ) -> None:
     whole = answer(model, texts, tmp_path / f"whole{ending}")
     assert beside(tmp_path / f"whole{ending}") == [f"whole{ending}"]
     counts = capsys.readouterr().err
     good = [text for row, text in enumerate(some_texts(30)) if row != 19]
-    cut = predict_files.load(str(model), exits=ExitConfig()).plan(good).truncated_texts
-    assert "1 rows could not be read" in counts
-    assert f"\n{cut} texts have more than 16 tokens and were cut" in counts and cut > 0
+    cut = predict_command.load(str(model), exits=ExitConfig()).plan(good).truncated_texts
+    assert f"1 rows could not be read; their records say why\n{cut} texts have more than 16 tokens and were c" in counts
     output = tmp_path / f"a{ending}"
-    for chunks, error in ((1, RuntimeError), (2, KeyboardInterrupt), (0, KeyboardInterrupt)):
+    for chunks, error, done in ((1, RuntimeError, 1), (2, KeyboardInterrupt, 3), (0, KeyboardInterrupt, 3)):
         with stopped_after(chunks, error):
             answer(model, texts, output, resume=True)
-        assert beside(output) == [f"a{ending}.partial", f"a{ending}.partial.json"]
+        assert beside(output) == [f"a{ending}.partial"] and len(parts_of(output)) == done
     told = capsys.readouterr().err
-    assert (
-        told.count(f"24 rows are answered in {output}.partial; the same command with --resume goes on after them") == 2
-    )
-    with open(f"{output}.partial", "ab") as stream:  # as a kill between a piece and its entry in the ledger leaves it
-        stream.write(b"half of a piece")
+    assert told.count(f"{output}.partial holds the answers so far; the same command with --resume goes on after") == 3
+    (Path(f"{output}.partial") / ".000003-x.1.unfinished").write_bytes(b"as a kill leaves it")
+    written = [part.stat().st_mtime_ns for part in parts_of(output)]
+    with pytest.raises(ZeroDivisionError), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(answer_files.AnswerFormat, "join", lambda *_: 1 / 0)
+        answer(model, texts, output, resume=True)
+    assert [part.stat().st_mtime_ns for part in parts_of(output)][:3] == written
     assert answer(model, texts, output, resume=True) == whole
     assert beside(output) == [f"a{ending}"]
-    told = capsys.readouterr().err
-    assert told == f"{output}: 24 rows were answered before; going on\n{counts}"  # of the rows before the stop too
+    assert "30 rows were answered before\n1 rows could not be read" in capsys.readouterr().err
 
 
-def test_a_bad_row_later_on_is_stopped_at_and_gone_on_from(model: Path, texts: Path, tmp_path: Path) -> None:
+def test_a_bad_row_is_stopped_at_and_the_command_resumed_when_it_is_mended(
+    model: Path, texts: Path, tmp_path: Path
+) -> None:
     output = tmp_path / "a.jsonl"
     with pytest.raises(UserError, match=r"texts\.jsonl:20: expected a text, found none"):
         answer(model, texts, output, on_bad_row=BadRow.STOP)
-    assert json.loads((tmp_path / "a.jsonl.partial.json").read_text())["done"]["rows"] == 16
+    assert len(parts_of(output)) == 2
     rows = [json.loads(line) for line in texts.read_text().splitlines()]
     rows[19] = {"text": "mended"}
     write_rows(texts, rows)
@@ -171,44 +181,37 @@ def test_a_bad_row_later_on_is_stopped_at_and_gone_on_from(model: Path, texts: P
     assert mended == answer(model, texts, tmp_path / "whole.jsonl") and b"error" not in mended
 
 
-def test_other_work_is_not_gone_on_with(model: Path, texts: Path, tmp_path: Path) -> None:
+def test_other_settings_are_refused_and_rows_that_changed_are_answered_anew(
+    model: Path, texts: Path, tmp_path: Path
+) -> None:
     output = tmp_path / "a.jsonl"
     with stopped_after(2):
         answer(model, texts, output)
-    there = (tmp_path / "a.jsonl.partial").read_bytes()
+    there = [part.read_bytes() for part in parts_of(output)]
     other = shutil.copytree(model, tmp_path / "other")
     (other / "config.json").write_text((model / "config.json").read_text() + " ")
     with pytest.raises(
-        UserError, match=r"a\.jsonl\.partial: expected the settings .* found speed: there 0\.5, now 0\.25; give"
+        UserError, match=r"a\.jsonl\.partial: expected the settings .* found speed: there 0\.5, now 0\.25; use"
     ):
         answer(model, texts, output, resume=True, speed=0.25)
-    with pytest.raises(UserError, match=r"found model: there '[0-9a-f]{64}', now '[0-9a-f]{64}'; give the same"):
+    with pytest.raises(UserError, match=r"found model: there '[0-9a-f]{64}', now '[0-9a-f]{64}'; use the same"):
         answer(other, texts, output, resume=True)
-    with pytest.raises(UserError, match=r"found mode: there 'masked', now 'cascade'; batch_size: there 1, now 8; give"):
+    with pytest.raises(UserError, match=r"found mode: there 'masked', now 'cascade'; batch_size: there 1, now 8; use"):
         answer(model, texts, output, resume=True, mode=Mode.CASCADE, batch_size=8)
     with pytest.raises(UserError, match=r"found input: there '.*texts\.jsonl', now '.*b\.jsonl'"):
         answer(model, write_rows(tmp_path / "b.jsonl", [{"text": "a"}]), output, resume=True)
+    assert [part.read_bytes() for part in parts_of(output)] == there
     rows = texts.read_text().splitlines(keepends=True)
-    for changed in (rows[:3] + rows[2:], rows[1:], rows[:10]):
+    for changed in (rows[:3] + rows[2:], rows[1:], rows[:10], [rows[0].replace("}", ' , "x": 1}'), *rows[1:]]):
+        with stopped_after(2):
+            answer(model, texts, tmp_path / "b.jsonl")
         texts.write_text("".join(changed))
-        with pytest.raises(
-            UserError, match=r"texts\.jsonl: expected the 16 rows that are answered already, found others; .* --resume"
-        ):
-            answer(model, texts, output, resume=True)
-    texts.write_text("".join(rows))
-    assert (tmp_path / "a.jsonl.partial").read_bytes() == there
-    os.truncate(f"{output}.partial", len(there) - 1)
-    with pytest.raises(
-        UserError, match=rf"expected {len(there)} bytes or more, found {len(there) - 1}; the file was changed"
-    ):
-        answer(model, texts, output, resume=True)
-    (tmp_path / "a.jsonl.partial").write_bytes(there)
-    (tmp_path / "a.jsonl.partial.json").write_text("{}")
-    with pytest.raises(UserError, match=r"a\.jsonl\.partial\.json: expected how far .* delete it to start over"):
-        answer(model, texts, output, resume=True)
+        expected = answer(model, texts, tmp_path / "whole.jsonl")
+        assert answer(model, texts, tmp_path / "b.jsonl", resume=True) == expected
+        texts.write_text("".join(rows))
 
 
-def test_without_resume_what_is_left_is_started_over_and_a_whole_file_is_left_alone(
+def test_without_resume_what_is_left_is_started_over_and_a_complete_file_is_left_alone(
     model: Path, texts: Path, tmp_path: Path, capsys
 ) -> None:
     output = tmp_path / "a.jsonl"
@@ -216,43 +219,38 @@ def test_without_resume_what_is_left_is_started_over_and_a_whole_file_is_left_al
         answer(model, texts, output)
     with stopped_after(0):
         answer(model, texts, output, speed=0.9)
-    assert f"{output}.partial: started over; --resume goes on after its 16 rows" in capsys.readouterr().err
+    assert f"{output}.partial: started over; --resume would have kept the answers in it" in capsys.readouterr().err
     assert beside(output) == []  # nothing was done
     whole = answer(model, texts, output)
-    (tmp_path / "a.jsonl.partial.json").write_text("{}")  # as a kill after the last step but one leaves it
     assert answer(model, texts, output, resume=True, speed=0.9) == whole
-    assert beside(output) == ["a.jsonl"]
-    assert f"{output}: whole already, nothing to do; without --resume made anew" in capsys.readouterr().err
+    assert f"{output}: complete, nothing to do; without --resume made anew" in capsys.readouterr().err
     assert answer(model, texts, output, speed=0.9) != whole
+
+
+def test_a_kill_while_the_parts_are_removed_costs_time_alone(model: Path, texts: Path, tmp_path: Path) -> None:
+    output = tmp_path / "a.jsonl"
+    whole = answer(model, texts, output)
+    for removed in ("settings.json", "[0-9]*-*"):
+        with stopped_after(2):
+            answer(model, texts, output)
+        for path in Path(f"{output}.partial").glob(removed):
+            path.unlink()
+        assert answer(model, texts, output, resume=True) == whole and beside(output) == ["a.jsonl"]
 
 
 @pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
 def test_a_full_disk_keeps_what_is_done(model: Path, texts: Path, tmp_path: Path, ending: str, capsys) -> None:
     whole = answer(model, texts, tmp_path / f"whole{ending}")
     output = tmp_path / f"a{ending}"
-    with room_for(2500), pytest.raises(UserError, match=rf"a\{ending}: expected a place to write .* File too large"):
+    with room_for(len(whole) - 1), pytest.raises(UserError, match=rf"a\{ending}: cannot write the answers there: File"):
         answer(model, texts, output)
-    rows = json.loads((tmp_path / f"a{ending}.partial.json").read_text())["done"]["rows"]
-    assert 0 < rows < 30 and not output.exists()
-    assert f"{rows} rows are answered in {output}.partial; the same command with --resume" in capsys.readouterr().err
+    assert parts_of(output) and not output.exists()
+    assert f"{output}.partial holds the answers so far; the same command with --resume" in capsys.readouterr().err
     assert answer(model, texts, output, resume=True) == whole
     assert beside(output) == [f"a{ending}"]
     with room_for(100), pytest.raises(UserError, match="File too large"):
         answer(model, texts, tmp_path / f"b{ending}")
     assert beside(tmp_path / f"b{ending}") == []
-
-
-def test_a_disk_that_is_full_for_the_parquet_file_alone(model: Path, texts: Path, tmp_path: Path, monkeypatch) -> None:
-    def full(*arguments: object, **settings: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    output = tmp_path / "a.parquet"
-    with monkeypatch.context() as patch:
-        patch.setattr(pq.ParquetWriter, "write_table", full)
-        with pytest.raises(UserError, match="No space left on device"):
-            answer(model, texts, output)
-    assert beside(output) == ["a.parquet.partial", "a.parquet.partial.json"]
-    assert answer(model, texts, output, resume=True) == answer(model, texts, tmp_path / "whole.parquet")
 
 
 def test_two_processes_do_not_write_one_file(model: Path, texts: Path, tmp_path: Path, monkeypatch) -> None:
@@ -284,17 +282,17 @@ def test_many_files_load_the_model_once_and_finished_ones_are_left_out(
         resume=True,
     )
     loads: list[object] = []
-    load = predict_files.load
+    load = predict_command.load
     monkeypatch.setattr(
-        predict_files, "load", lambda *arguments, **settings: loads.append(0) or load(*arguments, **settings)
+        predict_command, "load", lambda *arguments, **settings: loads.append(0) or load(*arguments, **settings)
     )
     with stopped_after(3):  # two files have two chunks each
         predict(config)
     assert "1 of 3 inputs are answered; --resume leaves them out" in capsys.readouterr().err
-    assert sorted(os.listdir(tmp_path / "out")) == ["in0.jsonl", "in1.jsonl.partial", "in1.jsonl.partial.json"]
+    assert sorted(os.listdir(tmp_path / "out")) == ["in0.jsonl", "in1.jsonl.partial"]
     predict(config)
     assert len(loads) == 2
-    assert "1 of 3 outputs: whole already" in capsys.readouterr().err
+    assert "1 of 3 outputs: complete" in capsys.readouterr().err
     for number in range(3):
         alone = answer(model, tmp_path / f"in{number}.txt", tmp_path / "alone.jsonl")
         assert (tmp_path / "out" / f"in{number}.jsonl").read_bytes() == alone
@@ -312,8 +310,6 @@ def test_a_mesh_of_devices_answers_as_one_does(model: Path, tmp_path: Path) -> N
 
 
 def test_more_answers_than_a_row_group(model: Path, tmp_path: Path, monkeypatch) -> None:
-    from fastbert_jax.inference.predict_command import answer_files
-
     monkeypatch.setattr(answer_files, "ROW_GROUP", 20)
     (tmp_path / "a.txt").write_text("\n".join(some_texts(50)))
     answer(model, tmp_path / "a.txt", tmp_path / "a.parquet")
@@ -327,18 +323,18 @@ PROGRAM = """
 import functools, sys
 from concurrent.futures import ThreadPoolExecutor
 from fastbert_jax.config import MeshConfig, Mode, PredictConfig
-from fastbert_jax.inference.predict_command import predict_files, row_chunks
+from fastbert_jax.inference import predict_command
 
-row_chunks.ROWS = 32
+predict_command.ROWS = 32
 model, texts, *outputs = sys.argv[1:]
-predictor = predict_files.load(model)
+predictor = predict_command.load(model)
 predictor.length_buckets = (16,)  # with full batches, a single program to compile
 predictor.predict(["good"] * 32, mode="masked", batch_size=32)
-predict_files.load = lambda *arguments, **settings: predictor
+predict_command.load = lambda *arguments, **settings: predictor
 
 def answer(output):
     settings = {"mode": Mode.MASKED, "batch_size": 32, "resume": True}
-    predict_files.predict(PredictConfig(model=model, input=(texts,), output=output, **settings))
+    predict_command.predict(PredictConfig(model=model, input=(texts,), output=output, **settings))
 
 with ThreadPoolExecutor() as pool:
     list(pool.map(answer, outputs))
@@ -348,16 +344,14 @@ with ThreadPoolExecutor() as pool:
 def test_a_killed_process_loses_and_doubles_nothing(model: Path, tmp_path: Path) -> None:
     (tmp_path / "texts.txt").write_text("\n".join(some_texts(KILLED_ROWS)))
     killed, whole = ([tmp_path / f"{name}{ending}" for ending in KILLED_ENDINGS] for name in ("killed", "whole"))
-    ledgers = [output.with_name(f"{output.name}.partial.json") for output in killed]
     command = [sys.executable, "-c", PROGRAM, str(model), str(tmp_path / "texts.txt")]
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     with subprocess.Popen([*command, *map(str, killed)], env=environment, stderr=subprocess.PIPE) as process:
-        while not all(ledger.exists() for ledger in ledgers):
+        while not all(map(parts_of, killed)):
             assert process.poll() is None
             time.sleep(0.001)
         process.send_signal(signal.SIGKILL)
-    for ledger in ledgers:
-        assert 0 < json.loads(ledger.read_text())["done"]["rows"] < KILLED_ROWS
+    assert all(0 < len(parts_of(output)) < KILLED_ROWS / 32 for output in killed)
     subprocess.run([*command, *map(str, killed + whole)], env=environment, check=True)
     for output, expected in zip(killed, whole, strict=True):
         assert output.read_bytes() == expected.read_bytes(), output.name
@@ -365,3 +359,37 @@ def test_a_killed_process_loses_and_doubles_nothing(model: Path, tmp_path: Path)
     with open_bytes(whole[1]) as raw, decompressed(raw, whole[1]) as stream:
         assert stream.read() == whole[0].read_bytes() and whole[0].read_bytes().count(b"\n") == KILLED_ROWS
     assert pq.read_metadata(whole[2]).num_rows == KILLED_ROWS
+
+
+TEXTS = st.text(max_size=12) | st.tuples(st.text(max_size=6), st.text(max_size=6))
+RECORDS = st.lists(
+    st.builds(Example, TEXTS, st.none(), st.just("a:1")) | st.builds(Unreadable, st.just("a:1"), st.text())
+)
+
+
+def characters(chunk: list[Row]) -> int:
+    return sum(len("".join(row.text)) for row in chunk if isinstance(row, Example))
+
+
+@given(RECORDS)
+def test_chunks_hold_all_rows_and_are_bounded(rows: list[Row]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(predict_command, "ROWS", 4)
+        patch.setattr(predict_command, "CHARACTERS", 20)
+        chunks = list(chunks_of(rows))
+    assert [row for chunk in chunks for row in chunk] == rows
+    assert all(1 <= len(chunk) <= 4 and characters(chunk[:-1]) < 20 for chunk in chunks)
+    assert all(len(chunk) == 4 or characters(chunk) >= 20 for chunk in chunks[:-1])
+
+
+def test_other_rows_have_another_checksum() -> None:
+    chunks = [
+        [Example("a", None, "a:1"), Example("b", None, "a:2")],
+        [Example("b", None, "a:1"), Example("b", None, "a:2")],
+        [Example("ab", None, "a:1"), Example("", None, "a:2")],
+        [Example(("a", "b"), None, "a:1"), Example("b", None, "a:2")],
+        [Unreadable("a:1", "a"), Example("b", None, "a:2")],
+        [Example("a", None, "a:1")],
+    ]
+    assert len({checksum_of(chunk) for chunk in chunks}) == len(chunks)
+    assert checksum_of(chunks[0]) == checksum_of([Example("a", "label", "b:1"), Example("b", None, "b:2")])

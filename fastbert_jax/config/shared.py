@@ -1,0 +1,115 @@
+"""What the settings of several commands share: checks, quiet and JSON output, devices and processes."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from typing import Annotated
+
+from tyro.constructors import PrimitiveConstructorSpec
+
+from fastbert_jax.errors import UserError
+
+
+def require(condition: bool, key: str, expected: str, found: object) -> None:
+    """Raise `UserError` unless a setting has a value that is expected.
+
+    Args:
+      key: the setting's name, which is spelled as on the command line: `data.max_length` becomes `--data.max-length`;
+        a name with other characters, as of a part of a model, stays as it is.
+    """
+    if not condition:
+        raise UserError(f"{as_option(key)}: expected {expected}, found {found!r}")
+
+
+def as_option(key: str) -> str:
+    """The name of a setting as it is typed on the command line."""
+    return f"--{key.replace('_', '-')}" if re.fullmatch(r"[a-z_]+(\.[a-z_]+)*", key) else key
+
+
+def require_batches(batch_size: int, batch_tokens: int) -> None:
+    """Check the two settings of a batch's size."""
+    require(batch_size >= 0, "batch_size", "1 or more, or 0 to go by batch_tokens", batch_size)
+    require(batch_tokens >= 1, "batch_tokens", "1 or more", batch_tokens)
+
+
+JsonFile = Annotated[
+    str,
+    PrimitiveConstructorSpec(
+        nargs=(0, 1),
+        metavar="[FILE]",
+        instance_from_str=lambda words: words[0] if words else "-",
+        is_instance=lambda value: isinstance(value, str),
+        str_from_instance=lambda value: [value],
+    ),
+]
+"""A file, or `-` for standard output, which the option's name alone means too."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class QuietCommand:
+    """A command that can print less."""
+
+    quiet: bool = False
+    """Print only the result and errors: no progress, no notes, no next step."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+    """How the devices of all processes are arranged; one of the three may be -1: all that are left."""
+
+    data: int = -1
+    """Devices, or groups of them, that hold the parameters and share the texts of each batch: 1 or more, or -1."""
+    fsdp: int = 1
+    """Devices that share the parameters and the optimizer state, and in training each batch too: 1 or more, or -1."""
+    tensor: int = 1
+    """Devices that share the heads and the feed-forward width of each layer: 1 or more, or -1."""
+
+    def __post_init__(self) -> None:
+        for axis, size in dataclasses.asdict(self).items():
+            require(size >= 1 or size == -1, f"mesh.{axis}", "1 or more, or -1", size)
+        sizes = (self.data, self.fsdp, self.tensor)
+        require(sizes.count(-1) <= 1, "--mesh.data, --mesh.fsdp, --mesh.tensor", "-1 for one of them at most", sizes)
+
+    def sizes(self, devices: int) -> tuple[int, int, int]:
+        """The sizes of the axes on so many devices.
+
+        Raises:
+          UserError: their product is not the number of devices.
+        """
+        sizes = (self.data, self.fsdp, self.tensor)
+        known = math.prod(size for size in sizes if size != -1)
+        resolved = tuple(devices // known if size == -1 else size for size in sizes)
+        if math.prod(resolved) != devices:
+            raise UserError(
+                f"mesh: expected data x fsdp x tensor = {devices}, the number of devices, found "
+                f"{' x '.join(map(str, sizes))}; set one of them to -1 to use all devices that are left"
+            )
+        return resolved[0], resolved[1], resolved[2]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProcessesConfig:
+    """The processes that train together; each runs the same command. TPU pods, Slurm, Kubernetes and Open MPI set
+    these by themselves."""
+
+    coordinator: str = ""
+    """HOST:PORT of process 0; empty: as the launcher sets it, else this process is alone."""
+    count: int = 0
+    """How many processes there are; 0: as the launcher sets it."""
+    index: int = -1
+    """Which of them this is, from 0; -1: as the launcher sets it."""
+    heartbeat_seconds: int = 100
+    """After so many seconds of silence, 1 or more, a process counts as dead, and the others end."""
+
+    def __post_init__(self) -> None:
+        given = (bool(self.coordinator), self.count > 0, self.index >= 0)
+        require(
+            len(set(given)) == 1,
+            "--processes.coordinator, --processes.count, --processes.index",
+            "all three or none of them",
+            (self.coordinator, self.count, self.index),
+        )
+        require(self.count == 0 or self.index < self.count, "processes.index", f"below {self.count}", self.index)
+        require(self.heartbeat_seconds >= 1, "processes.heartbeat_seconds", "1 or more", self.heartbeat_seconds)

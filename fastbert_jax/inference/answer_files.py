@@ -1,0 +1,274 @@
+"""The files that answers are written to: JSON lines, .tsv, .csv or Parquet, joined from parts, which can be resumed."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from fastbert_jax.atomic_files import atomic_file, lock_file, write_json
+from fastbert_jax.command_line import drop_standard_output
+from fastbert_jax.errors import UserError
+from fastbert_jax.inference.prediction import Prediction
+from fastbert_jax.log import info
+from fastbert_jax.text.examples import Unreadable
+from fastbert_jax.text.filesystem import codec_of, compressed, without_compression
+
+ROW_GROUP = 2**16
+"""Rows of a row group in Parquet, at least."""
+
+
+@dataclass(frozen=True)
+class AnswerFormat:
+    """How answers become bytes: parts of some rows each, which are joined in the end."""
+
+    ending: str
+    """One of `config.ANSWER_ENDINGS`."""
+    codec: str | None
+    """The compression of each part; None for none."""
+    labels: Sequence[str]
+    """One name per class."""
+
+    @classmethod
+    def of(cls, output: str, labels: Sequence[str]) -> AnswerFormat:
+        """The format that the name of an output stands for; standard output, `-`, gets JSON lines."""
+        if output == "-":
+            return cls(".jsonl", None, labels)
+        return cls(without_compression(output).suffix.lower(), codec_of(output), labels)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of a table; the last one holds the reason where a row has no answer."""
+        return ("label", "exit_layer", "uncertainty", *(f"probability of {label}" for label in self.labels), "error")
+
+    def part(self, answers: Iterable[Prediction | Unreadable]) -> bytes:
+        """The bytes of some rows."""
+        rows = [self._cells(answer) for answer in answers]
+        match self.ending:
+            case ".parquet":
+                return self._parquet(rows)
+            case ".tsv" | ".csv":
+                return self._encoded(self._lines([[_short(cell) for cell in row] for row in rows]))
+        return self._encoded("".join(json.dumps(self._record(row), ensure_ascii=False) + "\n" for row in rows))
+
+    def join(self, parts: Iterable[Path], stream: IO[bytes]) -> None:
+        """Write the whole file from its parts."""
+        if self.ending == ".parquet":
+            _join_parquet(parts, stream)
+            return
+        if self.ending in (".tsv", ".csv"):
+            stream.write(self._encoded(self._lines([self.columns])))
+        for part in parts:
+            with open(part, "rb") as source:
+                shutil.copyfileobj(source, stream)
+
+    def _cells(self, answer: Prediction | Unreadable) -> list[Any]:
+        if isinstance(answer, Unreadable):
+            return [*[None] * (len(self.columns) - 1), f"{answer.where}: {answer.problem}"]
+        return [answer.label, answer.exit_layer, answer.uncertainty, *map(float, answer.probabilities), None]
+
+    def _record(self, row: Sequence[Any]) -> dict[str, object]:
+        label, exit_layer, uncertainty, *probabilities, error = map(_short, row)
+        if error:
+            return {"error": error}
+        by_label = dict(zip(self.labels, probabilities, strict=True))
+        return {"label": label, "probabilities": by_label, "exit_layer": exit_layer, "uncertainty": uncertainty}
+
+    def _lines(self, rows: Sequence[Sequence[object]]) -> str:
+        """Rows of a table as text: with tabs, where blanks in a cell become one space, or with commas and quotes."""
+        if self.ending == ".tsv":
+            cells = [["" if cell is None else " ".join(str(cell).split()) for cell in row] for row in rows]
+            return "".join("\t".join(row) + "\n" for row in cells)
+        stream = io.StringIO()
+        csv.writer(stream, lineterminator="\n").writerows(rows)
+        return stream.getvalue()
+
+    def _encoded(self, text: str) -> bytes:
+        return compressed(_utf8(text), self.codec) if self.codec else _utf8(text)
+
+    def _parquet(self, rows: Sequence[Sequence[Any]]) -> bytes:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        kinds = (pa.string(), pa.int32(), *[pa.float32()] * (len(self.labels) + 1), pa.string())
+        arrays = [
+            pa.array([_utf8(cell) if isinstance(cell, str) else cell for cell in column], kind)
+            for column, kind in zip(zip(*rows, strict=True), kinds, strict=True)
+        ]
+        stream = io.BytesIO()
+        pq.write_table(pa.table(arrays, names=self.columns), stream, compression="zstd")
+        return stream.getvalue()
+
+
+def _join_parquet(parts: Iterable[Path], stream: IO[bytes]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    waiting: list[Any] = []
+    with contextlib.ExitStack() as stack:
+        writer = None
+        for part in parts:
+            waiting.append(pq.read_table(part))
+            writer = writer or stack.enter_context(pq.ParquetWriter(stream, waiting[0].schema, compression="zstd"))
+            if sum(map(len, waiting)) >= ROW_GROUP:
+                writer.write_table(pa.concat_tables(waiting), row_group_size=2 * ROW_GROUP)
+                waiting = []
+        if writer and waiting:
+            writer.write_table(pa.concat_tables(waiting))
+
+
+def _short(cell: Any) -> Any:
+    """A number with the digits that every float32 has, and no more."""
+    return float(f"{cell:.7g}") if isinstance(cell, float) else cell
+
+
+def _utf8(text: str) -> bytes:
+    """UTF-8; half a surrogate pair, as in the name of a file that is not UTF-8, is written as its escape."""
+    return text.encode("utf-8", "backslashreplace")
+
+
+class AnswerFile:
+    """An output that is written part by part, in the directory NAME.partial, and joined in the end."""
+
+    def __init__(self, name: str) -> None:
+        self._path = Path(name).expanduser()
+        self.directory = self._path.with_name(f"{self._path.name}.partial")
+        """Of the parts, while the output is not complete."""
+        self.parts: list[Path] = []
+        """In the order of the rows; the directory may hold others, for rows that have changed since."""
+
+    def is_complete(self) -> bool:
+        """Whether the output is there, and no later one is begun."""
+        return self._path.exists() and not self.directory.exists()
+
+    def has(self, checksum: str) -> bool:
+        """Whether the next part is there already, made for rows of this checksum. If so, it is taken."""
+        part = self._next(checksum)
+        exists = part.exists()
+        if exists:
+            self.parts.append(part)
+        return exists
+
+    def add(self, checksum: str, content: bytes) -> None:
+        """Write the next part; when this returns, it is on the disk and outlives the process.
+
+        Args:
+          checksum: of the rows that it answers.
+
+        Raises:
+          UserError: it cannot be written.
+        """
+        part = self._next(checksum)
+        with self._disk_errors(), atomic_file(part, "wb") as stream:
+            stream.write(content)
+        self.parts.append(part)
+
+    def _next(self, checksum: str) -> Path:
+        return self.directory / f"{len(self.parts):06}-{checksum}"
+
+    def _all_parts(self) -> list[Path]:
+        return list(self.directory.glob("[0-9]*-*"))
+
+    def _begin(self, settings: Mapping[str, Any], *, resume: bool) -> None:
+        """Keep the parts of a process that was stopped if they are to be resumed, else remove them."""
+        file, now = self.directory / "settings.json", json.loads(json.dumps(settings))
+        if parts := self._all_parts():
+            if resume and file.exists():  # not where a kill came while the directory was removed
+                self._require_same(json.loads(file.read_text(encoding="utf-8")), now)
+                return
+            if not resume:
+                info(f"{self.directory}: started over; --resume would have kept the answers in it")
+            for part in parts:
+                part.unlink()
+        write_json(file, now)
+
+    def _require_same(self, there: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+        differences = [
+            f"{key}: there {there.get(key)!r}, now {now.get(key)!r}"
+            for key in dict.fromkeys([*there, *now])
+            if there.get(key) != now.get(key)
+        ]
+        if differences:
+            raise UserError(
+                f"{self.directory}: expected the settings it was begun with, found {'; '.join(differences)}; use the "
+                "same settings to resume it, or leave out --resume to start over"
+            )
+
+    @contextlib.contextmanager
+    def _disk_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(f"{self._path}: cannot write the answers there: {error.strerror or error}") from None
+
+    @contextlib.contextmanager
+    def opened(self, form: AnswerFormat, settings: Mapping[str, Any], *, resume: bool) -> Iterator[None]:
+        """Write the output in this block. It appears when the block succeeds, with nothing left beside it.
+
+        When the block fails or the process is killed, the parts that were added stay, and `resume` takes them.
+
+        Args:
+          settings: what answers depend on besides the texts, as JSON values by name, the same for all parts.
+
+        Raises:
+          UserError: the file cannot be written, another process writes it, or its parts were made with other settings.
+        """
+        with contextlib.ExitStack() as stack:
+            with self._disk_errors():
+                self.directory.mkdir(parents=True, exist_ok=True)
+                lock_file(stack.enter_context(open(self.directory / "lock", "w")), self._path)
+            try:
+                with self._disk_errors():
+                    self._begin(settings, resume=resume)
+                yield
+                with self._disk_errors(), atomic_file(self._path, "wb") as stream:
+                    form.join(self.parts, stream)
+            except BaseException:
+                if self.parts:
+                    info(
+                        f"{self.directory} holds the answers so far; the same command with --resume goes on after them"
+                    )
+                elif not self._all_parts():
+                    shutil.rmtree(self.directory, ignore_errors=True)
+                raise
+        with self._disk_errors():
+            shutil.rmtree(self.directory)  # after the lock: NFS keeps the directory of an open file
+
+
+class StandardOutput:
+    """Answers to standard output, in the place of an `AnswerFile`."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+
+    def has(self, checksum: str) -> bool:
+        """Never."""
+        return False
+
+    def add(self, checksum: str, content: bytes) -> None:
+        """Write the answers to the next rows."""
+        self._stream.write(content)
+        self._stream.flush()
+
+
+@contextlib.contextmanager
+def standard_output() -> Iterator[StandardOutput]:
+    """Standard output for the block, which ends early and without an error when a reader such as `head` has enough.
+
+    Raises:
+      UserError: it leads to a file that cannot be written.
+    """
+    try:
+        with open(sys.stdout.fileno(), "wb", closefd=False) as stream:
+            yield StandardOutput(stream)
+    except BrokenPipeError:
+        drop_standard_output()
+    except OSError as error:
+        raise UserError(f"standard output: cannot write the answers there: {error.strerror}") from None

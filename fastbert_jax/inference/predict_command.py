@@ -1,0 +1,194 @@
+"""The predict command: rows of files or stdin in, one answer per row out, chunk by chunk, in one or more processes."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastbert_jax.config import ExitConfig, Mode, PredictConfig
+from fastbert_jax.config_yaml import to_dict
+from fastbert_jax.inference import calibrate
+from fastbert_jax.inference.answer_files import AnswerFile, AnswerFormat, StandardOutput, standard_output
+from fastbert_jax.inference.input_files import STDOUT, outputs_of, this_process
+from fastbert_jax.inference.loading import load, local_mesh, model_directory
+from fastbert_jax.log import info
+from fastbert_jax.report import model_card
+from fastbert_jax.report.progress import progress_bar
+from fastbert_jax.text.examples import Example, Unreadable
+from fastbert_jax.text.sources import open_examples, require_skip
+
+ROWS = 4096
+"""Rows of a chunk, at most: enough to fill the batches of every length."""
+CHARACTERS = 2**24
+"""A chunk ends with the row that reaches so many characters, so that long texts do not fill the memory."""
+
+Row = Example | Unreadable
+
+
+def predict(config: PredictConfig) -> int:
+    """Answer every row of the inputs that are this process's share, each input into its output, in order.
+
+    Returns how many inputs that were; those that were answered before do not count.
+
+    An output file gets its name only when all of it is written. Under `skip`, a row that cannot be read gives a record
+    with the reason, so that there are as many records as rows.
+
+    Raises:
+      UserError: no model, no input, an output that cannot be written or resumed, or a bad row under `stop`.
+    """
+    outputs = _to_do(config)
+    if not outputs:
+        return 0
+    model = _Model(config)
+    answered = 0
+    try:
+        for name, output in outputs.items():
+            model.answer(name, output, prefix=f"{name}: " if len(outputs) > 1 else "")
+            answered += 1
+        if config.mode is Mode.AUTO and model.predictor.picked:
+            info(f"auto picked {model.predictor.picked}")
+    finally:
+        if 0 < answered < len(outputs):
+            info(f"{answered} of {len(outputs)} inputs are answered; --resume leaves them out")
+    return answered
+
+
+def _to_do(config: PredictConfig) -> dict[str, str]:
+    """This process's share of the inputs with their outputs; under --resume without those that are complete."""
+    outputs = outputs_of(config.input, config.output)
+    process = this_process(config.process_count, config.process_index, os.environ)
+    mine = process.share(outputs)
+    if process.count > 1:
+        nothing = "" if mine else ": nothing to do"
+        info(f"{process} answers {len(mine)} of {len(outputs)} inputs{nothing}")
+    if not config.resume:
+        return mine
+    left = {name: output for name, output in mine.items() if not AnswerFile(output).is_complete()}
+    if len(left) < len(mine):
+        which = next(iter(mine.values())) if len(mine) == 1 else f"{len(mine) - len(left)} of {len(mine)} outputs"
+        info(f"{which}: complete, nothing to do; without --resume made anew")
+    return left
+
+
+class _Model:
+    """A model and the settings of the command, which answer one input after another."""
+
+    def __init__(self, config: PredictConfig) -> None:
+        speed, exits = calibrate.thresholds_in_use(config.model, config.target, speed=config.speed, exits=config.exits)
+        self.predictor = load(config.model, exits=exits, mesh=local_mesh(config.mesh, count=config.devices))
+        self.predictor.require_exits()
+        self._config, self._speed = config, speed
+        self._form = AnswerFormat.of(config.output, self.predictor.labels)
+        self._settings = {} if config.output == STDOUT else settings_of(config, speed=speed, exits=exits)
+        self._batches = {"batch_size": config.batch_size, "batch_tokens": config.batch_tokens}
+        if config.warm_up:
+            info(str(self.predictor.warm_up(config.mode, **self._batches)))
+
+    def answer(self, name: str, output: str, *, prefix: str) -> None:
+        """Answer the rows of one input that are not answered yet.
+
+        Args:
+          prefix: of the notes about it.
+        """
+        before = unreadable = cut = 0
+        with open_examples(name, self._config.reading, role="test") as rows, self._opened(name, output) as file:
+            if rows.guess:
+                info(rows.guess)
+            with progress_bar("predict", total=rows.row_count, unit="texts") as advance:
+                for chunk in chunks_of(rows):
+                    checksum = checksum_of(chunk)
+                    if file.has(checksum):
+                        before += len(chunk)
+                        advance(len(chunk), "")
+                    else:
+                        content, truncated = self._answers(chunk, lambda count: advance(count, ""))
+                        file.add(checksum, content)
+                        cut += truncated
+                    unreadable += sum(isinstance(row, Unreadable) for row in chunk)
+        if before:
+            info(f"{prefix}{before} rows were answered before")
+        if unreadable:
+            info(f"{prefix}{unreadable} rows could not be read; their records say why")
+        if cut:
+            info(f"{prefix}{cut} texts have more than {self.predictor.max_length} tokens and were cut")
+
+    @contextlib.contextmanager
+    def _opened(self, name: str, output: str) -> Iterator[AnswerFile | StandardOutput]:
+        if output == STDOUT:
+            with standard_output() as stream:
+                yield stream
+        else:
+            file = AnswerFile(output)
+            with file.opened(self._form, {"input": name, **self._settings}, resume=self._config.resume):
+                yield file
+
+    def _answers(self, chunk: Sequence[Row], advance: Callable[[int], None]) -> tuple[bytes, int]:
+        """The bytes of the answers to some rows, and how many texts were too long and cut."""
+        texts = [row.text for row in chunk if isinstance(row, Example)]
+        for row in chunk:
+            if isinstance(row, Unreadable):
+                require_skip(row, self._config.reading)
+        advance(len(chunk) - len(texts))
+        plan = self.predictor.plan(texts, **self._batches)
+        answers = iter(self.predictor.predict_plan(plan, speed=self._speed, mode=self._config.mode, on_batch=advance))
+        form = self._form.part(row if isinstance(row, Unreadable) else next(answers) for row in chunk)
+        return form, plan.truncated_texts
+
+
+def settings_of(config: PredictConfig, *, speed: float | np.ndarray, exits: ExitConfig) -> dict[str, Any]:
+    """What answers depend on besides the texts, as JSON values by name; equal ones give equal bytes on one machine.
+
+    `on_bad_row` is not among them: under `stop`, an output with a bad row is never complete.
+
+    Args:
+      speed: the thresholds in use, those of `config.speed` or `config.target`.
+      exits: the exits in use.
+    """
+    return {
+        "model": model_checksum(config.model),
+        "speed": np.asarray(speed).tolist(),
+        "exits": to_dict(exits),
+        "mode": config.mode.value,
+        "batch_size": config.batch_size,
+        "batch_tokens": config.batch_tokens,
+        "devices per copy of the model": [config.mesh.fsdp, config.mesh.tensor],  # they add in another order
+    }
+
+
+def model_checksum(directory: str | Path) -> str:
+    """SHA-256 of a model's files, in any directory: settings, weights and tokenizer."""
+    digest = hashlib.sha256()
+    for path in sorted(model_directory(directory).iterdir()):
+        if path.is_file() and path.name not in (calibrate.FILE, model_card.FILE) and not path.name.startswith("."):
+            with open(path, "rb") as stream:
+                digest.update(f"{path.name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def chunks_of(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """The rows in order. Where a chunk ends depends on its rows only, so it is the same in every process."""
+    chunk: list[Row] = []
+    characters = 0
+    for row in rows:
+        chunk.append(row)
+        if isinstance(row, Example):
+            characters += len(row.text) if isinstance(row.text, str) else sum(map(len, row.text))
+        if len(chunk) >= ROWS or characters >= CHARACTERS:
+            yield chunk
+            chunk, characters = [], 0
+    if chunk:
+        yield chunk
+
+
+def checksum_of(chunk: Sequence[Row]) -> str:
+    """A checksum of all that the answers to some rows depend on, and of the reasons why there are none."""
+    digest = hashlib.blake2b(digest_size=16)
+    for row in chunk:
+        digest.update(repr(row.text if isinstance(row, Example) else (None, row.where, row.problem)).encode())
+    return digest.hexdigest()

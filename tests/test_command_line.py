@@ -1,0 +1,258 @@
+"""Command lines: unknown words are refused with the nearest known one, and each end has its exit code."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from fastbert_jax import command_line, commands, log
+from fastbert_jax.command_line import end_with, option_names, parse_train, read_command, read_settings
+from fastbert_jax.commands import SETTINGS
+from fastbert_jax.config import DataConfig, ExplainConfig, PrepareConfig, TrainConfig
+from fastbert_jax.errors import PreemptedError, UserError, program_name
+from fastbert_jax.version import VERSION
+
+ROOT = Path(__file__).parent.parent
+
+
+def infer(argv: Sequence[str]) -> object:
+    return read_command(SETTINGS, argv, program="python infer.py", description="")
+
+
+def prepare(argv: Sequence[str]) -> object:
+    return read_settings(PrepareConfig, argv, program="python -m fastbert_jax.text.prepare")
+
+
+@pytest.mark.parametrize(
+    ("read", "argv", "message"),
+    [
+        (infer, ["predcit"], "a command of `python infer.py`, one of predict, explain, explore, calibrate, compare"),
+        (infer, ["predcit"], "found 'predcit'; did you mean 'predict'?"),
+        (
+            infer,
+            [],
+            "expected a command after `python infer.py`, one of predict, .*; `python infer.py --help` describes",
+        ),
+        (infer, ["predict", "--modle", "x"], "of `python infer.py predict`, found '--modle'; did you mean '--model'?"),
+        (infer, ["compare", "--model=x", "--data=y", "--exits.polcy=z"], "'--exits.polcy=z'; did you mean '--exits.po"),
+        (infer, ["verify", "runs/x", "--zzz"], "found '--zzz'; `python infer.py verify --help` lists them"),
+        (
+            parse_train,
+            ["--data.trian", "x"],
+            "of `python train.py`, found '--data.trian'; did you mean '--data.train'?",
+        ),
+        (parse_train, ["--train", "x"], "found '--train'; did you mean '--data.train'?"),
+        (parse_train, ["--fine_tune.epoch", "1"], "did you mean '--fine-tune.epochs'?"),
+        (
+            prepare,
+            ["--inptu", "x"],
+            "of `python -m fastbert_jax.text.prepare`, found '--inptu'; did you mean '--input'?",
+        ),
+    ],
+)
+def test_an_unknown_word_is_refused_with_the_nearest(
+    read: Callable[[Sequence[str]], object], argv: list[str], message: str
+) -> None:
+    pattern = re.escape(message).replace(r"\.\*", ".*")
+    with pytest.raises(UserError, match=pattern):
+        read(argv)
+
+
+def test_what_tyro_cannot_read_ends_with_its_own_words_and_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    for argv, words in ((["--mode", "fast"], "invalid choice 'fast'"), (["--batch-size", "many"], "many")):
+        with pytest.raises(SystemExit) as end:
+            infer(["predict", "--model", "x", *argv])
+        assert end.value.code == 2 and words in capsys.readouterr().err
+    with pytest.raises(SystemExit) as end:
+        infer(["predict"])
+    assert end.value.code == 2 and "--model" in capsys.readouterr().err
+
+
+def test_a_text_may_look_like_an_option_in_quotes_or_after_two_dashes() -> None:
+    for words in (["--modle"], ["-- a headline --"]):
+        config = infer(["explain", "--model", "x", *(["--"] if words == ["--modle"] else []), *words])
+        assert isinstance(config, ExplainConfig) and config.texts == tuple(words)
+
+
+def test_other_settings_of_a_run_have_the_same_command_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("train: a.csv\nmax_length: 50\n")
+    arguments = parse_train([f"--config={path}", "--max-length", "70", "--quiet"], DataConfig)
+    assert arguments.settings == DataConfig(train="a.csv", max_length=70)
+    assert (arguments.config, arguments.quiet) == (str(path), True)
+    with pytest.raises(UserError, match="found '--max-legnth'; did you mean '--max-length'?"):
+        parse_train(["--config", str(path), "--max-legnth", "70"], DataConfig)
+    assert parse_train([]).settings == TrainConfig()
+
+
+def test_a_value_out_of_its_range_is_named_as_it_is_typed() -> None:
+    for read, words, message in (
+        (parse_train, ["--evaluate.speeds", "2"], "--evaluate.speeds: expected thresholds in [0, 1], found (2.0,)"),
+        (parse_train, ["--fine-tune.batch-size", "0"], "--fine-tune.batch-size: expected 1 or more, found 0"),
+        (infer, ["predict", "--model", "x", "--speed", "2"], "--speed: expected a threshold in [0, 1], found 2.0"),
+        (infer, ["explain", "--model", "x", "a", "--exits.top", "1"], "--exits.top: expected 2 classes or more"),
+    ):
+        with pytest.raises(UserError, match=f"^{re.escape(message)}"):
+            read(words)
+
+
+@pytest.mark.parametrize("read", [infer, parse_train, prepare])
+def test_the_version_is_printed_at_once(
+    read: Callable[[Sequence[str]], object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        read(["--version"])
+    assert end.value.code == 0 and capsys.readouterr().out == f"fastbert_jax {VERSION}\n"
+
+
+def test_help_is_grouped_by_room_and_says_how_to_complete(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        parse_train(["--help"])
+    printed = capsys.readouterr().out
+    assert end.value.code == 0
+    for room in ("data", "model", "fine-tune", "distil", "evaluate", "mesh", "processes", "checkpoints"):
+        assert f"{room} options" in printed
+    assert "source <(fastbert-train --completion bash)" in printed
+
+
+def test_every_option_of_a_command_is_in_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, schema in SETTINGS.items():
+        with pytest.raises(SystemExit):
+            infer([name, "--help"])
+        printed = capsys.readouterr().out
+        options = list(option_names(schema))
+        assert "--quiet" in options and [option for option in options if option not in printed] == []
+    with pytest.raises(SystemExit):
+        infer(["--help"])
+    printed = capsys.readouterr().out
+    assert [name for name in SETTINGS if name not in printed] == []
+
+
+def completed(script: Path, words: Sequence[str]) -> list[str]:
+    """What bash offers for the last of some words."""
+    line = " ".join(f"'{word}'" for word in words)
+    function = f"_tyro_{words[0].replace('-', '_')}"
+    asked = f"source {script}; COMP_WORDS=({line}); COMP_CWORD={len(words) - 1}; {function}"
+    shown = f'{asked}; printf "%s\\n" "${{COMPREPLY[@]}}"'
+    done = subprocess.run(["bash", "-c", shown], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+def test_bash_completes_commands_options_and_values(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script = tmp_path / "completion.bash"
+    texts = []
+    for read in (infer, parse_train):  # in one shell, both programs
+        with pytest.raises(SystemExit) as end:
+            read(["--completion", "bash"])
+        assert end.value.code == 0
+        texts.append(capsys.readouterr().out)
+    script.write_text("\n".join(texts))
+    assert completed(script, ["fastbert-infer", "ex"]) == ["explain", "explore", "export"]
+    assert completed(script, ["fastbert-train", "--data.tr"]) == ["--data.train"]
+    assert completed(script, ["fastbert-infer", "predict", "--mode", "b"]) == ["bucketed"]
+    with pytest.raises(UserError, match="--completion: expected one of bash, zsh, found 'bsh'; did you mean 'bash'?"):
+        infer(["--completion", "bsh"])
+
+
+def test_quiet_and_json_decide_what_is_printed_where(capsys: pytest.CaptureFixture[str]) -> None:
+    heard = {}
+    for flags in ((), ("--quiet",), ("--json",), ("--json", "--quiet")):
+        infer(["compare", "--model", "x", "--data", "y", *flags])
+        log.info("a note")
+        log.status("news")
+        log.result("words")
+        heard[flags] = tuple(capsys.readouterr())
+    infer(["compare", "--model", "x", "--data", "y", "--json", "numbers.json"])
+    log.result("words")
+    assert capsys.readouterr().out == "words\n"
+    assert heard == {
+        (): ("news\nwords\n", "a note\n"),
+        ("--quiet",): ("words\n", ""),
+        ("--json",): ("", "a note\nnews\n"),
+        ("--json", "--quiet"): ("", ""),
+    }
+
+
+def test_messages_name_the_program_that_the_user_has(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for started, program in (
+        ("infer.py", "python infer.py"),
+        ("/a/train.py", "python infer.py"),
+        ("/venv/bin/fastbert-train", "fastbert-infer"),
+        ("prepare.py", "python infer.py"),  # a module of a clone
+    ):
+        monkeypatch.setattr("sys.argv", [started])
+        assert program_name("infer") == program
+    monkeypatch.setattr("fastbert_jax.errors.__file__", "/site-packages/fastbert_jax/errors.py")
+    assert program_name("infer") == "fastbert-infer"
+    monkeypatch.setattr("sys.argv", ["/venv/bin/fastbert-infer"])
+    for argv in (["--help"], ["predict", "--help"]):
+        monkeypatch.setattr("sys.argv", ["/venv/bin/fastbert-infer", *argv])
+        with pytest.raises(SystemExit):
+            commands.fastbert_infer()
+        printed = capsys.readouterr().out
+        assert printed.startswith("usage: fastbert-infer") and ".py" not in printed
+    with pytest.raises(SystemExit):
+        parse_train(["--help"])
+    assert ".py" not in capsys.readouterr().out
+
+
+def test_the_installed_commands_exist() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert sorted(project["scripts"]) == ["fastbert-infer", "fastbert-train"]
+    for place in project["scripts"].values():
+        module, _, function = place.partition(":")
+        assert module == "fastbert_jax.commands" and callable(getattr(commands, function))
+
+
+@pytest.mark.parametrize(
+    ("reason", "code", "words"),
+    [
+        (UserError("expected one, found two"), 2, "error: expected one, found two\n"),
+        (PreemptedError("saved; start me again"), 42, "saved; start me again\n"),
+        (KeyboardInterrupt(), 130, "stopped\n"),
+    ],
+)
+def test_each_end_has_its_code(
+    reason: BaseException,
+    code: int,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(command_line, "keep_compiled_programs", lambda: None)
+
+    def main() -> None:
+        raise reason
+
+    with pytest.raises(SystemExit) as end:
+        end_with(main)
+    assert end.value.code == code and capsys.readouterr().err == words
+    end_with(lambda: None)  # 0: nothing is raised
+
+
+def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command_line, "keep_compiled_programs", lambda: None)
+    with pytest.raises(ZeroDivisionError):
+        end_with(lambda: print(1 / 0))
+
+
+@pytest.mark.parametrize("script", ["train.py", "infer.py"])
+def test_the_scripts_end_with_code_0_after_version_and_2_after_a_mistake(script: str) -> None:
+    for flag, code in (("--version", 0), ("--quite", 2)):
+        done = subprocess.run([sys.executable, ROOT / script, flag], capture_output=True, text=True, check=False)
+        assert done.returncode == code and "Traceback" not in done.stderr
+
+
+def test_reading_a_command_line_loads_no_jax() -> None:
+    program = "import sys; sys.argv = ['train.py', '--seed', '1']; from fastbert_jax import command_line, commands; "
+    program += "command_line.parse_train(sys.argv[1:]); assert 'jax' not in sys.modules and 'numpy' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
