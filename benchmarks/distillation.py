@@ -26,7 +26,7 @@ import tyro
 from fastbert_jax.command_line import TYRO_STYLE, end_with
 from fastbert_jax.config import BertConfig, DataConfig, DistilConfig, FineTuneConfig, Precision
 from fastbert_jax.errors import UserError
-from fastbert_jax.inference.timing import evenly, interleaved_times
+from fastbert_jax.inference.compare import evenly, interleaved_times
 from fastbert_jax.model.fastbert import FastBert, compute_dtype, init_params
 from fastbert_jax.report.flops import distillation_flops, true_layer_flops
 from fastbert_jax.report.metrics import Spread

@@ -16,12 +16,13 @@ from docs.hooks.pages import HELP, fenced, help_of, requests_of
 from fastbert_jax.command_line import TrainArguments
 from fastbert_jax.command_line.names import EVERYWHERE, option_names
 from fastbert_jax.commands import COMMANDS
-from fastbert_jax.config import AblationsConfig, ConvertConfig, PrepareConfig
+from fastbert_jax.config import ConvertConfig, PrepareConfig
 from tests.pages import MAKEFILE, PAGES, ROOT, inline_code, prose, shell_lines
 
 ROOMS = ("fastbert_jax", "configs", "benchmarks", "docs", "launch", "tests", "examples")
-SCHEMAS = (TrainArguments, *COMMANDS.values(), AblationsConfig, ConvertConfig, PrepareConfig)
+SCHEMAS = (TrainArguments, *COMMANDS.values(), ConvertConfig, PrepareConfig)
 OPTIONS = {name for schema in SCHEMAS for name in option_names(schema)} | {*EVERYWHERE, "--completion"}
+OPTIONS |= {"--ablations", "--seeds"}  # of benchmarks/ablations.py
 FOREIGN_OPTIONS = re.compile(r"--(signal|ntasks|gpus|max-restarts|stop-timeout|kind)\b.*")
 """Of Slurm, xpk and Docker, in sentences of docs/launch/."""
 FILES_OF_RUNS = {

@@ -142,14 +142,14 @@ def test_loggers_profile_and_card_of_a_run_that_was_stopped_before_it_was_measur
     with pytest.raises(KeyboardInterrupt):
         run.train(config)
     assert f"profile: steps 13 to 16 are in {where.profile}; " in capsys.readouterr().out
-    assert "It has not been measured on test texts" in (where.model / "README.md").read_text()
+    assert "has not been measured on test texts" in (where.model / "README.md").read_text()
     assert "model" in verify.verify_run(where.path)
 
     monkeypatch.setattr(run, "compare", compare)
     comparison = run.train(config)
     assert "the run is done: none is written" in capsys.readouterr().out
     card = (where.model / "README.md").read_text()
-    assert "On 21 test texts." in card and f"| 0.5 | {comparison.rows[1].accuracy:.4f} |" in card
+    assert "On 21 test texts." in card and f"| speed 0.5 | {comparison.rows[1].accuracy:.4f} |" in card
     assert "model" in verify.verify_run(where.path)
     (told,) = mlflow.runs.values()
     for phase, steps in (("fine_tune", range(1, 15)), ("distil", range(15, 29)), ("dev", (7, 14, 21, 28))):
@@ -161,7 +161,7 @@ def test_loggers_profile_and_card_of_a_run_that_was_stopped_before_it_was_measur
     monkeypatch.setattr(run, "compare", killed)
     with pytest.raises(KeyboardInterrupt):
         run.train(config)
-    assert "It has not been measured on test texts" in (where.model / "README.md").read_text()
+    assert "has not been measured on test texts" in (where.model / "README.md").read_text()
 
 
 def test_a_logger_that_is_not_installed_is_said_before_anything_is_written(settings, monkeypatch):

@@ -36,7 +36,7 @@ import tyro
 
 from fastbert_jax.command_line import TYRO_STYLE, end_with
 from fastbert_jax.config import BertConfig, DataConfig, DistilConfig, FineTuneConfig
-from fastbert_jax.inference.timing import evenly, interleaved_times
+from fastbert_jax.inference.compare import evenly, interleaved_times
 from fastbert_jax.model.fastbert import FastBert, Params, init_params
 from fastbert_jax.model.weights import load_backbone, read_bert_config
 from fastbert_jax.report.metrics import Spread

@@ -33,9 +33,9 @@ import tyro
 
 from fastbert_jax.command_line import TYRO_STYLE, end_with
 from fastbert_jax.config import BATCH_TOKENS, BertConfig, DataConfig
+from fastbert_jax.inference.compare import evenly, interleaved_times
 from fastbert_jax.inference.engines.runtime import Runtime
 from fastbert_jax.inference.plan import Plan, plan_batches
-from fastbert_jax.inference.timing import evenly, interleaved_times
 from fastbert_jax.model.fastbert import Params, init_params
 from fastbert_jax.model.weights import load_backbone, read_bert_config, save_model
 from fastbert_jax.report.metrics import Spread

@@ -32,8 +32,8 @@ import tyro
 
 from fastbert_jax.command_line import TYRO_STYLE, end_with
 from fastbert_jax.config import DataConfig, Mode
+from fastbert_jax.inference.compare import evenly, interleaved_times
 from fastbert_jax.inference.predictor import Predictor
-from fastbert_jax.inference.timing import evenly, interleaved_times
 from fastbert_jax.model.fastbert import Params, init_params
 from fastbert_jax.report.metrics import Spread
 from fastbert_jax.text.builtin import builtin_model_directory

@@ -9,14 +9,23 @@ from typing import Annotated, TypeVar
 import tyro
 
 from fastbert_jax.command_line.reading import about, read_settings
-from fastbert_jax.config import AblationsConfig, QuietCommand, TrainConfig
+from fastbert_jax.config import QuietCommand, TrainConfig
 from fastbert_jax.config_yaml import from_yaml
 
 PROGRAM = "train.py"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainArguments(QuietCommand):
+class RunArguments(QuietCommand):
+    """Settings of a run from a YAML file, each of which the command line can replace."""
+
+    config: str = ""
+    """YAML file of settings; those left out keep the defaults shown here."""
+    settings: Annotated[TrainConfig, tyro.conf.arg(name="")] = dataclasses.field(default_factory=TrainConfig)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainArguments(RunArguments):
     """Fine-tune a BERT, let it distil itself into its exits, and measure what early exit buys.
 
     Every setting can stand in the YAML file or on the command line, which wins:
@@ -26,8 +35,6 @@ class TrainArguments(QuietCommand):
     The same command again resumes the run, or measures it again when it is done.
     """
 
-    config: str = ""
-    """YAML file of settings; those left out keep the defaults shown here."""
     print_config: bool = False
     """Print all settings as YAML and stop."""
     dry_run: bool = False
@@ -36,10 +43,9 @@ class TrainArguments(QuietCommand):
     """Compare every value and file of the run with its checksum, as `infer.py verify` does, and stop."""
     json: bool = False
     """Give the last measurement as JSON, which comparison.json holds too, instead of the table."""
-    settings: Annotated[TrainConfig, tyro.conf.arg(name="")] = dataclasses.field(default_factory=TrainConfig)
 
 
-Arguments = TypeVar("Arguments", TrainArguments, AblationsConfig)
+Arguments = TypeVar("Arguments", bound=RunArguments)
 
 
 def parse_train(argv: Sequence[str]) -> TrainArguments:
@@ -49,23 +55,20 @@ def parse_train(argv: Sequence[str]) -> TrainArguments:
       UserError: the file cannot be read, a value is out of its range, or an option is not known.
       SystemExit: 0 after --help and the like, 2 after what tyro cannot read.
     """
-    return _parse(TrainArguments(), argv, program=PROGRAM)
+    default = with_config_file(TrainArguments(), argv)
+    description = f"{TrainArguments.__doc__}\n{about(PROGRAM)}"
+    return read_settings(TrainArguments, argv, program=PROGRAM, default=default, description=description)
 
 
-def parse_ablations(argv: Sequence[str]) -> AblationsConfig:
-    """The same for the variants of a run.
+def with_config_file(default: Arguments, argv: Sequence[str]) -> Arguments:
+    """The same arguments with `config`, and as `settings` what its file holds, where `argv` has `--config`.
 
     Raises:
-      UserError, SystemExit: as `parse_train`.
+      UserError: the file cannot be read, or a value is out of its range.
     """
-    return _parse(AblationsConfig(), argv, program="-m fastbert_jax.training.ablations")
-
-
-def _parse(default: Arguments, argv: Sequence[str], *, program: str) -> Arguments:
     for index, word in enumerate(argv):
         name, equals, value = word.partition("=")
         if name == "--config":
             path = value if equals else next(iter(argv[index + 1 :]), "")
             default = dataclasses.replace(default, config=path, settings=from_yaml(TrainConfig, path))
-    kind = type(default)
-    return read_settings(kind, argv, program=program, default=default, description=f"{kind.__doc__}\n{about(program)}")
+    return default

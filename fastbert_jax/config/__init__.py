@@ -3,12 +3,10 @@
 The line below a key is its meaning, which `tyro` shows as the command line's help. Nothing in this room needs jax.
 """
 
-from fastbert_jax.config.ablations import AblationsConfig
 from fastbert_jax.config.choices import (
     ANSWER_ENDINGS,
     BATCH_TOKENS,
     COMPRESSED_ENDINGS,
-    Ablation,
     BadRow,
     CheckpointKind,
     Delimiter,
@@ -30,8 +28,8 @@ from fastbert_jax.config.inference import (
     EvaluateConfig,
     ExitConfig,
     ExportConfig,
+    MeasureConfig,
     PredictConfig,
-    StudyConfig,
     VerifyConfig,
 )
 from fastbert_jax.config.model import BertConfig, ConvertConfig, ModelConfig
@@ -52,8 +50,6 @@ __all__ = [
     "ANSWER_ENDINGS",
     "BATCH_TOKENS",
     "COMPRESSED_ENDINGS",
-    "Ablation",
-    "AblationsConfig",
     "BadRow",
     "BertConfig",
     "CalibrateConfig",
@@ -77,6 +73,7 @@ __all__ = [
     "LayerNormKind",
     "LogConfig",
     "LogTarget",
+    "MeasureConfig",
     "MeshConfig",
     "Mode",
     "ModelConfig",
@@ -88,7 +85,6 @@ __all__ = [
     "ProcessesConfig",
     "QuietCommand",
     "RecipeName",
-    "StudyConfig",
     "TextForm",
     "TrainConfig",
     "TruncateConfig",

@@ -15,6 +15,9 @@ from fastbert_jax.model.sharding import make_mesh
 from fastbert_jax.model.weights import check_vocabulary, is_fastbert, load_backbone, load_model, read_bert_config
 from fastbert_jax.text.tokenizer import load_tokenizer
 
+CARD = "README.md"
+"""The model card beside a model's files."""
+
 
 def load(directory: str | Path, *, exits: ExitConfig | None = None, mesh: Mesh | None = None) -> Predictor:
     """Load what `train.py` made, or a Hugging Face BERT directory for its hidden states alone.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fastbert_jax.errors import UserError
-from fastbert_jax.report.source_hash import source_hash
+from fastbert_jax.report.page import source_hash
 from fastbert_jax.serving.answers import PageAnswers
 from fastbert_jax.serving.hosts import is_allowed
 

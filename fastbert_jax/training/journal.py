@@ -14,6 +14,8 @@ from fastbert_jax.training.loggers.every_logger import Loggers
 
 DEV_EVENT = "dev"
 """The event of a measurement on the dev set; a training step's is its phase's name."""
+MOST_DEV_POINTS = 300
+"""Measurements that `dev_points` gives; of more, some that are spread evenly, the last one always among them."""
 
 
 class Journal:
@@ -57,6 +59,25 @@ class Journal:
 
 def _step(line: str) -> float:
     try:
-        return json.loads(line)["step"]
+        return float(json.loads(line)["step"])
     except (ValueError, KeyError):  # the line that a kill cut in two
         return float("inf")
+
+
+def dev_points(metrics: Path) -> list[dict[str, Any]]:
+    """The dev set's measurements in `metrics.jsonl`, in the order of their steps; none where there is no such file.
+
+    Each holds its `step` over the whole run, the `phase` of the training step before it, and for each exit, in the
+    order of the layers, its `accuracy` and its cross entropy (`loss`).
+    """
+    if not metrics.exists():
+        return []
+    points, phase = [], ""
+    with metrics.open(encoding="utf-8") as lines:
+        for values in map(json.loads, lines):
+            if values["event"] == DEV_EVENT:
+                points.append({"phase": phase} | {key: values[key] for key in ("step", "accuracy", "loss")})
+            else:
+                phase = values["event"]
+    every = -(-len(points) // MOST_DEV_POINTS) or 1
+    return points[::-1][::every][::-1]

@@ -17,27 +17,25 @@ from fastbert_jax.atomic_files import write_json, write_text
 from fastbert_jax.config import ProcessesConfig, TrainConfig
 from fastbert_jax.errors import PreemptedError, UserError
 from fastbert_jax.inference.compare import compare
-from fastbert_jax.inference.exit_outputs import AskedTexts
+from fastbert_jax.inference.exit_outputs import EvaluatedTexts
 from fastbert_jax.inference.loading import load
-from fastbert_jax.inference.report_contents import report_of
+from fastbert_jax.inference.report_page import DESCRIPTION, report_page
 from fastbert_jax.log import result, status
 from fastbert_jax.model.fastbert import Params
 from fastbert_jax.model.sharding import make_mesh, param_shardings, sharding_of
 from fastbert_jax.model.weights import inference_settings, save_model
 from fastbert_jax.report.comparison import Comparison
-from fastbert_jax.report.comparison_table import render
-from fastbert_jax.report.html.page import WHAT_A_REPORT_IS, render_page
+from fastbert_jax.report.tables import render
 from fastbert_jax.text.baseline import tfidf_svm_accuracy
 from fastbert_jax.text.batches import EpochBatches
 from fastbert_jax.training.answer_cache import AnswerCache
 from fastbert_jax.training.card import write_card
 from fastbert_jax.training.checkpoints import Checkpoints
-from fastbert_jax.training.dev_curves import dev_points
 from fastbert_jax.training.evaluation import dev_evaluation
 from fastbert_jax.training.fastbert_recipe import forward
 from fastbert_jax.training.file_checksums import write_checksums
 from fastbert_jax.training.initial import abstract_params, initial_params
-from fastbert_jax.training.journal import Journal
+from fastbert_jax.training.journal import Journal, dev_points
 from fastbert_jax.training.loggers.every_logger import Loggers, check_installed
 from fastbert_jax.training.loop import Surroundings, run_recipe
 from fastbert_jax.training.preemption import StopRequest, stop_on_sigterm
@@ -196,13 +194,16 @@ def _compare(config: TrainConfig, prepared: Prepared, run: RunDirectory, loggers
     task = prepared.task
     baseline = tfidf_svm_accuracy(task.train, task.test) if config.evaluate.baseline else None
     texts = [example.text for example in task.test]
-    asked = AskedTexts.of(load(run.path), texts, prepared.test_labels, batch_tokens=config.evaluate.batch_tokens)
-    comparison = compare(asked, evaluate=config.evaluate, baseline_accuracy=baseline)
-    report = report_of(asked, comparison, model=config.run, data="the run's test set", training=dev_points(run.metrics))
+    evaluated = EvaluatedTexts.of(
+        load(run.path), texts, prepared.test_labels, batch_tokens=config.evaluate.batch_tokens
+    )
+    comparison = compare(evaluated, measure=config.evaluate, baseline_accuracy=baseline)
+    points = dev_points(run.metrics)
+    page = report_page(evaluated, comparison, model=config.run, data="the run's test set", training=points)
     write_json(run.comparison, comparison.to_json())
-    write_text(run.report, render_page(report))
+    write_text(run.report, page)
     write_card(run)
     loggers.conclude(comparison)
     result(render(comparison))
-    status(f"{run.report}: {WHAT_A_REPORT_IS}")
+    status(f"{run.report}: {DESCRIPTION}")
     return comparison

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference import calibrate
-from fastbert_jax.report import model_card
+from fastbert_jax.inference.loading import CARD
 from fastbert_jax.training.checkpoints import Checkpoints, DamagedError
 from fastbert_jax.training.file_checksums import FILES, wrong_files
 from fastbert_jax.training.run_directory import RunDirectory
@@ -34,7 +34,7 @@ def verify_run(directory: Path) -> str:
         finally:
             checkpoints.close()
     if run.model.is_dir():
-        wrong = wrong_files(run.model, may_come=frozenset({calibrate.FILE, model_card.FILE}))
+        wrong = wrong_files(run.model, may_come=frozenset({calibrate.FILE, CARD}))
         problems += wrong
         whole += [] if wrong else ["model"]
     if (run.teacher_answers / FILES).is_file():  # there when the answers are complete

@@ -23,7 +23,7 @@ from fastbert_jax.inference.predict_command.work import work_of
 from fastbert_jax.inference.prediction import Prediction
 from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.log import info
-from fastbert_jax.report.progress import progress_bar, somebody_watches
+from fastbert_jax.report.progress import progress_bar, shows_progress
 from fastbert_jax.text.examples import Example, Text, Unreadable
 from fastbert_jax.text.sources import count_rows, read_records, what_is_guessed
 
@@ -113,7 +113,7 @@ def _answer(
     """Answer the rows of one input that are not answered yet."""
     chunks = chunks_of(records)
     skip_done(chunks, output.done, name=task.input)
-    total = count_rows(task.input, _reading(config), role="test") if somebody_watches() else None
+    total = count_rows(task.input, _reading(config), role="test") if shows_progress() else None
     with progress_bar("predict", total=total, unit="texts", done=output.done.rows) as advance:
         for chunk in chunks:
             texts = _readable(chunk, config)

@@ -11,9 +11,8 @@ import numpy as np
 from fastbert_jax.config import ExitConfig, PredictConfig
 from fastbert_jax.config_yaml import to_dict
 from fastbert_jax.inference import calibrate
-from fastbert_jax.inference.loading import model_directory
+from fastbert_jax.inference.loading import CARD, model_directory
 from fastbert_jax.inference.predict_command import row_chunks
-from fastbert_jax.report import model_card
 
 
 def work_of(config: PredictConfig, *, speed: float | np.ndarray, exits: ExitConfig) -> dict[str, Any]:
@@ -43,7 +42,7 @@ def model_checksum(directory: str | Path) -> str:
     """SHA-256 of a model's files: settings, weights and tokenizer, wherever they lie."""
     digest = hashlib.sha256()
     for path in sorted(model_directory(directory).iterdir()):
-        if path.is_file() and path.name not in (calibrate.FILE, model_card.FILE) and not path.name.startswith("."):
+        if path.is_file() and path.name not in (calibrate.FILE, CARD) and not path.name.startswith("."):
             with open(path, "rb") as stream:
                 digest.update(f"{path.name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
     return digest.hexdigest()

@@ -7,7 +7,7 @@ from typing import Any
 
 from fastbert_jax.config_yaml import to_dict, to_flat
 from fastbert_jax.report.comparison import Comparison
-from fastbert_jax.report.comparison_table import render
+from fastbert_jax.report.tables import render
 from fastbert_jax.training.loggers.logger import About, last_step, test_numbers
 
 

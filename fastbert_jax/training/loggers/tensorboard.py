@@ -8,7 +8,7 @@ from typing import Any
 
 from fastbert_jax.config_yaml import to_yaml
 from fastbert_jax.report.comparison import Comparison
-from fastbert_jax.report.comparison_table import render
+from fastbert_jax.report.tables import render
 from fastbert_jax.training.loggers.logger import About
 
 FLUSH_SECONDS = 10
