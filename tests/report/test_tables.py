@@ -39,7 +39,7 @@ def test_the_notes_tell_what_the_table_rests_on() -> None:
     for fact in (
         "2189 texts, 6 layers, on cpu.",
         "median of 3 interleaved repeats",
-        "differed by 1.0% (median; maximum 3.0%) in batches of 1 text, where differences below 3.0% mean nothing; 1.0% (",
+        "differed by 1.0% (median; maximum 3.0%) in batches of 1 text, where differences below 3.0% mean nothing; 1.0%",
         "Small batches are timed on fewer texts",
         "batches of 1 text: speed 0.5 bucketed 2.40x; speed 0.1 masked 0.95x (no faster than full depth)",
     ):
