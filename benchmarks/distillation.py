@@ -26,7 +26,7 @@ import tyro
 from fastbert_jax.command_line import TYRO_STYLE, end_with
 from fastbert_jax.config import BertConfig, DataConfig, DistilConfig, Precision
 from fastbert_jax.errors import UserError
-from fastbert_jax.inference.timing import evenly, interleaved_times
+from fastbert_jax.inference.compare import evenly, interleaved_times
 from fastbert_jax.model.bert import Bert
 from fastbert_jax.model.network import compute_dtype
 from fastbert_jax.recipes.fastbert import self_distillation

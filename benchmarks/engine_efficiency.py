@@ -26,11 +26,11 @@ import tyro
 from fastbert_jax.command_line import TYRO_STYLE, end_with
 from fastbert_jax.config import BATCH_TOKENS, DataConfig, Mode
 from fastbert_jax.errors import UserError
+from fastbert_jax.inference.compare import evenly, interleaved_times
 from fastbert_jax.inference.loading import load
 from fastbert_jax.inference.plan import BatchedTexts, plan_batches
 from fastbert_jax.inference.policies import exit_indices
 from fastbert_jax.inference.predictor import Predictor
-from fastbert_jax.inference.timing import evenly, interleaved_times
 from fastbert_jax.report.metrics import Spread
 from fastbert_jax.text.sources import read_examples
 from measured import publish, random_config, random_model, random_tokens, ratio

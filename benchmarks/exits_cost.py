@@ -18,9 +18,9 @@ import tyro
 
 from fastbert_jax.command_line import TYRO_STYLE, end_with
 from fastbert_jax.config import BATCH_TOKENS, DataConfig, Mode
+from fastbert_jax.inference.compare import evenly, interleaved_times
 from fastbert_jax.inference.engines.runtime import Answer
 from fastbert_jax.inference.plan import BatchedTexts, plan_batches
-from fastbert_jax.inference.timing import evenly, interleaved_times
 from fastbert_jax.report.metrics import Spread
 from fastbert_jax.text.batches import Batch
 from fastbert_jax.text.sources import read_examples

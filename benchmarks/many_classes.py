@@ -20,12 +20,12 @@ import tyro
 
 from fastbert_jax.command_line import TYRO_STYLE, end_with
 from fastbert_jax.config import BATCH_TOKENS, DataConfig, ExitConfig, Mode, PolicyName
-from fastbert_jax.inference.exit_answers import ExitAnswers
+from fastbert_jax.inference.compare import evenly, interleaved_times, speedups_over_first
+from fastbert_jax.inference.exit_outputs import ExitOutputs
 from fastbert_jax.inference.loading import load
 from fastbert_jax.inference.plan import BatchedTexts
 from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.inference.thresholds import fastest_within
-from fastbert_jax.inference.timing import evenly, interleaved_times, speedups_over_first
 from fastbert_jax.report.metrics import Spread
 from fastbert_jax.text.examples import Text
 from fastbert_jax.text.labelled_data import label_ids
@@ -76,7 +76,7 @@ class Chosen(NamedTuple):
 
     policy: PolicyName
     predictor: Predictor
-    dev: ExitAnswers
+    dev: ExitOutputs
     threshold: float
 
 
@@ -116,7 +116,7 @@ def _read(spec: str, labels: tuple[str, ...], role: str) -> Labelled:
 
 def _choose(settings: Settings, policy: PolicyName, dev: Labelled) -> Chosen:
     predictor = load(settings.model, exits=ExitConfig(policy=policy))
-    answers = ExitAnswers.of(*predictor.all_exits(predictor.plan(dev.texts, batch_tokens=settings.batch_tokens)))
+    answers = ExitOutputs.of(*predictor.all_exits(predictor.plan(dev.texts, batch_tokens=settings.batch_tokens)))
     threshold = fastest_within(answers, dev.expected, max_drop=settings.max_drop / 100)
     return Chosen(policy, predictor, answers, threshold)
 
@@ -137,14 +137,14 @@ def _time(chosen: list[Chosen], plan: BatchedTexts, settings: Settings) -> tuple
 
 def _said(chosen: Chosen, dev: Labelled, test: Labelled, plan: BatchedTexts) -> dict:
     """What needs no clock, on dev and on test."""
-    answers = ExitAnswers.of(*chosen.predictor.all_exits(plan))
+    answers = ExitOutputs.of(*chosen.predictor.all_exits(plan))
     both = (("dev", chosen.dev, dev.expected), ("test", answers, test.expected))
     return {"threshold": chosen.threshold} | {
         name: {
             "full_accuracy": said.accuracy(0.0, expected),
             "accuracy": said.accuracy(chosen.threshold, expected),
             "mean_depth": said.mean_depth(chosen.threshold),
-            "agreement": float((said.answer_B(chosen.threshold) == said.answer_B(0.0)).mean()),
+            "agreement": float((said.labels_B(chosen.threshold) == said.labels_B(0.0)).mean()),
             "accuracy_of_exits": [float((label_B == expected).mean()) for label_B in said.label_LxB],
             "median_uncertainty_of_exits": np.median(said.uncertainty_LxB, axis=1).tolist(),
         }

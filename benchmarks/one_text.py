@@ -22,9 +22,9 @@ import tyro
 
 from fastbert_jax.command_line import TYRO_STYLE, end_with
 from fastbert_jax.config import DataConfig, Mode
+from fastbert_jax.inference.compare import evenly, interleaved_times
 from fastbert_jax.inference.engines.runtime import ExitResult
 from fastbert_jax.inference.plan import BatchedTexts
-from fastbert_jax.inference.timing import evenly, interleaved_times
 from fastbert_jax.model.network import Params
 from fastbert_jax.report.metrics import Spread
 from fastbert_jax.text.batches import Batch

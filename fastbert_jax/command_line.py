@@ -20,7 +20,7 @@ import yaml
 
 from fastbert_jax import log
 from fastbert_jax.cache import keep_compiled_programs
-from fastbert_jax.config import AblationsConfig, QuietCommand, TrainConfig
+from fastbert_jax.config import QuietCommand, TrainConfig
 from fastbert_jax.config_yaml import from_yaml
 from fastbert_jax.errors import SCRIPTS, PreemptedError, UserError, closest, program_name
 from fastbert_jax.version import VERSION
@@ -89,15 +89,6 @@ def parse_train(argv: Sequence[str], settings: type = TrainConfig) -> TrainArgum
       UserError, SystemExit: as `read_over_file`.
     """
     return read_over_file(TrainArguments[settings], settings, argv, program=program_name("train"))  # type: ignore[valid-type]
-
-
-def parse_ablations(argv: Sequence[str]) -> AblationsConfig:
-    """The same for the variants of a run.
-
-    Raises:
-      UserError, SystemExit: as `read_over_file`.
-    """
-    return read_over_file(AblationsConfig, TrainConfig, argv, program="python -m fastbert_jax.training.ablations")
 
 
 def read_over_file(schema: Callable[..., Settings], run: type, argv: Sequence[str], *, program: str) -> Settings:

@@ -17,7 +17,6 @@ from fastbert_jax.config import (
     ExploreConfig,
     ExportConfig,
     PredictConfig,
-    StudyConfig,
     VerifyConfig,
 )
 from fastbert_jax.config_yaml import to_yaml
@@ -84,7 +83,7 @@ def explain(config: ExplainConfig) -> None:
     from rich.console import Console
 
     from fastbert_jax.inference.explain import explain
-    from fastbert_jax.report.exit_path_table import show
+    from fastbert_jax.report.exit_path import show
 
     console = Console()
     for path in explain(config):
@@ -104,25 +103,25 @@ def explore(config: ExploreConfig) -> None:
 
 def calibrate(config: CalibrateConfig) -> None:
     """The thresholds, which are also stored with the model."""
-    from fastbert_jax.inference.calibrate import FILE, calibrate_spec
+    from fastbert_jax.inference import calibrate
     from fastbert_jax.inference.loading import model_directory
 
-    calibration = calibrate_spec(config)
-    result(calibration.words())
+    calibration = calibrate.calibrate(config)
+    result(calibration.summary())
     if config.json:
         print_json(calibration.to_json())
     next_step(
-        f"kept in {model_directory(config.model) / FILE}",
+        f"kept in {model_directory(config.model) / calibrate.FILE}",
         *("predict", "--model", config.model, "--target", config.target, "--input", "TEXTS"),
     )
 
 
 def compare(config: CompareConfig) -> None:
     """The table, the file of numbers if one is asked for, and the report."""
-    from fastbert_jax.inference.compare_command import compare_spec, save
-    from fastbert_jax.report.comparison_table import render
+    from fastbert_jax.inference.compare_command import compare_data, save
+    from fastbert_jax.report.tables import render
 
-    compared = compare_spec(config)
+    compared = compare_data(config)
     try:
         result(render(compared.comparison))
     finally:  # the table and the files are kept when the other cannot be written
@@ -131,21 +130,9 @@ def compare(config: CompareConfig) -> None:
         if words := save(config, compared):
             info(words)
     where = f"the numbers are in {config.json}" if config.json not in ("", "-") else "--json FILE keeps the numbers"
+    if config.output:
+        where = f"tables, numbers and report are in {config.output}"
     next_step(where, "calibrate", "--model", config.model, "--data", "DEV", "--max-drop", "0.5")
-
-
-def study(config: StudyConfig) -> None:
-    """The tables; files of numbers and pictures are written beside them."""
-    from fastbert_jax.inference.study import study_spec
-
-    result(study_spec(config))
-    output = Path(config.output).expanduser()
-    if config.json:
-        print_json(json.loads((output / "study.json").read_text(encoding="utf-8")))
-    next_step(
-        f"tables, numbers and pictures are in {config.output}",
-        *("calibrate", "--model", config.model, "--data", "DEV", "--max-drop", "0.5"),
-    )
 
 
 def export(config: ExportConfig) -> None:
@@ -170,7 +157,6 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
     "explore": (ExploreConfig, explore),
     "calibrate": (CalibrateConfig, calibrate),
     "compare": (CompareConfig, compare),
-    "study": (StudyConfig, study),
     "export": (ExportConfig, export),
     "verify": (VerifyConfig, verify),
 }

@@ -50,15 +50,13 @@ TRAINING = (
 QUICK = {
     "train.py": TRAINING,
     "infer.py compare": "--repeats 1 --speeds 0.5 --modes masked cascade",
-    "infer.py study": "--repeats 1",
     "infer.py calibrate": "--repeats 1",
     "infer.py explore": "--port 0",
     "-m fastbert_jax.text.prepare": "--max-length 16",
     "-m fastbert_jax.model.convert": "--num-heads 4",
-    "-m fastbert_jax.training.ablations": f"{TRAINING} --seeds 0 --ablations --layers 1 --repeats 1",
 }
 """Settings in front of a command's own."""
-SHORTER = {"--distil.steps": "8", "--checkpoints.every": "3", "--layers": "1", "--model.first-layers": "1"}
+SHORTER = {"--distil.steps": "8", "--checkpoints.every": "3", "--model.first-layers": "1"}
 """What comes last where the page has other values, which would take long."""
 EARLIER = (
     "python train.py --run runs/mine --data.train mine.csv",
@@ -165,7 +163,8 @@ def left_by(command: Command) -> list[str]:
         case CalibrateConfig(model=model):
             return [f"{model}/model/calibration.json"]
         case settings:
-            places = [getattr(settings, name, "") for name in ("output", "report")]
+            output = getattr(settings, "output", "")
+            places = [output, os.path.join(output, report) if (report := getattr(settings, "report", "")) else ""]
             return [place.replace("{}", "*") for place in places if place not in ("", "-")]
 
 

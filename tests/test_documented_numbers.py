@@ -19,10 +19,9 @@ import pytest
 from rich.console import Console
 
 from fastbert_jax.config import BertConfig
-from fastbert_jax.report import comparison_table
-from fastbert_jax.report.comparison import BatchSizeComparison, Comparison, ComparisonRow, Provenance
-from fastbert_jax.report.exit_path import ExitAnswer, ExitPath
-from fastbert_jax.report.exit_path_table import rendered
+from fastbert_jax.report import tables
+from fastbert_jax.report.comparison import Comparison
+from fastbert_jax.report.exit_path import ExitPath, PathStep, rendered
 from fastbert_jax.report.flops import distillation_flops
 from tests.pages import FENCED, PAGES, ROOT, prose
 
@@ -56,28 +55,17 @@ def words_of(page: Path) -> str:
     return " ".join(page.read_text(encoding="utf-8").split())
 
 
-def values_of(kind: type, found: dict[str, Any], **made: Any) -> Any:
-    """A dataclass of the values that its `to_json` gave."""
-    known = {field.name: found[field.name] for field in dataclasses.fields(kind) if field.name not in made}
-    return kind(**known, **made)
-
-
 def table_of(name: str) -> list[str]:
     """The lines that `infer.py compare` printed beside a committed comparison."""
-    found = result(name)
-    sizes = tuple(
-        values_of(BatchSizeComparison, size, rows=tuple(values_of(ComparisonRow, row) for row in size["rows"]))
-        for size in found["batch_sizes"]
-    )
-    comparison = values_of(Comparison, found, batch_sizes=sizes, origin=values_of(Provenance, found["origin"]))
-    return comparison_table.render(comparison).splitlines()
+    return tables.render(Comparison.from_json(result(name))).splitlines()
 
 
 def path_of(name: str) -> list[str]:
     """The lines that `infer.py explain` printed beside a committed path."""
     found = result(name)
-    exits = tuple(values_of(ExitAnswer, layer) for layer in found["layers"])
-    path = ExitPath(text=found["text"], pair=None, exits=exits, exit_layer=found["exit_layer"])
+    names = [field.name for field in dataclasses.fields(PathStep)]
+    steps = tuple(PathStep(**{name: layer[name] for name in names}) for layer in found["layers"])
+    path = ExitPath(text=found["text"], pair=None, steps=steps, exit_layer=found["exit_layer"])
     console = Console(file=io.StringIO(), width=120)
     with console.capture() as captured:
         console.print(rendered(path))

@@ -12,6 +12,8 @@ import pytest
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE = (DOCS / "fidelity.md").read_text(encoding="utf-8")
+MOVED_TO = "benchmarks/ablations.py"
+"""Where the command of the result files is today."""
 STUDIES = sorted(path.parent for path in (DOCS / "fidelity").glob("*/study.json"))
 
 
@@ -54,7 +56,8 @@ def test_every_row_is_that_of_the_result_files(directory: Path) -> None:
         expected += cells_of_table_3(json.loads((directory / "ablations.json").read_text(encoding="utf-8")))
     assert [row for row in expected if row not in PAGE] == []
     words = "".join(character for character in PAGE if character not in "\\\n ")
-    assert study["origin"]["command"].replace(" ", "") in words
+    command = study["origin"]["command"].replace("-m fastbert_jax.training.ablations", MOVED_TO)
+    assert command.replace(" ", "") in words
 
 
 def test_what_is_said_of_the_tables_stands_in_them() -> None:

@@ -123,7 +123,7 @@ def test_compare_prints_the_table(model: Path, tmp_path: Path) -> None:
         ),
     )
     assert done.returncode == 0 and done.stderr.decode() == (
-        f"{tmp_path / 'out.html'}: the same as pictures; open it in a browser\n"
+        f"{tmp_path / 'out.html'}: the report, with plots; open it in a browser\n"
         f"the numbers are in {tmp_path / 'out.json'}; next: python infer.py calibrate --model {model} --data DEV "
         "--max-drop 0.5\n"
     )
@@ -134,7 +134,7 @@ def test_compare_prints_the_table(model: Path, tmp_path: Path) -> None:
     assert lines[0].startswith("mode") and lines[2].startswith("batches of 2 texts")
     assert lines[3].startswith("full depth") and lines[4].startswith("bucketed")
     page = (tmp_path / "out.html").read_text()
-    assert page.startswith("<!doctype html>") and "How the exits learned" not in page
+    assert page.startswith("<!doctype html>") and "Accuracy during training" not in page
 
 
 def test_export_writes_a_model_that_predicts_the_same(model: Path, tmp_path: Path) -> None:
@@ -202,26 +202,30 @@ def test_explain_shows_the_way_of_each_text_in_words_and_in_json(model: Path) ->
     next_step = f"a page shows every speed; next: python infer.py explore --model {model}\n"
     assert words.stderr.decode() == next_step
     printed = words.stdout.decode()
-    assert "\x1b" not in printed and printed.count("leaves: ") == 2
+    assert "\x1b" not in printed and printed.count("exits: ") == 2
     blocks = printed.strip().split("\n\n")
     answers = fastbert_jax.load(model).predict(["good film", "the actor"], speed=0.5, mode="masked")
     for block, record, answer in zip(blocks, records(numbers.stdout), answers, strict=True):
         assert (record["label"], record["exit_layer"]) == (answer.label, answer.exit_layer)
         text, _, *rows = block.splitlines()
         assert text == record["text"] and len(rows) == len(record["layers"])
-        (leaves,) = [row.split() for row in rows if "leaves: " in row]
-        assert leaves[:2] == [str(answer.exit_layer), answer.label]
+        (exits,) = [row.split() for row in rows if "exits: " in row]
+        assert exits[:2] == [str(answer.exit_layer), answer.label]
 
 
 def test_json_keeps_standard_output_for_numbers(model: Path, tmp_path: Path) -> None:
     (tmp_path / "dev.tsv").write_text("text\tlabel\n" + "".join(f"{text}\t{LABELS[1]}\n" for text in TEXTS))
     data = ("--model", model, "--data", tmp_path / "dev.tsv", "--repeats", 1)
     compared = infer("compare", *data, "--speeds", 0.5, "--modes", "bucketed", "--json")
-    studied = infer("study", *data, "--speeds", 0.5, "--output", tmp_path / "study", "--json")
+    output = ("--output", tmp_path / "compared")
+    tabulated = infer("compare", *data, "--speeds", 0.5, "--modes", "cascade", *output, "--baselines", model, "--json")
     calibrated = infer("calibrate", *data, "--max-drop", 100, "--json")
-    assert [done.returncode for done in (compared, studied, calibrated)] == [0, 0, 0]
+    assert [done.returncode for done in (compared, tabulated, calibrated)] == [0, 0, 0]
     assert json.loads(compared.stdout)["batch_sizes"][0]["rows"][1]["mode"] == "bucketed"
-    assert json.loads(studied.stdout) == json.loads((tmp_path / "study" / "study.json").read_text())
+    numbers = json.loads(tabulated.stdout)
+    assert numbers == json.loads((tmp_path / "compared" / "comparison.json").read_text())
+    assert [row["mode"] for row in numbers["batch_sizes"][0]["baselines"]] == [str(model)]
+    assert f"tables, numbers and report are in {tmp_path / 'compared'}; next: " in tabulated.stderr.decode()
     kept = json.loads((model / "model" / "calibration.json").read_text())
     assert json.loads(calibrated.stdout) == kept["max-drop=100"]
     following = f"; next: python infer.py predict --model {model} --target max-drop=100 --input TEXTS\n"

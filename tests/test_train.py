@@ -161,7 +161,7 @@ def test_loggers_profile_and_card_of_a_run_that_was_stopped_before_it_was_measur
     monkeypatch.setattr(run, "compare", killed)
     with pytest.raises(KeyboardInterrupt):
         run.train(config)
-    assert "It has not been measured on test texts" in (where.model / "README.md").read_text()
+    assert "has not been measured on test texts" in (where.model / "README.md").read_text()
 
 
 def test_a_logger_that_is_not_installed_is_said_before_anything_is_written(settings, monkeypatch):

@@ -36,7 +36,7 @@ import tyro
 
 from fastbert_jax.command_line import TYRO_STYLE, end_with
 from fastbert_jax.config import BertConfig, DataConfig, FineTuneConfig
-from fastbert_jax.inference.timing import evenly, interleaved_times
+from fastbert_jax.inference.compare import evenly, interleaved_times
 from fastbert_jax.model.bert import Bert
 from fastbert_jax.model.config_json import read_bert_config
 from fastbert_jax.model.network import Params

@@ -33,9 +33,9 @@ import tyro
 
 from fastbert_jax.command_line import TYRO_STYLE, end_with
 from fastbert_jax.config import BATCH_TOKENS, BertConfig, DataConfig
+from fastbert_jax.inference.compare import evenly, interleaved_times
 from fastbert_jax.inference.engines.runtime import Runtime
 from fastbert_jax.inference.plan import BatchedTexts, plan_batches
-from fastbert_jax.inference.timing import evenly, interleaved_times
 from fastbert_jax.model.bert import Bert
 from fastbert_jax.model.config_json import read_bert_config
 from fastbert_jax.model.network import Params

@@ -31,8 +31,8 @@ import tyro
 
 from fastbert_jax.command_line import TYRO_STYLE, end_with
 from fastbert_jax.config import DataConfig, ExportConfig
+from fastbert_jax.inference.compare import evenly
 from fastbert_jax.inference.loading import load
-from fastbert_jax.inference.timing import evenly
 from fastbert_jax.model.bert import Bert
 from fastbert_jax.model.config_json import read_bert_config
 from fastbert_jax.model.in_numpy import exit_logits, read_model

@@ -32,8 +32,8 @@ import tyro
 
 from fastbert_jax.command_line import TYRO_STYLE, end_with
 from fastbert_jax.config import DataConfig, Mode
+from fastbert_jax.inference.compare import evenly, interleaved_times
 from fastbert_jax.inference.predictor import Predictor
-from fastbert_jax.inference.timing import evenly, interleaved_times
 from fastbert_jax.model.bert import Bert
 from fastbert_jax.model.network import Params
 from fastbert_jax.report.metrics import Spread

@@ -33,9 +33,9 @@ import tyro
 
 from fastbert_jax.command_line import TYRO_STYLE, end_with
 from fastbert_jax.config import ConvertConfig, DataConfig, Mode
+from fastbert_jax.inference.compare import evenly
 from fastbert_jax.inference.loading import load
 from fastbert_jax.inference.predictor import Predictor
-from fastbert_jax.inference.timing import evenly
 from fastbert_jax.model.bert import Bert
 from fastbert_jax.model.convert import convert
 from fastbert_jax.model.weights import load_model

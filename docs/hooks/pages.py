@@ -63,7 +63,7 @@ def help_of(command: str) -> str:
 
 def readers() -> dict[str, Callable[[Sequence[str]], Any]]:
     """What reads the words after each command; none of it needs jax."""
-    from fastbert_jax.command_line import parse_ablations, parse_train, read_command, read_settings
+    from fastbert_jax.command_line import parse_train, read_command, read_settings
     from fastbert_jax.commands import DESCRIPTION, SETTINGS
     from fastbert_jax.config import ConvertConfig, PrepareConfig
 
@@ -75,5 +75,4 @@ def readers() -> dict[str, Callable[[Sequence[str]], Any]]:
         "infer.py": lambda words: read_command(SETTINGS, words, program="python infer.py", description=DESCRIPTION),
         "-m fastbert_jax.text.prepare": module(PrepareConfig, "-m fastbert_jax.text.prepare"),
         "-m fastbert_jax.model.convert": module(ConvertConfig, "-m fastbert_jax.model.convert"),
-        "-m fastbert_jax.training.ablations": parse_ablations,
     }

@@ -3,11 +3,9 @@
 The line below a key is its meaning, which `tyro` shows as the command line's help. Nothing in this room needs jax.
 """
 
-from fastbert_jax.config.ablations import AblationsConfig as AblationsConfig
 from fastbert_jax.config.choices import ANSWER_ENDINGS as ANSWER_ENDINGS
 from fastbert_jax.config.choices import BATCH_TOKENS as BATCH_TOKENS
 from fastbert_jax.config.choices import COMPRESSED_ENDINGS as COMPRESSED_ENDINGS
-from fastbert_jax.config.choices import Ablation as Ablation
 from fastbert_jax.config.choices import BadRow as BadRow
 from fastbert_jax.config.choices import CheckpointKind as CheckpointKind
 from fastbert_jax.config.choices import Delimiter as Delimiter
@@ -29,8 +27,8 @@ from fastbert_jax.config.inference import ExitConfig as ExitConfig
 from fastbert_jax.config.inference import ExplainConfig as ExplainConfig
 from fastbert_jax.config.inference import ExploreConfig as ExploreConfig
 from fastbert_jax.config.inference import ExportConfig as ExportConfig
+from fastbert_jax.config.inference import MeasureConfig as MeasureConfig
 from fastbert_jax.config.inference import PredictConfig as PredictConfig
-from fastbert_jax.config.inference import StudyConfig as StudyConfig
 from fastbert_jax.config.inference import VerifyConfig as VerifyConfig
 from fastbert_jax.config.model import Activation as Activation
 from fastbert_jax.config.model import BertConfig as BertConfig

@@ -102,20 +102,6 @@ class LogTarget(enum.Enum):
     MLFLOW = "mlflow"
 
 
-class Ablation(enum.Enum):
-    """A variant of FastBERT that lacks one part, or has it otherwise.
-
-    `joint` has no self-distillation: labels train all exits. `kl` has the other KL direction, `noisy-teacher` dropout
-    in the backbone and the teacher. `narrow-exits` have less width, `linear-exits` one map alone.
-    """
-
-    JOINT = "joint"
-    KL = "kl"
-    NOISY_TEACHER = "noisy-teacher"
-    NARROW_EXITS = "narrow-exits"
-    LINEAR_EXITS = "linear-exits"
-
-
 class Mode(enum.Enum):
     """How early exit is run; all engines give the same labels.
 

@@ -55,8 +55,8 @@ class ExitConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
-    """What the table at the end of a run measures."""
+class MeasureConfig:
+    """Which speeds, engines and batch sizes are measured."""
 
     speeds: tuple[float, ...] = (0.1, 0.3, 0.5, 0.8)
     """Uncertainty thresholds to measure, in [0, 1]; full depth (0) is always measured."""
@@ -67,11 +67,9 @@ class EvaluateConfig:
     batch_tokens: int = BATCH_TOKENS
     """Tokens per batch, 1 or more, padding included: short texts share large batches."""
     batch_sizes: tuple[int, ...] = ()
-    """Several sizes of batches to compare, such as 1 8 32 128, each with its own full depth; empty: `batch_size`."""
-    repeats: int = 3
+    """Several batch sizes to compare, such as 1 8 32 128, each with its own full depth; empty: `batch_size`."""
+    repeats: int = 5
     """Interleaved repetitions of every measurement, 1 or more, every second one backwards; the median is shown."""
-    baseline: bool = True
-    """Add the row of a TF-IDF + linear SVM trained on the same texts."""
 
     def __post_init__(self) -> None:
         require(all(0 <= s <= 1 for s in self.speeds), "speeds", "thresholds in [0, 1]", self.speeds)
@@ -84,8 +82,18 @@ class EvaluateConfig:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """The sizes of batches to measure, 0 for as many texts as `batch_tokens` holds."""
+        """The batch sizes to measure, 0 for as many texts as `batch_tokens` holds."""
         return self.batch_sizes or (self.batch_size,)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(MeasureConfig):
+    """What the table at the end of a run measures."""
+
+    repeats: int = 3
+    """Interleaved repetitions of every measurement, 1 or more, every second one backwards; the median is shown."""
+    baseline: bool = True
+    """Add the row of a TF-IDF + linear SVM trained on the same texts."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -215,20 +223,20 @@ class CalibrateConfig(ReadingConfig, QuietCommand):
     model: str
     """Directory of a run, or of its model."""
     data: str
-    """SPEC of labelled texts that were not trained on; --agreement and --speedup need no labels."""
+    """SPEC of labelled texts that were not used for training; --agreement and --speedup need no labels."""
     max_drop: float | None = None
-    """Lose at most so many points of accuracy, 0 or more, against full depth, as fast as that goes."""
+    """Maximum accuracy loss against full depth, in points, 0 or more; the fastest threshold within it is used."""
     speedup: float | None = None
-    """Be at least so many times (1 or more) faster than full depth, as measured here, at the least loss."""
+    """Minimum measured speedup over full depth, 1 or more; the slowest threshold that reaches it is used."""
     agreement: float | None = None
-    """Give the answer of full depth to at least this share of texts like these, in (0, 1), with `confidence`."""
+    """Minimum share of texts like these that get full depth's label, in (0, 1), guaranteed with `confidence`."""
     confidence: float = 0.95
-    """agreement only: the probability, in (0, 1) and over the choice of the data's texts, that the promise holds."""
+    """agreement only: the probability, in (0, 1) and over the choice of the data's texts, that the guarantee holds."""
     per_layer: bool = False
     """max-drop only: one threshold per layer instead of one for all."""
     exits: ExitConfig = ExitConfig()
     mode: Mode = Mode.CASCADE
-    """Engine that the speedup is measured on."""
+    """Engine on which the speedup is measured."""
     batch_size: int = 0
     """Texts per batch; 0: as many as `batch_tokens` holds."""
     batch_tokens: int = BATCH_TOKENS
@@ -236,7 +244,7 @@ class CalibrateConfig(ReadingConfig, QuietCommand):
     repeats: int = 5
     """Interleaved repetitions of every measurement, 1 or more; the median counts."""
     json: bool = False
-    """Give what was found as JSON, which calibration.json holds too, instead of words."""
+    """Print the calibration as JSON, which calibration.json holds too, instead of words."""
 
     def __post_init__(self) -> None:
         given = [value for value in (self.max_drop, self.speedup, self.agreement) if value is not None]
@@ -260,61 +268,43 @@ class CalibrateConfig(ReadingConfig, QuietCommand):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CompareConfig(ReadingConfig, QuietCommand):
+class CompareConfig(MeasureConfig, ReadingConfig, QuietCommand):
     """Measure what early exit buys: accuracy, depth, FLOPs and wall-clock time of every mode at every speed.
 
-    At your batch sizes: each has its own row of full depth, the same model without early exit, on the same batches.
+    Each batch size has its own row of full depth: the same model without early exit, on the same batches.
 
     Example: python infer.py compare --model runs/demo --data builtin:reuters_r8#test --batch-sizes 1 8 32 128
+
+    With --output, the tables of the FastBERT paper (its Table 2, every exit alone, accuracy by uncertainty) are written
+    too; --baselines adds other models, at their full depth.
     """
 
     model: str
     """Directory of a run, or of its model."""
     data: str
     """SPEC of labelled texts: `builtin:NAME#SPLIT`, `tfds:NAME#SPLIT`, or a .tsv, .csv, .jsonl or .parquet file."""
-    speeds: tuple[float, ...] = (0.1, 0.3, 0.5, 0.8)
-    """Uncertainty thresholds to measure, in [0, 1]; full depth (0) is always measured."""
-    modes: tuple[Mode, ...] = (Mode.MASKED, Mode.BUCKETED, Mode.CASCADE)
-    """Engines to measure."""
     exits: ExitConfig = ExitConfig()
-    batch_size: int = 0
-    """Texts per batch; 0: as many as `batch_tokens` holds."""
-    batch_tokens: int = BATCH_TOKENS
-    """Tokens per batch, 1 or more, padding included: short texts share large batches."""
-    batch_sizes: tuple[int, ...] = ()
-    """Several sizes of batches to compare, such as 1 8 32 128, each with its own full depth; empty: `batch_size`."""
-    repeats: int = 5
-    """Interleaved repetitions of every measurement, 1 or more, every second one backwards; the median is shown."""
     limit: int = 0
     """Measure on this many texts, spread evenly over the data; 0: all."""
     timed_texts: int = 512
     """Time this many of them, spread evenly, but no more than make 128 batches; 0: all, at every batch size."""
     baseline: str = ""
     """SPEC of labelled texts to train a TF-IDF + linear SVM on, shown as the last row; empty: no such row."""
+    baselines: tuple[str, ...] = ()
+    """Directories of other models with the same labels, each measured at its full depth."""
+    output: str = ""
+    """Directory to make, for comparison.json (all numbers), comparison.md (tables) and the report; empty: none."""
     json: JsonFile = ""
     """File to write all numbers to, the seconds of every run included; without a name: standard output, instead of the
     table."""
     report: str = "report.html"
-    """File to write the report to, one page that opens in any browser; empty: none."""
+    """File to write the report to, one page that opens in any browser, in --output where that is given; empty: none."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(self.limit >= 0, "limit", "0 or more", self.limit)
         require(self.timed_texts >= 0, "timed_texts", "0 or more", self.timed_texts)
-        require(not self.report or self.report != self.json, "report", "another file than json's", self.report)
-        _ = self.evaluate  # its own checks
-
-    @property
-    def evaluate(self) -> EvaluateConfig:
-        """What to measure, in the form that training uses."""
-        return EvaluateConfig(
-            speeds=self.speeds,
-            modes=self.modes,
-            batch_size=self.batch_size,
-            batch_tokens=self.batch_tokens,
-            batch_sizes=self.batch_sizes,
-            repeats=self.repeats,
-            baseline=False,
-        )
+        require(not self.report or self.report != self.json, "report", "another file than --json", self.report)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -353,9 +343,6 @@ class StudyConfig(ReadingConfig, QuietCommand):
     def __post_init__(self) -> None:
         require(all(0 < speed <= 1 for speed in self.speeds), "speeds", "thresholds in (0, 1]", self.speeds)
         require(len(set(self.baselines)) == len(self.baselines), "baselines", "each once", self.baselines)
-        require(self.repeats >= 1, "repeats", "1 or more", self.repeats)
-        require(self.limit >= 0, "limit", "0 or more", self.limit)
-        require(self.timed_texts >= 0, "timed_texts", "0 or more", self.timed_texts)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

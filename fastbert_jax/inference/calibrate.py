@@ -1,4 +1,4 @@
-"""The calibrate command: thresholds for a target, with the evidence, kept in the model's directory."""
+"""The calibrate command: thresholds for a target, with the evidence, stored in the model's directory."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from fastbert_jax.atomic_files import write_json
 from fastbert_jax.config import CalibrateConfig, ExitConfig, Mode
 from fastbert_jax.config_yaml import from_dict, to_dict
 from fastbert_jax.errors import UserError, nearest
-from fastbert_jax.inference.exit_answers import ExitAnswers, ask_every_exit
+from fastbert_jax.inference.compare import evenly, interleaved_times, speedups_over_first
+from fastbert_jax.inference.exit_outputs import ExitOutputs, ask_every_exit
 from fastbert_jax.inference.loading import load, model_directory
-from fastbert_jax.inference.plan import Plan
+from fastbert_jax.inference.plan import BatchedTexts
 from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.inference.thresholds import (
     fastest_per_layer,
@@ -27,7 +28,6 @@ from fastbert_jax.inference.thresholds import (
     fastest_within,
     slowest_of,
 )
-from fastbert_jax.inference.timing import evenly, interleaved_times, speedups_over_first
 from fastbert_jax.report.metrics import Spread
 from fastbert_jax.text.examples import Example
 from fastbert_jax.text.labelled_data import label_ids
@@ -40,55 +40,55 @@ SPEEDUP_TRIES = 8
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """Thresholds for a target, and what they rest on."""
+    """Thresholds for a target, and the measurements that they are based on."""
 
     target: str
     thresholds: tuple[float, ...]
     """One per layer, in [0, 1]."""
     exits: ExitConfig
-    """Which exits the thresholds are for."""
+    """The exits that the thresholds belong to."""
     data: str
     texts: int
     mean_depth: float
     layers: int
     agreement: float
-    """Share of the texts with full depth's answer."""
+    """Share of the texts with full depth's label."""
     accuracy: float | None
     """None where not every text has a label that the model knows."""
     full_accuracy: float | None
     speedup: Spread
     """Measured, over full depth."""
     confidence: float | None
-    """Of the guarantee, where there is one."""
+    """Of the guarantee; None for a target without one."""
     mode: str
     device: str
     date: str
     no_accuracy: str = ""
-    """Why there is none; empty where there is one."""
+    """Why there is no accuracy; empty where there is one."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, as calibration.json holds them under the target's name."""
         return dataclasses.asdict(self) | {"exits": to_dict(self.exits)}
 
-    def words(self) -> str:
-        """What was found, for a person."""
+    def summary(self) -> str:
+        """The result in words."""
         lines = [
             f"target      {self.target}" + (f" with confidence {self.confidence:g}" if self.confidence else ""),
             f"thresholds  {' '.join(f'{threshold:.4g}' for threshold in self.thresholds)}",
             f"depth       {self.mean_depth:.2f} of {self.layers} layers on {self.texts} texts of {self.data}",
             f"measured    {self.speedup.median:.2f}x full depth ({self.speedup.low:.2f}..{self.speedup.high:.2f}), "
             f"{self.mode} on {self.device}",
-            f"agreement   {self.agreement:.2%} of the answers are full depth's",
+            f"agreement   {self.agreement:.2%} of the texts get full depth's label",
         ]
         if self.accuracy is not None and self.full_accuracy is not None:
             lines.append(f"accuracy    {self.accuracy:.4f}, at full depth {self.full_accuracy:.4f}")
         elif self.no_accuracy:
-            lines.append(f"accuracy    not known: {self.no_accuracy}")
+            lines.append(f"accuracy    unknown: {self.no_accuracy}")
         return "\n".join(lines)
 
 
-def calibrate_spec(config: CalibrateConfig) -> Calibration:
-    """Find the thresholds, and write them beside the model, where they replace those of the same target.
+def calibrate(config: CalibrateConfig) -> Calibration:
+    """Find the thresholds, and store them beside the model, in place of earlier ones for the same target.
 
     Raises:
       UserError: no model, no data, a label that the model does not know where the target needs labels, or a speedup
@@ -100,32 +100,32 @@ def calibrate_spec(config: CalibrateConfig) -> Calibration:
     found_texts = read_examples(config.data, config.reading, need_label=need_label, role="dev")
     found_texts.tell_skipped()
     examples = found_texts.examples
-    expected_B, no_accuracy = None, "" if need_label else unknown_labels(examples, predictor.labels)
+    expected_B, no_accuracy = None, "" if need_label else missing_labels(examples, predictor.labels)
     if not no_accuracy:
         expected_B = label_ids(examples, predictor.labels, remedy="fix the row, or calibrate a model that knows it")
     plan_of = functools.partial(predictor.plan, batch_size=config.batch_size, batch_tokens=config.batch_tokens)
-    answers = ExitAnswers.of(*ask_every_exit(predictor, plan_of([example.text for example in examples])))
+    outputs = ask_every_exit(predictor, plan_of([example.text for example in examples]))
     timed = plan_of([examples[i].text for i in evenly(len(examples), TIMED_TEXTS)])
     measure = functools.partial(measured_speedup, predictor, timed, mode=config.mode, repeats=config.repeats)
 
     if config.speedup is not None:
         found: float | np.ndarray
-        found, speedup = _reach_speedup(answers, measure, config.speedup)
+        found, speedup = _reach_speedup(outputs, measure, config.speedup)
     else:
-        found = _find(config, answers, expected_B, predictor.asked_exits)
+        found = _find(config, outputs, expected_B, predictor.asked_exits)
         speedup = measure(thresholds=found)
-    thresholds = np.broadcast_to(np.asarray(found, np.float32), predictor.config.num_layers)
+    thresholds_L = np.broadcast_to(np.asarray(found, np.float32), len(outputs.uncertainty_LxB))
     calibration = Calibration(
         target=config.target,
-        thresholds=tuple(map(float, thresholds)),
+        thresholds=tuple(map(float, thresholds_L)),
         exits=config.exits,
         data=config.data,
         texts=len(examples),
-        mean_depth=answers.mean_depth(thresholds),
-        layers=predictor.config.num_layers,
-        agreement=float((answers.answer_B(thresholds) == answers.answer_B(0.0)).mean()),
-        accuracy=None if expected_B is None else answers.accuracy(thresholds, expected_B),
-        full_accuracy=None if expected_B is None else answers.accuracy(0.0, expected_B),
+        mean_depth=outputs.mean_depth(thresholds_L),
+        layers=len(thresholds_L),
+        agreement=outputs.accuracy(thresholds_L, outputs.labels_B(0.0)),
+        accuracy=None if expected_B is None else outputs.accuracy(thresholds_L, expected_B),
+        full_accuracy=None if expected_B is None else outputs.accuracy(0.0, expected_B),
         speedup=speedup,
         confidence=config.confidence if config.agreement is not None else None,
         mode=config.mode.value,
@@ -137,8 +137,8 @@ def calibrate_spec(config: CalibrateConfig) -> Calibration:
     return calibration
 
 
-def unknown_labels(examples: Sequence[Example], labels: Sequence[str]) -> str:
-    """What keeps an accuracy from being told, in words; empty where every label is known."""
+def missing_labels(examples: Sequence[Example], labels: Sequence[str]) -> str:
+    """Why no accuracy can be computed, in words; empty where every text has a label that the model knows."""
     missing = [example for example in examples if example.label is None]
     if missing:
         number = "the" if len(missing) == len(examples) else f"{len(missing)} of the {len(examples)}"
@@ -151,20 +151,20 @@ def unknown_labels(examples: Sequence[Example], labels: Sequence[str]) -> str:
 
 
 def _find(
-    config: CalibrateConfig, answers: ExitAnswers, expected_B: np.ndarray | None, asked: Sequence[bool]
+    config: CalibrateConfig, outputs: ExitOutputs, expected_B: np.ndarray | None, asked: Sequence[bool]
 ) -> float | np.ndarray:
     """The thresholds of the two targets that need no clock."""
     if config.agreement is not None:
-        return fastest_with_guarantee(answers, agreement=config.agreement, confidence=config.confidence)
-    assert config.max_drop is not None and expected_B is not None  # the settings and the reader saw to it
+        return fastest_with_guarantee(outputs, agreement=config.agreement, confidence=config.confidence)
+    assert config.max_drop is not None and expected_B is not None  # checked by the settings and the reader
     max_drop = config.max_drop / 100
     if config.per_layer:
-        return fastest_per_layer(answers, expected_B, max_drop=max_drop, asked=asked)
-    return fastest_within(answers, expected_B, max_drop=max_drop)
+        return fastest_per_layer(outputs, expected_B, max_drop=max_drop, asked=asked)
+    return fastest_within(outputs, expected_B, max_drop=max_drop)
 
 
 def measured_speedup(
-    predictor: Predictor, plan: Plan, *, thresholds: float | np.ndarray, mode: Mode, repeats: int
+    predictor: Predictor, plan: BatchedTexts, *, thresholds: float | np.ndarray, mode: Mode, repeats: int
 ) -> Spread:
     """The wall-clock speedup of an engine over full depth on the same batches."""
     full, early = (
@@ -175,16 +175,16 @@ def measured_speedup(
     return Spread.of(speedups_over_first(interleaved_times([full, early, full], repeats))[0])
 
 
-def _reach_speedup(answers: ExitAnswers, measure: Callable[..., Spread], wanted: float) -> tuple[float, Spread]:
+def _reach_speedup(outputs: ExitOutputs, measure: Callable[..., Spread], wanted: float) -> tuple[float, Spread]:
     """The smallest threshold that was found to reach a measured speedup, and that measurement.
 
-    What a mean depth should give is corrected by what it was measured to give, until the two meet.
+    The efficiency that is measured at one mean depth corrects the next, until two agree.
     """
-    layers, efficiency = len(answers.uncertainty_LxB), 1.0
+    layers, efficiency = len(outputs.uncertainty_LxB), 1.0
     best: tuple[float, Spread] | None = None
     measured: dict[float, Spread] = {}
     for _ in range(SPEEDUP_TRIES):
-        threshold = slowest_of(answers, depth=efficiency * layers / wanted)
+        threshold = slowest_of(outputs, depth=efficiency * layers / wanted)
         if threshold is None:
             threshold = 1.0
         if threshold in measured:
@@ -192,28 +192,28 @@ def _reach_speedup(answers: ExitAnswers, measure: Callable[..., Spread], wanted:
         speedup = measured[threshold] = measure(thresholds=threshold)
         if speedup.median >= wanted and (best is None or threshold < best[0]):
             best = threshold, speedup
-        # A little more than needed, so that noise does not keep the search just below its aim.
-        efficiency = 0.99 * speedup.median * answers.mean_depth(threshold) / layers
+        # A little more than needed, so that noise does not hold the search just below its target.
+        efficiency = 0.99 * speedup.median * outputs.mean_depth(threshold) / layers
     if best is None:
         reached = max(speedup.median for speedup in measured.values())
         raise UserError(
-            f"speedup: expected to reach {wanted:g} times full depth, found {reached:.2f} at most on these texts; "
-            "ask for less"
+            f"--speedup {wanted:g} cannot be reached: the most that was measured on these texts is {reached:.2f} times "
+            "full depth; ask for less"
         )
     return best
 
 
 def read_calibration(directory: str | Path, target: str) -> Calibration:
-    """The calibration of a target, as `calibrate_spec` left it with the model.
+    """The calibration of a target, as `calibrate` stored it with the model.
 
     Raises:
-      UserError: none was made, or none for this target.
+      UserError: there is none for this target.
     """
     path = model_directory(directory) / FILE
     entries = _entries(path)
     if target not in entries:
-        known = nearest(target, list(entries)) if entries else "none was made"
-        raise UserError(f"{path}: expected a calibration for {target!r}, {known}; make it with `infer.py calibrate`")
+        known = f"; {nearest(target, list(entries))}" if entries else ""
+        raise UserError(f"{path}: no calibration for {target!r}{known}; make it with `infer.py calibrate`")
     values = entries[target]
     try:
         exits = from_dict(ExitConfig, values["exits"], where=str(path), prefix="exits.")
@@ -222,13 +222,13 @@ def read_calibration(directory: str | Path, target: str) -> Calibration:
             | {"exits": exits, "speedup": Spread(**values["speedup"]), "thresholds": tuple(values["thresholds"])}
         )
     except (KeyError, TypeError) as error:
-        raise UserError(f"{path}: expected what `infer.py calibrate` writes, found {error}; calibrate again") from None
+        raise UserError(f"{path}: not a file of `infer.py calibrate` ({error}); calibrate again") from None
 
 
 def thresholds_in_use(
     directory: str | Path, target: str, *, speed: float, exits: ExitConfig
 ) -> tuple[float | np.ndarray, ExitConfig]:
-    """The thresholds and exits that were calibrated for a target; without one, those that are given.
+    """The calibrated thresholds and exits of a target; where `target` is empty, `speed` and `exits`.
 
     Raises:
       UserError: as `read_calibration`.
@@ -241,11 +241,12 @@ def thresholds_in_use(
 
 def _entries(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        entries: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: expected what `infer.py calibrate` writes, found {error}; delete it") from None
+        raise UserError(f"{path}: not a file of `infer.py calibrate` ({error}); delete it") from None
+    return entries
 
 
 def _save(directory: Path, calibration: Calibration) -> None:
@@ -253,4 +254,4 @@ def _save(directory: Path, calibration: Calibration) -> None:
     try:
         write_json(path, _entries(path) | {calibration.target: calibration.to_json()})
     except OSError as error:
-        raise UserError(f"{path}: expected a place to write the calibration to, found: {error.strerror}") from None
+        raise UserError(f"{path}: cannot write the calibration: {error.strerror}") from None

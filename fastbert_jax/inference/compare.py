@@ -1,193 +1,262 @@
-"""What early exit buys: every mode, speed and batch size against full depth, in accuracy, FLOPs and time."""
+"""Every mode, speed and batch size against full depth, in accuracy, FLOPs and time; and timing that can be trusted."""
 
 from __future__ import annotations
 
+import dataclasses
+import datetime
 import functools
+import importlib.metadata
 import itertools
-from collections.abc import Iterator, Sequence
+import os
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
-from fastbert_jax.config import EvaluateConfig, Mode
-from fastbert_jax.inference.engines.engine import Answers
-from fastbert_jax.inference.exit_answers import ExitAnswers
-from fastbert_jax.inference.exit_outputs import AskedTexts
-from fastbert_jax.inference.plan import Plan
+from fastbert_jax.config import MeasureConfig, Mode
+from fastbert_jax.inference.engines.engine import Results
+from fastbert_jax.inference.exit_outputs import CURVE, EvaluatedTexts
+from fastbert_jax.inference.plan import BatchedTexts
 from fastbert_jax.inference.predictor import Predictor
-from fastbert_jax.inference.provenance import provenance
-from fastbert_jax.inference.timing import evenly, interleaved_times, speedups_over_first
-from fastbert_jax.report.comparison import BatchSizeComparison, Comparison, ComparisonRow
-from fastbert_jax.report.flops import Count, only_the_last, speedup, total_flops
+from fastbert_jax.report.comparison import BatchSizeComparison, Comparison, ComparisonRow, Provenance, SpeedPoint
 from fastbert_jax.report.progress import progress_bar
-from fastbert_jax.text.examples import Text
+from fastbert_jax.version import VERSION, commit
 
-Choice = tuple[Mode | None, float]
-"""A mode and a speed; no mode: full depth, which is the same program in all of them."""
-FULL_DEPTH: Choice = (None, 0.0)
 TIMED_BATCHES = 128
 """Small batch sizes are timed on fewer texts, so that they make no more batches than this: batches of 1 take long."""
 
 
-class TimedCase(NamedTuple):
-    """The texts that a batch size is timed on."""
+class Candidate(NamedTuple):
+    """A row of the table: a model, how it answers, and the numbers that need no clock."""
 
+    name: str
+    evaluated: EvaluatedTexts
+    mode: Mode
+    point: SpeedPoint
+
+
+class TimedRun(NamedTuple):
+    """A candidate on the texts that it is timed on at one batch size."""
+
+    candidate: Candidate
     predictor: Predictor
-    """With engines of its own, so that no batch size is run in what suits another."""
-    batch_size: int
+    """With engines of its own, which adapt to this batch size alone."""
     texts: np.ndarray
-    """int, which of all texts."""
-    plan: Plan
-
-
-class Quality(NamedTuple):
-    """What `ComparisonRow` holds beside times."""
-
-    accuracy: float
-    mean_depth: float
-    paper_flops: int
-    true_flops: int
-    paper_speedup: float
-    true_speedup: float
+    """int, indices into all texts."""
+    plan: BatchedTexts
 
 
 def compare(
-    asked: AskedTexts,
+    evaluated: EvaluatedTexts,
     *,
-    evaluate: EvaluateConfig,
+    measure: MeasureConfig,
     baseline_accuracy: float | None = None,
     timed_texts: int = 512,
+    baselines: Mapping[str, EvaluatedTexts] | None = None,
 ) -> Comparison:
     """Measure every mode at every speed and batch size.
 
-    Accuracy, depth and FLOPs are over all texts, from the pass that asked every exit. Times are over `timed_texts` of
+    Accuracy, depth and FLOPs are of all texts, from the pass that asked every exit. Times are of `timed_texts` of
     them, spread evenly, whose answers are checked against that pass; small batch sizes take fewer, see `TIMED_BATCHES`.
 
     Args:
-      baseline_accuracy: to show beside ours.
+      baseline_accuracy: of TF-IDF and a linear SVM, to show beside ours.
       timed_texts: 0 for all, at every batch size.
+      baselines: other models on the same texts, by name; each is measured at its full depth.
     """
-    predictor, texts, exits = asked.predictor, asked.texts, asked.exits
-    speeds = dict.fromkeys(speed for speed in evaluate.speeds if speed > 0)
-    choices: list[Choice] = [FULL_DEPTH, *((mode, speed) for mode in evaluate.modes for speed in speeds)]
-    cases = [
-        timed_case(predictor, texts, batch_size=size, batch_tokens=evaluate.batch_tokens, timed_texts=timed_texts)
-        for size in evaluate.sizes
+    candidates = list(_candidates(evaluated, measure, baselines or {}))
+    sizes = [
+        timed_runs(candidates, batch_size=size, batch_tokens=measure.batch_tokens, timed_texts=timed_texts)
+        for size in measure.sizes
     ]
-    times, differing = measure(cases, choices, exits, repeats=evaluate.repeats)
-    qualities = [quality(predictor, choice, exits, asked.expected_B, asked.lengths_B) for choice in choices]
+    times, differing = timed(sizes, repeats=measure.repeats)
     return Comparison(
         batch_sizes=tuple(
-            BatchSizeComparison(
-                batch_size=case.batch_size,
-                batch_tokens=evaluate.batch_tokens,
-                rows=tuple(comparison_rows(choices, qualities, own, exits, case.texts)),
-                seconds_again=tuple(own[-1]),
-                timed_texts=len(case.texts),
-                timed_batches=len(case.plan.batches),
-                padding_share=case.plan.padding_share,
-            )
-            for case, own in zip(cases, times, strict=True)
+            _batch_size(runs, seconds, others=len(baselines or {}), batch_size=size, batch_tokens=measure.batch_tokens)
+            for size, runs, seconds in zip(measure.sizes, sizes, times, strict=True)
         ),
-        layers=predictor.config.num_layers,
-        texts=len(texts),
-        repeats=evaluate.repeats,
+        layers=evaluated.layers,
+        texts=len(evaluated.texts),
+        repeats=measure.repeats,
         disagreements=differing,
         origin=provenance(),
         baseline_accuracy=baseline_accuracy,
-        truncated_texts=asked.truncated_texts,
+        truncated_texts=evaluated.truncated_texts,
+        exits=tuple(evaluated.exit_row(layer) for layer in evaluated.asked_layers),
+        curve=tuple(evaluated.at(speed) for speed in CURVE),
     )
 
 
-def timed_case(
-    predictor: Predictor, texts: Sequence[Text], *, batch_size: int, batch_tokens: int, timed_texts: int
-) -> TimedCase:
-    """The texts that a batch size is timed on, laid out."""
+def _candidates(
+    evaluated: EvaluatedTexts, measure: MeasureConfig, others: Mapping[str, EvaluatedTexts]
+) -> Iterator[Candidate]:
+    """Full depth, then every mode at every speed, then other models at their full depth."""
+    full = evaluated.full_depth()
+    yield Candidate("full depth", evaluated, Mode.MASKED, full)
+    speeds = dict.fromkeys(speed for speed in measure.speeds if speed > 0)
+    for mode, speed in itertools.product(measure.modes, speeds):
+        yield Candidate(mode.value, evaluated, mode, evaluated.at(speed, masked=mode is Mode.MASKED))
+    for name, other in others.items():
+        point = other.full_depth()
+        point = dataclasses.replace(
+            point,
+            paper_speedup=full.paper_flops / point.paper_flops,
+            true_speedup=full.true_flops / point.true_flops,
+        )
+        yield Candidate(name, other, Mode.MASKED, point)
+
+
+def timed_runs(
+    candidates: Sequence[Candidate], *, batch_size: int, batch_tokens: int, timed_texts: int
+) -> list[TimedRun]:
+    """The runs of one batch size in their order; full depth, the first candidate, is the last again."""
+    total = len(candidates[0].evaluated.texts)
     # A power of two, as the default of timed_texts is, so that the fewer texts are a part of the others.
     most = TIMED_BATCHES * batch_size
-    chosen = evenly(len(texts), min(timed_texts, most) if most else timed_texts)
-    plan = predictor.plan([texts[i] for i in chosen], batch_size=batch_size, batch_tokens=batch_tokens)
-    return TimedCase(predictor.with_new_engines(), batch_size, chosen, plan)
+    chosen = evenly(total, min(timed_texts, most) if most else timed_texts)
+    runs: dict[EvaluatedTexts, tuple[Predictor, np.ndarray, BatchedTexts]] = {}
+    for evaluated in dict.fromkeys(one.evaluated for one in candidates):
+        texts = [evaluated.texts[i] for i in chosen]
+        plan = evaluated.predictor.plan(texts, batch_size=batch_size, batch_tokens=batch_tokens)
+        runs[evaluated] = evaluated.predictor.with_new_engines(), chosen, plan
+    return [TimedRun(one, *runs[one.evaluated]) for one in (*candidates, candidates[0])]
 
 
-def measure(
-    cases: Sequence[TimedCase], choices: Sequence[Choice], exits: ExitAnswers, *, repeats: int
-) -> tuple[list[list[list[float]]], int]:
-    """Seconds `[cases][choices and full depth again][repeats]`, and how many answers differ from those of `exits`.
+def timed(sizes: Sequence[Sequence[TimedRun]], *, repeats: int) -> tuple[list[list[list[float]]], int]:
+    """Seconds `[sizes][runs][repeats]`, and how many answers differ from those of the pass that asks every exit.
 
     All batch sizes take turns within a repeat; a size's own runs follow each other, so that a speedup rests on times
-    that were taken close together.
+    that were measured close together.
     """
-    turns = [*choices, FULL_DEPTH]
-    runs = [functools.partial(answer, case.predictor, case.plan, choice) for case in cases for choice in turns]
+    runs = list(itertools.chain.from_iterable(sizes))
+    compiling = list(itertools.chain.from_iterable(size[:-1] for size in sizes))
     differing = 0
-    with progress_bar("compare", total=len(cases) * len(choices) + len(runs) * repeats, unit="passes") as advance:
-        for case, choice in itertools.product(cases, choices):  # the pass that compiles
-            differing += disagreements(answer(case.predictor, case.plan, choice), exits, choice[1], case.texts)
+    with progress_bar("compare", total=len(compiling) + len(runs) * repeats, unit="passes") as advance:
+        for run in compiling:
+            differing += disagreements(answer(run), run)
             advance(1, "")
-        times = interleaved_times(runs, repeats, on_run=lambda: advance(1, ""))
-    return [times[start : start + len(turns)] for start in range(0, len(times), len(turns))], differing
-
-
-def quality(
-    predictor: Predictor, choice: Choice, exits: ExitAnswers, expected: np.ndarray, lengths: np.ndarray
-) -> Quality:
-    """What needs no clock.
-
-    Args:
-      expected: int `[texts]`, the right answers.
-      lengths: int `[texts]`, what each text is padded to.
-    """
-    (mode, speed), config = choice, predictor.config
-    depths = exits.depth_B(speed)
-    spent = np.full_like(depths, config.num_layers) if mode is Mode.MASKED else depths
-    asked = predictor.asked_exits if mode else only_the_last(config)
-    asked_truly = None if mode is Mode.MASKED else asked
-    return Quality(
-        accuracy=exits.accuracy(speed, expected),
-        mean_depth=float(depths.mean()),
-        paper_flops=total_flops(Count.PAPER, config, lengths, depths, asked=asked),
-        true_flops=total_flops(Count.TRUE, config, lengths, spent, asked=asked_truly),
-        paper_speedup=speedup(Count.PAPER, config, lengths, depths, asked=asked),
-        true_speedup=speedup(Count.TRUE, config, lengths, spent, asked=asked_truly),
-    )
-
-
-def comparison_rows(
-    choices: Sequence[Choice],
-    qualities: Sequence[Quality],
-    times: Sequence[Sequence[float]],
-    exits: ExitAnswers,
-    timed: np.ndarray,
-) -> Iterator[ComparisonRow]:
-    """The row of every choice at one batch size.
-
-    Args:
-      times: seconds `[choices and full depth again][repeats]`, full depth first.
-      timed: which texts were timed.
-    """
-    itself = [one / other for one, other in zip(times[0], times[-1], strict=True)]
-    speedups = [itself, *speedups_over_first(times)]
-    for (mode, speed), known, seconds, ratios in zip(choices, qualities, times[:-1], speedups, strict=True):
-        yield ComparisonRow(
-            mode=mode.value if mode else "full depth",
-            speed=speed,
-            **known._asdict(),
-            seconds=tuple(seconds),
-            speedups=tuple(ratios),
-            timed_depth=float(exits.depth_B(speed)[timed].mean()),
-            layers=len(exits.uncertainty_LxB),
+        times = interleaved_times(
+            [functools.partial(answer, run) for run in runs], repeats, on_run=lambda: advance(1, "")
         )
+    rest = iter(times)
+    return [list(itertools.islice(rest, len(size))) for size in sizes], differing
 
 
-def disagreements(found: Answers, exits: ExitAnswers, speed: float, texts: np.ndarray) -> int:
-    """How many answers of an engine to `texts` have another label or depth than the pass that asks every exit."""
-    same_label = found.probabilities_BxN.argmax(-1) == exits.answer_B(speed)[texts]
-    same_depth = found.exit_layer_B == exits.depth_B(speed)[texts]
+def answer(run: TimedRun) -> Results:
+    """The answers of one candidate."""
+    return run.predictor.answers(run.plan, speed=run.candidate.point.speed, mode=run.candidate.mode)
+
+
+def disagreements(found: Results, run: TimedRun) -> int:
+    """How many answers of an engine have another label or depth than the pass that asks every exit."""
+    outputs, speed = run.candidate.evaluated.outputs, run.candidate.point.speed
+    same_label = found.probabilities_BxN.argmax(-1) == outputs.labels_B(speed)[run.texts]
+    same_depth = found.exit_layer_B == outputs.depth_B(speed)[run.texts]
     return int((~(same_label & same_depth)).sum())
 
 
-def answer(predictor: Predictor, plan: Plan, choice: Choice) -> Answers:
-    """The answers of one mode at one speed."""
-    mode, speed = choice
-    return predictor.answers(plan, speed=speed, mode=mode or Mode.MASKED)
+def _batch_size(
+    runs: Sequence[TimedRun], times: Sequence[Sequence[float]], *, others: int, batch_size: int, batch_tokens: int
+) -> BatchSizeComparison:
+    """One batch size.
+
+    Args:
+      times: seconds `[runs][repeats]`.
+      others: how many of the candidates, the last ones, are other models.
+    """
+    itself = [one / other for one, other in zip(times[0], times[-1], strict=True)]
+    speedups = [itself, *speedups_over_first(times)]
+    candidates = zip(runs[:-1], times[:-1], speedups, strict=True)
+    rows = [_row(*one, layers=runs[0].candidate.evaluated.layers) for one in candidates]
+    return BatchSizeComparison(
+        batch_size=batch_size,
+        batch_tokens=batch_tokens,
+        rows=tuple(rows[: len(rows) - others]),
+        baselines=tuple(rows[len(rows) - others :]),
+        seconds_again=tuple(times[-1]),
+        timed_texts=len(runs[0].texts),
+        timed_batches=len(runs[0].plan.batches),
+        padding_share=runs[0].plan.padding_share,
+    )
+
+
+def _row(run: TimedRun, seconds: Sequence[float], speedups: Sequence[float], *, layers: int) -> ComparisonRow:
+    name, evaluated, _, point = run.candidate
+    return ComparisonRow(
+        **vars(point),
+        mode=name,
+        seconds=tuple(seconds),
+        speedups=tuple(speedups),
+        timed_depth=float(evaluated.outputs.depth_B(point.speed)[run.texts].mean()),
+        layers=layers,
+    )
+
+
+def evenly(total: int, count: int) -> np.ndarray:
+    """`count` of `total` indices, spread evenly, rising; all of them when `count` is 0 or more than there are."""
+    if count == 0 or count >= total:
+        return np.arange(total)
+    return np.arange(count) * total // count
+
+
+def interleaved_times(
+    runs: Sequence[Callable[[], object]], repeats: int, on_run: Callable[[], None] | None = None
+) -> list[list[float]]:
+    """Seconds of every run in every repeat, `[runs][repeats]`.
+
+    All runs take turns, and every second repeat goes through them backwards, so that other work of the machine affects
+    all of them alike. `on_run` is called after each, untimed.
+    """
+    times: list[list[float]] = [[] for _ in runs]
+    for repeat in range(repeats):
+        turns = list(zip(runs, times, strict=True))
+        for run, seconds in turns if repeat % 2 == 0 else reversed(turns):
+            start = time.perf_counter()
+            run()
+            seconds.append(time.perf_counter() - start)
+            if on_run:
+                on_run()
+    return times
+
+
+def speedups_over_first(times: Sequence[Sequence[float]]) -> list[list[float]]:
+    """How many times faster than the first every run between the first and the last is, `[runs - 2][repeats]`.
+
+    The first run's time at the moment of another run is interpolated between its two measurements, one on either side
+    of the others: a machine that slows down or speeds up steadily changes no speedup.
+
+    Args:
+      times: of `interleaved_times`, where the last run is the first once more.
+    """
+    seconds_TxR = np.asarray(times)
+    first_R, last_R = seconds_TxR[0], seconds_TxR[-1]
+    middle_TxR = np.cumsum(seconds_TxR, 0) - seconds_TxR / 2
+    share_TxR = (middle_TxR - middle_TxR[0]) / (middle_TxR[-1] - middle_TxR[0])
+    speedup_TxR: np.ndarray = (first_R + share_TxR * (last_R - first_R)) / seconds_TxR
+    return [ratio_R.tolist() for ratio_R in speedup_TxR[1:-1]]
+
+
+def provenance() -> Provenance:
+    """Where the numbers of this process come from: the command, the code and the machine."""
+    device = jax.devices()[0]
+    module = sys.modules["__main__"].__spec__
+    started_as = sys.argv[:1] if module is None else ["-m", module.name]
+    return Provenance(
+        command=shlex.join(["python", *started_as, *sys.argv[1:]]),
+        commit=commit(),
+        date=datetime.date.today().isoformat(),
+        packages={
+            "fastbert_jax": VERSION,
+            "jax": jax.__version__,
+            "jaxlib": importlib.metadata.version("jaxlib"),
+            "python": platform.python_version(),
+        },
+        device=device.device_kind,
+        platform=device.platform,
+        machine=f"{platform.machine()}, {platform.system()}, {os.cpu_count()} cores",
+    )

@@ -1,4 +1,4 @@
-"""Labelled texts whose every exit has been asked, in one pass: what any speed and any exit alone make of them.
+"""What every exit predicts for some texts, from one pass over them, and so what any speed gives.
 
 Shapes in names: B texts, L layers, N classes.
 """
@@ -12,40 +12,85 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastbert_jax.config import BATCH_TOKENS, BertConfig
+from fastbert_jax.config import BATCH_TOKENS
 from fastbert_jax.errors import UserError
-from fastbert_jax.inference.exit_answers import ExitAnswers, ask_every_exit
+from fastbert_jax.inference.plan import BatchedTexts
+from fastbert_jax.inference.policies import exit_indices
 from fastbert_jax.inference.predictor import Predictor
-from fastbert_jax.report.exit_study import ExitRow, SpeedPoint, uncertainty_bins, uncertainty_of_arrivals
+from fastbert_jax.report.comparison import ExitRow, SpeedPoint
 from fastbert_jax.report.flops import Count, only_the_last, total_flops
+from fastbert_jax.report.metrics import accuracy, bins_of
+from fastbert_jax.report.progress import progress_bar
 from fastbert_jax.text.examples import Text
 
 CURVE = tuple(np.linspace(0, 1, 41).round(3).tolist())
 """Speeds of the curves."""
 
 
-class Flops(NamedTuple):
-    """Per text, as the paper counts and as spent."""
+@dataclasses.dataclass(frozen=True)
+class ExitOutputs:
+    """What every exit predicts for some texts."""
 
-    paper: float
-    true: float
+    uncertainty_LxB: np.ndarray
+    label_LxB: np.ndarray
+    """int; each exit's most probable class."""
+    probability_LxB: np.ndarray
+    """Of that class."""
+
+    @classmethod
+    def of(cls, probabilities_BxLxN: np.ndarray, uncertainty_BxL: np.ndarray) -> ExitOutputs:
+        """From what `Predictor.all_exits` gives."""
+        return cls(uncertainty_BxL.T, probabilities_BxLxN.argmax(-1).T, probabilities_BxLxN.max(-1).T)
+
+    def depth_B(self, thresholds: float | np.ndarray) -> np.ndarray:
+        """Executed layers of each text, 1..L; `thresholds` is one number, or one per layer `[L]`."""
+        return exit_indices(self.uncertainty_LxB, thresholds) + 1
+
+    def labels_B(self, thresholds: float | np.ndarray) -> np.ndarray:
+        """The class that each text is given at its exit."""
+        return at_exit(self.label_LxB, self.depth_B(thresholds))
+
+    def accuracy(self, thresholds: float | np.ndarray, expected_B: np.ndarray) -> float:
+        """The share of texts that are given the expected class."""
+        return accuracy(self.labels_B(thresholds), expected_B)
+
+    def mean_depth(self, thresholds: float | np.ndarray) -> float:
+        """Executed layers per text."""
+        return float(self.depth_B(thresholds).mean())
+
+
+def at_exit(values_LxB: np.ndarray, depth_B: np.ndarray) -> np.ndarray:
+    """Each text's value at its exit, `[B]`; `depth_B` is its executed layers."""
+    values_B: np.ndarray = np.take_along_axis(values_LxB, depth_B[None] - 1, axis=0)[0]
+    return values_B
+
+
+def ask_every_exit(predictor: Predictor, plan: BatchedTexts) -> ExitOutputs:
+    """Run every exit on every text of a plan, with a progress bar."""
+    with progress_bar("all exits", total=plan.texts, unit="texts") as advance:
+        return ExitOutputs.of(*predictor.all_exits(plan, on_batch=lambda texts: advance(texts, "")))
+
+
+class Flops(NamedTuple):
+    """Of all texts together, as the paper counts them and as executed."""
+
+    paper: int
+    true: int
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class AskedTexts:
-    """Labelled texts, and what every exit said of them."""
+class EvaluatedTexts:
+    """Labelled texts, and what every exit predicts for them."""
 
     predictor: Predictor
     texts: Sequence[Text]
     expected_B: np.ndarray
-    """int, the right answers as indices into the predictor's labels."""
-    exits: ExitAnswers
-    confidence_LxB: np.ndarray
-    """The probability that each exit gives to its answer."""
+    """int, the correct classes."""
+    outputs: ExitOutputs
     lengths_B: np.ndarray
-    """int, what each text is padded to."""
+    """int, the length that each text is padded to."""
     truncated_texts: int
-    """Texts that were longer than the model's longest, and lost their end."""
+    """Texts that were longer than the model's maximum length and were truncated."""
 
     @classmethod
     def of(
@@ -55,8 +100,8 @@ class AskedTexts:
         expected_B: np.ndarray,
         *,
         batch_tokens: int = BATCH_TOKENS,
-    ) -> AskedTexts:
-        """Ask every exit of all texts.
+    ) -> EvaluatedTexts:
+        """Run every exit on all texts.
 
         Raises:
           UserError: no texts.
@@ -64,72 +109,86 @@ class AskedTexts:
         if not len(texts):
             raise UserError("expected at least one text, found none")
         plan = predictor.plan(texts, batch_tokens=batch_tokens)
-        probabilities_BxLxN, uncertainty_BxL = ask_every_exit(predictor, plan)
-        return cls(
-            predictor,
-            texts,
-            expected_B,
-            ExitAnswers.of(probabilities_BxLxN, uncertainty_BxL),
-            probabilities_BxLxN.max(-1).T,
-            plan.padded_lengths,
-            plan.truncated_texts,
-        )
+        outputs = ask_every_exit(predictor, plan)
+        return cls(predictor, texts, expected_B, outputs, plan.padded_lengths, plan.truncated_texts)
 
     @functools.cached_property
     def full_flops(self) -> Flops:
-        """Of plain BERT: all layers and the teacher."""
-        return full_depth_flops(self.predictor.config, self.lengths_B)
+        """Of full depth: all layers and the last exit alone."""
+        return self._flops(self._same_depth(self.layers), asked=only_the_last(self.predictor.network))
+
+    @property
+    def layers(self) -> int:
+        """Of the model."""
+        return self.predictor.config.num_layers
+
+    @property
+    def asked_layers(self) -> list[int]:
+        """The layers, from 1, whose exits are asked."""
+        return [layer for layer, asked in enumerate(self.predictor.asked_exits, 1) if asked]
 
     def full_depth(self) -> SpeedPoint:
-        """Speed 0: plain BERT, no student exit paid for."""
-        return self.point(0.0, asked=only_the_last(self.predictor.config))
+        """Speed 0: all layers and the last exit alone."""
+        return self._point(0.0, self.full_flops)
 
-    def point(self, speed: float, *, asked: Sequence[bool] | None = None) -> SpeedPoint:
-        """One speed, beside full depth; `asked` is which exits are paid for, by default the predictor's."""
-        config, depth_B = self.predictor.config, self.exits.depth_B(speed)
-        flops = flops_per_text(
-            config, self.lengths_B, depth_B, asked=self.predictor.asked_exits if asked is None else asked
+    def at(self, speed: float, *, masked: bool = False) -> SpeedPoint:
+        """All texts at one speed, every asked exit on the way included; `masked` executes all layers and exits."""
+        depth_B, asked = self.outputs.depth_B(speed), self.predictor.asked_exits
+        flops = self._flops(depth_B, asked=asked)
+        if masked:
+            flops = flops._replace(true=self._flops(self._same_depth(self.layers), asked=None).true)
+        return self._point(speed, flops)
+
+    def exit_row(self, layer: int) -> ExitRow:
+        """The exit after a layer (from 1), asked of all texts."""
+        label_B, uncertainty_B = self.outputs.label_LxB[layer - 1], self.outputs.uncertainty_LxB[layer - 1]
+        right_B, depth_B = label_B == self.expected_B, self._same_depth(layer)
+        alone = [place == layer for place in range(1, self.layers + 1)]
+        return ExitRow(
+            layer=layer,
+            accuracy=float(right_B.mean()),
+            agreement=float((label_B == self.outputs.label_LxB[-1]).mean()),
+            mean_uncertainty=float(uncertainty_B.mean()),
+            paper_speedup=self.full_flops.paper / self._flops(depth_B, asked=self.predictor.asked_exits).paper,
+            true_speedup=self.full_flops.true / self._flops(depth_B, asked=alone).true,
+            bins=bins_of(uncertainty_B, right_B),
+            reliability=bins_of(self.outputs.probability_LxB[layer - 1], right_B),
         )
+
+    def _point(self, speed: float, flops: Flops) -> SpeedPoint:
+        depth_B = self.outputs.depth_B(speed)
         return SpeedPoint(
             speed=speed,
-            accuracy=self.exits.accuracy(speed, self.expected_B),
-            leaving=tuple(np.bincount(depth_B, minlength=config.num_layers + 1)[1:].tolist()),
-            uncertainty=uncertainty_of_arrivals(self.exits.uncertainty_LxB, depth_B, asked=self.predictor.asked_exits),
+            accuracy=self.outputs.accuracy(speed, self.expected_B),
+            mean_depth=float(depth_B.mean()),
             paper_flops=flops.paper,
             true_flops=flops.true,
             paper_speedup=self.full_flops.paper / flops.paper,
             true_speedup=self.full_flops.true / flops.true,
+            texts_per_exit=tuple(np.bincount(depth_B, minlength=self.layers + 1)[1:].tolist()),
+            uncertainty=uncertainty_at_exits(self.outputs.uncertainty_LxB, depth_B, asked=self.predictor.asked_exits),
         )
 
-    def exit_row(self, layer: int) -> ExitRow:
-        """The exit after a layer (from 1), asked of all texts."""
-        label_B, uncertainty_B = self.exits.label_LxB[layer - 1], self.exits.uncertainty_LxB[layer - 1]
-        right_B = label_B == self.expected_B
-        return ExitRow(
-            layer=layer,
-            accuracy=float(right_B.mean()),
-            agreement=float((label_B == self.exits.label_LxB[-1]).mean()),
-            mean_uncertainty=float(uncertainty_B.mean()),
-            paper_speedup=self.full_flops.paper / self.stopping_at(layer, self.predictor.asked_exits).paper,
-            bins=uncertainty_bins(uncertainty_B, right_B),
-        )
+    def _same_depth(self, layers: int) -> np.ndarray:
+        return np.full(len(self.lengths_B), layers)
 
-    def stopping_at(self, layer: int, asked: Sequence[bool]) -> Flops:
-        """Of always stopping at a layer (from 1), with these exits paid for on the way."""
-        depth_B = np.full(len(self.lengths_B), layer)
-        return flops_per_text(self.predictor.config, self.lengths_B, depth_B, asked=asked)
-
-    def asked_layers(self) -> list[int]:
-        """The layers, from 1, whose exits are asked."""
-        return (np.flatnonzero(self.predictor.asked_exits) + 1).tolist()
+    def _flops(self, depth_B: np.ndarray, *, asked: Sequence[bool] | None) -> Flops:
+        """Of these executed layers per text, with the asked exits among them; None: all exits."""
+        network = self.predictor.network
+        return Flops(*(total_flops(count, network, self.lengths_B, depth_B, asked=asked) for count in Count))
 
 
-def full_depth_flops(config: BertConfig, lengths_B: np.ndarray) -> Flops:
-    """Of plain BERT: all layers and the teacher."""
-    return flops_per_text(config, lengths_B, np.full(len(lengths_B), config.num_layers), asked=only_the_last(config))
+def uncertainty_at_exits(
+    uncertainty_LxB: np.ndarray, depth_B: np.ndarray, *, asked: Sequence[bool]
+) -> tuple[float | None, ...]:
+    """Mean uncertainty, at each exit, of the texts that reach it; None where no text does, or the exit is not asked.
 
-
-def flops_per_text(config: BertConfig, lengths_B: np.ndarray, depth_B: np.ndarray, *, asked: Sequence[bool]) -> Flops:
-    """Of texts that each run so many layers, with these exits paid for."""
-    total = functools.partial(total_flops, config=config, lengths=lengths_B, executed_layers=depth_B, asked=asked)
-    return Flops(total(Count.PAPER) / len(depth_B), total(Count.TRUE) / len(depth_B))
+    Args:
+      depth_B: executed layers of each text, 1..L.
+      asked: for each layer, whether its exit is asked.
+    """
+    reached_LxB = np.arange(1, len(uncertainty_LxB) + 1)[:, None] <= depth_B
+    return tuple(
+        float(uncertainty_B[reached_B].mean()) if reached_B.any() and is_asked else None
+        for uncertainty_B, reached_B, is_asked in zip(uncertainty_LxB, reached_LxB, asked, strict=True)
+    )

@@ -1,4 +1,4 @@
-"""The explain command: the way of single texts through the layers."""
+"""The explain command: the path of single texts through the layers."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from fastbert_jax.inference.loading import load
 from fastbert_jax.inference.policies import exit_indices
 from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.log import info
-from fastbert_jax.report.exit_path import ExitAnswer, ExitPath
+from fastbert_jax.report.exit_path import ExitPath, PathStep
 from fastbert_jax.text.examples import Text
 
 
 def explain(config: ExplainConfig) -> list[ExitPath]:
-    """The ways of the texts that `infer.py explain` is given.
+    """The paths of the texts that `infer.py explain` is given.
 
     Raises:
       UserError: no model, a backbone without exits, or no calibration for the target.
@@ -29,7 +29,7 @@ def explain(config: ExplainConfig) -> list[ExitPath]:
 
 
 def exit_paths(predictor: Predictor, texts: Sequence[Text], speed: float | np.ndarray) -> list[ExitPath]:
-    """Ask every exit of every text; in the texts' order.
+    """Run every exit on every text; one path per text, in their order.
 
     Args:
       speed: one threshold, or one per layer `[L]`.
@@ -48,7 +48,7 @@ def exit_paths(predictor: Predictor, texts: Sequence[Text], speed: float | np.nd
         ExitPath(
             text=text if isinstance(text, str) else text[0],
             pair=None if isinstance(text, str) else text[1],
-            exits=tuple(_exits(predictor, probabilities_LxN, uncertainty_L, thresholds_L)),
+            steps=tuple(_steps(predictor, probabilities_LxN, uncertainty_L, thresholds_L)),
             exit_layer=int(depth),
         )
         for text, probabilities_LxN, uncertainty_L, depth in zip(
@@ -57,11 +57,11 @@ def exit_paths(predictor: Predictor, texts: Sequence[Text], speed: float | np.nd
     ]
 
 
-def _exits(
+def _steps(
     predictor: Predictor, probabilities_LxN: np.ndarray, uncertainty_L: np.ndarray, thresholds_L: np.ndarray
-) -> Iterator[ExitAnswer]:
+) -> Iterator[PathStep]:
     for index, asked in enumerate(predictor.asked_exits):
-        yield ExitAnswer(
+        yield PathStep(
             layer=index + 1,
             probabilities=dict(zip(predictor.labels, map(float, probabilities_LxN[index]), strict=True)),
             uncertainty=float(uncertainty_L[index]),

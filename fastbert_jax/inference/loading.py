@@ -16,6 +16,9 @@ from fastbert_jax.model.sharding import make_mesh
 from fastbert_jax.model.weights import check_vocabulary, load_backbone, load_model
 from fastbert_jax.text.tokenizer import load_tokenizer
 
+CARD = "README.md"
+"""The model card beside a model's files."""
+
 
 def load(directory: str | Path, *, exits: ExitConfig | None = None, mesh: Mesh | None = None) -> Predictor:
     """Load a trained model, or a Hugging Face BERT directory for its hidden states alone.

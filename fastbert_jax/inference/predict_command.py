@@ -16,9 +16,8 @@ from fastbert_jax.config_yaml import to_dict
 from fastbert_jax.inference import calibrate
 from fastbert_jax.inference.answer_files import AnswerFile, AnswerFormat, StandardOutput, standard_output
 from fastbert_jax.inference.input_files import STDOUT, outputs_of, this_process
-from fastbert_jax.inference.loading import load, local_mesh, model_directory
+from fastbert_jax.inference.loading import CARD, load, local_mesh, model_directory
 from fastbert_jax.log import info
-from fastbert_jax.report import model_card
 from fastbert_jax.report.progress import progress_bar
 from fastbert_jax.text.examples import Example, Unreadable
 from fastbert_jax.text.sources import open_examples, require_skip
@@ -165,7 +164,7 @@ def model_checksum(directory: str | Path) -> str:
     """SHA-256 of a model's files, in any directory: settings, weights and tokenizer."""
     digest = hashlib.sha256()
     for path in sorted(model_directory(directory).iterdir()):
-        if path.is_file() and path.name not in (calibrate.FILE, model_card.FILE) and not path.name.startswith("."):
+        if path.is_file() and path.name not in (calibrate.FILE, CARD) and not path.name.startswith("."):
             with open(path, "rb") as stream:
                 digest.update(f"{path.name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
     return digest.hexdigest()

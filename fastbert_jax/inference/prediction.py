@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from fastbert_jax.report.plain_table import table
+from fastbert_jax.report.tables import table
 
 SHOWN = 20
 """Answers of a list that a prompt shows."""

@@ -1,38 +1,52 @@
-"""The comparison of modes, speeds and batch sizes as numbers: accuracy, depth, FLOPs, every time that was taken."""
+"""What early exit buys, as numbers: accuracy, depth, FLOPs and times of every mode, speed and batch size."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
-from fastbert_jax.report.metrics import Spread
+import numpy as np
+
+from fastbert_jax.report.metrics import Bin, Spread
 
 SCHEMA = 1
-"""The version of the form of `Comparison.to_json`; it rises when a key changes its meaning or goes."""
+"""The version of `Comparison.to_json`; it rises when a key changes its meaning or is removed."""
+Record = TypeVar("Record")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ComparisonRow:
-    """One mode at one speed and batch size.
+class SpeedPoint:
+    """All texts at one speed. Speedups are over full depth: the same model with its last exit alone."""
 
-    Speedups are over full depth: plain BERT with the teacher alone, on the same batches. Those of full depth itself
-    are one run of it over another of the same repeat, which is the noise of the measurement.
-    """
-
-    mode: str
     speed: float
     accuracy: float
     mean_depth: float
-    """Executed layers per text until it is sure, over all texts."""
+    """Executed layers per text, up to its exit."""
     paper_flops: int
-    """Of all texts together, as the FastBERT paper counts them, had every layer after the exit been skipped."""
+    """Of all texts together, as the FastBERT paper counts them: every layer after the exit is skipped."""
     true_flops: int
-    """Of all texts together, as they are really spent: `masked` skips nothing."""
+    """Of all texts together, as executed: mode `masked` skips nothing."""
     paper_speedup: float
     """In `paper_flops`."""
     true_speedup: float
     """In `true_flops`."""
+    texts_per_exit: tuple[int, ...] = ()
+    """Texts that exit after each layer (the paper's figure 5)."""
+    uncertainty: tuple[float | None, ...] = ()
+    """Mean uncertainty, at each exit, of the texts that reach it (figure 6); None where no text does or the exit is not
+    asked."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ComparisonRow(SpeedPoint):
+    """One mode at one speed and batch size, or another model at its full depth.
+
+    The speedups of the full-depth row are the ratios of its two runs in one repeat: the noise of the measurement.
+    """
+
+    mode: str
+    """The engine, `full depth`, or the other model's directory."""
     seconds: tuple[float, ...]
     """Wall-clock time of the timed texts, in every repeat."""
     speedups: tuple[float, ...]
@@ -40,6 +54,7 @@ class ComparisonRow:
     timed_depth: float
     """`mean_depth` of the timed texts."""
     layers: int
+    """Of the compared model."""
 
     @property
     def speedup(self) -> Spread:
@@ -48,15 +63,12 @@ class ComparisonRow:
 
     @property
     def efficiency(self) -> float:
-        """The measured speedup over the one that skipping layers promises, L / mean depth."""
+        """The measured speedup over layers / mean depth, the speedup of layers that are skipped at no cost."""
         return self.speedup.median * self.timed_depth / self.layers
 
-
-def batch_words(batch_size: int, batch_tokens: int) -> str:
-    """What a batch holds: `1 text`, `32 texts`, `2048 tokens`."""
-    if batch_size:
-        return f"{batch_size} text" + "s" * (batch_size > 1)
-    return f"{batch_tokens} tokens"
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, with those that follow from the measured ones."""
+        return dataclasses.asdict(self) | {"speedup": dataclasses.asdict(self.speedup), "efficiency": self.efficiency}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,68 +80,108 @@ class BatchSizeComparison:
     batch_tokens: int
     rows: tuple[ComparisonRow, ...]
     """Full depth first."""
+    baselines: tuple[ComparisonRow, ...] = ()
+    """Other models at their full depth."""
     seconds_again: tuple[float, ...]
-    """Of full depth's other run, in every repeat: the last of all where the first row's is the first of all, and the
-    other way round in every second repeat."""
+    """Of the second run of full depth, in every repeat. The first row's run is the first of a repeat and this one the
+    last; in every second repeat it is the other way round."""
     timed_texts: int
     """Texts that were timed, spread evenly over all."""
     timed_batches: int
     padding_share: float
-    """Share of the places in the timed batches that hold no token."""
+    """Share of the positions in the timed batches that hold no token."""
 
     @property
     def batches(self) -> str:
         """What a batch holds: `1 text`, `32 texts`, `2048 tokens`."""
-        return batch_words(self.batch_size, self.batch_tokens)
+        if self.batch_size:
+            return f"{self.batch_size} text" + "s" * (self.batch_size > 1)
+        return f"{self.batch_tokens} tokens"
 
     @property
     def noise(self) -> Spread:
-        """How far apart two runs of full depth in one repeat were, as a share."""
+        """The difference of two runs of full depth in one repeat, as a share."""
         return Spread.of([abs(ratio - 1) for ratio in self.rows[0].speedups])
 
     @property
     def least_difference(self) -> float:
-        """The share by which speedups must differ to mean something: what three of four pairs of equal runs do not.
+        """The smallest difference of speedups that means something, as a share.
 
-        Where repeats are few, what no pair did.
+        Three of four pairs of equal runs differ by less; where repeats are few, all pairs do.
         """
         return self.noise.middle[1]
 
     @property
     def speeds(self) -> tuple[float, ...]:
-        """All speeds but full depth's."""
+        """All speeds except full depth's."""
         return tuple(dict.fromkeys(row.speed for row in self.rows[1:]))
 
     def fastest(self, speed: float) -> tuple[ComparisonRow, ...]:
-        """The fastest mode at a speed, then those that the measurement cannot tell from it."""
+        """The fastest mode at a speed, then those that the measurement cannot distinguish from it."""
         rows = sorted((row for row in self.rows[1:] if row.speed == speed), key=lambda row: -row.speedup.median)
         best = rows[0]
         ratios = ([mine / its for mine, its in zip(best.speedups, row.speedups, strict=True)] for row in rows)
-        return tuple(row for row, ratio in zip(rows, ratios, strict=True) if not self.is_more(ratio))
+        return tuple(row for row, ratio in zip(rows, ratios, strict=True) if not self.is_faster(ratio))
 
-    def is_more(self, ratios: Sequence[float]) -> bool:
-        """Whether one thing is faster than another, by their ratio in every repeat: beyond noise, and mostly."""
+    def is_faster(self, ratios: Sequence[float]) -> bool:
+        """Whether one run is faster than another, by their ratio in every repeat: beyond noise, and mostly."""
         spread = Spread.of(ratios)
         return spread.median > 1 + self.least_difference and spread.middle[0] > 1
 
+    def estimated_speedups(self, mode: str, points: Sequence[SpeedPoint]) -> list[float]:
+        """One mode's speedup in wall-clock time at every point; the measured one where the speed was timed.
+
+        Between two timed speeds it is interpolated over L / mean depth, to which a speedup is proportional but for its
+        efficiency. Full depth, 1 at 1, counts as timed. Beyond the fastest timed speed its speedup is repeated.
+        """
+        rows = [row for row in self.rows[1:] if row.mode == mode]
+        layers = rows[0].layers
+        known: dict[float, list[float]] = {1.0: [1.0]}
+        for row in rows:
+            known.setdefault(layers / row.mean_depth, []).append(row.speedup.median)
+        skipped = sorted(known)
+        line = [float(np.mean(known[one])) for one in skipped]
+        timed = {0.0: 1.0} | {row.speed: row.speedup.median for row in rows}
+        return [timed.get(point.speed, float(np.interp(layers / point.mean_depth, skipped, line))) for point in points]
+
     def to_json(self) -> dict[str, Any]:
-        """Plain values, what follows from the measured ones included."""
-        values = dataclasses.asdict(self)
-        for row, plain in zip(self.rows, values["rows"], strict=True):
-            plain |= {"speedup": dataclasses.asdict(row.speedup), "efficiency": row.efficiency}
-        fastest = {speed: self.fastest(speed) for speed in self.speeds}
-        return values | {
+        """Plain values, with those that follow from the measured ones."""
+        fastest = [(speed, self.fastest(speed)) for speed in self.speeds]
+        return dataclasses.asdict(self) | {
+            "rows": [row.to_json() for row in self.rows],
+            "baselines": [row.to_json() for row in self.baselines],
             "noise": dataclasses.asdict(self.noise),
             "least_difference": self.least_difference,
             "fastest": [
                 {
                     "speed": speed,
                     "modes": [row.mode for row in rows],
-                    "faster_than_full_depth": self.is_more(rows[0].speedups),
+                    "faster_than_full_depth": self.is_faster(rows[0].speedups),
                 }
-                for speed, rows in fastest.items()
+                for speed, rows in fastest
             ],
         }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExitRow:
+    """One exit, asked of all texts."""
+
+    layer: int
+    """From 1."""
+    accuracy: float
+    """Of a model that always stops here: the paper's *without adaptive inference*."""
+    agreement: float
+    """The share of texts with the last exit's label."""
+    mean_uncertainty: float
+    paper_speedup: float
+    """Of always stopping here, all exits on the way included, as in the paper's Table 3."""
+    true_speedup: float
+    """Of a model that ends here with this exit alone, in FLOPs as executed."""
+    bins: tuple[Bin, ...]
+    """By uncertainty: Lower Uncertainty, Higher Accuracy (LUHA, the paper's figure 4)."""
+    reliability: tuple[Bin, ...]
+    """By the probability of the exit's label."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -156,7 +208,7 @@ class Comparison:
     batch_sizes: tuple[BatchSizeComparison, ...]
     layers: int
     texts: int
-    """Texts that accuracy, depth and FLOPs are over."""
+    """Texts for accuracy, depth and FLOPs."""
     repeats: int
     disagreements: int
     """Answers of an engine, among the timed texts, that differ from those of the pass that asks every exit."""
@@ -164,9 +216,13 @@ class Comparison:
     baseline_accuracy: float | None = None
     """Of TF-IDF and a linear SVM trained on the same texts."""
     skipped_rows: int = 0
-    """Rows of the data, the baseline's included, that could not be read and were left out."""
+    """Rows of the data, the baseline's included, that could not be read and were skipped."""
     truncated_texts: int = 0
-    """Texts that were longer than the model's longest, and lost their end."""
+    """Texts that were longer than the model's maximum length and were truncated."""
+    exits: tuple[ExitRow, ...] = ()
+    """The exits that are asked."""
+    curve: tuple[SpeedPoint, ...] = ()
+    """Speeds evenly from 0 to 1, all exits on the way included in the FLOPs (the paper's figure 3)."""
 
     @property
     def rows(self) -> tuple[ComparisonRow, ...]:
@@ -181,16 +237,54 @@ class Comparison:
 
         - `origin`: the attributes of `Provenance`.
         - `batch_sizes`: a list, each with the attributes of `BatchSizeComparison`, its `noise` and `least_difference`
-          (shares), and `fastest`: for every `speed` the `modes` that no difference beyond noise sets apart, the
-          fastest first, and whether that one is `faster_than_full_depth`.
-        - `rows` of a batch size: a list, each with the attributes of `ComparisonRow`, its `speedup` and `efficiency`.
+          (shares), and `fastest`: for every `speed` the `modes` whose difference is within the noise, the fastest
+          first, and whether that one is `faster_than_full_depth`.
+        - `rows` and `baselines` of a batch size: lists, each with the attributes of `ComparisonRow`, its `speedup` and
+          `efficiency`.
+        - `exits` and `curve`: lists with the attributes of `ExitRow` and `SpeedPoint`.
 
         A spread (`speedup`, `noise`) holds `median`, `low`, `high`, `lower_quartile` and `upper_quartile`, which are
         null for fewer than five repeats. `seconds` and `speedups` hold one number per repeat. Within a repeat the
-        runs of a batch size followed each other in the order of `rows`, then full depth once more (`seconds_again`);
-        every second repeat went backwards. A speedup is full depth's time at the middle of the run, on the line
-        between its two, over the run's own; every ratio can be computed anew from the seconds.
+        runs of a batch size followed each other in the order of `rows` and `baselines`, then full depth once more
+        (`seconds_again`); every second repeat went backwards. A speedup is full depth's time at the middle of the run,
+        interpolated between its two runs, over the run's own; every ratio can be computed from the seconds.
         """
-        values = dataclasses.asdict(self)
-        values["batch_sizes"] = [size.to_json() for size in self.batch_sizes]
+        values = dataclasses.asdict(self) | {"batch_sizes": [size.to_json() for size in self.batch_sizes]}
         return {"schema": SCHEMA} | values
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Comparison:
+        """The comparison that `to_json` gave; keys that an older file lacks take their defaults.
+
+        Raises:
+          ValueError: the values have another `schema`, or lack a key.
+        """
+        if values.get("schema") != SCHEMA:
+            raise ValueError(f"expected a comparison with schema {SCHEMA}, found {values.get('schema')!r}")
+        sizes = [
+            size | {key: _records(ComparisonRow, size.get(key, [])) for key in ("rows", "baselines")}
+            for size in values.get("batch_sizes", [])
+        ]
+        exits = [
+            row | {key: _records(Bin, row[key]) for key in ("bins", "reliability")} for row in values.get("exits", [])
+        ]
+        nested = {
+            "batch_sizes": _records(BatchSizeComparison, sizes),
+            "origin": _record(Provenance, values.get("origin", {})),
+            "exits": _records(ExitRow, exits),
+            "curve": _records(SpeedPoint, values.get("curve", [])),
+        }
+        return _record(cls, values | nested)
+
+
+def _records(kind: type[Record], rows: Sequence[dict[str, Any]]) -> tuple[Record, ...]:
+    return tuple(_record(kind, row) for row in rows)
+
+
+def _record(kind: type[Record], values: dict[str, Any]) -> Record:
+    """A dataclass from plain values: lists become tuples, and keys that are no field are left out."""
+    fields = [field.name for field in dataclasses.fields(kind) if field.name in values]  # type: ignore[arg-type]
+    try:
+        return kind(**{name: tuple(one) if isinstance(one := values[name], list) else one for name in fields})
+    except TypeError as error:
+        raise ValueError(f"expected the fields of {kind.__name__}, found {fields}: {error}") from None

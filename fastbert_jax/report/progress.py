@@ -1,4 +1,4 @@
-"""The progress bar of long commands: on standard error, with rate and time left, silent when nobody wants to watch."""
+"""The progress bar of long commands, on standard error; hidden where it is no terminal and with `--quiet`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from fastbert_jax.log import is_quiet
 
 
-def somebody_watches() -> bool:
-    """True when standard error is a terminal, and progress is wanted."""
+def shows_progress() -> bool:
+    """Whether standard error is a terminal and `--quiet` is not given."""
     return Console(stderr=True).is_terminal and not is_quiet()
 
 
@@ -22,9 +22,9 @@ def progress_bar(name: str, *, total: int | None, unit: str, done: int = 0) -> I
     """Yields `advance(count, note)`.
 
     Args:
-      total: how many there will be; none when nobody knows.
+      total: how many units there are; None where it is not known.
       unit: what is counted, as in `12.3 steps/s`.
-      done: how many were done before.
+      done: units that were done before.
     """
     columns = (
         TextColumn("{task.description}"),
@@ -35,9 +35,9 @@ def progress_bar(name: str, *, total: int | None, unit: str, done: int = 0) -> I
         TimeRemainingColumn(),
     )
     console = Console(stderr=True)
-    # Standard output that goes to a file must stay there: rich would send it to the terminal of the bar.
+    # Without this condition rich would send standard output to the bar's terminal, even where it goes to a file.
     with Progress(
-        *columns, console=console, disable=not somebody_watches(), transient=True, redirect_stdout=sys.stdout.isatty()
+        *columns, console=console, disable=not shows_progress(), transient=True, redirect_stdout=sys.stdout.isatty()
     ) as bar:
         task = bar.add_task(name, total=total, completed=done, rate="", note="")
 

@@ -28,7 +28,7 @@ from fastbert_jax.inference.explain import exit_paths
 from fastbert_jax.inference.loading import load
 from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.log import info, result
-from fastbert_jax.report.source_hash import source_hash
+from fastbert_jax.report.page import source_hash
 
 MOST_BYTES = 64 * 1024
 """Of a request's body."""

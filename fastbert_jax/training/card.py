@@ -1,60 +1,53 @@
-"""The card of a trained model, from its files and those of the run around it, for the run and for its exports."""
+"""The model card, README.md, of a run's model and of its exports, from the files of the model and of the run.
+
+It names no licence: that of the weights and texts that a model comes from is unknown here.
+"""
 
 from __future__ import annotations
 
 import inspect
+import json
 from pathlib import Path, PurePath
+from typing import Any
 
+import jinja2
 import yaml
 
 from fastbert_jax.atomic_files import write_text
-from fastbert_jax.config import RecipeName, TrainConfig
-from fastbert_jax.config_yaml import from_yaml, to_dict
+from fastbert_jax.config import LayerNormKind
 from fastbert_jax.errors import UserError
-from fastbert_jax.inference.loading import saved_settings
+from fastbert_jax.inference.loading import CARD, saved_settings
 from fastbert_jax.model import in_numpy
+from fastbert_jax.model.config_json import ConfigJson, read_fastbert_config
 from fastbert_jax.model.tensor_files import EXITS_FILE, read_json
-from fastbert_jax.model.weights import read_fastbert_config
-from fastbert_jax.report.model_card import FILE, Making, model_card
+from fastbert_jax.report.comparison import Comparison
+from fastbert_jax.report.tables import speed_table
 from fastbert_jax.text.sources import BUILTIN, TFDS
 from fastbert_jax.training.run_directory import RunDirectory
 
-STORY = (
-    "Labels trained the backbone and the teacher; then both were frozen, and the teacher's answers trained the other "
-    "exits."
-)
-JOINT_STORY = "Labels trained the backbone and all exits at once."
-TRUNCATED_STORY = (
-    "The first layers of a trained model learned its answers; then its last exit's answers trained the others."
-)
-MADE: dict[RecipeName, tuple[str, tuple[str, ...]]] = {
-    RecipeName.FASTBERT: (STORY, ("fine_tune", "distil")),
-    RecipeName.OFFICIAL: (STORY, ("fine_tune", "distil")),
-    RecipeName.JOINT: (JOINT_STORY, ("fine_tune",)),
-    RecipeName.TRUNCATED: (TRUNCATED_STORY, ("truncate", "distil")),
-}
-"""What trained what, and the settings of the phases, by recipe."""
+TEMPLATE = "model_card.md.jinja"
+NOT_SHOWN = ("run", "data", "evaluate", "mesh", "processes", "checkpoints", "log", "profile")
+"""Settings that a card does not show: they are private to a machine, or do not affect what is trained."""
 MODEL_KEYS = ("first_layers", "keep_exits", "exit_kind", "exit_size", "exit_heads", "dropout", "precision")
-"""What a card repeats of the settings of a model, beside where it began: sizes are in config.json."""
+"""The settings of a model that a card shows, beside the pretrained weights; sizes are in config.json."""
 
 
 def write_card(run: RunDirectory) -> None:
-    """Write the card beside the model of a run, whole; it tells the measurements when there are some.
+    """Write the card beside the model of a run, with the measurements where there are some.
 
     Raises:
-      UserError: a file of the run that cannot be read, or no room for the card.
+      UserError: a file of the run that cannot be read, or a card that cannot be written.
     """
     try:
-        write_text(run.model / FILE, card_of(run.model, name=run.path.resolve().name))
+        write_text(run.model / CARD, card_of(run.model, name=run.path.resolve().name))
     except OSError as error:
         raise UserError(
-            f"{run.model / FILE}: expected to write the model's card, found: {error}\n"
-            "Make room and run the same command again."
+            f"{run.model / CARD}: cannot write the model card: {error}\nMake room and run the same command again."
         ) from error
 
 
 def card_of(model: Path, *, name: str, exported_to: str = "") -> str:
-    """The card of a model directory, as Markdown.
+    """The card of a model directory, as Markdown, with a YAML head as Hugging Face's hub reads it.
 
     Args:
       name: the model's, for people.
@@ -65,20 +58,31 @@ def card_of(model: Path, *, name: str, exported_to: str = "") -> str:
     """
     architecture, extra = read_fastbert_config(model)
     settings = saved_settings(model, extra)
-    return model_card(
+    run = run_of(model)
+    comparison = run and run["comparison"]
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template(TEMPLATE).render(
         name=name,
-        directory=exported_to or model.name,
+        directory=json.dumps(exported_to or model.name, ensure_ascii=False),
         config=architecture,
-        labels=settings["labels"],
+        standard_layer_norm=architecture.layer_norm is LayerNormKind.STANDARD,
+        labels=json.dumps(settings["labels"], ensure_ascii=False, indent=2),
         max_length=settings["max_length"],
         exits_file=EXITS_FILE if exported_to else "model.safetensors",
-        numpy_code=inspect.getsource(in_numpy),
-        making=making_of(model),
+        numpy_code=inspect.getsource(in_numpy).strip(),
+        run=run,
+        comparison=comparison,
+        speed_table=speed_table(comparison) if comparison else "",
     )
 
 
-def making_of(model: Path) -> Making | None:
-    """What the run around a `model` directory tells, without the names of directories; None where there is no run.
+def run_of(model: Path) -> dict[str, Any] | None:
+    """What the run around a `model` directory says, without the names of directories; None where there is no run.
 
     Raises:
       UserError: one of its files cannot be read.
@@ -86,27 +90,51 @@ def making_of(model: Path) -> Making | None:
     run = RunDirectory(model.resolve().parent)
     if model.resolve() != run.model or not run.config.is_file():
         return None
-    config = from_yaml(TrainConfig, run.config)
-    settings = to_dict(config)
-    settings["model"] = {"pretrained": last_part(config.model.pretrained)} | {
-        key: settings["model"][key] for key in MODEL_KEYS
+    settings = _settings(run.config)
+    model_settings = settings["model"]
+    settings["model"] = {"pretrained": last_part(model_settings["pretrained"])} | {
+        key: model_settings[key] for key in MODEL_KEYS
     }
-    story, phases = MADE[config.recipe]
-    told = {key: settings[key] for key in ("seed", "recipe", "model", *phases)}
     counts = read_json(run.data) if run.data.is_file() else {}
-    specs = {role: getattr(config.data, role) for role in ("train", "dev", "unlabelled", "test")}
-    return Making(
-        texts=[
+    specs = {role: settings["data"][role] for role in ("train", "dev", "unlabelled", "test")}
+    return {
+        "texts": [
             (role, f"`{last_part(spec)}`" if spec else "", counts.get(role, ""))
             for role, spec in specs.items()
             if spec or role in counts
         ],
-        story=story,
-        settings=yaml.safe_dump(told, sort_keys=False),
-        comparison=read_json(run.comparison) if run.comparison.is_file() else None,
-    )
+        "story": ConfigJson.read(model).values["fastbert"]["extra"].get("story", ""),
+        "settings": yaml.safe_dump(
+            {key: value for key, value in settings.items() if key not in NOT_SHOWN}, sort_keys=False
+        ).strip(),
+        "comparison": _comparison_of(run),
+    }
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """The resolved settings of a run, of whichever recipe; paths in them are shortened to their last part.
+
+    Raises:
+      UserError: the file cannot be read.
+    """
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for section in settings.values():
+            if isinstance(section, dict) and section.get("teacher"):
+                section["teacher"] = last_part(section["teacher"])
+        return dict(settings)
+    except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: expected the settings of a run, found a file that cannot be read: {error}") from None
+
+
+def _comparison_of(run: RunDirectory) -> Comparison | None:
+    """The run's measurements; None where there are none, or only some of another version."""
+    try:
+        return Comparison.from_json(read_json(run.comparison)) if run.comparison.is_file() else None
+    except ValueError:
+        return None
 
 
 def last_part(spec: str) -> str:
-    """A SPEC without the directories that it is in, which are a machine's own."""
+    """A SPEC without the directories that it is in, which are private to a machine."""
     return spec if spec.startswith((BUILTIN, TFDS)) else PurePath(spec).name

@@ -11,10 +11,9 @@ from fastbert_jax.atomic_files import atomic_directory, check_unused, write_json
 from fastbert_jax.config import ExportConfig, LayerNormKind
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference import calibrate
-from fastbert_jax.inference.loading import model_directory
+from fastbert_jax.inference.loading import CARD, model_directory
 from fastbert_jax.model.tensor_files import read_json
 from fastbert_jax.model.weights import load_model, save_model
-from fastbert_jax.report import model_card
 from fastbert_jax.text.tokenizer import load_tokenizer
 from fastbert_jax.training.card import card_of, last_part
 
@@ -43,7 +42,7 @@ def export(config: ExportConfig) -> str:
             save_model(directory, params, architecture, extra=extra, exits_apart=True)
             if (source / calibrate.FILE).is_file():
                 write_json(directory / calibrate.FILE, calibrations_of(source))
-            write_text(directory / model_card.FILE, card)
+            write_text(directory / CARD, card)
     except (OSError, SafetensorError) as error:
         raise UserError(f"--output {output}: expected a place to write the model to, found: {error}") from error
     return f"{output}: {', '.join(sorted(path.name for path in output.iterdir()))}"

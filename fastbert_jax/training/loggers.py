@@ -17,7 +17,7 @@ from fastbert_jax.config_yaml import to_dict, to_flat, to_yaml
 from fastbert_jax.errors import UserError
 from fastbert_jax.log import status
 from fastbert_jax.report.comparison import Comparison
-from fastbert_jax.report.comparison_table import render
+from fastbert_jax.report.tables import render
 
 DEV_EVENT = "dev"
 """The event of a measurement on the dev set; a training step's is its phase's name."""
@@ -202,6 +202,29 @@ def check_installed(targets: Sequence[LogTarget]) -> None:
                 f"--log.to {target.value}: expected the package {package}, found: {found}; "
                 f"install it with `pip install {package}`"
             )
+
+
+MOST_DEV_POINTS = 300
+"""Measurements that `dev_points` gives; of more, some that are spread evenly, the last one always among them."""
+
+
+def dev_points(metrics: Path) -> list[dict[str, Any]]:
+    """The measurements of the dev set in `metrics.jsonl`, in the order of their steps; none where there is no file.
+
+    Each holds its `step` over the whole run, the `phase` of the training step before it, and for each exit, in the
+    order of the layers, its `accuracy` and its cross entropy (`loss`).
+    """
+    if not metrics.exists():
+        return []
+    points, phase = [], ""
+    with metrics.open(encoding="utf-8") as lines:
+        for values in map(json.loads, lines):
+            if values["event"] == DEV_EVENT:
+                points.append({"phase": phase} | {key: values[key] for key in ("step", "accuracy", "loss")})
+            else:
+                phase = values["event"]
+    every = -(-len(points) // MOST_DEV_POINTS) or 1
+    return points[::-1][::every][::-1]
 
 
 class Journal:

@@ -16,9 +16,9 @@ from fastbert_jax.atomic_files import atomic_directory, write_checksums, write_j
 from fastbert_jax.config import BertConfig, ProcessesConfig, TrainConfig
 from fastbert_jax.errors import PreemptedError, UserError
 from fastbert_jax.inference.compare import compare
-from fastbert_jax.inference.exit_outputs import AskedTexts
+from fastbert_jax.inference.exit_outputs import EvaluatedTexts
 from fastbert_jax.inference.loading import load
-from fastbert_jax.inference.report_contents import report_of
+from fastbert_jax.inference.report_page import DESCRIPTION, report_page
 from fastbert_jax.log import result, status
 from fastbert_jax.model.config_json import inference_settings
 from fastbert_jax.model.network import Params, Part
@@ -26,16 +26,14 @@ from fastbert_jax.model.sharding import make_mesh, param_shardings, sharding_of
 from fastbert_jax.model.weights import save_model
 from fastbert_jax.processes import StopRequest, stop_on_sigterm
 from fastbert_jax.report.comparison import Comparison
-from fastbert_jax.report.comparison_table import render
-from fastbert_jax.report.html.page import WHAT_A_REPORT_IS, render_page
+from fastbert_jax.report.tables import render
 from fastbert_jax.text.labelled_data import tfidf_svm_accuracy
 from fastbert_jax.text.training_batches import Batches, EpochBatches
 from fastbert_jax.training.card import write_card
 from fastbert_jax.training.checkpoints import Checkpoints
-from fastbert_jax.training.dev_curves import dev_points
 from fastbert_jax.training.evaluation import dev_evaluation
 from fastbert_jax.training.kept_values import KeptValues
-from fastbert_jax.training.loggers import Journal, check_installed
+from fastbert_jax.training.loggers import Journal, check_installed, dev_points
 from fastbert_jax.training.loop import Surroundings, run_recipe
 from fastbert_jax.training.performance import Meter, Profiler
 from fastbert_jax.training.prepare import Prepared, prepare
@@ -197,13 +195,16 @@ def _compare(config: TrainConfig, prepared: Prepared, run: RunDirectory, journal
     task = prepared.task
     baseline = tfidf_svm_accuracy(task.train, task.test) if config.evaluate.baseline else None
     texts = [example.text for example in task.test]
-    asked = AskedTexts.of(load(run.path), texts, prepared.test_labels, batch_tokens=config.evaluate.batch_tokens)
-    comparison = compare(asked, evaluate=config.evaluate, baseline_accuracy=baseline)
-    report = report_of(asked, comparison, model=config.run, data="the run's test set", training=dev_points(run.metrics))
+    evaluated = EvaluatedTexts.of(
+        load(run.path), texts, prepared.test_labels, batch_tokens=config.evaluate.batch_tokens
+    )
+    comparison = compare(evaluated, measure=config.evaluate, baseline_accuracy=baseline)
+    points = dev_points(run.metrics)
+    page = report_page(evaluated, comparison, model=config.run, data="the run's test set", training=points)
     write_json(run.comparison, comparison.to_json())
-    write_text(run.report, render_page(report))
+    write_text(run.report, page)
     write_card(run)
     journal.conclude(comparison)
     result(render(comparison))
-    status(f"{run.report}: {WHAT_A_REPORT_IS}")
+    status(f"{run.report}: {DESCRIPTION}")
     return comparison

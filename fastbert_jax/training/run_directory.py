@@ -29,7 +29,7 @@ from fastbert_jax.config import TrainConfig
 from fastbert_jax.config_yaml import from_yaml, to_flat, to_yaml
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference import calibrate
-from fastbert_jax.report import model_card
+from fastbert_jax.inference.loading import CARD
 from fastbert_jax.text.examples import Unreadable
 
 REJECTED = "rejected.jsonl"
@@ -149,7 +149,7 @@ def verify_run(directory: Path) -> str:
         saved["model"] = run.model
     if (run.teacher_answers / CHECKSUMS).is_file():  # there when the answers are complete
         saved["teacher's answers"] = run.teacher_answers
-    written_later = frozenset({calibrate.FILE, model_card.FILE})
+    written_later = frozenset({calibrate.FILE, CARD})
     changed = {
         name: changed_files(path, may_change=written_later if path == run.model else frozenset())
         for name, path in saved.items()

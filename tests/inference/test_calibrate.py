@@ -12,7 +12,7 @@ import pytest
 from fastbert_jax.config import CalibrateConfig, ExitConfig, Mode, PolicyName, PredictConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference import calibrate as module
-from fastbert_jax.inference.calibrate import calibrate_spec, read_calibration, unknown_labels
+from fastbert_jax.inference.calibrate import calibrate, missing_labels, read_calibration
 from fastbert_jax.inference.loading import load
 from fastbert_jax.inference.predict_command import predict
 from fastbert_jax.report.metrics import Spread
@@ -52,13 +52,13 @@ def test_the_thresholds_found_are_those_that_predict_takes(
     model: Path, data: Path, tmp_path: Path, per_layer: bool
 ) -> None:
     exits = ExitConfig(policy=PolicyName.MARGIN, layers=(1, 3))
-    found = calibrate_spec(
+    found = calibrate(
         CalibrateConfig(model=str(model), data=str(data), max_drop=10.0, per_layer=per_layer, exits=exits, repeats=1)
     )
     assert found.full_accuracy == 1.0 and found.accuracy >= 0.9 and found.accuracy == found.agreement
     assert found.mean_depth < 5 and found.speedup.median > 0 and found.texts == 60
     assert read_calibration(model, "max-drop=10") == found
-    assert "max-drop=10" in found.words() and "of 5 layers" in found.words()
+    assert "max-drop=10" in found.summary() and "of 5 layers" in found.summary()
 
     predict(
         PredictConfig(
@@ -76,38 +76,40 @@ def test_the_thresholds_found_are_those_that_predict_takes(
 
 
 def test_targets_stand_beside_each_other(model: Path, data: Path, fixed_speedup: None) -> None:
-    calibrate_spec(CalibrateConfig(model=str(model), data=str(data), max_drop=0.0))
-    promise = calibrate_spec(CalibrateConfig(model=str(model), data=str(data), agreement=0.7, confidence=0.9))
+    calibrate(CalibrateConfig(model=str(model), data=str(data), max_drop=0.0))
+    promise = calibrate(CalibrateConfig(model=str(model), data=str(data), agreement=0.7, confidence=0.9))
     assert promise.agreement >= 0.7 and promise.confidence == 0.9
     assert set(json.loads((model / "model" / "calibration.json").read_text())) == {"max-drop=0", "agreement=0.7"}
 
 
 def test_a_speedup_is_reached_at_the_least_loss_or_refused(model: Path, data: Path, fixed_speedup: None) -> None:
-    found = calibrate_spec(CalibrateConfig(model=str(model), data=str(data), speedup=1.5))
+    found = calibrate(CalibrateConfig(model=str(model), data=str(data), speedup=1.5))
     assert found.speedup.median >= 1.5 and 1.5 <= 5 / found.mean_depth < 2
-    with pytest.raises(UserError, match=r"speedup: expected to reach 50 times full depth, found .* at most"):
-        calibrate_spec(CalibrateConfig(model=str(model), data=str(data), speedup=50.0))
+    with pytest.raises(
+        UserError, match=r"--speedup 50 cannot be reached: the most that was measured on these texts is"
+    ):
+        calibrate(CalibrateConfig(model=str(model), data=str(data), speedup=50.0))
 
 
 @pytest.mark.parametrize("target", [{"agreement": 0.7}, {"speedup": 1.5}])
 def test_labels_that_a_target_does_not_need_may_be_unknown(
     model: Path, data: Path, tmp_path: Path, fixed_speedup: None, target: dict
 ) -> None:
-    known = calibrate_spec(CalibrateConfig(model=str(model), data=str(data), **target))
-    assert known.accuracy is not None and "not known" not in known.words()
+    known = calibrate(CalibrateConfig(model=str(model), data=str(data), **target))
+    assert known.accuracy is not None and "unknown:" not in known.summary()
     rows = data.read_text().splitlines()
     rows[1] = rows[1].split("\t")[0] + "\twhale"
     (tmp_path / "unknown.tsv").write_text("\n".join(rows))
-    found = calibrate_spec(CalibrateConfig(model=str(model), data=str(tmp_path / "unknown.tsv"), **target))
+    found = calibrate(CalibrateConfig(model=str(model), data=str(tmp_path / "unknown.tsv"), **target))
     assert found.thresholds == known.thresholds and found.accuracy is found.full_accuracy is None
-    assert re.search("accuracy    not known: 1 of the 60 .* first 'whale' at .*unknown.tsv:2$", found.words())
+    assert re.search("accuracy    unknown: 1 of the 60 .* first 'whale' at .*unknown.tsv:2$", found.summary())
     assert read_calibration(model, found.target) == found
 
 
 def test_a_loss_of_accuracy_needs_every_label(model: Path, tmp_path: Path) -> None:
     (tmp_path / "unknown.tsv").write_text("text\tlabel\ngood\twhale\n")
     with pytest.raises(UserError, match="expected label one of .*, found 'whale' at .*unknown.tsv:2"):
-        calibrate_spec(CalibrateConfig(model=str(model), data=str(tmp_path / "unknown.tsv"), max_drop=1.0))
+        calibrate(CalibrateConfig(model=str(model), data=str(tmp_path / "unknown.tsv"), max_drop=1.0))
 
 
 @pytest.mark.parametrize(
@@ -121,14 +123,14 @@ def test_a_loss_of_accuracy_needs_every_label(model: Path, tmp_path: Path) -> No
 )
 def test_why_an_accuracy_is_not_known_is_said(found: list, why: str) -> None:
     examples = [Example("text", label, f"a.tsv:{line}") for line, label in enumerate(found, 1)]
-    assert unknown_labels(examples, ("ant", "mole")) == why
+    assert missing_labels(examples, ("ant", "mole")) == why
 
 
 def test_what_was_not_calibrated_is_refused(model: Path, data: Path, fixed_speedup: None) -> None:
-    with pytest.raises(UserError, match=r"expected a calibration for 'max-drop=0.5', none was made; make it with"):
+    with pytest.raises(UserError, match=r"no calibration for 'max-drop=0.5'; make it with"):
         read_calibration(model, "max-drop=0.5")
-    calibrate_spec(CalibrateConfig(model=str(model), data=str(data), max_drop=0.5))
-    with pytest.raises(UserError, match=r"max-drop=0.5"):
+    calibrate(CalibrateConfig(model=str(model), data=str(data), max_drop=0.5))
+    with pytest.raises(UserError, match=r"no calibration for 'max-dorp=0.5'; did you mean 'max-drop=0.5'"):
         read_calibration(model, "max-dorp=0.5")
     (model / "model" / "calibration.json").write_text('{"max-drop=0.5": {}}')
     with pytest.raises(UserError, match="calibrate again"):

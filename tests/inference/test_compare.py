@@ -6,20 +6,20 @@ import contextlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from fastbert_jax.config import BadRow, CompareConfig, EvaluateConfig, Mode
+from fastbert_jax.config import BadRow, CompareConfig, MeasureConfig, Mode
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference import compare as module
-from fastbert_jax.inference import timing
 from fastbert_jax.inference.compare import compare
-from fastbert_jax.inference.compare_command import Compared, compare_spec, save, save_json
-from fastbert_jax.inference.exit_outputs import AskedTexts
+from fastbert_jax.inference.compare_command import compare_data, save
+from fastbert_jax.inference.exit_outputs import EvaluatedTexts
 from fastbert_jax.inference.loading import load
 from fastbert_jax.inference.predictor import Predictor
-from fastbert_jax.inference.report_contents import report_of
+from fastbert_jax.report.comparison import Comparison
 from fastbert_jax.report.flops import paper_flops, true_flops
 from tests.inference.models import LAYERS
 from tests.inference.saved import LABELS, save_tiny_model, some_texts
@@ -35,8 +35,9 @@ BAD_SETTINGS = [
     {"batch_sizes": (8, 8)},
     {"batch_sizes": (8,), "batch_size": 8},
     {"json": "a", "report": "a"},
+    {"baselines": ("a", "a")},
 ]
-EVALUATE = EvaluateConfig(speeds=(0.0, 0.3, 0.6), batch_size=4, repeats=2)
+MEASURE = MeasureConfig(speeds=(0.0, 0.3, 0.6), batch_size=4, repeats=2)
 
 
 @pytest.fixture(scope="module")
@@ -52,24 +53,25 @@ def predictor(directory: Path) -> Predictor:
 def test_nothing_compiles_while_the_clock_runs(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cascade keeps the steps of the largest batches it has met: sizes that shared one would compile in turns."""
     programs: list[int] = []
+    right = module.interleaved_times
 
     def counted(runs: list[Callable[[], object]], repeats: int, *, on_run: Callable[[], None]) -> list[list[float]]:
         programs.append(predictor.compiled_programs)
-        times = timing.interleaved_times(runs, repeats, on_run=on_run)
+        times = right(runs, repeats, on_run=on_run)
         programs.append(predictor.compiled_programs)
         return times
 
     monkeypatch.setattr(module, "interleaved_times", counted)
-    evaluate = EvaluateConfig(speeds=(0.6,), modes=(Mode.CASCADE,), batch_sizes=(1, 4), repeats=1)
-    compare(AskedTexts.of(predictor, TEXTS, EXPECTED), evaluate=evaluate, timed_texts=20)
+    measure = MeasureConfig(speeds=(0.6,), modes=(Mode.CASCADE,), batch_sizes=(1, 4), repeats=1)
+    compare(EvaluatedTexts.of(predictor, TEXTS, EXPECTED), measure=measure, timed_texts=20)
     before, after = programs
     assert before == after
 
 
 def test_every_row_says_what_predict_gives(predictor: Predictor) -> None:
     comparison = compare(
-        AskedTexts.of(predictor, TEXTS, EXPECTED, batch_tokens=64),
-        evaluate=EVALUATE,
+        EvaluatedTexts.of(predictor, TEXTS, EXPECTED, batch_tokens=64),
+        measure=MEASURE,
         baseline_accuracy=0.5,
         timed_texts=20,
     )
@@ -114,19 +116,19 @@ def test_every_batch_size_is_held_against_its_own_full_depth(
     now, order = 0.0, []
     right = module.answer
 
-    def counted(predictor: Predictor, plan: module.Plan, choice: module.Choice) -> module.Answers:
+    def counted(run: module.TimedRun) -> module.Answers:
         nonlocal now
-        order.append((len(plan.batches), choice))
-        answers = right(predictor, plan, choice)
+        order.append((len(run.plan.batches), run.candidate.name, run.candidate.point.speed))
+        answers = right(run)
         # A batch costs 10 for itself, and 1 for every layer of a text.
-        now += 10 * len(plan.batches) + int(answers.exit_layer_B.sum())
+        now += 10 * len(run.plan.batches) + int(answers.exit_layer_B.sum())
         return answers
 
     monkeypatch.setattr(module, "answer", counted)
-    monkeypatch.setattr(timing.time, "perf_counter", lambda: now)
+    monkeypatch.setattr(module.time, "perf_counter", lambda: now)
     monkeypatch.setattr(module, "TIMED_BATCHES", 8)
-    evaluate = EvaluateConfig(speeds=(0.6,), modes=(Mode.CASCADE,), batch_sizes=(1, 4, 0), repeats=2)
-    comparison = compare(AskedTexts.of(predictor, TEXTS, EXPECTED), evaluate=evaluate)
+    measure = MeasureConfig(speeds=(0.6,), modes=(Mode.CASCADE,), batch_sizes=(1, 4, 0), repeats=2)
+    comparison = compare(EvaluatedTexts.of(predictor, TEXTS, EXPECTED), measure=measure)
 
     assert [(size.batches, size.timed_texts) for size in comparison.batch_sizes] == [
         ("1 text", 8),
@@ -144,7 +146,7 @@ def test_every_batch_size_is_held_against_its_own_full_depth(
         assert timed is None or depth == np.mean([answer.exit_layer for answer in timed])
     there, back = order[6:15], order[15:]
     assert there == back[::-1]
-    assert [choice for _, choice in there] == [(None, 0.0), (Mode.CASCADE, 0.6), (None, 0.0)] * 3
+    assert [run[1:] for run in there] == [("full depth", 0.0), ("cascade", 0.6), ("full depth", 0.0)] * 3
 
 
 @pytest.mark.parametrize(("batch_size", "timed_texts", "count"), [(1, 0, 40), (1, 512, 2), (3, 5, 5), (0, 5, 5)])
@@ -152,23 +154,25 @@ def test_only_small_batches_take_fewer_texts_unless_all_are_asked_for(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch, batch_size: int, timed_texts: int, count: int
 ) -> None:
     monkeypatch.setattr(module, "TIMED_BATCHES", 2)
-    case = module.timed_case(predictor, TEXTS, batch_size=batch_size, batch_tokens=64, timed_texts=timed_texts)
-    assert len(case.texts) == case.plan.texts == count
+    evaluated = EvaluatedTexts.of(predictor, TEXTS, EXPECTED)
+    full = module.Candidate("full depth", evaluated, Mode.MASKED, evaluated.full_depth())
+    runs = module.timed_runs([full], batch_size=batch_size, batch_tokens=64, timed_texts=timed_texts)
+    assert [(len(run.texts), run.plan.texts) for run in runs] == [(count, count)] * 2
 
 
 def test_an_engine_that_answers_otherwise_is_found_out(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     right = module.answer
 
-    def wrong(*arguments: object) -> module.Answers:
-        answers = right(*arguments)
+    def wrong(run: module.TimedRun) -> module.Answers:
+        answers = right(run)
         answers.exit_layer_B[3] = answers.exit_layer_B[3] % LAYERS + 1
         answers.probabilities_BxN[5] = answers.probabilities_BxN[5, ::-1]
         return answers
 
     monkeypatch.setattr(module, "answer", wrong)
     comparison = compare(
-        AskedTexts.of(predictor, TEXTS, EXPECTED, batch_tokens=64),
-        evaluate=EvaluateConfig(speeds=(), batch_size=4, repeats=1),
+        EvaluatedTexts.of(predictor, TEXTS, EXPECTED, batch_tokens=64),
+        measure=MeasureConfig(speeds=(), batch_size=4, repeats=1),
     )
     assert 1 <= comparison.disagreements <= 2
 
@@ -182,79 +186,118 @@ def test_the_bar_sees_every_pass(predictor: Predictor, monkeypatch: pytest.Monke
         yield lambda count, note: seen.append(count)
 
     monkeypatch.setattr(module, "progress_bar", bar)
-    compare(AskedTexts.of(predictor, TEXTS, EXPECTED), evaluate=EVALUATE)
+    compare(EvaluatedTexts.of(predictor, TEXTS, EXPECTED), measure=MEASURE)
     assert len(seen) > 1 and sum(seen) == 0
 
 
 def test_no_texts_are_refused(predictor: Predictor) -> None:
     with pytest.raises(UserError, match="expected at least one text, found none"):
-        AskedTexts.of(predictor, [], np.zeros(0, int))
+        EvaluatedTexts.of(predictor, [], np.zeros(0, int))
 
 
-def test_the_command_reads_and_measures(directory: Path, tmp_path: Path) -> None:
+def test_every_speed_and_exit_of_the_curves_is_what_predict_gives(predictor: Predictor) -> None:
+    comparison = compare(EvaluatedTexts.of(predictor, TEXTS, EXPECTED), measure=MeasureConfig(speeds=(), repeats=1))
+    full = comparison.rows[0]
+    for point in (full, *comparison.curve[:: len(comparison.curve) // 2]):
+        answers = predictor.predict(TEXTS, speed=point.speed, mode="masked")
+        right = [answer.label == LABELS[label] for answer, label in zip(answers, EXPECTED, strict=True)]
+        depths = [answer.exit_layer for answer in answers]
+        assert point.accuracy == pytest.approx(np.mean(right)) and point.mean_depth == pytest.approx(np.mean(depths))
+        assert point.texts_per_exit == tuple(np.bincount(depths, minlength=LAYERS + 1)[1:])
+    labels_BxL = predictor.exit_probabilities(TEXTS).argmax(-1)
+    assert [row.accuracy for row in comparison.exits] == (labels_BxL == EXPECTED[:, None]).mean(0).tolist()
+    assert comparison.exits[-1].agreement == 1 and comparison.exits[-1].accuracy == full.accuracy
+    assert all(sum(one.texts for one in row.bins) == 40 for row in comparison.exits)
+    one = [paper_flops(predictor.config, length, 1) for length in predictor.plan(TEXTS).padded_lengths]
+    assert comparison.exits[0].paper_speedup == pytest.approx(full.paper_flops / np.sum(one))
+    # Speed 0 of the curve includes every exit, full depth the last one alone.
+    assert comparison.curve[0].paper_flops > full.paper_flops
+
+
+def test_another_model_is_measured_at_its_full_depth(predictor: Predictor) -> None:
+    evaluated = EvaluatedTexts.of(predictor, TEXTS, EXPECTED)
+    comparison = compare(evaluated, measure=MEASURE, timed_texts=8, baselines={"itself": evaluated})
+    (size,) = comparison.batch_sizes
+    (row,), full = size.baselines, size.rows[0]
+    assert (row.mode, row.speed, row.accuracy, row.mean_depth) == ("itself", 0.0, full.accuracy, LAYERS)
+    assert row.paper_speedup == row.true_speedup == 1 and row.speedup.median > 0
+    assert [one.mode for one in size.rows] == ["full depth", *["masked"] * 2, *["bucketed"] * 2, *["cascade"] * 2]
+
+
+@pytest.fixture
+def settings(directory: Path, tmp_path: Path) -> dict[str, Any]:
+    """For the command, with 40 labelled rows and one without a label."""
     rows = "".join(f"{text}\t{LABELS[label]}\n" for text, label in zip(TEXTS, EXPECTED, strict=True))
     (tmp_path / "test.tsv").write_text("text\tlabel\n" + rows + "no label\t\n")
-    settings = {"speeds": (0.5,), "modes": (Mode.BUCKETED,), "batch_size": 4, "repeats": 1, "limit": 10}
-    config = CompareConfig(
-        model=str(directory),
-        data=str(tmp_path / "test.tsv"),
-        baseline=str(tmp_path / "test.tsv"),
-        report=str(tmp_path / "report.html"),
-        on_bad_row=BadRow.SKIP,
-        **settings,
-    )
-    comparison, report = compare_spec(config)
+    found = {"model": str(directory), "data": str(tmp_path / "test.tsv"), "on_bad_row": BadRow.SKIP, "limit": 10}
+    return found | {"speeds": (0.5,), "modes": (Mode.BUCKETED,), "batch_size": 4, "repeats": 1}
+
+
+def test_the_command_reads_and_measures(settings: dict[str, Any], tmp_path: Path) -> None:
+    config = CompareConfig(baseline=settings["data"], report=str(tmp_path / "report.html"), **settings)
+    compared = compare_data(config)
+    comparison, page = compared
     assert comparison.texts == comparison.batch_sizes[0].timed_texts == 10
-    assert 0 < comparison.baseline_accuracy <= 1
+    assert comparison.baseline_accuracy and 0 < comparison.baseline_accuracy <= 1
     assert comparison.skipped_rows == 2  # one of the data, one of the baseline
-    assert report.comparison == comparison
-    assert save(config, Compared(comparison, report)).startswith(config.report)
-    assert "test.tsv" in (tmp_path / "report.html").read_text() and not list(tmp_path.glob("*.json"))
+    assert save(config, compared).startswith(config.report)
+    assert (tmp_path / "report.html").read_text() == page and "test.tsv" in page and not list(tmp_path.glob("*.json"))
 
     (tmp_path / "test.tsv").write_text("text\tlabel\nsome text\twhale\n")
     with pytest.raises(UserError, match="expected label one of .*, found 'whale' at .*test.tsv:2"):
-        compare_spec(CompareConfig(model=str(directory), data=str(tmp_path / "test.tsv"), **settings))
+        compare_data(CompareConfig(report="", **settings))
+
+
+def test_an_output_directory_gets_tables_numbers_and_the_report(settings: dict[str, Any], tmp_path: Path) -> None:
+    other = save_tiny_model(tmp_path / "other")
+    output = tmp_path / "new" / "out"
+    config = CompareConfig(baselines=(str(other),), output=str(output), **settings)
+    compared = compare_data(config)
+    told = save(config, compared)
+    assert {path.name for path in output.iterdir()} == {"comparison.json", "comparison.md", "report.html"}
+    assert Comparison.from_json(json.loads((output / "comparison.json").read_text())) == compared.comparison
+    tables = (output / "comparison.md").read_text()
+    assert "| speed 0.5 |" in tables and f"| {other} |" in tables and "## Every exit alone" in tables
+    assert str(output / "report.html") in told and "comparison.md" in told
+
+    save_tiny_model(tmp_path / "third", labels=("zebra", "ant", "whale"))
+    with pytest.raises(UserError, match="--baselines .*third: expected the labels of --model, .*'mole'.*whale"):
+        compare_data(CompareConfig(baselines=(str(tmp_path / "third"),), report="", **settings))
+    with pytest.raises(UserError, match=r"--output .*test.tsv: cannot make the directory: File exists"):
+        compare_data(CompareConfig(output=settings["data"], **settings))
 
 
 @pytest.mark.parametrize(
     ("name", "found"),
-    [("", "a directory"), ("none/out.json", "no directory .*none"), ("a.txt/b", "no directory .*a.txt")],
+    [("", "it is a directory"), ("none/out.json", "there is no directory .*none"), ("a.txt/b", "no directory .*a.txt")],
 )
-def test_a_place_that_takes_no_file_is_found_before_anything_is_measured(tmp_path: Path, name: str, found: str) -> None:
+def test_a_file_that_cannot_be_written_is_found_before_anything_is_measured(
+    tmp_path: Path, name: str, found: str
+) -> None:
     (tmp_path / "a.txt").write_text("text")
-    with pytest.raises(UserError, match=f"expected a place to write the numbers to, found {found}"):
-        compare_spec(CompareConfig(model="no model", data="no data", report="", json=str(tmp_path / name)))
-    with pytest.raises(UserError, match=f"place to write the report to, found {found}.*; name another with --report"):
-        compare_spec(CompareConfig(model="no model", data="no data", report=str(tmp_path / name)))
+    with pytest.raises(UserError, match=f"cannot write the numbers: .*{found}"):
+        compare_data(CompareConfig(model="no model", data="no data", report="", json=str(tmp_path / name)))
+    with pytest.raises(UserError, match=f"cannot write the report: .*{found}.*; name another file with --report"):
+        compare_data(CompareConfig(model="no model", data="no data", report=str(tmp_path / name)))
 
 
-def test_numbers_that_cannot_be_written_are_a_users_mistake(predictor: Predictor, tmp_path: Path) -> None:
-    comparison = compare(
-        AskedTexts.of(predictor, TEXTS, EXPECTED, batch_tokens=64),
-        evaluate=EvaluateConfig(speeds=(), batch_size=4, repeats=1),
-    )
-    save_json(tmp_path / "out.json", comparison)
-    values = json.loads((tmp_path / "out.json").read_text())
-    assert (values["texts"], values["schema"]) == (len(TEXTS), 1)
-    assert set(values["origin"]["packages"]) == {"fastbert_jax", "jax", "jaxlib", "python"}
-    assert values["origin"]["platform"] == "cpu" and values["origin"]["command"].startswith("python ")
-    (tmp_path / "taken").mkdir()
-    with pytest.raises(UserError, match="taken: expected a place to write the numbers to, found: Is a directory"):
-        save_json(tmp_path / "taken", comparison)
-
-
-def test_each_file_is_kept_when_another_cannot_be_written(predictor: Predictor, tmp_path: Path) -> None:
-    asked = AskedTexts.of(predictor, TEXTS, EXPECTED)
-    comparison = compare(asked, evaluate=EvaluateConfig(speeds=(), batch_size=4, repeats=1))
-    compared = Compared(comparison, report_of(asked, comparison, model="m", data="d"))
+def test_each_file_is_written_when_another_cannot_be(settings: dict[str, Any], tmp_path: Path) -> None:
+    compared = compare_data(CompareConfig(report=str(tmp_path / "report.html"), **settings))
     (tmp_path / "taken").mkdir()
     places = {"json": str(tmp_path / "taken"), "report": str(tmp_path / "kept.html")}
-    with pytest.raises(UserError, match="taken: expected a place to write the numbers to"):
-        save(CompareConfig(model="m", data="d", **places), compared)
+    with pytest.raises(UserError, match="taken: cannot write the numbers: Is a directory"):
+        save(CompareConfig(**settings, **places), compared)
     assert (tmp_path / "kept.html").stat().st_size > 10_000
+    places = {"json": str(tmp_path / "out.json"), "report": str(tmp_path / "taken")}
+    with pytest.raises(UserError, match="taken: cannot write the report: Is a directory"):
+        save(CompareConfig(**settings, **places), compared)
+    values = json.loads((tmp_path / "out.json").read_text())
+    assert (values["texts"], values["schema"]) == (10, 1)
+    assert set(values["origin"]["packages"]) == {"fastbert_jax", "jax", "jaxlib", "python"}
+    assert values["origin"]["platform"] == "cpu" and values["origin"]["command"].startswith("python ")
 
 
-@pytest.mark.parametrize("settings", BAD_SETTINGS)
-def test_a_bad_setting_is_refused(settings: dict) -> None:
+@pytest.mark.parametrize("bad", BAD_SETTINGS)
+def test_a_bad_setting_is_refused(bad: dict) -> None:
     with pytest.raises(UserError, match="expected"):
-        CompareConfig(model="m", data="d", **settings)
+        CompareConfig(model="m", data="d", **bad)

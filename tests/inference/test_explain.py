@@ -32,7 +32,7 @@ def test_a_path_ends_where_predict_does(predictor: Predictor, speed: float) -> N
     for path, answer in zip(exit_paths(predictor, TEXTS, speed), answers, strict=True):
         assert (path.answer.label, path.exit_layer) == (answer.label, answer.exit_layer)
         assert path.answer.probability == pytest.approx(answer.probability, abs=1e-5)
-        sure = [exit_.uncertainty < exit_.threshold for exit_ in path.exits]
+        sure = [step.uncertainty < step.threshold for step in path.steps]
         assert path.exit_layer == (sure.index(True) + 1 if any(sure) else len(sure))
 
 
@@ -51,7 +51,7 @@ def test_pairs_and_exits_that_are_not_asked(directory: Path) -> None:
     config = ExplainConfig(model=str(directory), texts=("good", "bad"), pair=("film", "plot"), speed=1.0, exits=exits)
     paths = explain(config)
     assert [(path.text, path.pair) for path in paths] == [("good", "film"), ("bad", "plot")]
-    assert [exit_.asked for exit_ in paths[0].exits] == [False, True, False, True, True]
+    assert [step.asked for step in paths[0].steps] == [False, True, False, True, True]
     assert {path.exit_layer for path in paths} == {2}
 
 
@@ -65,5 +65,5 @@ def test_mistakes(directory: Path) -> None:
         ExplainConfig(model="x")
     with pytest.raises(UserError, match="--pair: expected 2 second texts, one for each text, or none, found 1"):
         ExplainConfig(model="x", texts=("a", "b"), pair=("c",))
-    with pytest.raises(UserError, match="expected a calibration for 'max-drop=1', none was made"):
+    with pytest.raises(UserError, match="no calibration for 'max-drop=1'; make it with"):
         explain(ExplainConfig(model=str(directory), texts=("a",), target="max-drop=1"))

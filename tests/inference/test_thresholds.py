@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fastbert_jax.inference.exit_answers import ExitAnswers
+from fastbert_jax.inference.exit_outputs import ExitOutputs
 from fastbert_jax.inference.thresholds import (
     GRID,
     fastest_per_layer,
@@ -18,7 +18,7 @@ LAYERS = 6
 ASKED = (True,) * LAYERS
 
 
-def simulated(texts: int, *, seed: int, classes: int = 3) -> tuple[ExitAnswers, np.ndarray]:
+def simulated(texts: int, *, seed: int, classes: int = 3) -> tuple[ExitOutputs, np.ndarray]:
     """Exits that are more often right the later they are and the surer they say they are; and the right answers."""
     generator = np.random.default_rng(seed)
     expected_B = generator.integers(classes, size=texts)
@@ -28,7 +28,13 @@ def simulated(texts: int, *, seed: int, classes: int = 3) -> tuple[ExitAnswers, 
     wrong_LxB = generator.random((LAYERS, texts)) < 0.6 * uncertainty_LxB + 0.02
     shift_LxB = generator.integers(1, classes, (LAYERS, texts))
     label_LxB = np.where(wrong_LxB, (expected_B + shift_LxB) % classes, expected_B)
-    return ExitAnswers(uncertainty_LxB.astype(np.float32), label_LxB), expected_B
+    uncertainty_LxB = uncertainty_LxB.astype(np.float32)
+    return ExitOutputs(uncertainty_LxB, label_LxB, 1 - uncertainty_LxB / 2), expected_B
+
+
+def part_of(outputs: ExitOutputs, rows: np.ndarray | slice) -> ExitOutputs:
+    """Some of the texts."""
+    return ExitOutputs(*(values_LxB[:, rows] for values_LxB in vars(outputs).values()))
 
 
 @pytest.mark.parametrize("classes", [2, 40])
@@ -57,22 +63,22 @@ def test_per_layer_thresholds_keep_the_accuracy_and_are_faster() -> None:
 def test_where_nothing_may_be_lost_and_exits_are_bad_full_depth_is_left() -> None:
     label_LxB = np.zeros((3, 50), int)
     label_LxB[-1] = 1
-    answers = ExitAnswers(np.zeros((3, 50), np.float32), label_LxB)
+    answers = ExitOutputs(np.zeros((3, 50), np.float32), label_LxB, np.ones((3, 50)))
     assert fastest_within(answers, np.ones(50, int), max_drop=0.1) == 0
     assert fastest_with_guarantee(answers, agreement=0.9, confidence=0.9) == 0
 
 
 def test_the_guarantee_holds_as_often_as_it_says() -> None:
     population, _ = simulated(200_000, seed=3)
-    full = population.answer_B(0.0)
-    agreement_of = {float(speed): float((population.answer_B(speed) == full).mean()) for speed in GRID}
+    full = population.labels_B(0.0)
+    agreement_of = {float(speed): float((population.labels_B(speed) == full).mean()) for speed in GRID}
     agreement_of[0.0] = 1.0
     agreement, confidence, draws = 0.8, 0.8, 300
     generator = np.random.default_rng(4)
     found = []
     for _ in range(draws):
         rows = generator.choice(200_000, 400, replace=False)
-        part = ExitAnswers(population.uncertainty_LxB[:, rows], population.label_LxB[:, rows])
+        part = part_of(population, rows)
         found.append(fastest_with_guarantee(part, agreement=agreement, confidence=confidence))
     broken = np.mean([agreement_of[speed] < agreement for speed in found])
     three_deviations = 3 * np.sqrt(confidence * (1 - confidence) / draws)
@@ -83,7 +89,7 @@ def test_the_guarantee_holds_as_often_as_it_says() -> None:
 
 def test_more_texts_and_less_to_promise_allow_more_speed() -> None:
     answers, _ = simulated(4000, seed=5)
-    few = ExitAnswers(answers.uncertainty_LxB[:, :200], answers.label_LxB[:, :200])
+    few = part_of(answers, slice(200))
     speeds = [
         fastest_with_guarantee(few, agreement=0.85, confidence=0.95),
         fastest_with_guarantee(answers, agreement=0.85, confidence=0.95),

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from fastbert_jax.inference import timing as module
-from fastbert_jax.inference.timing import evenly, interleaved_times, speedups_over_first
+from fastbert_jax.inference import compare as module
+from fastbert_jax.inference.compare import evenly, interleaved_times, speedups_over_first
 
 
 def test_runs_take_turns_there_and_back(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,9 @@ import json
 
 import pytest
 
+from fastbert_jax.report.comparison import Comparison
 from tests.report.comparisons import COMPARISON, EARLY, FULL, SIZE
+from tests.report.reports import MEASURED
 
 
 def test_efficiency_is_measured_over_promised() -> None:
@@ -61,3 +63,35 @@ def test_json_has_all_numbers() -> None:
         {"speed": 0.1, "modes": ["masked"], "faster_than_full_depth": False},
     ]
     assert slow["mode"] == "masked"
+
+
+def test_json_can_be_read_again_and_an_older_file_too() -> None:
+    values = json.loads(json.dumps(MEASURED.to_json()))
+    assert Comparison.from_json(values) == MEASURED
+    for size in values["batch_sizes"]:
+        del size["baselines"]
+        for row in size["rows"]:
+            del row["texts_per_exit"], row["uncertainty"]
+    del values["exits"], values["curve"]
+    older = Comparison.from_json(values)
+    assert older.batch_sizes == COMPARISON.batch_sizes and older.exits == older.curve == ()
+
+
+@pytest.mark.parametrize("values", [{}, {"rows": []}, {"schema": 2}, {"schema": 1}])
+def test_json_of_another_form_is_refused(values: dict) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        Comparison.from_json(values)
+
+
+def test_a_speedup_lies_between_those_that_were_timed_and_a_timed_one_is_itself() -> None:
+    points = [
+        dataclasses.replace(FULL, speed=speed, mean_depth=depth)
+        for speed, depth in ((0.0, 6.0), (0.1, 4.5), (0.3, 3.25), (0.5, 2.0), (1.0, 1.0))
+    ]
+    slow = dataclasses.replace(EARLY, speed=0.1, mean_depth=4.5, speedups=(1.2,))
+    found = dataclasses.replace(SIZE, rows=(FULL, slow, EARLY)).estimated_speedups("bucketed", points)
+    assert found[0] == 1.0 and found[1] == 1.2 and found[3] == EARLY.speedup.median
+    # Depth 3.25 skips 6 / 3.25 - 6 / 4.5 of the 6 / 2 - 6 / 4.5 between the two.
+    share = (6 / 3.25 - 6 / 4.5) / (6 / 2 - 6 / 4.5)
+    assert found[2] == pytest.approx(1.2 + share * (2.4 - 1.2))
+    assert found[4] == EARLY.speedup.median  # nothing is extrapolated

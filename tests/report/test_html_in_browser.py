@@ -9,16 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from fastbert_jax.report.html.page import render_page
-from tests.report.comparisons import COMPARISON, FULL, SIZE
-from tests.report.reports import HARM, REPORT
+from tests.report.comparisons import FULL, SIZE
+from tests.report.reports import HARM, MEASURED, page_of
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync"
 )
-PLOTS = ("tradeoff", "leaving", "clock", "luha", "classes", "reliability", "training")
+PLOTS = ("tradeoff", "depths", "clock", "curves", "reached", "luha", "classes", "reliability", "training")
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here; apt-get install chromium")
 
@@ -36,7 +35,7 @@ def browser() -> Iterator:
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("report") / "report.html"
-    path.write_text(render_page(REPORT), encoding="utf-8")
+    path.write_text(page_of(), encoding="utf-8")
     return path
 
 
@@ -71,9 +70,9 @@ def opened(browser, path: Path) -> Iterator[Opened]:
 
 def test_it_opens_at_its_speed_with_every_plot_drawn_and_told(opened: Opened) -> None:
     page = opened.page
-    assert opened.words("#speed-value") == "0.5" and opened.words("#number-accuracy") == "96.51 %"
+    assert opened.words("#speed-value") == "0.5" and opened.words("#number-accuracy") == "100.00 %"
     assert (
-        opened.words("#number-depth") == "2.00" and opened.words("#note-clock") == "bucketed, measured (2.30 to 2.50)"
+        opened.words("#number-depth") == "2.25" and opened.words("#note-clock") == "bucketed, measured (2.30 to 2.50)"
     )
     for name, picture in opened.pictures().items():
         assert "<svg" in picture and "NaN" not in picture and "undefined" not in picture, name
@@ -82,7 +81,7 @@ def test_it_opens_at_its_speed_with_every_plot_drawn_and_told(opened: Opened) ->
         page.click(f"#{name} summary")
         page.wait_for_selector(f"#{name} details tbody tr:nth-child(2)")
         assert "NaN" not in opened.words(f"#{name} details") and "undefined" not in opened.words(f"#{name} details")
-    assert page.locator("#easy p").inner_text().startswith(HARM[:20])
+    assert page.locator("#easy p").first.inner_text().startswith(HARM[:20])
 
 
 def test_keys_move_the_slider_and_everything_follows(opened: Opened) -> None:
@@ -90,17 +89,17 @@ def test_keys_move_the_slider_and_everything_follows(opened: Opened) -> None:
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.id") == "speed"
     before = opened.pictures()
-    page.click("#leaving summary")
-    page.wait_for_selector("#leaving tbody tr")
+    page.click("#depths summary")
+    page.wait_for_selector("#depths tbody tr")
     page.focus("#speed")
     page.keyboard.press("ArrowLeft")
     assert opened.words("#speed-value") == opened.words("#use-speed") == "0.3"
-    assert opened.words("#number-accuracy") == "96.80 %" and opened.words("#note-clock") == "bucketed, estimated"
-    assert page.get_attribute("#speed", "aria-valuetext") == "speed 0.3, accuracy 96.80 %"
+    assert opened.words("#number-depth") == "3.25" and opened.words("#note-clock") == "bucketed, estimated"
+    assert page.get_attribute("#speed", "aria-valuetext") == "speed 0.3, accuracy 100.00 %"
     after = opened.pictures()
     assert {name for name in PLOTS if before[name] == after[name]} == {"training"}
-    assert opened.words("#leaving tbody tr:nth-child(2)").split()[:2] == ["2", "2"]
-    assert "leaves after layer 2" in opened.words("#easy") and "expected" not in opened.words("#easy")
+    assert opened.words("#depths tbody tr:nth-child(2)").split()[:2] == ["2", "2"]
+    assert "exits after layer 2" in opened.words("#easy") and "expected" not in opened.words("#easy")
     page.keyboard.press("Home")
     assert opened.words("#speed-value") == "0" and opened.words("#number-depth") == "6.00"
     assert opened.words("#number-clock") == "1.00x" and opened.pictures()["clock"] != before["clock"]
@@ -130,8 +129,8 @@ def test_it_fits_and_has_the_colours_of_its_scheme(browser, path: Path, width: i
 
 def test_full_depth_alone_is_drawn_too(browser, tmp_path: Path) -> None:
     alone = dataclasses.replace(SIZE, rows=(FULL,))
-    comparison = dataclasses.replace(COMPARISON, batch_sizes=(alone,), baseline_accuracy=None)
-    (tmp_path / "a.html").write_text(render_page(dataclasses.replace(REPORT, comparison=comparison, training=())))
+    comparison = dataclasses.replace(MEASURED, batch_sizes=(alone,), baseline_accuracy=None)
+    (tmp_path / "a.html").write_text(page_of(comparison, training=[]))
     made = Opened(browser, tmp_path / "a.html")
     assert made.complaints == [] and "no speed was timed" in made.words("#tradeoff .said")
     assert made.words("#note-clock") == "no speed was timed" and not made.page.is_visible("#size")

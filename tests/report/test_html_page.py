@@ -1,4 +1,4 @@
-"""The page of a report holds all it needs, nobody's words run in it, and every colour of text can be read."""
+"""The page of a report contains all it needs, no text of a user is run as code, and every text has enough contrast."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from fastbert_jax.report.html.page import HERE, render_page
-from tests.report.comparisons import COMPARISON
-from tests.report.reports import HARM, REPORT
+from fastbert_jax.report.page import ASSETS
+from tests.report.reports import HARM, MEASURED, page_of
 
 
 class Elements(HTMLParser):
@@ -36,7 +35,7 @@ class Elements(HTMLParser):
 
 
 def test_what_anybody_wrote_is_text_and_nothing_else() -> None:
-    page = Elements(render_page(REPORT))
+    page = Elements(page_of())
     tags = {tag for tag, _ in page.elements}
     assert not tags & {"img", "b"} and [tag for tag, _ in page.elements].count("script") == 2
     assert not any(name.startswith("on") or name == "style" for _, given in page.elements for name in given)
@@ -46,7 +45,7 @@ def test_what_anybody_wrote_is_text_and_nothing_else() -> None:
 
 
 def test_the_page_asks_nobody_for_anything() -> None:
-    page = render_page(REPORT)
+    page = page_of()
     for _, given in Elements(page).elements:
         assert not given.keys() & {"src", "href", "action", "data", "srcset", "background"}
     assert set(re.findall(r"https?://[^\s\"'<]+", page)) == {"http://www.w3.org/2000/svg"}
@@ -56,30 +55,30 @@ def test_the_page_asks_nobody_for_anything() -> None:
 
 
 def test_numbers_are_those_of_the_report_and_what_is_none_is_null() -> None:
-    broken = dataclasses.replace(REPORT.exits[0], true_speedup=float("nan"))
-    values = json.loads(Elements(render_page(dataclasses.replace(REPORT, exits=(broken,)))).text["values"])
-    assert values["exits"][0]["flops"] is None
+    broken = dataclasses.replace(MEASURED.exits[0], true_speedup=float("nan"))
+    values = json.loads(Elements(page_of(dataclasses.replace(MEASURED, exits=(broken,)))).text["values"])
+    assert values["exits"][0]["true_speedup"] is None and values["speeds"][0]["class_depth"][2] is None
     assert [one["speed"] for one in values["speeds"]] == [0.0, 0.1, 0.3, 0.5, 1.0]
-    assert values["speeds"][2]["leaving"] == [0, 2, 1, 0, 0, 1] and values["speeds"][2]["depth"] == 3.25
+    assert values["speeds"][2]["texts_per_exit"] == [0, 2, 1, 0, 0, 1]
+    assert values["speeds"][2]["mean_depth"] == 3.25
     assert [size["batches"] for size in values["sizes"]] == ["1 text", "2048 tokens"]
     assert [mode["mode"] for mode in values["sizes"][0]["modes"]] == ["bucketed", "masked"]
     assert values["sizes"][0]["full"]["low"] == 0.99  # of both runs of full depth
 
 
 def test_half_a_surrogate_pair_is_no_obstacle() -> None:
-    assert "runs/?" in render_page(dataclasses.replace(REPORT, model="runs/\udcff"))
+    assert "runs/?" in page_of(model="runs/\udcff")
 
 
 def test_what_was_not_found_out_is_not_shown() -> None:
-    bare = dataclasses.replace(COMPARISON, baseline_accuracy=None)
-    page = Elements(render_page(dataclasses.replace(REPORT, comparison=bare, training=())))
+    page = Elements(page_of(dataclasses.replace(MEASURED, baseline_accuracy=None), training=[]))
     ids = {given.get("id") for _, given in page.elements}
     assert "training" not in ids and "tradeoff" in ids and "linear SVM" not in page.text["measured"]
 
 
 def _colours() -> dict[str, dict[str, str]]:
     """The colours of the style sheet by name, light and dark."""
-    light, dark = (HERE / "page.css").read_text().split("@media (prefers-color-scheme: dark)")
+    light, dark = (ASSETS / "page.css").read_text().split("@media (prefers-color-scheme: dark)")
     found = {"light": dict(re.findall(r"--([\w-]+): (#\w{6});", light))}
     return found | {"dark": found["light"] | dict(re.findall(r"--([\w-]+): (#\w{6});", dark))}
 
@@ -112,10 +111,10 @@ def test_text_can_be_read_and_marks_can_be_seen(scheme: str) -> None:
 
 def test_no_text_has_another_colour() -> None:
     """So that the test above sees all of them."""
-    css = (HERE / "page.css").read_text()
+    css = (ASSETS / "page.css").read_text()
     assert set(re.findall(r"[{;]\s*color: ([^;]+);", css)) <= {f"var(--text-{kind})" for kind in TEXT_KINDS}
     assert set(re.findall(r"svg text[^{]*{[^}]*fill: ([^;]+);", css)) <= {f"var(--text-{kind})" for kind in TEXT_KINDS}
-    assert set(re.findall(r"label\.style\.fill = (.*)", (HERE / "plots.js").read_text())) == {
+    assert set(re.findall(r"label\.style\.fill = (.*)", (ASSETS / "plots.js").read_text())) == {
         'few ? "var(--text-soft)" : `var(--heat-text-${step})`;'
     }
 

@@ -39,11 +39,11 @@ def card_of(run: RunDirectory) -> str:
 def test_it_is_true_before_and_after_the_measurement_and_so_are_the_checksums(run):
     before = model_checksum(run.path)
     write_card(run)
-    assert "It has not been measured on test texts" in card_of(run) and "## How well" not in card_of(run)
+    assert "has not been measured on test texts" in card_of(run) and "## How well" not in card_of(run)
     assert verify_run(run.path).endswith("whole: model") and model_checksum(run.path) == before
     run.comparison.write_text(json.dumps(COMPARISON.to_json()))
     write_card(run)
-    assert "| 0.5 | 0.9651 |" in card_of(run) and "It has not been measured" not in card_of(run)
+    assert "| speed 0.5 | 0.9651 |" in card_of(run) and "has not been measured" not in card_of(run)
     assert verify_run(run.path).endswith("whole: model") and model_checksum(run.path) == before
 
 
@@ -66,7 +66,7 @@ def test_nobody_is_told_to_load_another_layer_norm_with_transformers(run):
     config = json.loads((run.model / "config.json").read_text())
     (run.model / "config.json").write_text(json.dumps(config | {"layer_norm": "unbiased"}))
     write_card(run)
-    assert "transformers would load it and compute it wrongly" in card_of(run)
+    assert "transformers would load it but compute wrong results" in card_of(run)
     assert "AutoModel" not in card_of(run) and "fastbert_jax.load" in card_of(run)
 
 
@@ -78,6 +78,6 @@ def test_a_full_disk_is_the_users_to_mend_and_leaves_the_card_before(run, monkey
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(module, "write_text", full)
-    with pytest.raises(UserError, match="README.md: expected to write the model's card, found: .*No space left"):
+    with pytest.raises(UserError, match="README.md: cannot write the model card: .*No space left"):
         write_card(run)
     assert card_of(run) == before

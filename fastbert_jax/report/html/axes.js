@@ -12,14 +12,14 @@ function ticks(low, high, count = 5) {
   return found;
 }
 
-/** Low and high of some numbers with a little room around; numbers that are all equal get some. */
+/** The lowest and highest of some numbers with a margin around them, also where all are equal. */
 function range(values, room = 0.05) {
   const low = Math.min(...values), high = Math.max(...values);
   const extra = (high - low) * room || 0.01;
   return [low - extra, high + extra];
 }
 
-/** An SVG as wide as its host, with axes; x and y are its scales. A picture for those who see it: words stand beside. */
+/** An SVG as wide as its host, with axes; x and y of the result are its scales. */
 function frame(host, { height, x, y, xTicks, yTicks, xLabel, yLabel, xSay = plain, ySay = plain, yCount = 5, margin = MARGIN }) {
   const width = Math.max(host.clientWidth, 120);
   const scale = ([low, high], from, to) => (value) => from + ((value - low) / (high - low)) * (to - from);
@@ -47,18 +47,18 @@ function frame(host, { height, x, y, xTicks, yTicks, xLabel, yLabel, xSay = plai
   return made;
 }
 
-/** Text at a place; `anchor` is start, middle or end. */
+/** Text at a position; `anchor` is start, middle or end. */
 function words(text, x, y, anchor = "start", kind = "") {
   return svg("text", { x, y, "text-anchor": anchor, class: kind }, text);
 }
 
-/** A line through [x, y] pairs, in an SVG's own places. */
+/** A line through [x, y] pairs, in the SVG's coordinates. */
 function line(points, colour, attributes = {}) {
   const path = points.map(([x, y], place) => `${place ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`).join("");
   return svg("path", { d: path, fill: "none", "stroke-width": 2, "stroke-linejoin": "round", ...attributes, colour });
 }
 
-/** A mark whose form tells its kind where colours do not. */
+/** Marks of different form, for readers who do not see their colours. */
 const FORMS = {
   circle: (x, y, r) => svg("circle", { cx: x, cy: y, r }),
   square: (x, y, r) => svg("rect", { x: x - r * 0.9, y: y - r * 0.9, width: r * 1.8, height: r * 1.8 }),

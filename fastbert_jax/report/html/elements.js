@@ -1,9 +1,9 @@
 "use strict";
-// Making elements, and saying numbers. Text is always text: nothing here reads markup.
+// Elements, and numbers as text. Text is never read as markup.
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** An element with attributes and children, which are elements or text; null children are left out. */
+/** An element with attributes and children, which are elements or text; null children are skipped. */
 function html(name, attributes, ...children) {
   return filled(document.createElement(name), attributes, children);
 }

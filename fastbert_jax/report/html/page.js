@@ -1,8 +1,8 @@
-// What is chosen, and everything that follows it.
+// The chosen speed and batch size, and all that is drawn for them.
 
 const values = JSON.parse(document.getElementById("values").textContent);
-const PLOTS = { tradeoff, leaving, clock, luha, classes, reliability, training };
-const FIXED = new Set(["training"]); // no speed changes it
+const PLOTS = { tradeoff, depths, clock, curves, reached, luha, classes, reliability, training };
+const FIXED = new Set(["training"]); // the same at every speed
 const state = { place: values.start, size: 0 };
 const byId = (id) => document.getElementById(id);
 const chosen = () => ({ values, place: state.place, speed: values.speeds[state.place], size: values.sizes[state.size] });
@@ -27,13 +27,13 @@ function fillTable(name) {
 function drawNumbers() {
   const at = chosen(), full = values.speeds[0], { speed } = at;
   const best = fastest(at);
-  const lost = 100 * (speed.accuracy - full.accuracy);
+  const lost = Math.round(1e4 * (speed.accuracy - full.accuracy)) / 100;
   const timed = best?.measured.find((row) => row.speed === speed.speed);
   byId("number-accuracy").textContent = percent(speed.accuracy, 2);
-  byId("note-accuracy").textContent = `${lost >= 0 ? "+" : "−"}${Math.abs(lost).toFixed(2)} points to full depth`;
-  byId("number-depth").textContent = number(speed.depth);
+  byId("note-accuracy").textContent = `${lost >= 0 ? "+" : "−"}${Math.abs(lost).toFixed(2)} points against full depth`;
+  byId("number-depth").textContent = number(speed.mean_depth);
   byId("note-depth").textContent = `of ${values.layers}, on average`;
-  byId("number-flops").textContent = times(speed.flops);
+  byId("number-flops").textContent = times(speed.true_speedup);
   byId("number-clock").textContent = best ? times(best.speedups[at.place]) : "-";
   byId("note-clock").textContent = !best ? "no speed was timed"
     : at.place === 0 ? "full depth itself"
@@ -57,9 +57,9 @@ function drawTexts() {
   const { place } = chosen();
   for (const kind of ["easy", "hard"]) {
     byId(kind).replaceChildren(...values[kind].map((one) => {
-      const depth = one.depths[place], answer = one.answers[depth - 1], good = answer === one.label;
+      const depth = one.depths[place], answer = one.labels[depth - 1], good = answer === one.label;
       const verdict = html("span", { class: good ? "right" : "wrong" }, good ? `✓ ${answer}` : `✗ ${answer}, expected ${one.label}`);
-      const meta = html("div", { class: "meta" }, dots(depth), html("span", {}, `leaves after layer ${depth}`), verdict, html("span", {}, `uncertainty ${number(one.uncertainty[depth - 1])}`));
+      const meta = html("div", { class: "meta" }, dots(depth), html("span", {}, `exits after layer ${depth}`), verdict, html("span", {}, `uncertainty ${number(one.uncertainty[depth - 1])}`));
       return html("li", {}, html("p", {}, one.text, one.pair ? html("span", { class: "pair" }, one.pair) : null), meta);
     }));
   }

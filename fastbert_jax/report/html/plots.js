@@ -1,5 +1,5 @@
-// One object a plot: `draw(host, at)` fills the host, `said(at)` is the plot in a sentence, `table(at)` in numbers.
-// `at` is what is chosen: { values, speed: one of values.speeds, place: its place, size: one of values.sizes }.
+// One object per plot: `draw(host, at)` fills the host, `said(at)` describes the plot in a sentence, `table(at)` is its
+// numbers. `at` is the choice: { values, speed: one of values.speeds, place: its index, size: one of values.sizes }.
 
 const MODES = {
   masked: { colour: "var(--mark-masked)", form: "square" },
@@ -14,19 +14,19 @@ const FEW = 0.01; // the share of the texts below which a bin's accuracy says li
 
 const layerNumbers = (values) => Array.from({ length: values.layers }, (_, index) => index + 1);
 
-/** The mode that is fastest here, of those that skip layers; null where none was timed. */
+/** The fastest mode at this speed, of those that skip layers; null where none was timed. */
 function fastest({ size, place }) {
   const skipping = size.modes.filter((one) => one.mode !== "masked");
   const all = skipping.length ? skipping : size.modes;
   return all.length ? all.reduce((best, one) => (one.speedups[place] > best.speedups[place] ? one : best)) : null;
 }
 
-/** The measured row of a mode whose speed is nearest. */
+/** The measured row of a mode with the nearest speed. */
 function nearest(mode, speed) {
   return mode.measured.reduce((best, row) => (Math.abs(row.speed - speed) < Math.abs(best.speed - speed) ? row : best));
 }
 
-/** The places of the speeds from full depth to the last that was timed. */
+/** The indices of the speeds from full depth to the last that was timed. */
 function timedRange(mode, speeds) {
   const last = Math.max(...mode.measured.map((row) => row.speed));
   return speeds.flatMap((one, index) => (one.speed <= last ? [index] : []));
@@ -37,8 +37,8 @@ const tradeoff = {
     const { speeds, exits } = values;
     const lines = [
       ...size.modes.map((one) => timedRange(one, speeds).map((index) => [one.speedups[index], speeds[index].accuracy])),
-      speeds.map((one) => [one.flops, one.accuracy]),
-      exits.map((one) => [one.flops, one.accuracy]),
+      speeds.map((one) => [one.true_speedup, one.accuracy]),
+      exits.map((one) => [one.true_speedup, one.accuracy]),
     ];
     const level = values.baseline === null ? [] : [values.baseline];
     const whiskers = size.modes.flatMap((one) => one.measured.map((row) => row.speedup.high));
@@ -58,9 +58,9 @@ const tradeoff = {
     if (values.baseline !== null) across(values.baseline, "TF-IDF + linear SVM", values.baseline < speeds[0].accuracy);
     root.append(line(lines.at(-1).map(spot), FULL, { "stroke-width": 1, "stroke-dasharray": "1 3" }));
     for (const exit of exits.slice(0, -1)) {
-      const said = `always layer ${exit.layer}: accuracy ${percent(exit.accuracy, 2)}, ${times(exit.flops)} in FLOPs`;
-      root.append(mark("square", x(exit.flops), y(exit.accuracy), 4, FULL, said));
-      root.append(words(exit.layer, x(exit.flops) + 8, y(exit.accuracy) + 4, "start", "halo"));
+      const said = `always exit ${exit.layer}: accuracy ${percent(exit.accuracy, 2)}, ${times(exit.true_speedup)} in FLOPs`;
+      root.append(mark("square", x(exit.true_speedup), y(exit.accuracy), 4, FULL, said));
+      root.append(words(exit.layer, x(exit.true_speedup) + 8, y(exit.accuracy) + 4, "start", "halo"));
     }
     root.append(line(lines.at(-2).map(spot), FULL, { "stroke-width": 1.5, "stroke-dasharray": "6 4" }));
     size.modes.forEach((one, index) => {
@@ -74,7 +74,7 @@ const tradeoff = {
         root.append(mark(form, x(row.speedup.median), y(row.accuracy), 4.5, colour, said));
       }
     });
-    const chosen = [...size.modes.map((one) => one.speedups[place]), ...(size.modes.length ? [] : [speed.flops])];
+    const chosen = [...size.modes.map((one) => one.speedups[place]), ...(size.modes.length ? [] : [speed.true_speedup])];
     for (const at of chosen) {
       root.append(svg("circle", { cx: x(at), cy: y(speed.accuracy), r: 9, "stroke-width": 3, fill: "none", colour: CHOSEN }));
     }
@@ -90,7 +90,7 @@ const tradeoff = {
           mark: (w, h) => [line([[1, h / 2], [w - 1, h / 2]], MODES[mode].colour), mark(MODES[mode].form, w / 2, h / 2, 4.5, MODES[mode].colour)],
         })),
         { name: "early exit, FLOPs only", mark: dash("6 4", 1.5) },
-        { name: "always one layer, FLOPs only", mark: (w, h) => [...dash("1 3", 1)(w, h), mark("square", w / 2, h / 2, 4, FULL)] },
+        { name: "always the same exit, FLOPs only", mark: (w, h) => [...dash("1 3", 1)(w, h), mark("square", w / 2, h / 2, 4, FULL)] },
         { name: "chosen speed", mark: (w, h) => [svg("circle", { cx: w / 2, cy: h / 2, r: 5, "stroke-width": 3, fill: "none", colour: CHOSEN })] },
       ]),
       root,
@@ -99,38 +99,38 @@ const tradeoff = {
   said({ values, size, place, speed }) {
     const modes = size.modes.map((one) => `${one.mode} ${times(one.speedups[place])}`).join(", ");
     return `At speed ${plain(speed.speed)}: accuracy ${percent(speed.accuracy, 2)} (full depth ` +
-      `${percent(values.speeds[0].accuracy, 2)}), ${times(speed.flops)} in FLOPs; ` +
-      (modes ? `in wall-clock time ${modes}.` : "no speed was timed.") + ` One text is ${percent(1 / values.texts, 2)}.`;
+      `${percent(values.speeds[0].accuracy, 2)}), ${times(speed.true_speedup)} in FLOPs; ` +
+      (modes ? `in wall-clock time ${modes}.` : "no speed was timed.") + ` One text is ${percent(1 / values.texts, 2)} of accuracy.`;
   },
   table({ values, size }) {
     const rows = values.speeds.map((one, index) => [
-      `speed ${plain(one.speed)}`, percent(one.accuracy, 2), number(one.depth), times(one.flops),
+      `speed ${plain(one.speed)}`, percent(one.accuracy, 2), number(one.mean_depth), times(one.true_speedup),
       ...size.modes.map((mode) => (mode.measured.some((row) => row.speed === one.speed) || index === 0 ? "" : "about ") + times(mode.speedups[index])),
     ]);
     const fixed = values.exits.map((one) => [
-      `always layer ${one.layer}`, percent(one.accuracy, 2), one.layer, times(one.flops), ...size.modes.map(() => ""),
+      `always exit ${one.layer}`, percent(one.accuracy, 2), one.layer, times(one.true_speedup), ...size.modes.map(() => ""),
     ]);
     return table(["", "accuracy", "layers run", "FLOPs", ...size.modes.map(({ mode }) => mode)], [...rows, ...fixed]);
   },
 };
 
-const leaving = {
+const depths = {
   draw(host, { values, speed }) {
     const layers = layerNumbers(values);
     const plot = frame(host, {
       height: 260, x: [0.4, values.layers + 0.6], y: [0, 1.06], yTicks: [0, 0.25, 0.5, 0.75, 1],
       xTicks: layers.filter((layer) => values.layers <= 16 || layer % 4 === 0),
-      xLabel: "layer after which texts leave", yLabel: "share of the texts", ySay: short,
+      xLabel: "layer after which texts exit", yLabel: "share of the texts", ySay: short,
     });
-    const mean = plot.x(speed.depth), right = mean > (plot.left + plot.right) / 2;
+    const mean = plot.x(speed.mean_depth), right = mean > (plot.left + plot.right) / 2;
     plot.root.append(
       svg("line", { x1: mean, x2: mean, y1: plot.top, y2: plot.bottom, "stroke-width": 2, "stroke-dasharray": "4 3", colour: CHOSEN }),
-      words(`mean ${number(speed.depth)}`, mean + (right ? -6 : 6), plot.top + 8, right ? "end" : "start", "chosen halo"),
+      words(`mean ${number(speed.mean_depth)}`, mean + (right ? -6 : 6), plot.top + 8, right ? "end" : "start", "chosen halo"),
     );
     const wide = (plot.x(2) - plot.x(1)) * 0.72;
     layers.forEach((layer, index) => {
-      const share = speed.leaving[index] / values.texts;
-      const said = `layer ${layer}: ${speed.leaving[index]} texts, ${percent(share)}`;
+      const share = speed.texts_per_exit[index] / values.texts;
+      const said = `layer ${layer}: ${speed.texts_per_exit[index]} texts, ${percent(share)}`;
       plot.root.append(svg("rect", {
         x: plot.x(layer) - wide / 2, width: wide, y: plot.y(share), height: plot.bottom - plot.y(share), rx: 3, fill: "var(--mark-bar)",
       }, svg("title", {}, said)));
@@ -139,13 +139,77 @@ const leaving = {
     host.append(plot.root);
   },
   said({ values, speed }) {
-    const first = speed.leaving.findIndex((texts) => texts > 0);
-    return `${percent(speed.leaving[first] / values.texts)} leave after layer ${first + 1}, the first that any leaves at; ` +
-      `${percent(speed.leaving.at(-1) / values.texts)} run all ${values.layers}.`;
+    const first = speed.texts_per_exit.findIndex((texts) => texts > 0);
+    return `${percent(speed.texts_per_exit[first] / values.texts)} of the texts exit after layer ${first + 1}, the first exit that is used; ` +
+      `${percent(speed.texts_per_exit.at(-1) / values.texts)} run all ${values.layers} layers.`;
   },
   table({ values, speed }) {
-    const rows = layerNumbers(values).map((layer, index) => [layer, speed.leaving[index], percent(speed.leaving[index] / values.texts)]);
+    const rows = layerNumbers(values).map((layer, index) => [layer, speed.texts_per_exit[index], percent(speed.texts_per_exit[index] / values.texts)]);
     return table(["layer", "texts", "share"], rows);
+  },
+};
+
+const curves = {
+  panels({ values, size }) {
+    const speedups = [{ name: "FLOPs", colour: FULL, at: (one) => one.true_speedup, "stroke-dasharray": "6 4" }];
+    speedups.push(...size.modes.map(({ mode, speedups: found }) => ({
+      name: mode, colour: MODES[mode].colour, at: (_, index) => found[index], until: Math.max(...timedRange(size.modes.find((its) => its.mode === mode), values.speeds)),
+    })));
+    return [
+      { label: "accuracy", say: short, lines: [{ name: "accuracy", colour: "var(--mark-bar)", at: (one) => one.accuracy }] },
+      { label: "speedup over full depth", say: (y) => `${plain(y)}x`, lines: speedups },
+    ];
+  },
+  draw(host, at) {
+    const { values, speed } = at, grid = html("div", { class: "pair-of-plots" });
+    host.append(grid);
+    for (const { label, say, lines } of curves.panels(at)) {
+      const cell = html("div", {});
+      grid.append(cell);
+      const drawn = lines.map(({ at: value, until = Infinity, ...look }) => ({
+        look, spots: values.speeds.flatMap((one, index) => (index <= until ? [[one.speed, value(one, index)]] : [])),
+      }));
+      const plot = frame(cell, { height: 240, x: [0, 1], y: range(drawn.flatMap(({ spots }) => spots.map(([, y]) => y))), xLabel: "speed", yLabel: label, ySay: say });
+      for (const { look: { name, ...look }, spots } of drawn) plot.root.append(line(spots.map(([x, y]) => [plot.x(x), plot.y(y)]), look.colour, look));
+      plot.root.append(svg("line", { x1: plot.x(speed.speed), x2: plot.x(speed.speed), y1: plot.top, y2: plot.bottom, "stroke-width": 2, "stroke-dasharray": "4 3", colour: CHOSEN }));
+      if (lines.length > 1) cell.append(legend(lines.map(({ name, colour }) => ({ name, mark: (w, h) => [line([[1, h / 2], [w - 1, h / 2]], colour)] }))));
+      cell.append(plot.root);
+    }
+  },
+  said({ values, speed }) {
+    const last = values.speeds.at(-1);
+    return `At speed ${plain(speed.speed)} accuracy is ${percent(speed.accuracy, 2)} and the speedup in FLOPs ${times(speed.true_speedup)}; ` +
+      `at speed ${plain(last.speed)} ${percent(last.accuracy, 2)} and ${times(last.true_speedup)}.`;
+  },
+  table({ values }) {
+    const rows = values.speeds.map((one) => [plain(one.speed), percent(one.accuracy, 2), times(one.true_speedup), times(one.paper_speedup)]);
+    return table(["speed", "accuracy", "speedup in FLOPs", "as the paper counts"], rows);
+  },
+};
+
+const reached = {
+  draw(host, { values, speed }) {
+    const layers = layerNumbers(values);
+    const plot = frame(host, {
+      height: 260, x: [0.4, values.layers + 0.6], y: [0, 1], yTicks: [0, 0.25, 0.5, 0.75, 1],
+      xTicks: layers.filter((layer) => values.layers <= 16 || layer % 4 === 0), xLabel: "layer", yLabel: "mean uncertainty",
+    });
+    for (const [one, colour, name] of [[values.speeds[0], FULL, "all texts"], [speed, CHOSEN, `texts that reach the exit at speed ${plain(speed.speed)}`]]) {
+      const spots = one.uncertainty.flatMap((value, index) => (value === null ? [] : [[plot.x(index + 1), plot.y(value)]]));
+      plot.root.append(line(spots, colour), ...spots.map(([x, y], index) => mark("circle", x, y, 4, colour, `${name}: ${number(one.uncertainty.filter((value) => value !== null)[index])}`)));
+    }
+    host.append(
+      legend([["all texts", FULL], ["texts that reach the exit at this speed", CHOSEN]].map(([name, colour]) => ({ name, mark: (w, h) => [line([[1, h / 2], [w - 1, h / 2]], colour)] }))),
+      plot.root,
+    );
+  },
+  said({ speed }) {
+    const parts = speed.uncertainty.flatMap((value, index) => (value === null ? [] : [`exit ${index + 1} ${number(value)}`]));
+    return `Mean uncertainty of the texts that reach each exit at speed ${plain(speed.speed)}: ${parts.join(", ")}.`;
+  },
+  table({ values, speed }) {
+    const rows = layerNumbers(values).map((layer, index) => [layer, number(values.speeds[0].uncertainty[index]), number(speed.uncertainty[index])]);
+    return table(["layer", "all texts", "texts that reach it"], rows);
   },
 };
 
@@ -180,10 +244,10 @@ const clock = {
   },
   said(at) {
     const [, ...modes] = clock.rows(at);
-    if (!modes.length) return "No speed was timed; full depth alone.";
+    if (!modes.length) return "Only full depth was timed.";
     const { speed } = modes[0], here = speed === at.speed.speed;
-    return `Timed at speed ${plain(speed)}${here ? "" : `, the nearest to ${plain(at.speed.speed)} that was`}. ` +
-      `Over full depth: ${modes.map((row) => `${row.name} ${row.note}`).join(", ")}.`;
+    return `Timed at speed ${plain(speed)}${here ? "" : `, the timed speed nearest to ${plain(at.speed.speed)}`}. ` +
+      `Speedups over full depth: ${modes.map((row) => `${row.name} ${row.note}`).join(", ")}.`;
   },
   table(at) {
     const rows = clock.rows(at).map(({ name, seconds: s, note }) => [name, seconds(s.median), seconds(s.low), seconds(s.high), note]);
@@ -217,7 +281,7 @@ const luha = {
     const at = plot.x(speed.speed), end = speed.speed > 0.5;
     plot.root.append(
       svg("line", { x1: at, x2: at, y1: 4, y2: plot.bottom, "stroke-width": 2.5, colour: CHOSEN }),
-      words(end ? `leave below ${plain(speed.speed)}` : `speed ${plain(speed.speed)}`, at + (end ? -6 : 6), 14, end ? "end" : "start", "chosen"),
+      words(end ? `exit below ${plain(speed.speed)}` : `speed ${plain(speed.speed)}`, at + (end ? -6 : 6), 14, end ? "end" : "start", "chosen"),
       words("exit", 0, 14),
     );
     host.append(plot.root);
@@ -226,9 +290,9 @@ const luha = {
     const parts = values.exits.slice(0, 3).map((exit) => {
       const sure = exit.bins.filter((one) => one.high <= speed.speed + 1e-9);
       const texts = sure.reduce((sum, one) => sum + one.texts, 0), right = sure.reduce((sum, one) => sum + one.right, 0);
-      return texts ? `exit ${exit.layer} ${percent(right / texts)} of ${texts}` : `exit ${exit.layer} has none`;
+      return texts ? `exit ${exit.layer} ${percent(right / texts)} of ${texts}` : `exit ${exit.layer} has no text`;
     });
-    return `Right among the texts left of the line, of all texts: ${parts.join(", ")}. Cells without colour hold fewer than 1 % of the texts.`;
+    return `Correct among the texts left of the line: ${parts.join(", ")}. Cells without colour hold fewer than 1 % of the texts.`;
   },
   table({ values }) {
     const bins = values.exits[0].bins.map((one, index) => [
@@ -242,12 +306,12 @@ const luha = {
 const reliability = {
   panels({ values, speed }) {
     const exits = values.exits.map((one) => ({ name: `exit ${one.layer}`, ...one.reliability, colour: depthColour(one.layer, values.layers) }));
-    return [{ name: `answers at ${plain(speed.speed)}`, ...speed.reliability, colour: CHOSEN }, ...exits];
+    return [{ name: `at speed ${plain(speed.speed)}`, ...speed.reliability, colour: CHOSEN }, ...exits];
   },
   draw(host, at) {
     const panels = reliability.panels(at), { texts } = at.values;
-    const seen = panels.flatMap((one) => one.bins).filter((one) => one.texts >= FEW * texts && one.confidence !== null);
-    const least = Math.min(...seen.map((one) => Math.min(one.confidence, one.right / one.texts)), 0.9);
+    const seen = panels.flatMap((one) => one.bins).filter((one) => one.texts >= FEW * texts && one.mean !== null);
+    const least = Math.min(...seen.map((one) => Math.min(one.mean, one.accuracy)), 0.9);
     const low = Math.floor(10 * least) / 10;
     const grid = html("div", { class: "panels" });
     host.append(grid);
@@ -261,14 +325,14 @@ const reliability = {
       const first = panel === panels[0] ? "chosen" : "strong";
       plot.root.append(
         words(panel.name, 0, 14, "start", first),
-        words(`off by ${percent(panel.error)}`, 0, 30),
+        words(`error ${percent(panel.error)}`, 0, 30),
         line([[plot.x(low), plot.y(low)], [plot.x(1), plot.y(1)]], FULL, { "stroke-width": 1, "stroke-dasharray": "4 3" }),
       );
-      const bins = panel.bins.filter((one) => one.texts >= FEW * texts && one.confidence !== null);
-      const places = bins.map((one) => [plot.x(Math.max(low, one.confidence)), plot.y(Math.max(low, one.right / one.texts))]);
+      const bins = panel.bins.filter((one) => one.texts >= FEW * texts && one.mean !== null);
+      const places = bins.map((one) => [plot.x(Math.max(low, one.mean)), plot.y(Math.max(low, one.accuracy))]);
       plot.root.append(line(places, panel.colour));
       bins.forEach((one, index) => {
-        const said = `${panel.name}: probability ${percent(one.confidence)}, right ${percent(one.right / one.texts)} of ${one.texts} texts`;
+        const said = `${panel.name}: probability ${percent(one.mean)}, correct ${percent(one.accuracy)} of ${one.texts} texts`;
         plot.root.append(mark("circle", ...places[index], 2 + 5 * Math.sqrt(one.texts / texts), panel.colour, said));
       });
       cell.append(plot.root);
@@ -276,14 +340,14 @@ const reliability = {
   },
   said(at) {
     const [here, ...exits] = reliability.panels(at);
-    return `Off by (expected calibration error): the answers at this speed ${percent(here.error)}; ` +
-      `${exits.map((one) => `${one.name} ${percent(one.error)}`).join(", ")}. Large dots are many texts; dots of fewer than 1 % are left out.`;
+    return `Expected calibration error: at this speed ${percent(here.error)}; ` +
+      `${exits.map((one) => `${one.name} ${percent(one.error)}`).join(", ")}. Large dots are many texts; bins with fewer than 1 % of the texts are not shown.`;
   },
   table(at) {
     const panels = reliability.panels(at);
     const rows = panels[0].bins.map((_, index) => [
       `${plain(index / 10)} to ${plain((index + 1) / 10)}`,
-      ...panels.map(({ bins }) => (bins[index].texts ? `${percent(bins[index].right / bins[index].texts)} (${bins[index].texts})` : "-")),
+      ...panels.map(({ bins }) => (bins[index].texts ? `${percent(bins[index].accuracy)} (${bins[index].texts})` : "-")),
     ]);
     return table(["probability", ...panels.map((one) => one.name)], rows);
   },
@@ -292,10 +356,10 @@ const reliability = {
 const classes = {
   scores({ values }, speed) {
     return values.classes.map(({ label, texts }, index) => {
-      const [right, found] = [speed.right[index], speed.found[index]];
+      const [right, predicted] = [speed.right[index], speed.predicted[index]];
       return {
-        label, texts, depth: speed.depths[index], precision: found ? right / found : null, recall: texts ? right / texts : null,
-        f1: texts + found ? (2 * right) / (texts + found) : null,
+        label, texts, depth: speed.class_depth[index], precision: predicted ? right / predicted : null, recall: texts ? right / texts : null,
+        f1: texts + predicted ? (2 * right) / (texts + predicted) : null,
       };
     });
   },
@@ -324,7 +388,7 @@ const classes = {
     const worst = rows.reduce((least, one) => (one.f1 < least.f1 ? one : least), rows[0]);
     const most = rows.filter((one) => one.depth !== null).reduce((deepest, one) => (one.depth > deepest.depth ? one : deepest), rows[0]);
     const left = at.values.num_classes - at.values.classes.length;
-    return `Lowest: ${worst.label} with F1 ${percent(worst.f1)}. Most layers: ${most.label}, ${number(most.depth)} of ${at.values.layers}.` +
+    return `Lowest F1: ${worst.label}, ${percent(worst.f1)}. Most layers run: ${most.label}, ${number(most.depth)} of ${at.values.layers}.` +
       (left ? ` The ${left} smallest classes are not shown.` : "");
   },
   table(at) {
@@ -355,7 +419,7 @@ const training = {
       const colour = depthColour(layer, values.layers);
       plot.root.append(line(places, colour, { "stroke-width": layer === values.layers ? 3 : 2 }), mark("circle", ...places.at(-1), 3.5, colour));
     }
-    for (const one of ends) { // names of lines that end close together stand below each other
+    for (const one of ends) { // the names of lines that end close together are moved apart
       if (one.y - under < 13 && values.layers > 16) continue;
       under = Math.max(one.y, under + 13);
       const leader = [[plot.right + 3, one.y], [plot.right + 13, under]];

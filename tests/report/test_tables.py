@@ -1,4 +1,4 @@
-"""The comparison as a table: every number and what it rests on."""
+"""Tables: aligned columns, every number of a comparison and how it was measured, and the paper's tables in Markdown."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import dataclasses
 import pytest
 
 from fastbert_jax.report.comparison import BatchSizeComparison, Comparison
-from fastbert_jax.report.comparison_table import render
+from fastbert_jax.report.tables import render, render_markdown, table
 from tests.report.comparisons import COMPARISON, FULL, SIZE
+from tests.report.reports import MEASURED
 
 
 def one_size(**changes: object) -> Comparison:
@@ -38,12 +39,12 @@ def test_the_notes_tell_what_the_table_rests_on() -> None:
     for fact in (
         "2189 texts, 6 layers, on cpu.",
         "median of 3 interleaved repeats",
-        "differed by 1.0%, at most 3.0%, in batches of 1 text, where less than 3.0% means nothing; 1.0%, at most",
+        "differed by 1.0% (median; maximum 3.0%) in batches of 1 text, where differences below 3.0% mean nothing; 1.0%",
         "Small batches are timed on fewer texts",
         "batches of 1 text: speed 0.5 bucketed 2.40x; speed 0.1 masked 0.95x (no faster than full depth)",
     ):
         assert fact in told
-    for problem in ("WARNING", "could not be read", "were cut", "are few"):
+    for problem in ("WARNING", "could not be read", "were truncated", "are few", "Other models"):
         assert problem not in told
 
 
@@ -56,8 +57,11 @@ def test_modes_that_noise_cannot_tell_apart_are_named_together() -> None:
     ("comparison", "told"),
     [
         (dataclasses.replace(COMPARISON, disagreements=2), "WARNING: 2 answers of the engines differ"),
-        (dataclasses.replace(COMPARISON, skipped_rows=3), "3 rows could not be read and were left out."),
-        (dataclasses.replace(COMPARISON, truncated_texts=4), "4 texts are longer than the model's longest"),
+        (dataclasses.replace(COMPARISON, skipped_rows=3), "3 rows could not be read and were skipped."),
+        (
+            dataclasses.replace(COMPARISON, truncated_texts=4),
+            "4 texts are longer than the model's maximum length and were truncated.",
+        ),
         (one_size(timed_batches=5), "Batches of 2048 tokens: 5 are few for engines that keep their batches full"),
     ],
 )
@@ -78,3 +82,40 @@ def test_texts_per_second_are_told_of_accelerators_only(platform: str) -> None:
     assert lines[0].endswith("texts/s") == (platform != "cpu")
     assert lines[9].endswith("1280") == (platform != "cpu")  # 512 texts in 0.4 seconds
     assert max(map(len, lines)) <= 120
+
+
+def test_columns_line_up_names_left_numbers_right() -> None:
+    assert table(("mode", "x", "y"), [("a", "1.5", ""), ("longer", "10.25", "1")]).split("\n") == [
+        "mode        x  y",
+        "------  -----  -",
+        "a         1.5",
+        "longer  10.25  1",
+    ]
+    with pytest.raises(ValueError, match="expected 2 cells, found 1"):
+        table(("mode", "x"), [("a",)])
+
+
+def test_other_models_stand_in_the_block_of_their_batch_size() -> None:
+    other = dataclasses.replace(FULL, mode="runs/small", mean_depth=2.0, timed_depth=2.0, speedups=(2.9, 2.8, 3.0))
+    comparison = one_size(baselines=(other,))
+    lines = render(comparison).split("\n")
+    assert lines[6].split() == "runs/small 0 0.9700 2.00 1.00x 1.00x 2.90x 2.80..3.00 0.97".split() and lines[7] == ""
+    assert "Other models are at their full depth" in words(comparison)
+    assert "| runs/small | 0.9700 | 2.00 | 0M | 1.00x | 1.00x | 2.90x (2.80 to 3.00) |" in render_markdown(
+        comparison, ""
+    )
+
+
+def test_the_papers_tables_have_every_speed_every_exit_and_every_bin() -> None:
+    text = render_markdown(MEASURED, "my model")
+    assert text.startswith("# my model\n\n4 texts, 6 layers, on cpu. Command: `python infer.py compare`.")
+    assert "| wall clock, batches of 1 text | wall clock, batches of 2048 tokens |" in text
+    assert "| 2.95x | 2.93x | 2.40x (2.30 to 2.50), bucketed | 2.40x (2.30 to 2.50), bucketed |" in text
+    exits = text[text.index("## Every exit alone") : text.index("## Lower uncertainty")]
+    assert [line.split(" | ")[0] for line in exits.splitlines() if line.startswith("| ")][2:] == [
+        f"| {layer}" for layer in range(1, 7)
+    ]
+    assert "| 1 | 0.5000 | 0.5000 |" in exits and "| 6 | 1.0000 | 1.0000 |" in exits
+    assert "| 0.8 to 0.9 | 0.000 (2) | 0.000 (1) | - | - | - | - |" in text and text.count(" to 1.0 |") == 1
+    one_mode = render_markdown(one_size(rows=SIZE.rows[:2]), "my model")
+    assert "| 2.93x | 2.40x (2.30 to 2.50) |" in one_mode and "| wall clock |" in one_mode

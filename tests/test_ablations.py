@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
+import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
 from fastbert_jax.config import (
-    AblationsConfig,
     DataConfig,
     DistilConfig,
     FineTuneConfig,
@@ -26,9 +29,20 @@ from fastbert_jax.inference.loading import load
 from fastbert_jax.model import sharding
 from fastbert_jax.model.weights import load_model
 from fastbert_jax.training import run
-from fastbert_jax.training.ablations import run_ablations
+
+ROOT = Path(__file__).parent.parent
 
 TEXTS = ["good film", "a bad bad film", "good", "the cast was poor", "fine and good", "poor plot", "bad"] * 3
+
+
+@pytest.fixture(scope="module")
+def ablations() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("ablations", ROOT / "benchmarks" / "ablations.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["ablations"] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(autouse=True)
@@ -37,11 +51,11 @@ def _one_device(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> AblationsConfig:
+def config(ablations: ModuleType, tmp_path: Path) -> Any:
     rows = [f"{'pos' if 'good' in text or 'fine' in text else 'neg'}\t{text}" for text in TEXTS]
     (tmp_path / "train.tsv").write_text("\n".join(["label\ttext", *rows]))
     (tmp_path / "test.tsv").write_text("\n".join(["label\ttext", *rows[:9]]))
-    return AblationsConfig(
+    return ablations.AblationsConfig(
         output=str(tmp_path / "study"),
         seeds=(3,),
         exit_size=4,
@@ -63,11 +77,13 @@ def config(tmp_path: Path) -> AblationsConfig:
     )
 
 
-def test_every_variant_is_what_its_name_says(config: AblationsConfig, tmp_path: Path) -> None:
-    printed = run_ablations(config)
+def test_every_variant_is_what_its_name_says(ablations: ModuleType, config: Any, tmp_path: Path) -> None:
+    printed = ablations.run_ablations(config)
     output = tmp_path / "study"
-    assert {path.name for path in output.iterdir()} > {"study.md", "study.json", "ablations.md", "ablations.svg"}
-    assert (output / "study.md").read_text() in printed and (output / "ablations.md").read_text() in printed
+    assert {path.name for path in output.iterdir()} == {
+        *("comparison.md", "comparison.json", "ablations.md", "ablations.json", "runs")
+    }
+    assert (output / "comparison.md").read_text() in printed and (output / "ablations.md").read_text() in printed
 
     models = {path.name: load_model(path / "model") for path in (output / "runs").iterdir()}
     fine_tuned, fastbert = models["fine-tuned_seed_3"][0], models["FastBERT_seed_3"][0]
@@ -98,19 +114,31 @@ def test_every_variant_is_what_its_name_says(config: AblationsConfig, tmp_path: 
     first = numbers["runs"][0]
     assert first["speeds"][0]["accuracy"] == pytest.approx(np.mean(right))
     assert first["accuracy_at_speedup"]["50"] is None and 0 <= first["accuracy_at_speedup"]["1.2"] <= 1
-    study = json.loads((output / "study.json").read_text())
-    assert [row["name"] for row in study["baselines"]] == ["truncated to 1"]
+    (size,) = json.loads((output / "comparison.json").read_text())["batch_sizes"]
+    assert [row["mode"] for row in size["baselines"]] == ["truncated to 1"]
     assert "| layer 1 alone | 1 |" in (output / "ablations.md").read_text()
 
 
-def test_what_has_no_variants_is_refused(config: AblationsConfig) -> None:
+def test_what_has_no_variants_is_refused(ablations: ModuleType, config: Any) -> None:
     joint = dataclasses.replace(config.settings, recipe=RecipeName.JOINT)
-    with pytest.raises(UserError, match="--recipe: expected fastbert, whose variants these are, found joint"):
-        run_ablations(dataclasses.replace(config, settings=joint))
-    with pytest.raises(UserError, match="--output: expected a directory to write to, found nothing"):
-        run_ablations(dataclasses.replace(config, output=""))
+    with pytest.raises(UserError, match="--recipe joint: these are variants of fastbert"):
+        ablations.run_ablations(dataclasses.replace(config, settings=joint))
+    with pytest.raises(UserError, match="--output: name a directory"):
+        ablations.run_ablations(dataclasses.replace(config, output=""))
 
 
 @pytest.mark.parametrize(("layers", "expected"), [(12, (6, 3, 1)), (6, (3, 1)), (2, (1,)), (1, ())])
-def test_truncations_are_the_papers_shares_of_the_layers(layers: int, expected: tuple[int, ...]) -> None:
-    assert AblationsConfig().truncations(layers) == expected
+def test_truncations_are_the_papers_shares_of_the_layers(
+    ablations: ModuleType, layers: int, expected: tuple[int, ...]
+) -> None:
+    assert ablations.AblationsConfig().truncations(layers) == expected
+
+
+def test_the_command_line_replaces_values_of_the_file(ablations: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("seed: 7\ndistil: {epochs: 5}\n")
+    words = ["--config", str(tmp_path / "a.yaml"), "--distil.epochs", "2", "--ablations", "joint", "kl"]
+    config = ablations.parse_ablations(words)
+    assert (config.settings.seed, config.settings.distil.epochs) == (7, 2)
+    assert config.ablations == (ablations.Ablation.JOINT, ablations.Ablation.KL)
+    with pytest.raises(UserError, match="--table-speeds: expected thresholds in"):
+        ablations.parse_ablations(["--table-speeds", "2"])

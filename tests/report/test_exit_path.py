@@ -1,4 +1,4 @@
-"""The way of a text as a table: what it says, and colour only where it is wanted."""
+"""The path of a text as a table: its contents, and colour only where the terminal has it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ import io
 import pytest
 from rich.console import Console
 
-from fastbert_jax.report.exit_path import ExitAnswer, ExitPath
-from fastbert_jax.report.exit_path_table import rendered, show
+from fastbert_jax.report.exit_path import ExitPath, PathStep, rendered, show
 
 
 def path_of(*uncertainties: float, exit_layer: int, text: str = "a film") -> ExitPath:
-    exits = (
-        ExitAnswer(
+    steps = (
+        PathStep(
             layer=layer,
             probabilities={"bad": 0.25, "good": 0.75},
             uncertainty=uncertainty,
@@ -22,7 +21,7 @@ def path_of(*uncertainties: float, exit_layer: int, text: str = "a film") -> Exi
         )
         for layer, uncertainty in enumerate(uncertainties, 1)
     )
-    return ExitPath(text=text, pair=None, exits=tuple(exits), exit_layer=exit_layer)
+    return ExitPath(text=text, pair=None, steps=tuple(steps), exit_layer=exit_layer)
 
 
 def shown(path: ExitPath, capsys: pytest.CaptureFixture[str], **settings: bool) -> str:
@@ -36,12 +35,12 @@ def test_every_layer_has_its_row(capsys: pytest.CaptureFixture[str]) -> None:
     assert [line.split() for line in lines[2:6]] == [
         ["1", "good", "75.0%", "0.840", "████████░░", "goes", "on"],
         ["2", "good", "75.0%", "not", "asked", "goes", "on"],
-        ["3", "good", "75.0%", "0.200", "██░░░░░░░░", "leaves:", "below", "0.3"],
+        ["3", "good", "75.0%", "0.200", "██░░░░░░░░", "exits:", "below", "0.3"],
         ["4", "good", "75.0%", "0.100", "█░░░░░░░░░", "not", "run"],
     ]
     assert not any(line.endswith(" ") for line in lines)
     last = shown(path_of(0.9, 1.0, 0.9, exit_layer=3), capsys)
-    assert last.count("leaves: the last layer") == 1
+    assert last.count("exits: the last layer") == 1
 
 
 def test_colour_is_for_terminals_that_want_it(

@@ -1,0 +1,132 @@
+"""What a report shows of a model is what `predict` gives, at every speed; and where it opens."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastbert_jax.config import ExitConfig, MeasureConfig, Mode
+from fastbert_jax.inference import report_page as module
+from fastbert_jax.inference.compare import compare
+from fastbert_jax.inference.exit_outputs import CURVE, EvaluatedTexts, uncertainty_at_exits
+from fastbert_jax.inference.loading import load
+from fastbert_jax.inference.predictor import Predictor
+from fastbert_jax.inference.report_page import opening_speed, page_values
+from fastbert_jax.report.comparison import SpeedPoint
+from fastbert_jax.report.flops import true_flops
+from tests.inference.models import LAYERS
+from tests.inference.saved import LABELS, save_tiny_model, some_texts
+
+TEXTS = [*some_texts(30), *some_texts(10)]  # some of them twice
+EXPECTED = np.arange(40) % 2  # no mole
+MEASURE = MeasureConfig(speeds=(0.33,), modes=(Mode.MASKED,), batch_size=8, repeats=1)
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> EvaluatedTexts:
+    exits = ExitConfig(layers=(2, 3, LAYERS))
+    predictor = load(save_tiny_model(tmp_path_factory.mktemp("run") / "model"), exits=exits)
+    return EvaluatedTexts.of(predictor, TEXTS, EXPECTED)
+
+
+@pytest.fixture(scope="module")
+def report(evaluated: EvaluatedTexts) -> dict[str, Any]:
+    return page_values(evaluated, compare(evaluated, measure=MEASURE))
+
+
+def test_every_speed_is_what_predict_gives(evaluated: EvaluatedTexts, report: dict[str, Any]) -> None:
+    predictor: Predictor = evaluated.predictor
+    speeds = [one["speed"] for one in report["speeds"]]
+    assert speeds == sorted({*CURVE, 0.33}) and len(CURVE) == 41
+    for at in (0.0, 0.33, 0.6):
+        shown = report["speeds"][speeds.index(at)]
+        answers = predictor.predict(TEXTS, speed=at, mode="masked")
+        given = np.array([LABELS.index(answer.label) for answer in answers])
+        depth = np.array([answer.exit_layer for answer in answers])
+        assert shown["accuracy"] == pytest.approx(np.mean(given == EXPECTED), abs=1e-5)
+        assert [one["label"] for one in report["classes"]] == list(LABELS)
+        for label in range(3):
+            assert shown["predicted"][label] == (given == label).sum()
+            assert shown["right"][label] == ((given == label) & (EXPECTED == label)).sum()
+        assert shown["class_depth"][2] is None
+        assert shown["class_depth"][0] == pytest.approx(depth[EXPECTED == 0].mean(), abs=1e-5)
+        sure = [answer.probabilities.max() for answer in answers]
+        parts = [one["texts"] * one["mean"] for one in shown["reliability"]["bins"] if one["mean"] is not None]
+        assert sum(parts) == pytest.approx(sum(sure), rel=1e-4)
+        assert sum(one["right"] for one in shown["reliability"]["bins"]) == (given == EXPECTED).sum()
+        for one in (*report["easy"], *report["hard"]):
+            place = TEXTS.index(one["text"])
+            assert one["depths"][speeds.index(at)] == depth[place]
+            assert one["labels"][depth[place] - 1] == LABELS[given[place]]
+
+
+def test_only_exits_that_are_asked_are_shown_and_alone_they_cost_less(
+    evaluated: EvaluatedTexts, report: dict[str, Any]
+) -> None:
+    second, third, last = report["exits"]
+    assert [one["layer"] for one in report["exits"]] == [2, 3, LAYERS]
+    assert last["true_speedup"] == 1 and last["accuracy"] == report["speeds"][0]["accuracy"]
+    assert second["true_speedup"] > third["true_speedup"] > 1
+    lengths = evaluated.predictor.plan(TEXTS).padded_lengths.tolist()
+    full, alone, both = (
+        sum(true_flops(evaluated.predictor.config, length, layers, exits_evaluated=exits) for length in lengths)
+        for layers, exits in ((LAYERS, 1), (3, 1), (3, 2))
+    )
+    assert third["true_speedup"] == pytest.approx(full / alone, abs=1e-5) and full / alone > full / both
+
+
+def test_easy_texts_run_fewer_layers_than_hard_ones_and_each_is_shown_once(report: dict[str, Any]) -> None:
+    easy, hard = ([sum(one["depths"]) for one in texts] for texts in (report["easy"], report["hard"]))
+    assert max(easy) <= min(hard) and easy == sorted(easy) and hard == sorted(hard, reverse=True)
+    assert len(easy) == len({one["text"] for one in report["easy"]}) == module.EXAMPLES
+    assert len(hard) == len({one["text"] for one in report["hard"]}) == module.EXAMPLES
+
+
+def test_many_classes_are_cut_to_the_largest_and_long_texts_to_their_beginning(
+    evaluated: EvaluatedTexts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    comparison = compare(evaluated, measure=MEASURE)
+    monkeypatch.setattr(module, "CLASSES", 1)
+    monkeypatch.setattr(module, "CHARACTERS", 5)
+    skewed = dataclasses.replace(evaluated, expected_B=np.ones(40, int), texts=[(text, "b" * 9) for text in TEXTS])
+    report = page_values(skewed, comparison)
+    assert ([one["label"] for one in report["classes"]], report["num_classes"]) == ([LABELS[1]], 3)
+    assert all(len(one["text"]) <= 5 and one["pair"] == "bbbb…" for one in report["easy"])
+
+
+def test_one_text_is_enough(evaluated: EvaluatedTexts) -> None:
+    alone = EvaluatedTexts.of(evaluated.predictor, TEXTS[:1], EXPECTED[:1])
+    report = page_values(alone, compare(alone, measure=MEASURE))
+    assert len(report["easy"]) == 1 and report["hard"] == []
+
+
+def test_it_opens_at_the_fastest_measured_speed_that_loses_little() -> None:
+    def opens_at(accuracies: dict[float, float], measured: set[float]) -> float:
+        points = [
+            SpeedPoint(
+                speed=speed,
+                accuracy=accuracy,
+                mean_depth=1.0,
+                paper_flops=1,
+                true_flops=1,
+                paper_speedup=1 + speed,
+                true_speedup=1 + speed,
+            )
+            for speed, accuracy in accuracies.items()
+        ]
+        return points[opening_speed(points, measured)].speed
+
+    accuracies = {0.0: 0.97, 0.1: 0.969, 0.3: 0.968, 0.5: 0.9651, 1.0: 0.8}
+    assert opens_at(accuracies, {0.1, 0.5}) == 0.5
+    assert opens_at(accuracies | {0.5: 0.9}, {0.1, 0.5}) == 0.1  # 0.3 was not measured
+    assert opens_at(accuracies | {0.5: 0.9}, set()) == 0.3
+    assert opens_at({0.0: 0.97, 0.1: 0.87, 0.5: 0.47}, {0.1, 0.5}) == 0.1  # both lose more
+
+
+def test_an_exits_uncertainty_is_that_of_the_texts_that_reach_it() -> None:
+    uncertainty_LxB = np.array([[0.2, 0.8], [0.9, 0.6], [0.1, 0.1]])
+    assert uncertainty_at_exits(uncertainty_LxB, np.array([1, 2]), asked=[True] * 3) == (0.5, 0.6, None)
+    assert uncertainty_at_exits(uncertainty_LxB, np.array([3, 3]), asked=[False, True, True]) == (None, 0.75, 0.1)
