@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class UserError(Exception):
@@ -32,3 +33,19 @@ def nearest(name: str, known: Iterable[str]) -> str:
     known = list(known)
     close = closest(name, known)
     return f"did you mean {close!r}?" if close else "known: " + ", ".join(map(repr, known))
+
+
+@contextlib.contextmanager
+def needs_extra(extra: str, purpose: str) -> Iterator[None]:
+    """Wrap the import of a package that only an extra of pyproject.toml installs; `purpose` names what needs it.
+
+    Raises:
+      UserError: a package is not installed; with the command that installs it.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"{purpose}: the Python package {error.name} is not installed; "
+            f'install it with `pip install "fastbert-jax[{extra}]"`'
+        ) from None

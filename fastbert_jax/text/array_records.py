@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fastbert_jax.errors import UserError
+from fastbert_jax.errors import UserError, needs_extra
 from fastbert_jax.text.examples import Unreadable
 from fastbert_jax.text.filesystem import Place, local_copy
 from fastbert_jax.text.tables import Row, Table
@@ -71,7 +71,8 @@ def _json(record: bytes) -> Any:
 
 
 def _records(place: Place) -> Iterator[bytes]:
-    from array_record.python.array_record_module import ArrayRecordReader
+    with needs_extra("train", str(place)):
+        from array_record.python.array_record_module import ArrayRecordReader
 
     with local_copy(place) as path:
         if not path.is_file():

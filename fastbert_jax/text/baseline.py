@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from fastbert_jax.errors import needs_extra
 from fastbert_jax.text.examples import Example
 
 # Texts without a blank in this share of characters are in a script that is written without them.
@@ -13,8 +14,9 @@ BLANKS_BETWEEN_WORDS = 0.05
 
 def tfidf_svm_accuracy(train: Sequence[Example], test: Sequence[Example]) -> float:
     """Accuracy on `test` of a linear SVM trained on `train`: words and word pairs, or 1-3 characters without blanks."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.svm import LinearSVC
+    with needs_extra("train", "TF-IDF baseline"):
+        from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.svm import LinearSVC
 
     texts = [_joined(example) for example in train]
     if _has_words(texts):

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from fastbert_jax.errors import needs_extra
 from fastbert_jax.text.tokenizer import Encoded
 
 # Batches made ahead by `EpochBatches.stream`, and the threads that make them.
@@ -317,7 +318,8 @@ class EpochBatches(abc.ABC):
         """The batches from step `start` on, made ahead in threads; closing the iterator ends them."""
         if start >= len(self):
             return
-        import grain
+        with needs_extra("train", "Training"):
+            import grain
 
         options = grain.ReadOptions(num_threads=PREFETCH_THREADS, prefetch_buffer_size=PREFETCHED_BATCHES)
         batches = iter(grain.MapDataset.source(self)[start:].to_iter_dataset(options))

@@ -13,7 +13,7 @@ import numpy as np
 
 from fastbert_jax.atomic_files import atomic_file, write_json
 from fastbert_jax.config import BadRow, DataConfig
-from fastbert_jax.errors import UserError
+from fastbert_jax.errors import UserError, needs_extra
 from fastbert_jax.text.corpus_format import LENGTH_DTYPE, WRITER_OPTIONS, Shard, sha256_of, to_records
 from fastbert_jax.text.examples import Example, Text, Unreadable
 from fastbert_jax.text.sources import read_records
@@ -77,7 +77,8 @@ class _OpenShard:
     def __init__(
         self, work: InputWork, tokenizer: Tokenizer, advance: Callable[[int], None], *, part: int, first_row: int
     ) -> None:
-        from array_record.python.array_record_module import ArrayRecordWriter
+        with needs_extra("train", "Preparing a corpus"):
+            from array_record.python.array_record_module import ArrayRecordWriter
 
         self.texts = 0
         self._work, self._tokenizer, self._advance = work, tokenizer, advance

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fastbert_jax.errors import UserError
+from fastbert_jax.errors import UserError, needs_extra
 from fastbert_jax.text.corpus_format import LENGTH_DTYPE, Ledger, Shard, from_records, read_ledger, sha256_of
 from fastbert_jax.text.tokenizer import Encoded, Tokenizer
 
@@ -110,7 +110,8 @@ class PreparedCorpus:
             ) from None
 
     def _open(self, number: int) -> Any:
-        from array_record.python.array_record_module import ArrayRecordReader
+        with needs_extra("train", f"prepared:{self.directory}"):
+            from array_record.python.array_record_module import ArrayRecordReader
 
         shard = self.ledger.shards[number]
         path = shard.file(self.directory)
