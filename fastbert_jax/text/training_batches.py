@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from fastbert_jax.errors import UserError
+from fastbert_jax.errors import UserError, needs_extra
 from fastbert_jax.text.batches import Batch, TokenisedTexts, collate_rows
 from fastbert_jax.text.examples import Text
 from fastbert_jax.text.plans import BatchRows, EpochPlan, Packed, choose_texts_per_row, pack, training_plan
@@ -149,7 +149,8 @@ class EpochBatches:
         """The batches from step `start` on, made ahead in threads; closing the iterator ends them."""
         if start >= len(self):
             return
-        import grain
+        with needs_extra("train", "Training"):
+            import grain
 
         options = grain.ReadOptions(num_threads=PREFETCH_THREADS, prefetch_buffer_size=PREFETCHED_BATCHES)
         batches = iter(grain.MapDataset.source(self)[start:].to_iter_dataset(options))
