@@ -116,10 +116,10 @@ def test_a_cached_teacher_needs_texts_with_a_number_and_a_second_epoch(config, c
 
 def test_corpora_that_do_not_fit_the_run_are_refused(config, corpus, tmp_path, minilm_directory):
     with pytest.raises(
-        UserError, match="expected texts of up to data.max_length = 8 tokens, found a corpus of up to 16"
+        UserError, match="expected texts of up to --data.max-length 8 tokens, found a corpus of up to 16"
     ):
         prepare(config(corpus(), max_length=8))
     with pytest.raises(UserError, match="expected a corpus made with this run's tokenizer"):
         prepare(config(corpus(minilm_directory)))
-    with pytest.raises(UserError, match="distil.steps: expected a number of steps"):
+    with pytest.raises(UserError, match="Set --distil.steps: the length of .* is unknown"):
         prepare(config(f"stream:{tmp_path}/*.jsonl"))
