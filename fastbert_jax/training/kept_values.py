@@ -37,7 +37,7 @@ from fastbert_jax.text.training_batches import EpochBatches
 
 ABOUT, VALUES = "about.json", "values.npy"
 CHUNK = 2**20
-"""Texts that are written or looked at at a time."""
+"""Texts that are read or written at a time."""
 
 
 class KeptValues:
