@@ -7,7 +7,7 @@ DOCS := .venv-docs/bin
 DOCS_READY := .venv-docs/ready
 NEW_ENOUGH = $(PYTHON) -c 'import sys; sys.exit("expected Python 3.11 or later, found " + sys.version.split()[0] + "; try make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
 
-.PHONY: demo test docs clean
+.PHONY: demo test docs pages clean
 
 demo: $(READY)
 	$(BIN)/python train.py --config configs/demo.yaml
@@ -34,6 +34,9 @@ $(READY): requirements.txt requirements-data.txt pyproject.toml
 docs: $(DOCS_READY)
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/python -m mkdocs build --strict
 	@echo "site/index.html is the site; python -m http.server --directory site serves it, search included"
+
+pages: $(READY)
+	$(BIN)/python -m benchmarks.write_pages
 
 $(DOCS_READY): requirements-docs.txt
 	@$(NEW_ENOUGH)

@@ -81,8 +81,8 @@ class Sizes(NamedTuple):
     """Numbers of parameters."""
 
     backbone: int
-    students: int
-    teacher: int
+    lower_exits: int
+    last_exit: int
 
 
 def main() -> None:
@@ -141,10 +141,10 @@ def pass_cells(config: BertConfig, utilisation: float) -> list[str]:
 
 
 def once_a_step() -> str:
-    """The all-reduce of the students' gradients, and attention scores through memory, against the step."""
+    """The all-reduce of the lower exits' gradients, and attention scores through memory, against the step."""
     cells = []
     for name, config in MODELS.items():
-        gradient = sizes(config).students * FLOAT
+        gradient = sizes(config).lower_exits * FLOAT
         reduce = 2 * (CHIPS - 1) / CHIPS * gradient / LINK_BANDWIDTH
         step = step_seconds(config, TYPICAL_UTILISATION)
         scores = ROWS_PER_CHIP * config.num_layers * config.num_heads * ROW_LENGTH**2 * FLOAT
@@ -152,7 +152,7 @@ def once_a_step() -> str:
         arithmetic = step * TYPICAL_UTILISATION
         bytes_and_times = f"{gradient / 1e6:.1f} MB", f"{1e3 * reduce:.2f} ms", f"{1e3 * step:.1f} ms"
         cells.append([name, *bytes_and_times, f"{reduce / step:.1%}", f"{traffic / arithmetic:.2f}"])
-    header = ("model", "students' gradient", "all-reduce", f"step at {TYPICAL_UTILISATION}", "share")
+    header = ("model", "gradient of the lower exits", "all-reduce", f"step at {TYPICAL_UTILISATION}", "share")
     return markdown((*header, "scores through memory / arithmetic"), cells)
 
 
@@ -160,9 +160,9 @@ def checkpoints() -> str:
     """Bytes of a checkpoint in either phase, and of the saved model."""
     cells = []
     for name, config in MODELS.items():
-        backbone, students, teacher = sizes(config)
-        whole = backbone + students + teacher
-        fine_tune, distil = whole + 2 * (backbone + teacher), whole + 2 * students
+        backbone, lower_exits, last_exit = sizes(config)
+        whole = backbone + lower_exits + last_exit
+        fine_tune, distil = whole + 2 * (backbone + last_exit), whole + 2 * lower_exits
         cells.append([name, f"{whole / 1e6:.1f} M", *(size(FLOAT * count) for count in (whole, fine_tune, distil))])
     return markdown(("model", "parameters", "saved model", "checkpoint, fine-tuning", "checkpoint, distilling"), cells)
 
@@ -196,7 +196,7 @@ def device_parameters(config: BertConfig, mesh: tuple[int, int, int]) -> tuple[i
     for leaf in model_leaves(config, exits=True):
         shares = math.prod(places[place] for axis in leaf.tree_axes for place in MESH_AXES[axis])
         held = math.prod(leaf.tree_shape) // shares
-        if leaf.path.startswith("students/"):
+        if leaf.path.startswith("lower_exits/"):
             frozen += held
         else:
             trained += held
