@@ -42,7 +42,7 @@ from tests.training.loggers.backends import Mlflow, Wandb
 PLACEHOLDERS = {"COMMAND": "predict", "CONFIG": "configs/demo.yaml", "RUN": "runs/mine", "DIR": "exported/mine"}
 """Values for the words in capitals."""
 TRAINING = (
-    "--data.max-length 16 --evaluate.repeats 1 --evaluate.speeds --evaluate.modes masked --no-evaluate.baseline "
+    "--data.max-length 16 --evaluate.repeats 1 --evaluate.speeds --evaluate.modes masked "
     "--fine-tune.epochs 1 --fine-tune.batch-size 12 --fine-tune.learning-rate 1e-3 "
     "--distil.epochs 2 --distil.batch-size 12 --distil.learning-rate 1e-3 --distil.kl student-teacher "
     "--truncate.epochs 1 --truncate.batch-size 12 --truncate.learning-rate 1e-3"
