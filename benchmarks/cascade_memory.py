@@ -20,8 +20,8 @@ import tyro
 
 from fastbert_jax.command_line import TYRO_STYLE, end_with
 from fastbert_jax.config import Mode
-from fastbert_jax.inference.engines.engine import Answers
-from fastbert_jax.inference.engines.every_engine import make_engines
+from fastbert_jax.inference.engines.auto import make_engines
+from fastbert_jax.inference.engines.engine import Results
 from fastbert_jax.inference.plan import plan_batches
 from measured import publish, random_config, random_model, random_tokens
 
@@ -74,7 +74,7 @@ def main() -> None:
     publish({"engines": values, "parameters": parameters}, settings)
 
 
-def watched(answers: Iterator[Answers], *, every: int, rows: int) -> Iterator[dict[str, int]]:
+def watched(answers: Iterator[Results], *, every: int, rows: int) -> Iterator[dict[str, int]]:
     """The bytes in use after every so many batches."""
     for number, _ in enumerate(answers, start=1):
         if number % every == 0:

@@ -24,19 +24,20 @@ import numpy as np
 import tyro
 
 from fastbert_jax.command_line import TYRO_STYLE, end_with
-from fastbert_jax.config import BertConfig, DataConfig, DistilConfig, FineTuneConfig, Precision
+from fastbert_jax.config import BertConfig, DataConfig, DistilConfig, Precision
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.timing import evenly, interleaved_times
-from fastbert_jax.model.fastbert import FastBert, compute_dtype, init_params
-from fastbert_jax.report.flops import distillation_flops, true_layer_flops
+from fastbert_jax.model.bert import Bert
+from fastbert_jax.model.network import compute_dtype
+from fastbert_jax.recipes.fastbert import self_distillation
+from fastbert_jax.report.flops import distillation_flops
 from fastbert_jax.report.metrics import Spread
 from fastbert_jax.text.batches import Batch, TrainingBatches, collate
 from fastbert_jax.text.builtin import builtin_model_directory
 from fastbert_jax.text.packed_batches import PackedBatches
 from fastbert_jax.text.sources import read_examples
 from fastbert_jax.text.tokenizer import Encoded, load_tokenizer
-from fastbert_jax.training.fastbert_recipe import fastbert_recipe, forward
-from fastbert_jax.training.recipe import Known
+from fastbert_jax.training.terms import COMPUTED, KEPT, Kept
 from measured import begun, publish, random_tokens, ratio
 from scaling import MODELS, bert
 
@@ -81,18 +82,18 @@ class Distillation:
     """The second phase of the recipe on one model, step by step."""
 
     def __init__(self, config: BertConfig, precision: Precision) -> None:
-        model = FastBert(config, dropout=0.1, dtype=compute_dtype(precision))
+        network = Bert(config, dropout=0.1, dtype=compute_dtype(precision))
         distil = DistilConfig(cache_teacher=True)
-        phase = fastbert_recipe(model, fine_tune=FineTuneConfig(), distil=distil).phases[1]
-        self._params = {"model": init_params(config, jax.random.key(0))}
-        self._step, self._state, self._frozen = begun(phase, self._params, config)
-        show = forward(model, noisy=frozenset())
-        # Exits that nobody reads are not computed.
-        self._backbone = jax.jit(lambda params, batch: show(params, batch, None).hidden_LxBxSxH[-1])
+        (phase,) = self_distillation(network, distil)
+        self._params = {"model": Bert(config).init(jax.random.key(0))}
+        self._steps, self._state, self._frozen = begun(phase, self._params, config)
+        self._backbone = jax.jit(lambda params, batch: network.hidden_states(params, batch)[-1])
 
-    def step(self, batch: Batch, known: Known | None = None) -> jax.Array | None:
-        """One optimizer step; the teacher's answers, unless they are known."""
-        self._state, metrics = self._step(self._state, self._frozen, batch, known)
+    def step(self, batch: Batch, kept: Kept | None = None) -> jax.Array | None:
+        """One optimizer step; the logits of the last exit, unless they are given."""
+        views = {"batch": batch} if kept is None else {"batch": batch, "kept": kept}
+        step = self._steps[COMPUTED if kept is None else KEPT]
+        self._state, metrics = step(self._state, self._frozen, views)
         jax.block_until_ready((self._state, metrics))
         return metrics.kept_BxKxN
 
@@ -133,14 +134,14 @@ def step_over_forward(config: BertConfig, rows: int, settings: Settings) -> dict
     run = Distillation(config, settings.precision)
     encoded = random_tokens(config, texts=rows, length=settings.length)
     batch = jax.device_put(collate(encoded, np.arange(rows), batch_size=rows, length=settings.length))
-    known = Known(run.step(batch))
+    kept = Kept(run.step(batch))
     runs = [functools.partial(run.backbone, batch), functools.partial(run.step, batch)]
-    runs.append(functools.partial(run.step, batch, known))
+    runs.append(functools.partial(run.step, batch, kept))
     for each in runs:
         each()
     backbone, step, known_step = interleaved_times(runs, settings.repeats)
-    flops = rows * distillation_flops(config, settings.length)
-    known_flops = rows * distillation_flops(config, settings.length, teacher_known=True)
+    flops = rows * distillation_flops(Bert(config), settings.length)
+    known_flops = rows * distillation_flops(Bert(config), settings.length, targets_known=True)
     absolute = {
         "backbone_seconds": dataclasses.asdict(Spread.of(backbone)),
         "step_seconds": dataclasses.asdict(Spread.of(step)),
@@ -150,7 +151,7 @@ def step_over_forward(config: BertConfig, rows: int, settings: Settings) -> dict
     return {
         "step_over_backbone": ratio(step, backbone),
         "backbone_over_step": ratio(backbone, step),
-        "flops_of_step_over_backbone": flops / (rows * config.num_layers * true_layer_flops(config, settings.length)),
+        "flops_of_step_over_backbone": flops / (rows * config.num_layers * Bert(config).layer_flops(settings.length)),
         "step_over_step_with_known_teacher": ratio(step, known_step),
         "flops_of_step_over_step_with_known_teacher": flops / known_flops,
         "utilisation": utilisation(flops, step, settings.precision),

@@ -27,7 +27,7 @@ from fastbert_jax.command_line import TYRO_STYLE, end_with
 from fastbert_jax.config import BATCH_TOKENS, DataConfig, Mode
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.loading import load
-from fastbert_jax.inference.plan import Plan, plan_batches
+from fastbert_jax.inference.plan import BatchedTexts, plan_batches
 from fastbert_jax.inference.policies import exit_indices
 from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.inference.timing import evenly, interleaved_times
@@ -74,7 +74,7 @@ class Case(NamedTuple):
     """What is timed: a model, its batches, and a speed, one number or one per layer."""
 
     predictor: Predictor
-    plan: Plan
+    plan: BatchedTexts
     speed: float | np.ndarray
 
 

@@ -19,7 +19,7 @@ import tyro
 from fastbert_jax.command_line import TYRO_STYLE, end_with
 from fastbert_jax.config import BATCH_TOKENS, DataConfig, Mode
 from fastbert_jax.inference.engines.runtime import Answer
-from fastbert_jax.inference.plan import Plan, plan_batches
+from fastbert_jax.inference.plan import BatchedTexts, plan_batches
 from fastbert_jax.inference.timing import evenly, interleaved_times
 from fastbert_jax.report.metrics import Spread
 from fastbert_jax.text.batches import Batch
@@ -84,7 +84,7 @@ def random(settings: Settings) -> dict:
     return measure(random_model(config, lengths=(length,)), plan, settings, at_most=1.03)
 
 
-def measure(model: Model, plan: Plan, settings: Settings, *, at_most: float) -> dict:
+def measure(model: Model, plan: BatchedTexts, settings: Settings, *, at_most: float) -> dict:
     """The ratios of one model. The times of one repeat stand for the whole plan."""
     predictor, runtime, _ = model
     batches = [planned.batch for planned in plan.batches]

@@ -22,7 +22,7 @@ from fastbert_jax.command_line import TYRO_STYLE, end_with
 from fastbert_jax.config import BATCH_TOKENS, DataConfig, ExitConfig, Mode, PolicyName
 from fastbert_jax.inference.exit_answers import ExitAnswers
 from fastbert_jax.inference.loading import load
-from fastbert_jax.inference.plan import Plan
+from fastbert_jax.inference.plan import BatchedTexts
 from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.inference.thresholds import fastest_within
 from fastbert_jax.inference.timing import evenly, interleaved_times, speedups_over_first
@@ -121,7 +121,7 @@ def _choose(settings: Settings, policy: PolicyName, dev: Labelled) -> Chosen:
     return Chosen(policy, predictor, answers, threshold)
 
 
-def _time(chosen: list[Chosen], plan: Plan, settings: Settings) -> tuple[list[list[float]], Spread]:
+def _time(chosen: list[Chosen], plan: BatchedTexts, settings: Settings) -> tuple[list[list[float]], Spread]:
     """The speedups of every policy, `[policies][repeats]`, and how far full depth was from itself, as a share."""
     full = functools.partial(chosen[0].predictor.answers, plan, speed=0.0, mode=settings.mode)
     runs = [full]
@@ -135,7 +135,7 @@ def _time(chosen: list[Chosen], plan: Plan, settings: Settings) -> tuple[list[li
     return speedups_over_first(times), noise
 
 
-def _said(chosen: Chosen, dev: Labelled, test: Labelled, plan: Plan) -> dict:
+def _said(chosen: Chosen, dev: Labelled, test: Labelled, plan: BatchedTexts) -> dict:
     """What needs no clock, on dev and on test."""
     answers = ExitAnswers.of(*chosen.predictor.all_exits(plan))
     both = (("dev", chosen.dev, dev.expected), ("test", answers, test.expected))

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,14 +20,15 @@ from fastbert_jax.config_yaml import to_dict
 from fastbert_jax.inference.engines.runtime import Runtime
 from fastbert_jax.inference.loading import model_directory
 from fastbert_jax.inference.predictor import Predictor
-from fastbert_jax.model.fastbert import Params, init_params
+from fastbert_jax.model.bert import Bert
+from fastbert_jax.model.network import Params
 from fastbert_jax.model.sharding import make_mesh, param_shardings
 from fastbert_jax.model.weights import load_model
 from fastbert_jax.report.metrics import Spread
 from fastbert_jax.text.tokenizer import Encoded, Tokenizer, load_tokenizer
-from fastbert_jax.training.initial import abstract_params
-from fastbert_jax.training.recipe import Phase, Tree
+from fastbert_jax.training.initial import Start
 from fastbert_jax.training.step import TrainState, placed_step
+from fastbert_jax.training.terms import Phase, Tree
 from fastbert_jax.version import commit
 
 TOTAL_STEPS = 100_000
@@ -68,18 +69,18 @@ def ratio(times: Sequence[float], others: Sequence[float]) -> dict[str, float]:
     return dataclasses.asdict(Spread.of([one / other for one, other in zip(times, others, strict=True)]))
 
 
-def begun(phase: Phase, params: Tree, config: BertConfig) -> tuple[Any, TrainState, Tree]:
-    """A phase's step as training runs it on one device, its first state, and what is frozen.
+def begun(phase: Phase, params: Tree, config: BertConfig) -> tuple[Mapping[str, Any], TrainState, Tree]:
+    """A phase's step for each kind of batch as training runs it on one device, its first state, and what is frozen.
 
     Args:
       params: `{"model": parameters}`; they stay the caller's.
     """
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-    shardings = param_shardings(mesh, config)
-    shapes = {"model": abstract_params(config, shardings)}
+    network = Bert(config)
+    shapes = {"model": Start(network).abstract_params(param_shardings(mesh, network))}
     placed = placed_step(phase, shapes, mesh=mesh, total_steps=TOTAL_STEPS, key=jax.random.key(1))
     state, frozen = placed.begin({"model": jax.tree.map(jnp.array, params["model"])})
-    return placed.step, state, frozen
+    return placed.steps, state, frozen
 
 
 def random_config(*, layers: int, hidden_size: int) -> BertConfig:
@@ -109,7 +110,7 @@ def trained_model(directory: str) -> Model:
 
 def random_model(config: BertConfig, *, lengths: Sequence[int], tokenizer: Tokenizer | None = None) -> Model:
     """Random weights, for texts padded to one of the rising `lengths`."""
-    params = init_params(config, jax.random.key(0))
+    params = Bert(config).init(jax.random.key(0))
     return _model(params, config, tokenizer, labels=("a", "b"), max_length=lengths[-1], length_buckets=lengths)
 
 
@@ -124,4 +125,4 @@ def _model(
     # One copy for all: programs that take turns on two copies would throw each other's out of the cache.
     params = jax.device_put(params)
     predictor = Predictor(params, config, tokenizer, precision=precision, **settings)
-    return Model(predictor, Runtime(params, config, precision=precision), params)
+    return Model(predictor, Runtime(params, predictor.network), params)

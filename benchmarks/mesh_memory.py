@@ -20,14 +20,15 @@ from jax.sharding import Mesh
 
 from fastbert_jax.command_line import TYRO_STYLE, end_with
 from fastbert_jax.config import BertConfig, DistilConfig, FineTuneConfig, MeshConfig, Precision
-from fastbert_jax.model.fastbert import FastBert, compute_dtype
+from fastbert_jax.model.bert import Bert
+from fastbert_jax.model.network import compute_dtype
 from fastbert_jax.model.sharding import make_mesh, param_shardings, sharding_of
+from fastbert_jax.recipes.fastbert import fine_tuning, self_distillation
 from fastbert_jax.text.batches import Batch
 from fastbert_jax.training.dry_run import bytes_per_device
-from fastbert_jax.training.fastbert_recipe import fastbert_recipe
-from fastbert_jax.training.initial import abstract_params
-from fastbert_jax.training.recipe import Phase, Tree
+from fastbert_jax.training.initial import Start
 from fastbert_jax.training.step import placed_step
+from fastbert_jax.training.terms import COMPUTED, Phase, Tree
 from measured import publish
 from scaling import MODELS, bert
 
@@ -69,11 +70,11 @@ def on_mesh(config: BertConfig, sizes: tuple[int, int, int], settings: Settings)
     data, fsdp, tensor = sizes
     devices = jax.devices()[: data * fsdp * tensor]
     mesh = make_mesh(MeshConfig(data=data, fsdp=fsdp, tensor=tensor), devices)
-    model = FastBert(config, dropout=0.1, dtype=compute_dtype(settings.precision), remat=settings.remat)
-    recipe = fastbert_recipe(model, fine_tune=FineTuneConfig(), distil=DistilConfig())
-    shapes = {"model": abstract_params(config, param_shardings(mesh, config))}
+    network = Bert(config, dropout=0.1, dtype=compute_dtype(settings.precision), remat=settings.remat)
+    phases = (fine_tuning(network, FineTuneConfig()), *self_distillation(network, DistilConfig()))
+    shapes = {"model": Start(network).abstract_params(param_shardings(mesh, network))}
     found: dict = {"data, fsdp, tensor": sizes}
-    for phase, texts in zip(recipe.phases, (1, settings.texts_per_row), strict=True):
+    for phase, texts in zip(phases, (1, settings.texts_per_row), strict=True):
         batch = abstract_batch(settings.rows, settings.length, texts, mesh)
         seconds, held = compiled_step(phase, shapes, batch, mesh=mesh)
         found[phase.name] = {"bytes_per_device": held | {"all": sum(held.values())}, "compile_seconds": seconds}
@@ -100,7 +101,7 @@ def compiled_step(phase: Phase, shapes: Tree, batch: Batch, *, mesh: Mesh) -> tu
     """
     placed = placed_step(phase, shapes, mesh=mesh, total_steps=1000, key=jax.random.key(0))
     with jax.set_mesh(mesh):
-        lowered = placed.step.lower(placed.state, placed.frozen, batch)
+        lowered = placed.steps[COMPUTED].lower(placed.state, placed.frozen, {"batch": batch})
         began = time.perf_counter()
         memory = lowered.compile().memory_analysis()
     seconds = time.perf_counter() - began

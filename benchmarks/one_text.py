@@ -22,10 +22,10 @@ import tyro
 
 from fastbert_jax.command_line import TYRO_STYLE, end_with
 from fastbert_jax.config import DataConfig, Mode
-from fastbert_jax.inference.engines.runtime import Answer
-from fastbert_jax.inference.plan import Plan
+from fastbert_jax.inference.engines.runtime import ExitResult
+from fastbert_jax.inference.plan import BatchedTexts
 from fastbert_jax.inference.timing import evenly, interleaved_times
-from fastbert_jax.model.fastbert import Params
+from fastbert_jax.model.network import Params
 from fastbert_jax.report.metrics import Spread
 from fastbert_jax.text.batches import Batch
 from fastbert_jax.text.builtin import builtin_model_directory
@@ -113,16 +113,16 @@ def full_depth(model: Model, text: str, settings: Settings) -> dict:
     }
 
 
-def bare_program(model: Model) -> Callable[[Params, Batch], Answer]:
+def bare_program(model: Model) -> Callable[[Params, Batch], ExitResult]:
     """Embeddings, a scan over all layers, the teacher: one program, and nothing of an engine."""
     runtime = model.runtime
 
     @jax.jit
-    def program(params: Params, batch: Batch) -> Answer:
+    def program(params: Params, batch: Batch) -> ExitResult:
         def step(hidden_BxSxH: jax.Array, layer: Params) -> tuple[jax.Array, None]:
             return runtime.run_layer(layer, hidden_BxSxH, batch.text_BxS), None
 
-        hidden_BxSxH, _ = jax.lax.scan(step, runtime.embed(params, batch), params["backbone"]["layers"])
+        hidden_BxSxH, _ = jax.lax.scan(step, runtime.network.embed(params, batch), params["backbone"]["layers"])
         nothing = runtime.policy.start(len(batch.text_BxS))
         return runtime.run_exit(params["last_exit"], nothing, hidden_BxSxH, batch.text_BxS, batch.cls_BxK)[1]
 
@@ -168,7 +168,7 @@ def leaving_after(depth: int, layers: int) -> np.ndarray:
     return speed
 
 
-def check_all_depths(answer: Callable, plan: Plan, layers: int, mode: Mode) -> None:
+def check_all_depths(answer: Callable, plan: BatchedTexts, layers: int, mode: Mode) -> None:
     """Have the text leave at every layer once, so that all that an engine may ever run on it has run."""
     for depth in range(1, layers + 1):
         found = answer(plan, speed=leaving_after(depth, layers), mode=mode).exit_layer_B.tolist()

@@ -24,7 +24,7 @@ import tyro
 
 from fastbert_jax.command_line import TYRO_STYLE, end_with
 from fastbert_jax.errors import UserError
-from fastbert_jax.model.fastbert import init_params
+from fastbert_jax.model.bert import Bert
 from fastbert_jax.model.weights import save_model
 from fastbert_jax.report.metrics import Spread
 from fastbert_jax.text.builtin import builtin_model_directory
@@ -55,7 +55,7 @@ def main() -> None:
     config = MODELS.get(settings.model) or bert(*map(int, settings.model.split("x")))
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder)
-        save_model(directory / "model", init_params(config, jax.random.key(0)), config, extra={})
+        save_model(directory / "model", Bert(config).init(jax.random.key(0)), config, extra={})
         load_tokenizer(builtin_model_directory("minilm")).save(directory / "model")
         seconds = [stopped_after(directory, number, settings) for number in range(settings.stops)]
         checkpoint = max((directory / "run" / "checkpoints").iterdir(), key=lambda path: path.stat().st_mtime)

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fastbert_jax.config import BertConfig
-from fastbert_jax.model.names import model_leaves
+from fastbert_jax.model.bert import Bert
+from fastbert_jax.model.leaves import bert_leaves
 from fastbert_jax.model.sharding import MESH, MESH_AXES
 from fastbert_jax.report.flops import distillation_flops
 
@@ -102,7 +103,7 @@ def rows() -> float:
 
 def row_flops(config: BertConfig) -> int:
     """FLOPs of a packed row in a step of distillation."""
-    return distillation_flops(config, ROW_LENGTH, texts=TEXT_SLOTS)
+    return distillation_flops(Bert(config), ROW_LENGTH, texts=TEXT_SLOTS)
 
 
 def seconds(config: BertConfig, utilisation: float, *, chips: int = CHIPS) -> float:
@@ -184,7 +185,7 @@ def memory() -> str:
 def sizes(config: BertConfig) -> Sizes:
     """The number of parameters of each part."""
     counts = dict.fromkeys(Sizes._fields, 0)
-    for leaf in model_leaves(config, exits=True):
+    for leaf in bert_leaves(config, exits=True):
         counts[leaf.path.partition("/")[0]] += math.prod(leaf.tree_shape)
     return Sizes(**counts)
 
@@ -193,7 +194,7 @@ def device_parameters(config: BertConfig, mesh: tuple[int, int, int]) -> tuple[i
     """Parameters that train and that are frozen in fine-tuning, as each device holds them."""
     places = dict(zip(MESH, mesh, strict=True))
     trained = frozen = 0
-    for leaf in model_leaves(config, exits=True):
+    for leaf in bert_leaves(config, exits=True):
         shares = math.prod(places[place] for axis in leaf.tree_axes for place in MESH_AXES[axis])
         held = math.prod(leaf.tree_shape) // shares
         if leaf.path.startswith("lower_exits/"):

@@ -20,22 +20,23 @@ import numpy as np
 import tyro
 
 from fastbert_jax.command_line import TYRO_STYLE, end_with
-from fastbert_jax.config import BertConfig, DataConfig, DistilConfig, FineTuneConfig, KLDirection, MeshConfig
+from fastbert_jax.config import BertConfig, DataConfig, DistilConfig, KLDirection, MeshConfig
 from fastbert_jax.inference.loading import model_directory
 from fastbert_jax.inference.policies import exit_indices
 from fastbert_jax.inference.predictor import Predictor
-from fastbert_jax.model.fastbert import FastBert, Params, init_params
+from fastbert_jax.model.bert import Bert
+from fastbert_jax.model.network import Params
 from fastbert_jax.model.sharding import make_mesh, param_shardings, share_batch
 from fastbert_jax.model.weights import load_model
+from fastbert_jax.recipes.fastbert import self_distillation
 from fastbert_jax.text.examples import Text
 from fastbert_jax.text.packed_batches import PackedBatches
 from fastbert_jax.text.sources import read_examples
 from fastbert_jax.text.tasks import label_ids
 from fastbert_jax.text.tokenizer import Encoded, load_tokenizer
-from fastbert_jax.training.fastbert_recipe import fastbert_recipe
-from fastbert_jax.training.initial import abstract_params
-from fastbert_jax.training.recipe import merge
+from fastbert_jax.training.initial import Start
 from fastbert_jax.training.step import placed_step
+from fastbert_jax.training.terms import COMPUTED, merge
 from measured import publish
 
 
@@ -109,21 +110,22 @@ def distilled(
 ) -> Params:
     """The parameters with new students, taught by the teacher on these texts."""
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-    shardings = param_shardings(mesh, config)
+    network = Bert(config, dropout=0.1)
+    shardings = param_shardings(mesh, network)
     distil = DistilConfig(
         batch_size=settings.rows, learning_rate=settings.learning_rate, kl=settings.kl, steps=settings.steps, pack=True
     )
-    phase = fastbert_recipe(FastBert(config, dropout=0.1), fine_tune=FineTuneConfig(), distil=distil).phases[1]
+    (phase,) = self_distillation(network, distil)
     batches = PackedBatches(
         encoded, None, max_length=length, batch_size=settings.rows, epochs=1, steps=settings.steps, seed=seed
     )
-    shapes = {"model": abstract_params(config, shardings)}
+    shapes = {"model": Start(network).abstract_params(shardings)}
     placed = placed_step(phase, shapes, mesh=mesh, total_steps=settings.steps, key=jax.random.key(seed))
-    fresh = params | {"lower_exits": init_params(config, jax.random.key(seed))["lower_exits"]}
+    fresh = params | {"lower_exits": Bert(config).init(jax.random.key(seed))["lower_exits"]}
     state, frozen = placed.begin({"model": jax.device_put(fresh, {part: shardings[part] for part in fresh})})
     with jax.set_mesh(mesh):
         for batch in batches.stream(0):
-            state, _ = placed.step(state, frozen, share_batch(mesh, batch, settings.rows))
+            state, _ = placed.steps[COMPUTED](state, frozen, share_batch(mesh, {"batch": batch}, settings.rows))
     return jax.device_get(merge(state.trained, frozen)["model"])
 
 

@@ -10,9 +10,10 @@ _HOMES = {
     "Prediction": "fastbert_jax.inference.prediction",
     "Predictor": "fastbert_jax.inference.predictor",
     "UserError": "fastbert_jax.errors",
+    "train": "fastbert_jax.recipes",
 }
 
-__all__ = ["Prediction", "Predictor", "UserError", "__version__", "load"]
+__all__ = ["Prediction", "Predictor", "UserError", "__version__", "load", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import scaling
-from fastbert_jax.model.weights import read_bert_config
+from fastbert_jax.model.config_json import read_bert_config
 
 
 def test_minilm_has_its_own_shape(minilm_directory: Path) -> None:

@@ -35,17 +35,20 @@ import transformers
 import tyro
 
 from fastbert_jax.command_line import TYRO_STYLE, end_with
-from fastbert_jax.config import BertConfig, DataConfig, DistilConfig, FineTuneConfig
+from fastbert_jax.config import BertConfig, DataConfig, FineTuneConfig
 from fastbert_jax.inference.timing import evenly, interleaved_times
-from fastbert_jax.model.fastbert import FastBert, Params, init_params
-from fastbert_jax.model.weights import load_backbone, read_bert_config
+from fastbert_jax.model.bert import Bert
+from fastbert_jax.model.config_json import read_bert_config
+from fastbert_jax.model.network import Params
+from fastbert_jax.model.weights import load_backbone
+from fastbert_jax.recipes.fastbert import fine_tuning
 from fastbert_jax.report.metrics import Spread
 from fastbert_jax.text.batches import Batch, TrainingBatches
 from fastbert_jax.text.builtin import builtin_model_directory
 from fastbert_jax.text.sources import read_examples
 from fastbert_jax.text.tasks import label_ids
 from fastbert_jax.text.tokenizer import Encoded, load_tokenizer
-from fastbert_jax.training.fastbert_recipe import fastbert_recipe, forward
+from fastbert_jax.training.terms import COMPUTED
 from measured import TOTAL_STEPS, begun, publish, ratio
 
 LARGEST_DIFFERENCE = 1e-4
@@ -77,15 +80,14 @@ class Ours:
     """The first phase of the recipe, step by step."""
 
     def __init__(self, config: BertConfig, params: Params, unroll: int) -> None:
-        model = FastBert(config, dropout=DROPOUT, unroll=unroll)
-        phase = fastbert_recipe(model, fine_tune=FineTuneConfig(), distil=DistilConfig()).phases[0]
-        self._step, self._state, self._frozen = begun(phase, {"model": params}, config)
-        show = forward(model, noisy=frozenset())
-        self.logits = jax.jit(lambda batch: show(params, batch, None).logits_BxKxN[:, 0])
+        network = Bert(config, dropout=DROPOUT, unroll=unroll)
+        steps, self._state, self._frozen = begun(fine_tuning(network, FineTuneConfig()), {"model": params}, config)
+        self._step = steps[COMPUTED]
+        self.logits = jax.jit(lambda batch: network.trace(params, batch).logits_BxKxN[:, 0])
 
     def step(self, batch: Batch) -> None:
         """One optimizer step."""
-        self._state, metrics = self._step(self._state, self._frozen, batch)
+        self._state, metrics = self._step(self._state, self._frozen, {"batch": batch})
         jax.block_until_ready((self._state, metrics))
 
 
@@ -174,7 +176,7 @@ def measure(settings: Settings) -> dict:
     directory = builtin_model_directory("minilm")
     encoded, labels = texts_of(settings, directory)
     config = read_bert_config(directory, num_classes=int(labels.max()) + 1, exit_size=128, exit_heads=2)
-    params = init_params(config, jax.random.key(0)) | {"backbone": load_backbone(directory, config)}
+    params = Bert(config).init(jax.random.key(0)) | {"backbone": load_backbone(directory, config)}
     params = jax.device_put(params)
     ours, theirs = Ours(config, params, settings.unroll), Theirs(directory, config, jax.device_get(params["last_exit"]))
 

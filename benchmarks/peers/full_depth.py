@@ -34,10 +34,12 @@ import tyro
 from fastbert_jax.command_line import TYRO_STYLE, end_with
 from fastbert_jax.config import BATCH_TOKENS, BertConfig, DataConfig
 from fastbert_jax.inference.engines.runtime import Runtime
-from fastbert_jax.inference.plan import Plan, plan_batches
+from fastbert_jax.inference.plan import BatchedTexts, plan_batches
 from fastbert_jax.inference.timing import evenly, interleaved_times
-from fastbert_jax.model.fastbert import Params, init_params
-from fastbert_jax.model.weights import load_backbone, read_bert_config, save_model
+from fastbert_jax.model.bert import Bert
+from fastbert_jax.model.config_json import read_bert_config
+from fastbert_jax.model.network import Params
+from fastbert_jax.model.weights import load_backbone, save_model
 from fastbert_jax.report.metrics import Spread
 from fastbert_jax.text.batches import Batch
 from fastbert_jax.text.builtin import builtin_model_directory
@@ -90,7 +92,7 @@ def minilm(settings: Settings) -> dict[str, dict]:
     """The pretrained backbone on real texts, in both layouts."""
     directory = builtin_model_directory("minilm")
     config = read_bert_config(directory, num_classes=2, exit_size=128, exit_heads=2)
-    params = init_params(config, jax.random.key(0)) | {"backbone": load_backbone(directory, config)}
+    params = Bert(config).init(jax.random.key(0)) | {"backbone": load_backbone(directory, config)}
     data = DataConfig()
     examples = read_examples(settings.data, data, need_label=False, role="test").examples
     texts = [examples[i].text for i in evenly(len(examples), settings.texts)]
@@ -98,7 +100,7 @@ def minilm(settings: Settings) -> dict[str, dict]:
     lengths = data.lengths
     by_texts = plan_batches(encoded, lengths=lengths, batch_size=settings.batch_size)
     by_tokens = plan_batches(encoded, lengths=lengths, batch_tokens=settings.batch_tokens)
-    compare = functools.partial(measure, Runtime(params, config), load_torch(directory), repeats=settings.repeats)
+    compare = functools.partial(measure, Runtime(params, Bert(config)), load_torch(directory), repeats=settings.repeats)
     return {
         f"MiniLM, {settings.batch_size} texts a batch": compare(by_texts),
         f"MiniLM, {settings.batch_tokens} tokens a batch": compare(by_tokens),
@@ -108,11 +110,11 @@ def minilm(settings: Settings) -> dict[str, dict]:
 def random(settings: Settings) -> dict[str, dict]:
     """Random weights and random tokens."""
     config = random_config(layers=settings.random_layers, hidden_size=settings.random_hidden_size)
-    params = init_params(config, jax.random.key(0))
+    params = Bert(config).init(jax.random.key(0))
     encoded = random_tokens(config, texts=settings.random_texts, length=settings.random_length)
     plan = plan_batches(encoded, lengths=(settings.random_length,), batch_size=8)
     name = f"random weights, {config.num_layers} x {config.hidden_size}"
-    return {name: measure(Runtime(params, config), torch_copy(params, config), plan, repeats=settings.repeats)}
+    return {name: measure(Runtime(params, Bert(config)), torch_copy(params, config), plan, repeats=settings.repeats)}
 
 
 def torch_copy(params: Params, config: BertConfig) -> Any:
@@ -131,7 +133,7 @@ def load_torch(directory: str | Path) -> Any:
 
 
 @torch.inference_mode()
-def measure(runtime: Runtime, model: Any, plan: Plan, *, repeats: int) -> dict:
+def measure(runtime: Runtime, model: Any, plan: BatchedTexts, *, repeats: int) -> dict:
     """The ratio on the batches of a plan, and on those of each shape."""
     runs: list[Callable[[], object]] = []
     shapes: list[tuple[int, int]] = []

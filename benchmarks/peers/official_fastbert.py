@@ -34,7 +34,8 @@ from fastbert_jax.command_line import TYRO_STYLE, end_with
 from fastbert_jax.config import DataConfig, Mode
 from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.inference.timing import evenly, interleaved_times
-from fastbert_jax.model.fastbert import Params, init_params
+from fastbert_jax.model.bert import Bert
+from fastbert_jax.model.network import Params
 from fastbert_jax.report.metrics import Spread
 from fastbert_jax.text.builtin import builtin_model_directory
 from fastbert_jax.text.sources import read_examples
@@ -142,7 +143,7 @@ def make_official_leave(model: Any, depth: int) -> None:
 def our_predictor(depth: int) -> Predictor:
     """BERT-base with random weights, whose texts all leave after layer `depth`."""
     config = random_config(layers=12, hidden_size=768)
-    params: Params = init_params(config, jax.random.key(0))
+    params: Params = Bert(config).init(jax.random.key(0))
     classifier = params["lower_exits"]["classifier"]
     logits = [SURE if number >= depth else UNSURE for number in range(1, config.num_layers)]
     classifier["kernel"], classifier["bias"] = classifier["kernel"] * 0, np.array(logits, np.float32)

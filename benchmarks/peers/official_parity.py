@@ -36,8 +36,8 @@ from fastbert_jax.config import ConvertConfig, DataConfig, Mode
 from fastbert_jax.inference.loading import load
 from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.inference.timing import evenly
+from fastbert_jax.model.bert import Bert
 from fastbert_jax.model.convert import convert
-from fastbert_jax.model.fastbert import FastBert
 from fastbert_jax.model.weights import load_model
 from fastbert_jax.text.batches import collate
 from fastbert_jax.text.sources import read_examples
@@ -146,13 +146,12 @@ def our_logits(directory: Path, predictor: Predictor, texts: Sequence[str], leng
     """The same by the converted model."""
     params, config, _ = load_model(directory)
     encoded = predictor.tokenizer.encode(texts, max_length=length)
-    program = jax.jit(FastBert(config).apply)
+    program = jax.jit(Bert(config).trace)
     params = jax.device_put(params)
     logits = []
     for row in range(len(texts)):
         batch = collate(encoded, np.array([row]), batch_size=1, length=length)
-        inputs = (batch.token_ids_BxS, batch.token_type_BxS, batch.position_BxS, batch.text_BxS, batch.cls_BxK)
-        logits.append(program({"params": params}, *inputs).exit_logits_LxBxKxN[:, 0, 0])
+        logits.append(program(params, batch).exit_logits_LxBxKxN[:, 0, 0])
     return np.stack(logits)
 
 

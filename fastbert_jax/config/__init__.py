@@ -19,7 +19,6 @@ from fastbert_jax.config.choices import (
     Mode,
     PolicyName,
     Precision,
-    RecipeName,
     TextForm,
 )
 from fastbert_jax.config.data import DataConfig, LabelledTexts, PrepareConfig
@@ -34,7 +33,7 @@ from fastbert_jax.config.inference import (
     StudyConfig,
     VerifyConfig,
 )
-from fastbert_jax.config.model import BertConfig, ConvertConfig, ModelConfig
+from fastbert_jax.config.model import Activation, BertConfig, ConvertConfig, ModelConfig
 from fastbert_jax.config.one_text import ExplainConfig, ExploreConfig
 from fastbert_jax.config.output import JsonFile, QuietCommand
 from fastbert_jax.config.training import (
@@ -54,6 +53,7 @@ __all__ = [
     "COMPRESSED_ENDINGS",
     "Ablation",
     "AblationsConfig",
+    "Activation",
     "BadRow",
     "BertConfig",
     "CalibrateConfig",
@@ -87,7 +87,6 @@ __all__ = [
     "PrepareConfig",
     "ProcessesConfig",
     "QuietCommand",
-    "RecipeName",
     "StudyConfig",
     "TextForm",
     "TrainConfig",

@@ -94,23 +94,6 @@ class KLDirection(enum.Enum):
     TEACHER_STUDENT = "teacher-student"
 
 
-class RecipeName(enum.Enum):
-    """How a run trains.
-
-    `fastbert`: labels train the backbone and the teacher, then the teacher's answers train the students.
-    `official`: the same as the released code does it, which sets these keys: distil.kl teacher-student, noisy_teacher,
-    and in both phases weight_decay 0, clip_norm 0, no bias_correction; distil.decay_epochs is fine_tune.epochs.
-    `joint`: labels train everything at once, the paper's ablation *without self-distillation*; distil is not used.
-    `truncated`: the first model.first_layers layers of model.pretrained, a trained FastBERT, learn its answers, then
-    teach their own students, a smaller BERT of fixed depth as the paper's baselines are; fine_tune is not used.
-    """
-
-    FASTBERT = "fastbert"
-    OFFICIAL = "official"
-    JOINT = "joint"
-    TRUNCATED = "truncated"
-
-
 class LogTarget(enum.Enum):
     """Where a run's numbers go beside `metrics.jsonl`: TensorBoard's event files, Weights & Biases, MLflow."""
 

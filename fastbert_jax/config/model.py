@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
+import itertools
 
 from fastbert_jax.config.checks import require
 from fastbert_jax.config.choices import CheckpointKind, ExitKind, LayerNormKind, Precision
 
 
+class Activation(enum.Enum):
+    """The function between the two linear maps of a feed-forward part; `gelu` is the exact one, with erf."""
+
+    GELU = "gelu"
+    GELU_TANH = "gelu_tanh"
+    RELU = "relu"
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BertConfig:
-    """The architecture of one FastBERT: a BERT backbone and an exit after each layer."""
+    """The architecture of one BERT: its backbone, and the exits after its layers."""
 
     vocab_size: int
     hidden_size: int
@@ -19,8 +29,7 @@ class BertConfig:
     feed_forward_size: int
     max_positions: int = 512
     token_types: int = 2
-    activation: str = "gelu"
-    """`gelu` (erf), `gelu_tanh` or `relu`."""
+    activation: Activation = Activation.GELU
     layer_norm: LayerNormKind = LayerNormKind.STANDARD
     layer_norm_eps: float = 1e-12
     init_std: float = 0.02
@@ -30,8 +39,12 @@ class BertConfig:
     """Width of every exit (the paper's 128)."""
     exit_heads: int = 2
     """Attention heads of every exit (the released code's 2)."""
+    exit_layers: tuple[int, ...] = ()
+    """Layers, from 1 and rising, that have an exit; the last layer always has one. Empty: every layer has one."""
 
     def __post_init__(self) -> None:
+        if not self.exit_layers:
+            object.__setattr__(self, "exit_layers", tuple(range(1, self.num_layers + 1)))
         for field in ("vocab_size", "hidden_size", "num_layers", "num_heads", "feed_forward_size", "max_positions"):
             require(getattr(self, field) >= 1, f"model {field}", "1 or more", getattr(self, field))
         require(
@@ -47,10 +60,11 @@ class BertConfig:
             self.exit_size,
         )
         require(
-            self.activation in ("gelu", "gelu_tanh", "relu"),
-            "model activation",
-            "one of 'gelu', 'gelu_tanh', 'relu'",
-            self.activation,
+            self.exit_layers[-1] == self.num_layers
+            and all(0 < low < high for low, high in itertools.pairwise(self.exit_layers)),
+            "model exit_layers",
+            f"rising numbers from 1 to {self.num_layers}, the last one included",
+            self.exit_layers,
         )
         require(
             self.layer_norm is LayerNormKind.STANDARD or self.hidden_size >= 2,
@@ -59,6 +73,20 @@ class BertConfig:
             self.hidden_size,
         )
         require(self.num_classes >= 2, "number of classes", "2 or more", self.num_classes)
+
+    @property
+    def lower_exit_layers(self) -> tuple[int, ...]:
+        """Layers, from 1, that have an exit, without the last layer."""
+        return self.exit_layers[:-1]
+
+    def first_layers(self, count: int) -> BertConfig:
+        """The architecture of the first `count` layers and the exits after them.
+
+        Raises:
+          UserError: there is no exit after layer `count`.
+        """
+        kept = tuple(layer for layer in self.exit_layers if layer <= count)
+        return dataclasses.replace(self, num_layers=count, exit_layers=kept)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

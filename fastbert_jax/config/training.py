@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import Any, ClassVar
+from typing import ClassVar, Self
 
 from fastbert_jax.config.checks import require
-from fastbert_jax.config.choices import KLDirection, LogTarget, RecipeName
+from fastbert_jax.config.choices import KLDirection, LogTarget
 from fastbert_jax.config.data import DataConfig
 from fastbert_jax.config.devices import MeshConfig, ProcessesConfig
 from fastbert_jax.config.inference import EvaluateConfig
@@ -33,9 +33,9 @@ class PhaseConfig:
     clip_norm: float = 1.0
     """Largest global norm of the gradient; 0 turns clipping off."""
     decay_epochs: int = 0
-    """Epoch at whose end the learning rate comes to 0; 0: the last one, which no other is behind."""
+    """Epoch at the end of which the learning rate reaches 0; 0: the last one."""
     bias_correction: bool = True
-    """Adam's correction of its moments in the first steps, which the optimizer that BERT came with has not."""
+    """Correct the bias of Adam's moments in the first steps; BERT's own optimizer does not."""
     evaluations_per_epoch: int = 1
     """How often per epoch the dev set is measured and a checkpoint is saved, 1 or more."""
 
@@ -63,13 +63,13 @@ class PhaseConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FineTuneConfig(PhaseConfig):
-    """The settings of fine-tuning: labels train the backbone and the teacher."""
+    """The settings of fine-tuning: labels train the backbone and the last exit."""
 
     SECTION: ClassVar[str] = "fine_tune"
 
     teacher_rate: float = 1.0
-    """Learning rate of the teacher over the backbone's; above 1 spares a pretrained backbone while the new teacher
-    finds its feet."""
+    """Learning rate of the last exit (the paper's teacher) over that of the backbone; above 1, a new exit learns before
+    a pretrained backbone moves far."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -78,15 +78,15 @@ class FineTuneConfig(PhaseConfig):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class UnlabelledPhaseConfig(PhaseConfig):
-    """The settings of a phase in which a teacher's answers train, on texts that need no labels."""
+    """The settings of a phase that trains on a model's answers, so that texts need no labels."""
 
     kl: KLDirection = KLDirection.STUDENT_TEACHER
     """Which KL: `student-teacher` is the paper's equation 5, `teacher-student` the released code's."""
     steps: int = 0
-    """Length of the phase in steps, whatever its texts; 0: by epochs. stream: needs it."""
+    """Length of the phase in steps; 0: by epochs. Needed for `stream:` texts, whose number is unknown."""
     pack: bool = False
-    """Put several texts into each row of data.max_length tokens, so that hardly any token is padding and every batch
-    has one shape; batch_size then counts rows."""
+    """Put several texts into each row of `--data.max-length` tokens, so that few tokens are padding and every batch has
+    one shape; `batch_size` then counts rows."""
     texts_per_row: int = 0
     """pack only: the most texts in a row; 0: the smallest power of two that costs no more than 1 % of rows."""
 
@@ -99,7 +99,7 @@ class UnlabelledPhaseConfig(PhaseConfig):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TruncateConfig(UnlabelledPhaseConfig):
-    """The settings of truncation: a trained model's first layers learn its answers."""
+    """The settings of truncation: the first layers of a trained model learn its answers."""
 
     SECTION: ClassVar[str] = "truncate"
 
@@ -108,7 +108,7 @@ class TruncateConfig(UnlabelledPhaseConfig):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DistilConfig(UnlabelledPhaseConfig):
-    """The settings of self-distillation: what the teacher teaches the students, and how."""
+    """The settings of self-distillation: the last exit (the paper's teacher) teaches the lower exits (its students)."""
 
     SECTION: ClassVar[str] = "distil"
 
@@ -117,18 +117,18 @@ class DistilConfig(UnlabelledPhaseConfig):
     learning_rate: float = 2e-4
     """Peak of the schedule: linear warm-up to it, then linear decay to 0 at the end of the phase or of decay_epochs."""
     noisy_teacher: bool = False
-    """Leave dropout on in the backbone and the teacher, as the released code does."""
+    """Leave dropout on in the backbone and the last exit, as the released code does."""
     cache_teacher: bool = False
-    """Keep the teacher's answers of the first epoch in the run's directory (4 bytes a class of each text), so that the
-    later epochs run neither the teacher nor the last layer. Not with noisy_teacher, nor for stream: texts. A run that
-    is resumed cannot change it."""
+    """Keep the last exit's logits of the first epoch in the run's directory (4 bytes per class and text), so that later
+    epochs run neither it nor the last layer. Not with `--distil.noisy-teacher`, nor for `stream:` texts. A run that is
+    resumed cannot change it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(
             not (self.cache_teacher and self.noisy_teacher),
             "distil.cache_teacher",
-            "false with distil.noisy_teacher, whose answers are others at every step",
+            "false with --distil.noisy-teacher, which changes the answers at every step",
             self.cache_teacher,
         )
 
@@ -164,20 +164,18 @@ class LogConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """A whole run: fine-tune, self-distil, evaluate."""
+    """The settings of every run; those of a recipe are a subclass in its module, `fastbert_jax/recipes/NAME.py`."""
 
     run: str = "runs/default"
     """Directory of the run. The same command again resumes it."""
     seed: int = 0
     """Seed of every random number (initial exits, order of texts, dropout), 0 or more."""
-    recipe: RecipeName = RecipeName.FASTBERT
-    """`fastbert`; `official`, the released code's settings in place of those given (learning rates, epochs and batches
-    stay); `joint`, all exits on labels at once; `truncated`, a trained model's first layers on its answers."""
+    recipe: str = "fastbert"
+    """How the run trains, and which settings there are: `fastbert`; `official`, the released code's settings in place
+    of those given (learning rates, epochs and batches stay); `joint`, all exits on labels at once; `truncated`, the
+    first layers of a trained model on its answers; `pkd`, patient distillation of a trained model."""
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
-    fine_tune: FineTuneConfig = dataclasses.field(default_factory=FineTuneConfig)
-    truncate: TruncateConfig = dataclasses.field(default_factory=TruncateConfig)
-    distil: DistilConfig = dataclasses.field(default_factory=DistilConfig)
     evaluate: EvaluateConfig = dataclasses.field(default_factory=EvaluateConfig)
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     processes: ProcessesConfig = dataclasses.field(default_factory=ProcessesConfig)
@@ -199,20 +197,6 @@ class TrainConfig:
         return range(int(found[1]), int(found[2]) + 1) if found else range(0)
 
     @property
-    def resolved(self) -> TrainConfig:
+    def resolved(self) -> Self:
         """The same with what its recipe sets, which is what a run does."""
-        if self.recipe is not RecipeName.OFFICIAL:
-            return self
-        # autoliuweijie/FastBERT, run_fastbert.py: its AdamW reads no weight decay and corrects no bias, and phase 2
-        # has the schedule of phase 1.
-        plain: dict[str, Any] = {"weight_decay": 0.0, "clip_norm": 0.0, "bias_correction": False}
-        distil: dict[str, Any] = {
-            "kl": KLDirection.TEACHER_STUDENT,
-            "noisy_teacher": True,
-            "decay_epochs": self.fine_tune.epochs,
-        }
-        return dataclasses.replace(
-            self,
-            fine_tune=dataclasses.replace(self.fine_tune, **plain),
-            distil=dataclasses.replace(self.distil, **plain, **distil),
-        )
+        return self

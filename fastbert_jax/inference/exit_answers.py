@@ -9,7 +9,7 @@ import dataclasses
 
 import numpy as np
 
-from fastbert_jax.inference.plan import Plan
+from fastbert_jax.inference.plan import BatchedTexts
 from fastbert_jax.inference.policies import exit_indices
 from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.report.metrics import accuracy
@@ -46,7 +46,7 @@ class ExitAnswers:
         return float(self.depth_B(thresholds).mean())
 
 
-def ask_every_exit(predictor: Predictor, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
+def ask_every_exit(predictor: Predictor, plan: BatchedTexts) -> tuple[np.ndarray, np.ndarray]:
     """`Predictor.all_exits` with a progress bar."""
     with progress_bar("all exits", total=plan.texts, unit="texts") as advance:
         return predictor.all_exits(plan, on_batch=lambda texts: advance(texts, ""))

@@ -8,11 +8,12 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from fastbert_jax.config import BertConfig, DataConfig, ExitConfig, MeshConfig, Precision
+from fastbert_jax.config import DataConfig, ExitConfig, MeshConfig, Precision
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.predictor import Predictor
+from fastbert_jax.model.config_json import ConfigJson, read_bert_config
 from fastbert_jax.model.sharding import make_mesh
-from fastbert_jax.model.weights import check_vocabulary, is_fastbert, load_backbone, load_model, read_bert_config
+from fastbert_jax.model.weights import check_vocabulary, load_backbone, load_model
 from fastbert_jax.text.tokenizer import load_tokenizer
 
 
@@ -35,17 +36,13 @@ def load(directory: str | Path, *, exits: ExitConfig | None = None, mesh: Mesh |
       UserError: no such directory, no model in it, damaged files, or a tokenizer of another model.
     """
     directory = model_directory(directory)
-    if is_fastbert(directory):
-        params, config, extra = load_model(directory)
+    config_json = ConfigJson.read(directory)
+    if config_json.is_fastbert:
+        params, config, extra = load_model(config_json)
         settings = saved_settings(directory, extra)
     else:
-        config = read_bert_config(
-            directory,
-            num_classes=BertConfig.num_classes,
-            exit_size=BertConfig.exit_size,
-            exit_heads=BertConfig.exit_heads,
-        )
-        params = {"backbone": load_backbone(directory, config)}
+        config = read_bert_config(config_json)
+        params = {"backbone": load_backbone(config_json, config)}
         lengths = DataConfig(max_length=config.max_positions).lengths
         settings = {"labels": (), "max_length": config.max_positions, "length_buckets": lengths}
     tokenizer = load_tokenizer(directory)

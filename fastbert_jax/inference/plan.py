@@ -1,4 +1,4 @@
-"""A plan: texts laid out in batches of static shape, and what that cost in padding and in tokens cut off."""
+"""Texts laid out in batches of static shape, and what that costs in padding and in tokens cut off."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class PlannedBatch(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Plan:
+class BatchedTexts:
     """All batches of some texts, the shortest texts first."""
 
     batches: tuple[PlannedBatch, ...]
@@ -67,7 +67,7 @@ def batch_rows(lengths: Sequence[int], *, batch_size: int, batch_tokens: int) ->
 
 def plan_batches(
     encoded: Encoded, *, lengths: Sequence[int], batch_size: int = 0, batch_tokens: int = BATCH_TOKENS
-) -> Plan:
+) -> BatchedTexts:
     """Lay texts out in batches of like lengths; a batch that is not full takes a smaller bucket of rows.
 
     Args:
@@ -83,4 +83,4 @@ def plan_batches(
     for part in inference_plan(encoded.lengths, buckets=tuple(sizes), batch_sizes=tuple(sizes.values())):
         rows = smallest_bucket(batch_buckets(sizes[part.length]), len(part.rows))
         batches.append(PlannedBatch(part.rows, collate(encoded, part.rows, batch_size=rows, length=part.length)))
-    return Plan(tuple(batches), encoded.truncated_texts, encoded.truncated_tokens)
+    return BatchedTexts(tuple(batches), encoded.truncated_texts, encoded.truncated_tokens)

@@ -1,6 +1,6 @@
-"""How sure an exit is: policies that turn logits into an uncertainty, and the rule by which a text leaves.
+"""Exit policies: how uncertain an exit is, and at which layer a text exits.
 
-A text leaves at the first layer whose uncertainty is below the threshold, `speed`; the last layer answers the rest.
+A text exits at the first layer whose uncertainty is below the threshold, `speed`; the last layer takes the rest.
 """
 
 from __future__ import annotations
@@ -14,39 +14,39 @@ import numpy as np
 from fastbert_jax.config import ExitConfig, PolicyName
 from fastbert_jax.errors import UserError
 
-Memory = Any
-"""What a policy remembers of a text between layers: a tree of arrays `[B, ...]`, or `()`."""
+PolicyState = Any
+"""What a policy keeps of a text between layers: a tree of arrays `[B, ...]`, or `()`."""
 
 
 class Policy(Protocol):
-    """What every engine asks of a policy. It knows neither layers nor batches: one threshold per layer is `speed`'s."""
+    """What every engine asks of a policy. Thresholds per layer are not its part: `speed` has them."""
 
-    def start(self, rows: int) -> Memory:
-        """The memory of `rows` texts before the first layer."""
+    def start(self, rows: int) -> PolicyState:
+        """The state of `rows` texts before the first layer."""
         ...
 
-    def judge(self, memory: Memory, logits_BxN: jax.Array) -> tuple[Memory, jax.Array]:
-        """The memory after one more exit, and the uncertainty of its answers, float32 `[B]` in [0, 1]."""
+    def judge(self, state: PolicyState, logits_BxN: jax.Array) -> tuple[PolicyState, jax.Array]:
+        """The state after one more exit, and its uncertainty, float32 `[B]` in [0, 1]."""
         ...
 
 
-class _Memoryless:
-    """A policy that judges each answer alone."""
+class _Stateless:
+    """A policy that judges each exit alone."""
 
-    def start(self, rows: int) -> Memory:
-        """Nothing is remembered."""
+    def start(self, rows: int) -> PolicyState:
+        """Nothing is kept."""
         return ()
 
-    def judge(self, memory: Memory, logits_BxN: jax.Array) -> tuple[Memory, jax.Array]:
-        """The uncertainty of each answer."""
-        return memory, self.uncertainty(logits_BxN)
+    def judge(self, state: PolicyState, logits_BxN: jax.Array) -> tuple[PolicyState, jax.Array]:
+        """The uncertainty of each text."""
+        return state, self.uncertainty(logits_BxN)
 
     def uncertainty(self, logits_BxN: jax.Array) -> jax.Array:
         """Float32 `[B]` in [0, 1]."""
         raise NotImplementedError
 
 
-class Entropy(_Memoryless):
+class Entropy(_Stateless):
     """The paper's policy (section 3.3): normalised entropy, equation 7."""
 
     def uncertainty(self, logits_BxN: jax.Array) -> jax.Array:
@@ -54,11 +54,11 @@ class Entropy(_Memoryless):
         return entropy_uncertainty(logits_BxN)
 
 
-class TopEntropy(_Memoryless):
+class TopEntropy(_Stateless):
     """The normalised entropy of the most probable classes, their probabilities made to sum to one.
 
-    The answer of FastBERT's author to tasks of many classes, where plain entropy stays near 1 and nothing leaves
-    (autoliuweijie/FastBERT, issue 7).
+    For tasks of many classes, where plain entropy stays near 1 and no text exits early (autoliuweijie/FastBERT, issue
+    7, proposed by its author).
     """
 
     def __init__(self, top: int) -> None:
@@ -67,46 +67,46 @@ class TopEntropy(_Memoryless):
     def uncertainty(self, logits_BxN: jax.Array) -> jax.Array:
         """With `top` classes or fewer, that of `Entropy`."""
         top = min(self.top, logits_BxN.shape[-1])
-        broken_B = jnp.isnan(logits_BxN).any(-1)  # which top_k would leave out or not, as it likes
+        broken_B = jnp.isnan(logits_BxN).any(-1)  # top_k may or may not return a NaN
         top_BxT = jax.lax.top_k(logits_BxN.astype(jnp.float32), top)[0]
         return jnp.where(broken_B, 1.0, entropy_uncertainty(top_BxT))
 
 
-class MaxProbability(_Memoryless):
+class MaxProbability(_Stateless):
     """1 - the largest probability: from 0 to 1 - 1 / N."""
 
     def uncertainty(self, logits_BxN: jax.Array) -> jax.Array:
-        """An answer with a NaN counts as wholly uncertain."""
+        """Logits with a NaN count as wholly uncertain."""
         probabilities_BxN = jax.nn.softmax(logits_BxN.astype(jnp.float32))
         return jnp.nan_to_num(1 - probabilities_BxN.max(-1), nan=1.0)
 
 
-class Margin(_Memoryless):
+class Margin(_Stateless):
     """1 - the lead of the largest probability over the second."""
 
     def uncertainty(self, logits_BxN: jax.Array) -> jax.Array:
-        """An answer with a NaN counts as wholly uncertain."""
+        """Logits with a NaN count as wholly uncertain."""
         probabilities_BxN = jax.nn.softmax(logits_BxN.astype(jnp.float32))
         top_Bx2 = jax.lax.top_k(probabilities_BxN, 2)[0]
         return jnp.nan_to_num(1 - (top_Bx2[:, 0] - top_Bx2[:, 1]), nan=1.0)
 
 
 class Patience:
-    """PABEE (Zhou et al. 2020): a text leaves when `patience` exits in a row gave the label of the one before them.
+    """PABEE (Zhou et al. 2020): a text exits when `patience` exits in a row gave the label of the one before them.
 
-    The uncertainty is 0 then and 1 before, so that any speed above 0 does the same.
+    The uncertainty is 0 then and 1 before, so that every speed above 0 has the same effect.
     """
 
     def __init__(self, patience: int) -> None:
         self.patience = patience
 
-    def start(self, rows: int) -> Memory:
+    def start(self, rows: int) -> PolicyState:
         """The last label, none yet, and how many exits in a row agreed with the one before."""
         return np.full(rows, -1, np.int32), np.zeros(rows, np.int32)
 
-    def judge(self, memory: Memory, logits_BxN: jax.Array) -> tuple[Memory, jax.Array]:
+    def judge(self, state: PolicyState, logits_BxN: jax.Array) -> tuple[PolicyState, jax.Array]:
         """0 where enough exits agree, else 1; a NaN agrees with nothing."""
-        label_B, agreed_B = memory
+        label_B, agreed_B = state
         broken_B = jnp.isnan(logits_BxN).any(-1)
         new_label_B = jnp.where(broken_B, -1, logits_BxN.argmax(-1).astype(jnp.int32))
         agrees_B = (new_label_B == label_B) & ~broken_B
@@ -131,7 +131,7 @@ def make_policy(exits: ExitConfig) -> Policy:
 
 
 def entropy_uncertainty(logits: jax.Array) -> jax.Array:
-    """Entropy of softmax(logits) over log N, the paper's equation 7: exactly 0 is certain, exactly 1 is uniform.
+    """Entropy of softmax(logits) over log N, equation 7 of the paper: exactly 0 is certain, exactly 1 is uniform.
 
     Args:
       logits: `[..., N]` of any float dtype, judged in float32; -inf is a probability of 0.
@@ -140,7 +140,7 @@ def entropy_uncertainty(logits: jax.Array) -> jax.Array:
       Float32 `[...]` in [0, 1]; logits that hold a NaN or +inf count as wholly uncertain, 1.
 
     Raises:
-      ValueError: fewer than two classes, which leave nothing to be uncertain of: log N is 0.
+      ValueError: fewer than two classes: log N is 0.
     """
     num_classes = logits.shape[-1]
     if num_classes < 2:
@@ -175,7 +175,7 @@ def layer_thresholds(speed: float | np.ndarray, num_layers: int) -> np.ndarray:
 
 
 def exit_indices(uncertainty_LxB: np.ndarray, speed: float | np.ndarray) -> np.ndarray:
-    """Which exit answers each text, counting from 0, when every exit's uncertainty is known: int `[B]`."""
+    """The exit of each text, counting from 0, when the uncertainty of every exit is known: int `[B]`."""
     sure_LxB = uncertainty_LxB < layer_thresholds(speed, len(uncertainty_LxB))[:, None]
     sure_LxB[-1] = True
     return sure_LxB.argmax(0)

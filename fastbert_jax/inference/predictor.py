@@ -12,15 +12,15 @@ from jax.sharding import Mesh
 
 from fastbert_jax.config import BATCH_TOKENS, BertConfig, ExitConfig, Mode, Precision
 from fastbert_jax.errors import UserError
-from fastbert_jax.inference.engines.auto import Auto
-from fastbert_jax.inference.engines.engine import Answers, Engine
-from fastbert_jax.inference.engines.every_engine import make_engines
+from fastbert_jax.inference.engines.auto import Auto, make_engines
+from fastbert_jax.inference.engines.engine import Engine, Results
 from fastbert_jax.inference.engines.runtime import Runtime
 from fastbert_jax.inference.engines.static_sizes import full_batch
-from fastbert_jax.inference.plan import Plan, batch_rows, plan_batches
+from fastbert_jax.inference.plan import BatchedTexts, batch_rows, plan_batches
 from fastbert_jax.inference.policies import layer_thresholds
 from fastbert_jax.inference.prediction import Prediction, Predictions
-from fastbert_jax.model.fastbert import Params
+from fastbert_jax.model.bert import Bert
+from fastbert_jax.model.network import Params, compute_dtype
 from fastbert_jax.model.sharding import copies_of
 from fastbert_jax.text.examples import Text
 from fastbert_jax.text.tokenizer import Tokenizer
@@ -76,12 +76,13 @@ class Predictor:
         if labels and len(labels) != config.num_classes:
             raise UserError(f"expected {config.num_classes} labels, one per class of the model, found {len(labels)}")
         self.config = config
+        self.network = Bert(config, dtype=compute_dtype(precision))
         self.tokenizer = tokenizer
         self.labels = tuple(labels)
         self.max_length = max_length
         self.length_buckets = tuple(length_buckets)
         self._runtimes = [
-            Runtime(params, config, precision=precision, exits=exits or ExitConfig(), mesh=copy)
+            Runtime(params, self.network, exits=exits or ExitConfig(), mesh=copy)
             for copy in (copies_of(mesh) if mesh else [None])
         ]
         self._runtime = self._runtimes[0]
@@ -107,9 +108,10 @@ class Predictor:
 
     @property
     def picked(self) -> str:
-        """What mode `auto` gave its last input to, and why; empty before the first."""
+        """The engines that mode `auto` picked for its last input; empty before the first."""
         auto = self._engines.get(Mode.AUTO)
-        return auto.said if isinstance(auto, Auto) else ""
+        picked = auto.picked if isinstance(auto, Auto) else {}
+        return ", ".join(f"{mode.value} ({batches} batches)" for mode, batches in picked.items())
 
     def with_new_engines(self) -> Predictor:
         """The same model on the same devices, as if it had met no text: engines suit themselves to those they meet."""
@@ -164,9 +166,9 @@ class Predictor:
           texts: strings, or pairs of strings.
           speed: the paper's threshold on normalised entropy, in [0, 1]: a text leaves when its uncertainty is below
             it. 0 is plain BERT.
-          mode: `auto` picks one by the size of the input and by what it measures (see `picked`); `cascade` and
+          mode: `auto` picks one by the number and the length of the texts (see `picked`); `cascade` and
             `graph-cascade` skip the layers that are not needed and keep batches full; `bucketed` skips them batch by
-            batch; `masked` runs them all. All answer the same.
+            batch; `masked` runs them all. All give the same labels and exit layers.
           batch_size: texts per batch, at most; 0: as many as `batch_tokens` holds.
           on_batch: called after each batch with the number of its texts.
           batch_tokens: tokens per batch, padding included: short texts share large batches.
@@ -178,7 +180,12 @@ class Predictor:
         return self.predict_plan(plan, speed=speed, mode=mode, on_batch=on_batch)
 
     def predict_plan(
-        self, plan: Plan, *, speed: float | np.ndarray, mode: str | Mode, on_batch: Callable[[int], None] | None = None
+        self,
+        plan: BatchedTexts,
+        *,
+        speed: float | np.ndarray,
+        mode: str | Mode,
+        on_batch: Callable[[int], None] | None = None,
     ) -> list[Prediction]:
         """What `predict` gives, for texts that are laid out already."""
         answers = self.answers(plan, speed=speed, mode=mode, on_batch=on_batch)
@@ -216,7 +223,7 @@ class Predictor:
                 states[text] = hidden_LxBxSxH[:, row, planned.batch.text_BxS[row] > 0]
         return states
 
-    def plan(self, texts: Sequence[Text], *, batch_size: int = 0, batch_tokens: int = BATCH_TOKENS) -> Plan:
+    def plan(self, texts: Sequence[Text], *, batch_size: int = 0, batch_tokens: int = BATCH_TOKENS) -> BatchedTexts:
         """Tokenize texts and lay them out in batches of like lengths; see `plan_batches`.
 
         Raises:
@@ -227,12 +234,12 @@ class Predictor:
 
     def answers(
         self,
-        plan: Plan,
+        plan: BatchedTexts,
         *,
         speed: float | np.ndarray,
         mode: str | Mode,
         on_batch: Callable[[int], None] | None = None,
-    ) -> Answers:
+    ) -> Results:
         """The answers to a plan's texts, in their order: what `predict` gives, as arrays.
 
         `speed` may be one threshold per layer, `[L]`.
@@ -240,7 +247,7 @@ class Predictor:
         self.require_exits()
         engine = self._engine(mode)
         thresholds_L = self.thresholds(speed)
-        answers = _no_answers(plan.texts, self.config.num_classes)
+        answers = Results.empty(plan.texts, self.config.num_classes)
         parts = engine.run((planned.batch for planned in plan.batches), thresholds_L)
         for planned, part in zip(plan.batches, parts, strict=True):
             for whole, some in zip(answers, part, strict=True):
@@ -261,7 +268,9 @@ class Predictor:
             raise UserError(f"speed: expected one number or {layers} numbers in [0, 1], found {speed!r}")
         return thresholds_L
 
-    def all_exits(self, plan: Plan, on_batch: Callable[[int], None] | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def all_exits(
+        self, plan: BatchedTexts, on_batch: Callable[[int], None] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Every exit's probabilities `[texts, L, N]` and uncertainties `[texts, L]`, float32, in the texts' order.
 
         `on_batch` is called after each batch with the number of its texts.
@@ -314,7 +323,3 @@ def checked_texts(texts: Sequence[Text]) -> list[Text]:
 
 def _is_pair(text: object) -> bool:
     return isinstance(text, tuple) and len(text) == 2 and all(isinstance(part, str) for part in text)
-
-
-def _no_answers(texts: int, num_classes: int) -> Answers:
-    return Answers(np.zeros((texts, num_classes), np.float32), np.zeros(texts, np.int32), np.zeros(texts, np.float32))

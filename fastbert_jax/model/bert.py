@@ -1,58 +1,31 @@
-"""The BERT backbone: embeddings, one encoder layer, and the stack of layers.
+"""BERT with exits: embeddings, encoder layers, an exit after each, and one forward pass through all of them.
 
-Shapes in names: B batch, S sequence, H hidden, F feed-forward, A heads, D head width, L layers. Post-norm, as in
-Devlin et al. 2019; parameters are float32 whatever the compute dtype.
+Shapes in names: B batch, S sequence, H hidden, F feed-forward, A heads, D head width, K texts per row, L layers,
+N classes. Post-norm, as in Devlin et al. 2019; parameters are float32 whatever the compute dtype.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from fastbert_jax.config import BertConfig
-from fastbert_jax.model.dropout import Dropout
-from fastbert_jax.model.layer_norm import layer_norm
+from fastbert_jax.config import BertConfig, ExitKind
+from fastbert_jax.model.attention import attention
+from fastbert_jax.model.exits import Exit
+from fastbert_jax.model.layers import Dropout, Linear, activate, layer_norm
+from fastbert_jax.model.leaves import Leaf, bert_leaves
+from fastbert_jax.model.network import Array, Params, Part, Trace
 from fastbert_jax.model.sharding import keep_sharded
+from fastbert_jax.text.batches import Batch
 
 HIDDEN_AXES = ("batch", "sequence", "features")
 """The axes of hidden states, for the mesh."""
-MASKED_SCORE = -1e30
-"""Score of a key that must not be seen: finite, so that a row with no key at all stays free of NaN."""
-
-
-def activation(name: str, values: jax.Array) -> jax.Array:
-    """The activation that `BertConfig.activation` names."""
-    match name:
-        case "gelu":
-            # Not jax.nn.gelu, whose erfc takes three times as long on a CPU for digits that float32 sums lose anyway.
-            wide = values.astype(jnp.float32)
-            return (wide * (0.5 + 0.5 * jax.lax.erf(wide * 2**-0.5))).astype(values.dtype)
-        case "gelu_tanh":
-            return jax.nn.gelu(values, approximate=True)
-        case "relu":
-            return jax.nn.relu(values)
-    raise ValueError(f"expected an activation of 'gelu', 'gelu_tanh', 'relu', found {name!r}")
-
-
-class Linear(nn.Dense):
-    """A linear map of the last axis, computed as one product of two matrices.
-
-    Were the other axes not made one, XLA's CPU compiler would copy the output's gradient, transposed, for the gradient
-    of the kernel: a third of the time of a layer's backward pass goes into products that take 1.4 times as long then.
-    """
-
-    def __call__(self, inputs: jax.Array) -> jax.Array:
-        """`[..., in]` to `[..., features]`."""
-        outputs = super().__call__(inputs.reshape(-1, inputs.shape[-1]))
-        return outputs.reshape(*inputs.shape[:-1], self.features)
-
-
-def dense(config: BertConfig, features: int, dtype: jnp.dtype, name: str) -> Linear:
-    """A linear map with BERT's initialisation."""
-    return Linear(features, dtype=dtype, kernel_init=nn.initializers.normal(config.init_std), name=name)
 
 
 class Embeddings(nn.Module):
@@ -60,16 +33,11 @@ class Embeddings(nn.Module):
 
     config: BertConfig
     dropout: float = 0.0
-    dtype: jnp.dtype = jnp.float32
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(
-        self,
-        token_ids_BxS: jax.Array,
-        token_type_BxS: jax.Array,
-        position_BxS: jax.Array,
-        *,
-        deterministic: bool = True,
+        self, token_ids_BxS: Array, token_type_BxS: Array, position_BxS: Array, *, deterministic: bool = True
     ) -> jax.Array:
         """Int32 ids to `[B, S, H]`. An id out of range gives NaN, so ids are checked where they are made."""
         table = functools.partial(
@@ -94,125 +62,261 @@ class EncoderLayer(nn.Module):
 
     config: BertConfig
     dropout: float = 0.0
-    dtype: jnp.dtype = jnp.float32
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(
-        self, hidden_BxSxH: jax.Array, text_BxS: jax.Array, *, deterministic: bool = True
+        self, hidden_BxSxH: jax.Array, text_BxS: Array, *, deterministic: bool = True
     ) -> tuple[jax.Array, jax.Array]:
         """The layer's output `[B, S, H]` and its attention scores before the mask, float32 `[B, A, S, S]`.
 
         A token sees the tokens with its own number in `text_BxS`; padding (0) sees padding, and nothing sees it.
         """
         config = self.config
-        linear = functools.partial(dense, config, dtype=self.dtype)
+        linear = functools.partial(Linear, dtype=self.dtype, kernel_init=nn.initializers.normal(config.init_std))
         drop = functools.partial(Dropout(self.dropout), deterministic=deterministic)  # type: ignore[misc]
         heads = (config.num_heads, config.hidden_size // config.num_heads)
         rows, length, _ = hidden_BxSxH.shape
 
         def project(name: str) -> jax.Array:
             # Heads before tokens: as plain matrix products these run 2.5 times faster on a CPU.
-            return linear(config.hidden_size, name=name)(hidden_BxSxH).reshape(rows, length, *heads).swapaxes(1, 2)
+            projected_BxSxH = linear(config.hidden_size, name=name)(hidden_BxSxH)
+            return projected_BxSxH.reshape(rows, length, *heads).swapaxes(1, 2)
 
-        query_BxAxSxD, key_BxAxSxD, value_BxAxSxD = project("query"), project("key"), project("value")
-        scores_BxAxSxS = jnp.einsum(
-            "baqd,bakd->baqk", query_BxAxSxD * heads[1] ** -0.5, key_BxAxSxD, preferred_element_type=jnp.float32
+        context_BxAxSxD, scores_BxAxSxS = attention(
+            project("query"), project("key"), project("value"), jnp.asarray(text_BxS), drop=drop
         )
-        # The softmax, its denominator taken after the product with the values, which has fewer numbers to divide; and a
-        # mask that is added: on a CPU the two make attention at 128 tokens three times as fast.
-        same_text_BxSxS = text_BxS[:, :, None] == text_BxS[:, None, :]
-        masked_BxAxSxS = scores_BxAxSxS + jnp.where(same_text_BxSxS, 0.0, MASKED_SCORE)[:, None]
-        largest_BxAxSx1 = jax.lax.stop_gradient(masked_BxAxSxS.max(-1, keepdims=True))
-        weights_BxAxSxS = jnp.exp(masked_BxAxSxS - largest_BxAxSx1)
-        total_BxAxSx1 = weights_BxAxSxS.sum(-1, keepdims=True)
-        context_BxAxSxD = jnp.einsum(
-            "baqk,bakd->baqd",
-            drop(weights_BxAxSxS.astype(self.dtype)),
-            value_BxAxSxD,
-            preferred_element_type=jnp.float32,
-        )
-        context_BxAxSxD = (context_BxAxSxD / total_BxAxSx1).astype(self.dtype)
         attended_BxSxH = linear(config.hidden_size, name="attention_output")(
             context_BxAxSxD.swapaxes(1, 2).reshape(hidden_BxSxH.shape)
         )
         hidden_BxSxH = layer_norm(config, hidden_BxSxH + drop(attended_BxSxH), "attention_norm")
 
-        inner_BxSxF = activation(config.activation, linear(config.feed_forward_size, name="intermediate")(hidden_BxSxH))
+        inner_BxSxF = activate(config.activation, linear(config.feed_forward_size, name="intermediate")(hidden_BxSxH))
         output_BxSxH = linear(config.hidden_size, name="output")(inner_BxSxF)
         return layer_norm(config, hidden_BxSxH + drop(output_BxSxH), "output_norm"), scores_BxAxSxS
 
 
-class Backbone(nn.Module):
-    """Embeddings and all layers; the layers' parameters are stacked `[L, ...]` and scanned over."""
+@dataclasses.dataclass(frozen=True)
+class Bert:
+    """A BERT with exits, as a `Layered` network.
 
-    config: BertConfig
-    dropout: float = 0.0
-    dtype: jnp.dtype = jnp.float32
-    remat: bool = False
-    unroll: int = 1
-
-    @nn.compact
-    def __call__(
-        self,
-        token_ids_BxS: jax.Array,
-        token_type_BxS: jax.Array,
-        position_BxS: jax.Array,
-        text_BxS: jax.Array,
-        *,
-        deterministic: bool = True,
-    ) -> tuple[jax.Array, jax.Array]:
-        """Hidden states `[L + 1, B, S, H]`, the embeddings first, and attention scores `[L, B, A, S, S]`."""
-        settings = {"config": self.config, "dropout": self.dropout, "dtype": self.dtype}
-        embedded_BxSxH = Embeddings(**settings, name="embeddings")(
-            token_ids_BxS, token_type_BxS, position_BxS, deterministic=deterministic
-        )
-
-        def run_layer(layer: EncoderLayer, hidden_BxSxH: jax.Array, _: None) -> tuple[jax.Array, tuple]:
-            hidden_BxSxH, scores_BxAxSxS = layer(hidden_BxSxH, text_BxS, deterministic=deterministic)
-            hidden_BxSxH = keep_sharded(hidden_BxSxH, HIDDEN_AXES)
-            return hidden_BxSxH, (hidden_BxSxH, scores_BxAxSxS)
-
-        run_layers = nn.scan(
-            nn.remat(run_layer, prevent_cse=False) if self.remat else run_layer,
-            variable_axes={"params": 0},
-            split_rngs={"params": True, "dropout": True},
-            length=self.config.num_layers,
-            unroll=self.unroll,
-        )
-        _, (hidden_LxBxSxH, scores_LxBxAxSxS) = run_layers(
-            EncoderLayer(**settings, name="layers"), embedded_BxSxH, None
-        )
-        return jnp.concatenate([embedded_BxSxH[None], hidden_LxBxSxH]), scores_LxBxAxSxS
-
-
-class LowerBackbone(nn.Module):
-    """Embeddings and the first `depth` layers of a `Backbone`, on all of its parameters, without dropout.
-
-    A loop over a slice of the stacked layers would have XLA copy the slice at every call; here each turn of the loop
-    reads its layer where it is.
+    Parameters are one plain tree, `{"backbone": {"embeddings", "layers"}, "lower_exits", "last_exit"}`, so that
+    freezing a part is leaving its subtree out. `layers` is stacked `[L, ...]`, `lower_exits` over the layers below the
+    last that have an exit; there is no such key where none has.
     """
 
     config: BertConfig
-    depth: int
-    dtype: jnp.dtype = jnp.float32
+    dropout: float = 0.0
+    """Dropout probability of the parts that a call names."""
+    dtype: Any = jnp.float32
+    """dtype of the arithmetic; parameters, norms' statistics, softmax and logits are float32."""
+    remat: bool = False
+    """Compute each layer again in the backward pass instead of keeping what is inside it."""
     unroll: int = 1
+    """Layers that are compiled one after the other, as one turn of the loop over layers."""
 
-    @nn.compact
-    def __call__(
-        self, token_ids_BxS: jax.Array, token_type_BxS: jax.Array, position_BxS: jax.Array, text_BxS: jax.Array
-    ) -> jax.Array:
-        """Hidden states `[depth + 1, B, S, H]`, the embeddings first."""
-        embedded_BxSxH = Embeddings(self.config, dtype=self.dtype, name="embeddings")(
-            token_ids_BxS, token_type_BxS, position_BxS
+    @property
+    def num_layers(self) -> int:
+        """L."""
+        return self.config.num_layers
+
+    @property
+    def num_classes(self) -> int:
+        """N."""
+        return self.config.num_classes
+
+    @property
+    def hidden_size(self) -> int:
+        """H."""
+        return self.config.hidden_size
+
+    @property
+    def exits(self) -> tuple[bool, ...]:
+        """For each layer, whether it has an exit."""
+        return tuple(layer in self.config.exit_layers for layer in range(1, self.num_layers + 1))
+
+    @property
+    def leaves(self) -> list[Leaf]:
+        """Every parameter."""
+        return bert_leaves(self.config, exits=True)
+
+    @property
+    def indivisible(self) -> dict[str, tuple[int, str]]:
+        """An attention head is computed on one device."""
+        return {"heads": (self.config.num_heads, "heads")}
+
+    def init(self, key: jax.Array) -> Params:
+        """Random float32 parameters: normal(0, `init_std`), zero biases and unit norms; exits as in `exits.py`.
+
+        Inside a `jax.jit` with `out_shardings` every device makes its own part, and unused parts are not made.
+        """
+        embeddings_key, layers_key, lower_key, last_key = jax.random.split(key, 4)
+        ids_1x1 = jnp.zeros((1, 1), jnp.int32)
+        hidden_1x1xH = jnp.zeros((1, 1, self.config.hidden_size), self.dtype)
+
+        def layer(key: jax.Array) -> Params:
+            return EncoderLayer(self.config, dtype=self.dtype).init(key, hidden_1x1xH, ids_1x1)["params"]
+
+        def exit_(key: jax.Array) -> Params:
+            return Exit(self.config, dtype=self.dtype).init(key, hidden_1x1xH, ids_1x1, ids_1x1)["params"]
+
+        def stacked(init: Any, key: jax.Array, count: int) -> Params:
+            return jax.vmap(init)(jax.random.split(key, count))
+
+        embeddings = Embeddings(self.config, dtype=self.dtype).init(embeddings_key, ids_1x1, ids_1x1, ids_1x1)["params"]
+        params: Params = {"backbone": {"embeddings": embeddings, "layers": stacked(layer, layers_key, self.num_layers)}}
+        if lower := len(self.config.lower_exit_layers):
+            params["lower_exits"] = stacked(exit_, lower_key, lower)
+        return params | {"last_exit": exit_(last_key)}
+
+    def embed(self, params: Params, batch: Batch, key: jax.Array | None = None) -> jax.Array:
+        """The embeddings `[B, S, H]`; `params` is the whole tree, and a `key` turns dropout on."""
+        hidden_BxSxH: jax.Array = Embeddings(self.config, self.dropout, self.dtype).apply(
+            {"params": params["backbone"]["embeddings"]},
+            *(batch.token_ids_BxS, batch.token_type_BxS, batch.position_BxS),
+            **_dropout(key),
         )
-        layer = EncoderLayer(self.config, dtype=self.dtype, parent=None)
-        stacked = self.get_variable("params", "layers")
+        return hidden_BxSxH
 
-        def run_layer(hidden_BxSxH: jax.Array, index: jax.Array) -> tuple[jax.Array, jax.Array]:
-            params = jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, index, keepdims=False), stacked)
-            hidden_BxSxH, _ = layer.apply({"params": params}, hidden_BxSxH, text_BxS)
-            hidden_BxSxH = keep_sharded(hidden_BxSxH, HIDDEN_AXES)
-            return hidden_BxSxH, hidden_BxSxH
+    def layer(
+        self, layer: Params, hidden_BxSxH: jax.Array, text_BxS: Array, key: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """The output `[B, S, H]` of one layer and its attention scores, float32 `[B, A, S, S]`."""
+        module = EncoderLayer(self.config, self.dropout, self.dtype)
+        outputs: tuple[jax.Array, jax.Array] = module.apply({"params": layer}, hidden_BxSxH, text_BxS, **_dropout(key))
+        return outputs
 
-        _, hidden_LxBxSxH = jax.lax.scan(run_layer, embedded_BxSxH, jnp.arange(self.depth), unroll=self.unroll)
+    def exit(
+        self, exit_: Params, hidden_BxSxH: jax.Array, text_BxS: Array, cls_BxK: Array, key: jax.Array | None = None
+    ) -> jax.Array:
+        """Float32 logits `[B, K, N]` of one exit on the output of its layer."""
+        module = Exit(self.config, self.dropout, self.dtype)
+        logits_BxKxN: jax.Array = module.apply({"params": exit_}, hidden_BxSxH, text_BxS, cls_BxK, **_dropout(key))
+        return logits_BxKxN
+
+    def stacked_layers(self, params: Params) -> Params:
+        """The parameters of all layers, `[L, ...]`."""
+        layers: Params = params["backbone"]["layers"]
+        return layers
+
+    def exit_of(self, params: Params, layer: int) -> Params:
+        """The parameters of the exit after a layer, from 0; of the last exit where the layer has none."""
+        if layer + 1 not in self.config.lower_exit_layers:
+            last: Params = params["last_exit"]
+            return last
+        place = self.config.lower_exit_layers.index(layer + 1)
+        return jax.tree.map(lambda leaf: leaf[place], params["lower_exits"])
+
+    def trace(
+        self,
+        params: Params,
+        batch: Batch,
+        key: jax.Array | None = None,
+        dropout_in: frozenset[Part] = frozenset(),
+        *,
+        depth: int = 0,
+    ) -> Trace:
+        """One forward pass: one scan over the layers, one vmap over the lower exits.
+
+        Args:
+          key: of the dropout in the parts `dropout_in`.
+          depth: run only the first `depth` layers and the lower exits after them; 0: all layers and all exits.
+        """
+        keys = dict.fromkeys(Part) if key is None else dict(zip(Part, jax.random.split(key, len(Part)), strict=True))
+        keys = {part: part_key if part in dropout_in else None for part, part_key in keys.items()}
+        depth = depth or self.num_layers
+        embedded_BxSxH, hidden_LxBxSxH, scores_LxBxAxSxS = self._run_layers(params, batch, keys[Part.BACKBONE], depth)
+        text_BxS, cls_BxK = jnp.asarray(batch.text_BxS), jnp.asarray(batch.cls_BxK)
+
+        def lower_exit(exit_: Params, hidden_BxSxH: jax.Array, key: jax.Array | None) -> jax.Array:
+            return self.exit(exit_, hidden_BxSxH, text_BxS, cls_BxK, key)
+
+        lower = np.array([layer for layer in self.config.lower_exit_layers if layer <= depth], int)
+        lower_logits_LxBxKxN = jnp.zeros((0, *cls_BxK.shape, self.num_classes))
+        if lower.size:
+            lower_logits_LxBxKxN = jax.vmap(lower_exit)(
+                params["lower_exits"], hidden_LxBxSxH[lower - 1], _split(keys[Part.LOWER_EXITS], len(lower))
+            )
+        logits_BxKxN = None
+        if depth == self.num_layers:
+            logits_BxKxN = self.exit(params["last_exit"], hidden_LxBxSxH[-1], text_BxS, cls_BxK, keys[Part.LAST_EXIT])
+        hidden_LxBxSxH = jnp.concatenate([embedded_BxSxH[None], hidden_LxBxSxH])
+        first_LxBxKxH = jnp.take_along_axis(hidden_LxBxSxH, cls_BxK[None, :, :, None], axis=2)
+        return Trace(hidden_LxBxSxH, first_LxBxKxH, scores_LxBxAxSxS, lower_logits_LxBxKxN, logits_BxKxN)
+
+    def hidden_states(self, params: Params, batch: Batch) -> jax.Array:
+        """The embeddings, then every layer's output, `[L + 1, B, S, H]`; needs the backbone's parameters alone."""
+        embedded_BxSxH, hidden_LxBxSxH, _ = self._run_layers(params, batch, None, self.num_layers)
         return jnp.concatenate([embedded_BxSxH[None], hidden_LxBxSxH])
+
+    def _run_layers(
+        self, params: Params, batch: Batch, key: jax.Array | None, depth: int
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """The embeddings, and the outputs and scores of the first `depth` layers, stacked."""
+        embed_key, layers_key = (None, None) if key is None else jax.random.split(key)
+        layers, keys_L = self.stacked_layers(params), _split(layers_key, self.num_layers)
+        text_BxS = jnp.asarray(batch.text_BxS)
+
+        def run(hidden_BxSxH: jax.Array, at: tuple[Params, jax.Array | None]) -> tuple[jax.Array, tuple[Any, Any]]:
+            hidden_BxSxH, scores_BxAxSxS = self.layer(at[0], hidden_BxSxH, text_BxS, at[1])
+            hidden_BxSxH = keep_sharded(hidden_BxSxH, HIDDEN_AXES)
+            return hidden_BxSxH, (hidden_BxSxH, scores_BxAxSxS)
+
+        if self.remat:
+            run = jax.checkpoint(run, prevent_cse=False)
+        embedded_BxSxH = self.embed(params, batch, embed_key)
+        if depth == self.num_layers:
+            _, outputs = jax.lax.scan(run, embedded_BxSxH, (layers, keys_L), unroll=self.unroll)
+        else:
+            # A scan over a slice of the stack would have XLA copy the slice; here each turn reads its layer in place.
+            def run_at(hidden_BxSxH: jax.Array, index: jax.Array) -> tuple[jax.Array, tuple[Any, Any]]:
+                def take(leaf: jax.Array) -> jax.Array:
+                    return jax.lax.dynamic_index_in_dim(leaf, index, keepdims=False)
+
+                return run(hidden_BxSxH, jax.tree.map(take, (layers, keys_L)))
+
+            _, outputs = jax.lax.scan(run_at, embedded_BxSxH, jnp.arange(depth), unroll=self.unroll)
+        return embedded_BxSxH, *outputs
+
+    def paper_layer_flops(self, length: int) -> int:
+        """The linear maps of one encoder layer: 2S(4H^2 + 2HF). Attention's own products are left out."""
+        hidden, inner, length = self.config.hidden_size, self.config.feed_forward_size, int(length)
+        return 2 * length * (4 * hidden**2 + 2 * hidden * inner)
+
+    def paper_exit_flops(self, length: int) -> int:
+        """The linear maps of one exit with attention at every token: 2(SHC + 4SC^2 + C^2), C being the exit's width.
+
+        The numbers of the released code (thop, `nn.Linear` only) to the last digit; the last map, C -> N, is left out.
+        The paper has no linear exit; it is its one map: 2HN.
+        """
+        if self.config.exit_kind is ExitKind.LINEAR:
+            return 2 * self.config.hidden_size * self.config.num_classes
+        hidden, width, length = self.config.hidden_size, self.config.exit_size, int(length)
+        return 2 * (length * hidden * width + 4 * length * width**2 + width**2)
+
+    def layer_flops(self, length: int) -> int:
+        """One encoder layer with both products of its attention: 4S^2 H more than the paper counts."""
+        return self.paper_layer_flops(length) + 4 * int(length) ** 2 * self.config.hidden_size
+
+    def exit_flops(self, length: int, *, texts: int = 1) -> tuple[int, int]:
+        """One exit on a row of so many texts: its map of all S tokens, and what follows for each text.
+
+        2SHC, then 2(2ASC + 5C^2 + CN) a text: each of A heads scores and averages S tokens at width C; query, key,
+        value, output and dense maps run on one token. A linear exit is 2HN a text.
+        """
+        hidden, width, length = self.config.hidden_size, self.config.exit_size, int(length)
+        if self.config.exit_kind is ExitKind.LINEAR:
+            return 0, texts * self.paper_exit_flops(length)
+        attention_flops = 2 * self.config.exit_heads * length * width
+        return 2 * length * hidden * width, texts * 2 * (
+            attention_flops + 5 * width**2 + width * self.config.num_classes
+        )
+
+
+def _split(key: jax.Array | None, count: int) -> jax.Array | None:
+    return None if key is None else jax.random.split(key, count)
+
+
+def _dropout(key: jax.Array | None) -> dict[str, Any]:
+    """What a module's `apply` takes to use dropout with this key, or none."""
+    return {"deterministic": True} if key is None else {"deterministic": False, "rngs": {"dropout": key}}

@@ -15,11 +15,12 @@ from fastbert_jax.command_line import end_with, read_settings
 from fastbert_jax.config import BertConfig, CheckpointKind, ConvertConfig, DataConfig, Precision, TextForm
 from fastbert_jax.errors import UserError
 from fastbert_jax.log import result
-from fastbert_jax.model.fastbert import Params
+from fastbert_jax.model.config_json import inference_settings
+from fastbert_jax.model.network import Params
 from fastbert_jax.model.official_names import LEFT_OUT, checkpoint_kind, official_config, official_leaves
 from fastbert_jax.model.state_dicts import StateDict, open_state_dict
 from fastbert_jax.model.tensor_files import match_tensors
-from fastbert_jax.model.weights import inference_settings, read_params, save_backbone, save_model
+from fastbert_jax.model.weights import read_params, save_backbone, save_model
 from fastbert_jax.text.tokenizer import Tokenizer, vocabulary_tokenizer
 
 

@@ -1,4 +1,4 @@
-"""The exit: the small classifier after each layer, teacher and student alike.
+"""The exit: the small classifier after each layer, the paper's teacher and students alike.
 
 The paper's section 3.1 with the released code's details (`run_fastbert.py`, class BertMiniClassifier): FC H->C, tanh,
 2-head self-attention at width C, the first token, FC C->C, tanh, FC C->N. Only the first token's answer is used, so
@@ -7,8 +7,8 @@ t = tanh(FC(h)), `q . (t Wk + bk)` is `t . (Wk q)` plus a constant that the soft
 `sum_i a_i (t_i Wv + bv)` is `(sum_i a_i t_i) Wv + (sum_i a_i) bv`. The same function, at the cost of the first FC.
 
 Kernels start at normal(0, 1 / fan_in), not at BERT's 0.02: five maps of width 128 at 0.02 shrink the signal a thousand
-times, and a new teacher then needs hundreds of steps before it says anything. Measured on Reuters R8, MiniLM, 120 steps
-of 16 texts at 1e-4: training loss 0.15 against 1.09.
+times, and a new last exit then needs hundreds of steps before it learns anything. Measured on Reuters R8, MiniLM, 120
+steps of 16 texts at 1e-4: training loss 0.15 against 1.09.
 
 The ablation has `linear` exits: dropout on the first token, then FC H->N, as BERT's own head without its pooler.
 
@@ -24,8 +24,8 @@ import jax
 import jax.numpy as jnp
 
 from fastbert_jax.config import BertConfig, ExitKind
-from fastbert_jax.model.bert import MASKED_SCORE, Linear
-from fastbert_jax.model.dropout import Dropout
+from fastbert_jax.model.attention import MASKED_SCORE
+from fastbert_jax.model.layers import Dropout, Linear
 
 KERNEL_INIT = nn.initializers.lecun_normal()
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from fastbert_jax.config import BertConfig, CheckpointKind, LayerNormKind
 from fastbert_jax.errors import UserError
-from fastbert_jax.model.names import Leaf, model_leaves
+from fastbert_jax.model.leaves import Leaf, bert_leaves
 
 OFFICIAL_NAMES = {
     "embeddings.word_embeddings": "embedding.word_embedding",
@@ -108,10 +108,10 @@ def official_config(shapes: Shapes, kind: CheckpointKind, *, num_heads: int) -> 
 
 
 def official_leaves(config: BertConfig, kind: CheckpointKind) -> list[Leaf]:
-    """`model_leaves` with the official names of their tensors."""
+    """`bert_leaves` with the official names of their tensors."""
     return [
         dataclasses.replace(leaf, tensors=tuple(_official(tensor, PREFIX[kind]) for tensor in leaf.tensors))
-        for leaf in model_leaves(config, exits=kind is not CheckpointKind.BACKBONE)
+        for leaf in bert_leaves(config, exits=kind is not CheckpointKind.BACKBONE)
     ]
 
 

@@ -1,8 +1,8 @@
 """Which axis of which array lies along which axis of the mesh.
 
-One table, `MESH_AXES`, says it for parameters and activations alike. A batch is shared by `data` and `fsdp`; `fsdp`
-also holds the hidden width of the parameters (and of their optimizer state) in pieces, which XLA gathers layer by
-layer; `tensor` holds the heads and the feed-forward width of each layer.
+One table, `MESH_AXES`, holds for parameters and activations. `data` and `fsdp` share a batch; `fsdp` also holds the
+hidden width of the parameters (and of their optimizer state) in pieces, which XLA gathers layer by layer; `tensor`
+holds the heads and the feed-forward width of each layer.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from fastbert_jax.config import BertConfig, MeshConfig
+from fastbert_jax.config import MeshConfig
 from fastbert_jax.errors import UserError
-from fastbert_jax.model.names import model_leaves
+from fastbert_jax.model.network import Network, Params
 
 MESH = ("data", "fsdp", "tensor")
 """The axes of every mesh."""
@@ -80,19 +80,21 @@ def sharding_of(mesh: Mesh, axes: Sequence[str]) -> NamedSharding:
     return NamedSharding(mesh, partition(axes))
 
 
-def param_shardings(mesh: Mesh, config: BertConfig) -> dict[str, Any]:
-    """The shardings of a FastBERT's parameters, in their tree.
+def param_shardings(mesh: Mesh, network: Network) -> Params:
+    """The shardings of a network's parameters, in their tree.
 
     Raises:
       UserError: a size of the model that the mesh does not divide, with both numbers.
     """
-    leaves = model_leaves(config, exits=True)
-    for leaf in leaves:
+    for leaf in network.leaves:
         for axis, size in zip(leaf.tree_axes, leaf.tree_shape, strict=True):
             _check_divides(mesh, axis, size, LIMITS.get(axis, axis))
-    if config.num_heads % mesh.shape["tensor"]:
-        raise UserError(f"mesh.tensor: expected a divisor of the {config.num_heads} heads, {_found(mesh, 'heads')}")
-    return flax.traverse_util.unflatten_dict({leaf.path: sharding_of(mesh, leaf.tree_axes) for leaf in leaves}, sep="/")
+    for axis, (count, words) in network.indivisible.items():
+        if count % shares_of(mesh, axis):
+            raise UserError(f"{_options(axis)}: expected a divisor of the {count} {words}, {_found(mesh, axis)}")
+    flat = {leaf.path: sharding_of(mesh, leaf.tree_axes) for leaf in network.leaves}
+    shardings: Params = flax.traverse_util.unflatten_dict(flat, sep="/")
+    return shardings
 
 
 def check_batch(mesh: Mesh, size: int, key: str) -> None:
@@ -109,13 +111,16 @@ def check_batch(mesh: Mesh, size: int, key: str) -> None:
 
 def _check_divides(mesh: Mesh, axis: str, size: int, words: str) -> None:
     if size % shares_of(mesh, axis):
-        keys = " x ".join(f"mesh.{name}" for name in MESH_AXES[axis])
-        raise UserError(f"{keys}: expected a divisor of {words} {size}, {_found(mesh, axis)}")
+        raise UserError(f"{_options(axis)}: expected a divisor of {words} {size}, {_found(mesh, axis)}")
 
 
 def shares_of(mesh: Mesh, axis: str) -> int:
     """Into how many pieces the mesh cuts an axis."""
     return math.prod(mesh.shape[name] for name in MESH_AXES[axis])
+
+
+def _options(axis: str) -> str:
+    return " x ".join(f"--mesh.{name}" for name in MESH_AXES[axis])
 
 
 def _found(mesh: Mesh, axis: str) -> str:

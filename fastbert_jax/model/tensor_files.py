@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import safetensors
 
 from fastbert_jax.errors import UserError
-from fastbert_jax.model.names import Leaf
+from fastbert_jax.model.leaves import Leaf
 
 IGNORED = ("pooler.", "cls.", "classifier.", "qa_outputs.", "embeddings.position_ids", "embeddings.token_type_ids")
 """Starts of the names in a Hugging Face file that are not the encoder's: heads of other tasks, and buffers."""

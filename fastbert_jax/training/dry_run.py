@@ -1,4 +1,4 @@
-"""What a run would do, in words: texts, shapes, steps, FLOPs, and what each device would hold. Trains nothing."""
+"""The plan of a run in words: texts, shapes, steps, FLOPs, and the memory of each device. Trains nothing."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from jax.sharding import Mesh
 
 from fastbert_jax.config import TrainConfig
 from fastbert_jax.model.sharding import make_mesh, param_shardings
-from fastbert_jax.report.flops import true_flops
+from fastbert_jax.report.flops import Count, text_flops
 from fastbert_jax.text.batches import Batches
-from fastbert_jax.training.initial import abstract_params
 from fastbert_jax.training.prepare import prepare
-from fastbert_jax.training.recipe import Phase, Tree
+from fastbert_jax.training.recipe import RecipeModule
 from fastbert_jax.training.step import placed_step
+from fastbert_jax.training.terms import Phase, Tree
 
 
-def describe(config: TrainConfig) -> str:
+def describe(config: TrainConfig, recipe: RecipeModule) -> str:
     """The run that `config` asks for. Writes nothing.
 
     Raises:
@@ -27,11 +27,11 @@ def describe(config: TrainConfig) -> str:
     """
     config = config.resolved
     mesh = make_mesh(config.mesh)
-    prepared = prepare(config, mesh)
+    prepared = prepare(config, mesh, recipe)
     architecture, task = prepared.config, prepared.task
     shapes = {
-        name: abstract_params(start.config, param_shardings(mesh, start.config))
-        for name, start in prepared.starts.items()
+        name: start.abstract_params(param_shardings(mesh, start.network))
+        for name, start in prepared.made.starts.items()
     }
     sizes = {part: sum(leaf.size for leaf in jax.tree.leaves(tree)) for part, tree in shapes["model"].items()}
     lines = [
@@ -43,13 +43,14 @@ def describe(config: TrainConfig) -> str:
         f"{sum(sizes.values()):,} parameters: " + ", ".join(f"{part} {size:,}" for part, size in sizes.items()),
     ]
     lines.append("devices     " + " x ".join(f"{size} {axis}" for axis, size in mesh.shape.items()))
-    for phase in prepared.recipe.phases:
+    for phase in prepared.made.recipe.phases:
         lines += _phase_lines(phase, prepared.batches[phase.name], shapes, mesh)
     length = config.data.max_length
-    full = true_flops(architecture, length, architecture.num_layers, exits_evaluated=1)
-    first = true_flops(architecture, length, 1)
+    network = prepared.made.network
+    full = text_flops(Count.TRUE, network, length, network.num_layers, exits_evaluated=1)
+    first = text_flops(Count.TRUE, network, length, 1)
     lines.append(
-        f"FLOPs       {full:,} for a text of {length} tokens at full depth, {first:,} if it leaves at the first layer"
+        f"FLOPs       {full:,} for a text of {length} tokens at full depth, {first:,} if it exits at the first layer"
     )
     return "\n".join(lines)
 
@@ -61,7 +62,7 @@ def _phase_lines(phase: Phase, batches: Batches, shapes: Tree, mesh: Mesh) -> li
     held = bytes_per_device((placed.state, placed.frozen))
     return [
         f"{phase.name:<11} {len(batches)} steps of {rows} rows, {batches.batches_per_epoch} an epoch; "
-        f"trains {', '.join(phase.trainable)}",
+        f"trains {', '.join(phase.trains)}",
         f"            each device holds {held / 1e6:,.1f} MB of parameters and optimizer state",
         *(f"            {count} x [{rows}, {length}]" for length, count in sorted(lengths.items())),
     ]

@@ -15,12 +15,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from fastbert_jax.inference.policies import entropy_uncertainty
+from fastbert_jax.model.bert import Bert
 from fastbert_jax.model.sharding import local_rows, sharding_of, share_batch, shares_of
 from fastbert_jax.text.batches import Batch, collate, inference_plan
 from fastbert_jax.text.tokenizer import Encoded
 from fastbert_jax.training.loop import Evaluation
 from fastbert_jax.training.losses import cross_entropy
-from fastbert_jax.training.recipe import Apply, Tree
+from fastbert_jax.training.terms import Tree
 
 BATCH_SIZE = 64
 """Rows of a batch, or the next multiple of what the mesh shares a batch out to."""
@@ -40,13 +41,9 @@ class EvaluationSums(NamedTuple):
     """Texts that leave at each layer, for each of the U `SPEEDS`."""
 
 
-def evaluation_step(params: Tree, batch: Batch, *, apply: Apply) -> EvaluationSums:
-    """What every exit answers to one labelled batch; padding rows count nothing.
-
-    Args:
-      apply: FastBERT as a source without dropout, `fastbert_recipe.forward`.
-    """
-    logits_LxBxKxN = apply(params, batch, None).exit_logits_LxBxKxN
+def evaluation_step(params: Tree, batch: Batch, *, network: Bert) -> EvaluationSums:
+    """The result of every exit on one labelled batch; padding rows count nothing."""
+    logits_LxBxKxN = network.trace(params, batch).exit_logits_LxBxKxN
     label_LxBxK = jnp.broadcast_to(batch.label_BxK[None], logits_LxBxKxN.shape[:-1])
     valid_LxBxK = jnp.broadcast_to(batch.valid_BxK[None], label_LxBxK.shape)
     correct_LxBxK = (logits_LxBxKxN.argmax(-1) == label_LxBxK) & valid_LxBxK
@@ -61,7 +58,7 @@ def evaluation_step(params: Tree, batch: Batch, *, apply: Apply) -> EvaluationSu
 
 
 def dev_evaluation(
-    apply: Apply, dev: Encoded, labels: np.ndarray, *, buckets: tuple[int, ...], mesh: Mesh
+    network: Bert, dev: Encoded, labels: np.ndarray, *, buckets: tuple[int, ...], mesh: Mesh
 ) -> Callable[[Tree], Evaluation]:
     """A function from a recipe's parameters to what the dev set says; the teacher's accuracy is the score.
 
@@ -71,7 +68,7 @@ def dev_evaluation(
     size = -(-BATCH_SIZE // shares) * shares
     rows = local_rows(mesh, size)
     whole = sharding_of(mesh, ())
-    step = jax.jit(functools.partial(evaluation_step, apply=apply), out_shardings=whole)
+    step = jax.jit(functools.partial(evaluation_step, network=network), out_shardings=whole)
     plan = inference_plan(dev.lengths, buckets=buckets, batch_sizes=size)
     batches = [
         Batch(*(array[rows] for array in collate(dev, part.rows, batch_size=size, length=part.length, labels=labels)))

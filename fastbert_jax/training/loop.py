@@ -15,14 +15,13 @@ from jax.sharding import Mesh
 from fastbert_jax.errors import PreemptedError, UserError
 from fastbert_jax.model.sharding import share_batch
 from fastbert_jax.report.progress import progress_bar
-from fastbert_jax.text.batches import Batch, Batches
 from fastbert_jax.training.checkpoints import Checkpoints, Position, Restored
 from fastbert_jax.training.journal import DEV_EVENT, Journal
-from fastbert_jax.training.memory import Memory
 from fastbert_jax.training.preemption import StopRequest
 from fastbert_jax.training.profiler import Profiler
-from fastbert_jax.training.recipe import Keep, Known, Phase, Recipe, Tree, merge
 from fastbert_jax.training.step import StepMetrics, TrainState, placed_step
+from fastbert_jax.training.streams import ViewStream
+from fastbert_jax.training.terms import Keep, Phase, Recipe, Tree, Views, merge
 from fastbert_jax.training.throughput import Meter
 
 
@@ -51,15 +50,13 @@ class Surroundings:
     stop: StopRequest
     save_every: int = 0
     """Steps between saves; 0: only where dev is measured."""
-    memories: Mapping[str, Memory] = dataclasses.field(default_factory=dict)
-    """By the name of its phase, what one with a shortcut remembers of its texts."""
     profiler: Profiler = dataclasses.field(default_factory=Profiler)
 
 
 def run_recipe(
     recipe: Recipe,
     init: Callable[[], Tree],
-    batches: Mapping[str, Batches],
+    streams: Mapping[str, ViewStream],
     *,
     shapes: Tree,
     seed: int,
@@ -69,7 +66,7 @@ def run_recipe(
 
     Args:
       init: makes the initial parameters `{source: tree}`, for this loop to keep; not called when there is a checkpoint.
-      batches: the batches of each phase, by its name; their number is the phase's length.
+      streams: the batches of each phase, by its name; their number is the phase's length.
       shapes: what `init` makes, as abstract arrays with their shardings.
 
     Raises:
@@ -81,10 +78,10 @@ def run_recipe(
     runs = [
         _PhaseRun(
             phase,
-            batches[phase.name],
-            {name: shapes[name] for name in recipe.sources_from(index)},
+            streams[phase.name],
+            {name: shapes[name] for name in recipe.sources_from(index) if name in shapes},
             index=index,
-            first_step=sum(len(batches[name]) for name in names[:index]),
+            first_step=sum(len(streams[name]) for name in names[:index]),
             key=jax.random.fold_in(jax.random.key(seed), index),
             surroundings=surroundings,
         )
@@ -94,7 +91,7 @@ def run_recipe(
         restored = checkpoints.newest(lambda position: runs[names.index(position.phase)].abstract, refused=journal.say)
     resumed_at = 0 if restored is None else restored.step
     journal.resume(resumed_at)
-    surroundings.profiler.resume(resumed_at, total=sum(len(batches[name]) for name in names))
+    surroundings.profiler.resume(resumed_at, total=sum(len(streams[name]) for name in names))
     first = 0 if restored is None else names.index(restored.position.phase)
     params: Tree | None = None
     for run in runs[first:]:
@@ -115,7 +112,7 @@ class _PhaseRun:
     def __init__(
         self,
         phase: Phase,
-        batches: Batches,
+        stream: ViewStream,
         shapes: Tree,
         *,
         index: int,
@@ -123,12 +120,11 @@ class _PhaseRun:
         key: jax.Array,
         surroundings: Surroundings,
     ) -> None:
-        self._phase, self._index, self._batches, self._first_step = phase, index, batches, first_step
+        self._phase, self._index, self._stream, self._first_step = phase, index, stream, first_step
         self._sources = tuple(shapes)
         self._around = surroundings
-        self._memory = surroundings.memories.get(phase.name, Memory())
-        decay_steps = phase.settings.decay_epochs * batches.batches_per_epoch
-        rate_steps = min(decay_steps or len(batches), len(batches))
+        decay_steps = phase.settings.decay_epochs * stream.batches_per_epoch
+        rate_steps = min(decay_steps or len(stream), len(stream))
         self._step = placed_step(phase, shapes, mesh=surroundings.mesh, total_steps=rate_steps, key=key)
         self._state: TrainState
         self._frozen: Tree
@@ -142,35 +138,38 @@ class _PhaseRun:
 
     def begin(self, params: Tree) -> None:
         """Start at the first step; the parameters are this phase's from now on."""
-        self._state, self._frozen = self._step.begin({name: params[name] for name in self._sources})
+        if self._phase.enter is not None:
+            params = self._phase.enter(params)
+        own = {name: params[name] for name in self._sources}
+        self._state, self._frozen = self._step.begin(own)
 
     def restore(self, restored: Restored) -> None:
         """Start where a checkpoint of this phase was taken."""
         self._state, self._frozen = restored.tree
         position = restored.position
         self._best_step, self._best_score = position.best_step, position.best_score
-        self._around.journal.say(f"{self._phase.name}: resumed at step {position.phase_step} of {len(self._batches)}")
+        self._around.journal.say(f"{self._phase.name}: resumed at step {position.phase_step} of {len(self._stream)}")
 
     def finish(self) -> Tree:
         """Run the steps that are left; the parameters the phase hands on."""
-        done, total = int(self._state.step), len(self._batches)
-        unread: tuple[int, StepMetrics, Batch, Known | None] | None = None
+        done, total = int(self._state.step), len(self._stream)
+        unread: tuple[int, StepMetrics, str, Views] | None = None
         with self._around.meter.spending("restore"):
-            self._memory.open(self._frozen, done=done)
+            self._stream.open(self._frozen, done=done)
         with (
             contextlib.closing(self._timed_stream(done)) as steps,
             progress_bar(self._phase.name, total=total, unit="steps", done=done) as advance,
         ):
-            for step, batch, known in steps:
+            for step, kind, views in steps:
                 profiled = self._around.profiler.step(self._first_step + step)
                 with profiled, jax.set_mesh(self._around.mesh):
                     rows = self._phase.settings.batch_size
-                    shared = share_batch(self._around.mesh, (batch, known), rows)
-                    self._state, metrics = self._step.step(self._state, self._frozen, *shared)
+                    shared = share_batch(self._around.mesh, dict(views), rows)
+                    self._state, metrics = self._step.steps[kind](self._state, self._frozen, shared)
                 # A step's metrics are read when the next step is under way, so that the device never waits.
                 if unread is not None:
                     advance(1, self._log(*unread))
-                unread = (step, metrics, batch, known)
+                unread = (step, metrics, kind, views)
                 self._around.profiler.end_after(self._first_step + step, metrics)
                 stopping = self._around.stop.agreed(self._around.mesh)
                 evaluating = self._is_time_to_evaluate(step)
@@ -200,26 +199,26 @@ class _PhaseRun:
             if step in around.checkpoints.steps():
                 around.checkpoints.put_aside(step)
 
-    def _timed_stream(self, done: int) -> Generator[tuple[int, Batch, Known | None]]:
-        """Steps from `done` on with their batches and what is known of them; waiting for these is counted."""
-        with contextlib.closing(self._batches.stream(done)) as stream:
-            for step in range(done + 1, len(self._batches) + 1):
+    def _timed_stream(self, done: int) -> Generator[tuple[int, str, Views]]:
+        """Steps from `done` on with the kinds and the views of their batches; the wait for them is measured."""
+        with contextlib.closing(self._stream.views(done)) as stream:
+            for step in range(done + 1, len(self._stream) + 1):
                 with self._around.meter.spending("data"):
-                    batch, known = next(stream), self._memory.known(step - 1)
-                yield step, batch, known
+                    kind, views = next(stream)
+                yield step, kind, views
 
     def _is_time_to_evaluate(self, step: int) -> bool:
         """As often per epoch as asked, spread evenly, the end of every epoch and of the phase always among them."""
         evaluations = self._phase.settings.evaluations_per_epoch
-        in_epoch = min(self._batches.batches_per_epoch, len(self._batches))
-        return step == len(self._batches) or step * evaluations // in_epoch > (step - 1) * evaluations // in_epoch
+        in_epoch = min(self._stream.batches_per_epoch, len(self._stream))
+        return step == len(self._stream) or step * evaluations // in_epoch > (step - 1) * evaluations // in_epoch
 
     def _is_time_to_save(self, step: int) -> bool:
         every = self._around.save_every
         return every > 0 and step % every == 0
 
     def _evaluate_and_save(self, step: int) -> None:
-        run_step, total = self._first_step + step, len(self._batches)
+        run_step, total = self._first_step + step, len(self._stream)
         around = self._around
         with around.meter.spending("evaluation"), jax.set_mesh(around.mesh):
             evaluation = around.evaluate(merge(self._state.trained, self._frozen))
@@ -238,11 +237,11 @@ class _PhaseRun:
         position = Position(self._phase.name, step, self._best_step, self._best_score)
         rank = None if score is None else (self._index, score)
         with self._around.meter.spending("checkpoint"):
-            self._memory.settle(step)
+            self._stream.settle(step)
             self._around.checkpoints.save(run_step, (self._state, self._frozen), position, rank=rank)
 
-    def _log(self, step: int, metrics: StepMetrics, batch: Batch, known: Known | None) -> str:
-        """Journal, count and remember a step and say its loss; raises when that is no number."""
+    def _log(self, step: int, metrics: StepMetrics, kind: str, views: Views) -> str:
+        """Write a step to the journal, count it, keep its values; its loss in words. Raises when that is no number."""
         loss, gradient_norm = float(metrics.loss), float(metrics.gradient_norm)
         if not math.isfinite(loss) or not math.isfinite(gradient_norm):
             raise UserError(
@@ -253,12 +252,13 @@ class _PhaseRun:
         values = {"loss": loss, "terms": terms, "gradient_norm": gradient_norm}
         self._around.journal.log(self._phase.name, step=self._first_step + step, values=values)
         if metrics.kept_BxKxN is not None:
-            self._memory.keep(step - 1, metrics.kept_BxKxN)
-        rows, length = self._phase.settings.batch_size, batch.token_ids_BxS.shape[1]
+            self._stream.keep(step - 1, metrics.kept_BxKxN)
+        batch, rows = views["batch"], self._phase.settings.batch_size
+        length, places = batch.text_BxS.shape[1], batch.valid_BxK.shape[1]
         self._around.meter.count(
             texts=float(metrics.texts),
             tokens=float(metrics.tokens),
             places=rows * length,
-            flops=rows * self._phase.on(known).row_flops(length),
+            flops=rows * self._phase.cases[kind].row_flops(length, places),
         )
         return f"loss {loss:.4f}"

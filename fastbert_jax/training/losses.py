@@ -1,14 +1,18 @@
-"""Losses: one value per text, the reduction left to the caller.
+"""Losses: one value per text or token, the reduction left to the caller.
 
-All take `(student, target)` with any leading axes, compute in float32 and say their direction. The caller stops the
-gradient of the target. B batch, K texts per row, N classes.
+All take `(student, target)` with any leading axes and compute in float32. The caller stops the gradient of the target.
+B batch, K texts per row, H hidden, N classes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import optax
+
+from fastbert_jax.config import KLDirection
 
 
 def cross_entropy(logits: jax.Array, label_BxK: jax.Array) -> jax.Array:
@@ -17,28 +21,60 @@ def cross_entropy(logits: jax.Array, label_BxK: jax.Array) -> jax.Array:
     `logits` are `[B, K, N]`, or have more leading axes: all exits learn the same labels.
     """
     labels = jnp.broadcast_to(label_BxK, logits.shape[:-1])
-    return optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
+    losses: jax.Array = optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
+    return losses
 
 
-def kl_student_teacher(student: jax.Array, teacher: jax.Array) -> jax.Array:
+def kl_student_teacher(student: jax.Array, teacher: jax.Array, *, temperature: float = 1.0) -> jax.Array:
     """KL(student || teacher) of two arrays of logits: equation 5 of the FastBERT paper.
 
-    `student` may have more leading axes than `teacher`: all exits are taught at once.
+    `student` may have more leading axes than `teacher`: all exits learn from one target.
     """
-    log_student, log_teacher = _log_softmax(student), _log_softmax(teacher)
-    return jnp.sum(jnp.exp(log_student) * (log_student - _lead(log_teacher, log_student)), axis=-1)
+    log_student, log_teacher = _log_softmaxes(student, teacher, temperature)
+    return jnp.sum(jnp.exp(log_student) * (log_student - log_teacher), axis=-1)
 
 
-def kl_teacher_student(student: jax.Array, teacher: jax.Array) -> jax.Array:
-    """KL(teacher || student) of two arrays of logits: what the released FastBERT code computes."""
-    log_student, log_teacher = _log_softmax(student), _log_softmax(teacher)
-    log_teacher = _lead(log_teacher, log_student)
+def kl_teacher_student(student: jax.Array, teacher: jax.Array, *, temperature: float = 1.0) -> jax.Array:
+    """KL(teacher || student) of two arrays of logits: that of Hinton et al. 2015, and of the released FastBERT code.
+
+    Both arrays are divided by the temperature. The factor T^2, which keeps the gradient's size, is left to the weight.
+    """
+    log_student, log_teacher = _log_softmaxes(student, teacher, temperature)
     return jnp.sum(jnp.exp(log_teacher) * (log_teacher - log_student), axis=-1)
 
 
-def _log_softmax(logits: jax.Array) -> jax.Array:
-    return jax.nn.log_softmax(logits.astype(jnp.float32))
+def kl_loss(direction: KLDirection) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """The KL of a direction."""
+    match direction:
+        case KLDirection.STUDENT_TEACHER:
+            return kl_student_teacher
+        case KLDirection.TEACHER_STUDENT:
+            return kl_teacher_student
+    raise ValueError(f"expected one of {list(KLDirection)}, found {direction!r}")
 
 
-def _lead(array: jax.Array, like: jax.Array) -> jax.Array:
-    return jnp.expand_dims(array, tuple(range(like.ndim - array.ndim)))
+def squared_error(student: jax.Array, target: jax.Array) -> jax.Array:
+    """The squared distance of two arrays of vectors: summed over the last axis."""
+    return jnp.square(student.astype(jnp.float32) - target.astype(jnp.float32)).sum(-1)
+
+
+def directions_squared_error(student: jax.Array, target: jax.Array) -> jax.Array:
+    """The squared distance of two arrays of vectors at length 1, in [0, 4] (Sun et al. 2019, equation 7).
+
+    Of a vector of zeros, whose direction is not defined, nothing is learned.
+    """
+    return squared_error(_unit(student), _unit(target))
+
+
+def _unit(vectors: jax.Array) -> jax.Array:
+    """Vectors at length 1; those of length 0 stay, with a gradient of 0."""
+    vectors = vectors.astype(jnp.float32)
+    squares = jnp.square(vectors).sum(-1, keepdims=True)
+    is_zero = squares == 0
+    return jnp.where(is_zero, 0.0, vectors * jax.lax.rsqrt(jnp.where(is_zero, 1.0, squares)))
+
+
+def _log_softmaxes(student: jax.Array, teacher: jax.Array, temperature: float) -> tuple[jax.Array, jax.Array]:
+    """Float32 log-probabilities; the teacher's with leading axes to fit the student's."""
+    log_student, log_teacher = (jax.nn.log_softmax(x.astype(jnp.float32) / temperature) for x in (student, teacher))
+    return log_student, jnp.expand_dims(log_teacher, tuple(range(log_student.ndim - log_teacher.ndim)))

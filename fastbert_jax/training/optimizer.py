@@ -1,24 +1,32 @@
-"""The optimizer of a phase: AdamW, linear warm-up and decay, clipping."""
+"""The optimizer of a phase: AdamW with linear warm-up and decay and clipping; each trained path has a state of its own.
+
+So a batch steps only what its case trains: the moments and the count of all other paths stay as they are.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
 
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import optax
 
 from fastbert_jax.config import PhaseConfig
+from fastbert_jax.training.terms import Rate, Tree, merge
 
 EPS = 1e-6
 """Adam's, as in BERT."""
 NEVER_DECAYED = frozenset({"bias", "scale"})
 """Last path names of leaves without weight decay: every bias, every LayerNorm."""
+States = dict[str, Any]
+"""The state of optax for each trained path, with `.` for `/`."""
 
 
 def decay_mask(params: optax.Params) -> optax.Params:
-    """True for the leaves that weight decay shrinks, told by their names (stacking hides their rank)."""
+    """True for the leaves that weight decay shrinks, by their names (stacking hides their rank)."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key not in NEVER_DECAYED, params)
 
 
@@ -42,7 +50,9 @@ def scale_by_uncorrected_adam(*, b1: float = 0.9, b2: float = 0.999) -> optax.Gr
             jnp.zeros((), jnp.int32), optax.tree.zeros_like(params), optax.tree.zeros_like(params)
         )
 
-    def update(updates: optax.Updates, state: optax.ScaleByAdamState, params: optax.Params | None = None) -> tuple:
+    def update(
+        updates: optax.Updates, state: optax.ScaleByAdamState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.ScaleByAdamState]:
         mu = optax.tree.update_moment(updates, state.mu, b1, 1)
         nu = optax.tree.update_moment(updates, state.nu, b2, 2)
         direction = jax.tree.map(lambda first, second: first / (jnp.sqrt(second) + EPS), mu, nu)
@@ -51,39 +61,62 @@ def scale_by_uncorrected_adam(*, b1: float = 0.9, b2: float = 0.999) -> optax.Gr
     return optax.GradientTransformation(init, update)
 
 
-def multiply_rates(rates: Mapping[str, float]) -> optax.GradientTransformation:
-    """Multiply the updates below each path of `rates`, `source/part`, by its number; the rest stays as it is."""
-
-    def multiply(path: tuple, update: jax.Array) -> jax.Array:
-        place = jax.tree_util.keystr(path, simple=True, separator="/")
-        found = [rate for above, rate in rates.items() if f"{place}/".startswith(f"{above}/")]
-        return update * math.prod(found)
-
-    return optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(multiply, updates))
+def at_path(tree: Tree, path: str) -> Tree:
+    """The subtree at a path such as `model/backbone`."""
+    for key in path.split("/"):
+        tree = tree[key]
+    return tree
 
 
-def make_optimizer(
-    settings: PhaseConfig, *, total_steps: int, rates: Mapping[str, float] | None = None
-) -> optax.GradientTransformation:
-    """AdamW (Loshchilov & Hutter 2019) as the settings ask.
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    """AdamW (Loshchilov & Hutter 2019) as the settings ask."""
 
-    Args:
-      total_steps: where the learning rate comes to 0.
-      rates: multipliers of the learning rate by path, as in `Phase.trainable`.
-    """
-    steps = [optax.clip_by_global_norm(settings.clip_norm)] if settings.clip_norm else []
-    rate = schedule(settings, total_steps=total_steps)
-    if settings.bias_correction:
-        steps.append(optax.adamw(rate, eps=EPS, weight_decay=settings.weight_decay, mask=decay_mask))
-    else:
-        decay = optax.add_decayed_weights(settings.weight_decay, decay_mask)
-        steps += [scale_by_uncorrected_adam(), decay, optax.scale_by_learning_rate(rate)]
-    steps.append(multiply_rates(rates or {}))
-    chain = optax.chain(*steps)
+    settings: PhaseConfig
+    total_steps: int
+    """Where the learning rate comes to 0."""
 
-    def update(updates: optax.Updates, state: optax.OptState, params: optax.Params) -> tuple:
+    @property
+    def direction(self) -> optax.GradientTransformation:
+        """The step before the learning rate."""
+        adam = optax.scale_by_adam(eps=EPS) if self.settings.bias_correction else scale_by_uncorrected_adam()
+        return optax.chain(adam, optax.add_decayed_weights(self.settings.weight_decay, decay_mask))
+
+    def init(self, trained: Tree, paths: Iterable[str]) -> States:
+        """The states before the first step of a phase that trains these paths."""
+        return {_key(path): self.direction.init(at_path(trained, path)) for path in paths}
+
+    def update(
+        self, gradients: Tree, states: States, params: Tree, *, step: jax.Array, rates: Mapping[str, Rate]
+    ) -> tuple[Tree, States]:
+        """One step of the paths in `rates`: their new parameters, and all states.
+
+        Args:
+          gradients, params: trees of these paths alone.
+          step: steps of the phase that are done.
+          rates: by path, what the learning rate is multiplied by, as in `Case.trains`.
+        """
+        if self.settings.clip_norm:
+            gradients, _ = optax.clip_by_global_norm(self.settings.clip_norm).update(gradients, optax.EmptyState())
+        updated, states = [], dict(states)
         # Optax raises float rates to integer steps, which strict promotion (our tests, some users) refuses.
         with jax.numpy_dtype_promotion("standard"):
-            return chain.update(updates, state, params)
+            rate = schedule(self.settings, total_steps=self.total_steps)(step)
+            for path, multiplier in rates.items():
+                below = at_path(params, path)
+                direction, states[_key(path)] = self.direction.update(
+                    at_path(gradients, path), states[_key(path)], below
+                )
+                factor = -rate * jnp.asarray(multiplier(step) if callable(multiplier) else multiplier)
+                moved = jax.tree.map(lambda leaf, way, factor=factor: leaf + _lead(factor, way) * way, below, direction)
+                updated.append(flax.traverse_util.unflatten_dict({tuple(path.split("/")): moved}))
+        return merge(*updated), states
 
-    return optax.GradientTransformation(chain.init, update)
+
+def _key(path: str) -> str:
+    return path.replace("/", ".")
+
+
+def _lead(factor: jax.Array, like: jax.Array) -> jax.Array:
+    """A factor for each layer of a stacked leaf, or one for all of it, with axes to multiply the leaf by."""
+    return factor.reshape(*factor.shape, *(1,) * (like.ndim - factor.ndim)).astype(like.dtype)

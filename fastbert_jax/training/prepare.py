@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from fastbert_jax.config import BertConfig, RecipeName, TrainConfig, UnlabelledPhaseConfig
+from fastbert_jax.config import BertConfig, TrainConfig, UnlabelledPhaseConfig
 from fastbert_jax.errors import UserError
-from fastbert_jax.model.fastbert import FastBert, compute_dtype
 from fastbert_jax.model.sharding import check_batch, local_rows, param_shardings
 from fastbert_jax.model.weights import check_vocabulary
 from fastbert_jax.text.batches import Batches, TrainingBatches
@@ -26,11 +25,10 @@ from fastbert_jax.text.streamed_batches import StreamedBatches
 from fastbert_jax.text.tasks import Task, label_ids, load_task
 from fastbert_jax.text.tokenizer import Encoded, Tokenizer, load_tokenizer, train_tokenizer
 from fastbert_jax.text.unlabelled import TextStream, is_corpus, open_corpus
-from fastbert_jax.training.fastbert_recipe import fastbert_recipe, joint_recipe
-from fastbert_jax.training.recipe import Recipe, Stream
+from fastbert_jax.training.initial import pretrained_weights
+from fastbert_jax.training.recipe import Made, RecipeModule, World
 from fastbert_jax.training.run_directory import REJECTED
-from fastbert_jax.training.starts import Start, pretrained_weights, starts_of
-from fastbert_jax.training.truncated_recipe import truncated_recipe
+from fastbert_jax.training.terms import KEPT, Recipe, Stream
 
 Texts = Encoded | PreparedCorpus | TextStream
 """Where a phase's texts are."""
@@ -42,10 +40,7 @@ class Prepared:
 
     task: Task
     tokenizer: Tokenizer
-    starts: dict[str, Start]
-    """By source: `model`, and in some recipes a `teacher` beside it."""
-    model: FastBert
-    recipe: Recipe
+    made: Made
     batches: dict[str, Batches]
     """By phase name: `TrainingBatches`, `PackedBatches` or `StreamedBatches`, which have one interface."""
     dev: Encoded
@@ -58,12 +53,12 @@ class Prepared:
 
     @property
     def config(self) -> BertConfig:
-        """The architecture of the model that is trained."""
-        return self.starts["model"].config
+        """The architecture of the network that is trained."""
+        return self.made.network.config
 
 
-def prepare(config: TrainConfig, mesh: Mesh) -> Prepared:
-    """Read texts, look at the weights, choose the architecture, lay out the batches. Writes nothing.
+def prepare(config: TrainConfig, mesh: Mesh, recipe: RecipeModule) -> Prepared:
+    """Read texts, look at the weights, make the recipe, lay out the batches. Writes nothing.
 
     Raises:
       UserError: anything that cannot be used, found before the first step.
@@ -73,37 +68,33 @@ def prepare(config: TrainConfig, mesh: Mesh) -> Prepared:
     task = load_task(config.data)
     pretrained = pretrained_weights(config.model.pretrained)
     tokenizer = _tokenizer(config, task, pretrained)
-    starts = starts_of(config, pretrained, labels=task.labels, vocab_size=tokenizer.vocab_size)
-    architecture = starts["model"].config
+    made = recipe.make(config, World(task.labels, tokenizer))
+    architecture = made.network.config
     check_vocabulary(tokenizer.vocab_size, architecture)
     if config.data.max_length > architecture.max_positions:
         raise UserError(
             f"data.max_length: expected at most the backbone's {architecture.max_positions} positions, "
             f"found {config.data.max_length}"
         )
-    for start in starts.values():
-        param_shardings(mesh, start.config)  # whether the mesh divides the model
+    for start in made.starts.values():
+        param_shardings(mesh, start.network)  # whether the mesh divides the model
         start.check()
-    models = {name: _model(config, start.config) for name, start in starts.items()}
-    recipe = recipe_of(config, models)
     encode = functools.partial(_encode, tokenizer, max_length=config.data.max_length)
     labelled, dev = encode(task.train), encode(task.dev)
     unlabelled: Texts
     if is_corpus(config.data.unlabelled):
-        unlabelled = _corpus(config, recipe, tokenizer)
+        unlabelled = _corpus(config, made.recipe, tokenizer)
     else:
         unlabelled = labelled if task.unlabelled is task.train else encode(task.unlabelled)
     streams: dict[Stream, tuple[Texts, np.ndarray | None]] = {
         Stream.LABELLED: (labelled, label_ids(task.train, task.labels)),
         Stream.UNLABELLED: (unlabelled, None),
     }
-    batches = _batches(config, recipe, streams, encode=tokenizer.encode, mesh=mesh)
+    batches = _batches(config, made.recipe, streams, encode=tokenizer.encode, mesh=mesh)
     return Prepared(
         task=task,
         tokenizer=tokenizer,
-        starts=starts,
-        model=models["model"],
-        recipe=recipe,
+        made=made,
         batches=batches,
         dev=dev,
         dev_labels=label_ids(task.dev, task.labels),
@@ -112,34 +103,13 @@ def prepare(config: TrainConfig, mesh: Mesh) -> Prepared:
             *_notes(config, task, tokenizer, {"train": labelled, "dev": dev, "unlabelled": unlabelled}),
             *(f"{name}: {made.words}" for name, made in batches.items() if isinstance(made, PackedBatches)),
             *(
-                f"{phase.name}: its steps end with its first epoch, so distil.cache_teacher saves nothing"
-                for phase in recipe.phases
-                if phase.shortcut and len(batches[phase.name]) <= batches[phase.name].batches_per_epoch
+                f"{phase.name}: its steps end with its first epoch, so --{phase.name}.cache-teacher saves nothing"
+                for phase in made.recipe.phases
+                if KEPT in phase.cases and len(batches[phase.name]) <= batches[phase.name].batches_per_epoch
             ),
         ),
         data={name: _fingerprint(getattr(task, name)) for name in ("train", "dev", "unlabelled")}
         | ({} if isinstance(unlabelled, Encoded) else {"unlabelled": unlabelled.fingerprint}),
-    )
-
-
-def recipe_of(config: TrainConfig, models: Mapping[str, FastBert]) -> Recipe:
-    """The recipe that a run's settings name, on the models of its sources."""
-    match config.recipe:
-        case RecipeName.FASTBERT | RecipeName.OFFICIAL:
-            return fastbert_recipe(models["model"], fine_tune=config.fine_tune, distil=config.distil)
-        case RecipeName.JOINT:
-            return joint_recipe(models["model"], fine_tune=config.fine_tune)
-        case RecipeName.TRUNCATED:
-            return truncated_recipe(models["model"], models["teacher"], truncate=config.truncate, distil=config.distil)
-
-
-def _model(config: TrainConfig, architecture: BertConfig) -> FastBert:
-    return FastBert(
-        architecture,
-        dropout=config.model.dropout,
-        dtype=compute_dtype(config.model.precision),
-        remat=config.model.remat,
-        unroll=config.model.unroll,
     )
 
 
@@ -150,11 +120,12 @@ def _corpus(config: TrainConfig, recipe: Recipe, tokenizer: Tokenizer) -> Prepar
         if isinstance(phase.settings, UnlabelledPhaseConfig)
     }
     corpus = open_corpus(config.data, tokenizer, steps=steps)
-    if config.distil.cache_teacher and isinstance(corpus, TextStream):
-        raise UserError(
-            "distil.cache_teacher: expected texts that can be told from each other, a file or prepared:DIR, found "
-            f"{config.data.unlabelled}; python -m fastbert_jax.text.prepare makes a prepared:DIR of them"
-        )
+    for phase in recipe.phases:
+        if KEPT in phase.cases and isinstance(corpus, TextStream):
+            raise UserError(
+                f"--{phase.name}.cache-teacher: expected texts that have numbers, those of a file or of prepared:DIR, "
+                f"found {config.data.unlabelled}; python -m fastbert_jax.text.prepare makes a prepared:DIR of them"
+            )
     return corpus
 
 

@@ -14,40 +14,42 @@ from safetensors import SafetensorError
 
 from fastbert_jax import processes
 from fastbert_jax.atomic_files import write_json, write_text
-from fastbert_jax.config import ProcessesConfig, TrainConfig
+from fastbert_jax.config import BertConfig, ProcessesConfig, TrainConfig
 from fastbert_jax.errors import PreemptedError, UserError
 from fastbert_jax.inference.compare import compare
 from fastbert_jax.inference.exit_outputs import AskedTexts
 from fastbert_jax.inference.loading import load
 from fastbert_jax.inference.report_contents import report_of
 from fastbert_jax.log import result, status
-from fastbert_jax.model.fastbert import Params
+from fastbert_jax.model.config_json import inference_settings
+from fastbert_jax.model.network import Params, Part
 from fastbert_jax.model.sharding import make_mesh, param_shardings, sharding_of
-from fastbert_jax.model.weights import inference_settings, save_model
+from fastbert_jax.model.weights import save_model
 from fastbert_jax.report.comparison import Comparison
 from fastbert_jax.report.comparison_table import render
 from fastbert_jax.report.html.page import WHAT_A_REPORT_IS, render_page
 from fastbert_jax.text.baseline import tfidf_svm_accuracy
-from fastbert_jax.text.batches import EpochBatches
-from fastbert_jax.training.answer_cache import AnswerCache
+from fastbert_jax.text.batches import Batches, EpochBatches
 from fastbert_jax.training.card import write_card
 from fastbert_jax.training.checkpoints import Checkpoints
 from fastbert_jax.training.dev_curves import dev_points
 from fastbert_jax.training.evaluation import dev_evaluation
-from fastbert_jax.training.fastbert_recipe import forward
 from fastbert_jax.training.file_checksums import write_checksums
-from fastbert_jax.training.initial import abstract_params, initial_params
 from fastbert_jax.training.journal import Journal
+from fastbert_jax.training.kept_values import KeptValues
 from fastbert_jax.training.loggers.every_logger import Loggers, check_installed
 from fastbert_jax.training.loop import Surroundings, run_recipe
 from fastbert_jax.training.preemption import StopRequest, stop_on_sigterm
 from fastbert_jax.training.prepare import Prepared, prepare
 from fastbert_jax.training.profiler import Profiler
+from fastbert_jax.training.recipe import RecipeModule
 from fastbert_jax.training.run_directory import RunDirectory
+from fastbert_jax.training.streams import BatchStream
+from fastbert_jax.training.terms import KEPT, Phase
 from fastbert_jax.training.throughput import Meter
 
 
-def train(config: TrainConfig) -> Comparison | None:
+def train(config: TrainConfig, recipe: RecipeModule) -> Comparison | None:
     """Do the run that `config` describes, or what is left of it, and measure it on the test texts.
 
     The same call in every process; the first one writes and measures, the others return None.
@@ -61,7 +63,7 @@ def train(config: TrainConfig) -> Comparison | None:
         processes.join(config.processes)
         processes.first_alone(lambda: check_installed(config.log.to))
         mesh = make_mesh(config.mesh)
-        prepared = processes.together(lambda: prepare(config, mesh))
+        prepared = processes.together(lambda: prepare(config, mesh, recipe))
         run = RunDirectory(Path(config.run))
         settings = dataclasses.replace(config, processes=ProcessesConfig())
         processes.check_same(repr((settings, prepared.task.labels, prepared.data)))
@@ -103,14 +105,15 @@ def on_host(params: Params, mesh: Mesh) -> Params | None:
 def _train(
     config: TrainConfig, prepared: Prepared, run: RunDirectory, mesh: Mesh, stop: StopRequest, loggers: Loggers
 ) -> Params:
-    shardings = {name: param_shardings(mesh, start.config) for name, start in prepared.starts.items()}
+    starts = prepared.made.starts
+    shardings = {name: param_shardings(mesh, start.network) for name, start in starts.items()}
     checkpoints = Checkpoints(run.checkpoints, keep=config.checkpoints.keep)
     journal = Journal(run.metrics, loggers)
     profiler = Profiler(run.profile if processes.is_first() else None, config.profiled, say=journal.say)
     surroundings = Surroundings(
         mesh=mesh,
         evaluate=dev_evaluation(
-            forward(prepared.model, noisy=frozenset()),
+            prepared.made.network,
             prepared.dev,
             prepared.dev_labels,
             buckets=config.data.lengths,
@@ -118,22 +121,20 @@ def _train(
         ),
         checkpoints=checkpoints,
         journal=journal,
-        meter=Meter(run.throughput if processes.is_first() else None, dtype=prepared.model.dtype, loggers=loggers),
+        meter=Meter(
+            run.throughput if processes.is_first() else None, dtype=prepared.made.network.dtype, loggers=loggers
+        ),
         stop=stop,
         save_every=config.checkpoints.every,
-        memories=_memories(prepared, run, journal),
         profiler=profiler,
     )
     try:
         stop.heeded = True
         params = run_recipe(
-            prepared.recipe,
-            lambda: {
-                name: initial_params(start, seed=config.seed, shardings=shardings[name])
-                for name, start in prepared.starts.items()
-            },
-            prepared.batches,
-            shapes={name: abstract_params(start.config, shardings[name]) for name, start in prepared.starts.items()},
+            prepared.made.recipe,
+            lambda: {name: start.params(seed=config.seed, shardings=shardings[name]) for name, start in starts.items()},
+            _streams(prepared, run, journal),
+            shapes={name: start.abstract_params(shardings[name]) for name, start in starts.items()},
             seed=config.seed,
             surroundings=surroundings,
         )
@@ -150,19 +151,32 @@ def _train(
     return params["model"]
 
 
-def _memories(prepared: Prepared, run: RunDirectory, journal: Journal) -> dict[str, AnswerCache]:
-    """The memory of each phase that has a shortcut, by the phase's name."""
+def _streams(prepared: Prepared, run: RunDirectory, journal: Journal) -> dict[str, BatchStream]:
+    """The batches of each phase, with the values that a phase keeps in the run's directory."""
+
+    def kept(phase: Phase, batches: Batches) -> KeptValues | None:
+        if KEPT not in phase.cases or not isinstance(batches, EpochBatches):
+            return None
+        corpus, classes = prepared.data["unlabelled"], prepared.config.num_classes
+        return KeptValues(run.kept_values, batches, corpus=corpus, classes=classes, warn=journal.say)
+
     return {
-        phase.name: AnswerCache(
-            run.teacher_answers,
-            batches,
-            corpus=prepared.data["unlabelled"],
-            classes=prepared.config.num_classes,
-            say=journal.say,
-        )
-        for phase in prepared.recipe.phases
-        if phase.shortcut is not None and isinstance(batches := prepared.batches[phase.name], EpochBatches)
+        phase.name: BatchStream(prepared.batches[phase.name], kept(phase, prepared.batches[phase.name]))
+        for phase in prepared.made.recipe.phases
     }
+
+
+def _with_trained_exits(prepared: Prepared, params: Params) -> tuple[Params, BertConfig]:
+    """The model without lower exits that nothing has trained, which would give random answers."""
+    trained = {
+        path for phase in prepared.made.recipe.phases if len(prepared.batches[phase.name]) for path in phase.trains
+    }
+    start, config = prepared.made.starts["model"], prepared.config
+    was_trained = start.stored is not None and start.stored.lower_exit_layers
+    if was_trained or "model/lower_exits" in trained or not config.lower_exit_layers:
+        return params, config
+    without = {part: tree for part, tree in params.items() if part != Part.LOWER_EXITS.value}
+    return without, dataclasses.replace(config, exit_layers=config.exit_layers[-1:])
 
 
 def _save(config: TrainConfig, prepared: Prepared, run: RunDirectory, params: Params | None) -> None:
@@ -174,13 +188,13 @@ def _save(config: TrainConfig, prepared: Prepared, run: RunDirectory, params: Pa
         max_length=config.data.max_length,
         length_buckets=config.data.lengths,
         precision=config.model.precision,
-    )
+    ) | {"story": prepared.made.story}
     try:
         if unfinished.exists():
             shutil.rmtree(unfinished)
         unfinished.mkdir()
         prepared.tokenizer.save(unfinished)
-        save_model(unfinished, params, prepared.config, extra=extra)
+        save_model(unfinished, *_with_trained_exits(prepared, params), extra=extra)
         write_checksums(unfinished)
         run.comparison.unlink(missing_ok=True)  # one that is there is of another model
         unfinished.rename(run.model)

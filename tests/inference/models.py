@@ -9,7 +9,8 @@ import numpy as np
 
 from fastbert_jax.config import BertConfig, ExitConfig
 from fastbert_jax.inference.engines.runtime import Runtime
-from fastbert_jax.model.fastbert import FastBert, Params, init_params
+from fastbert_jax.model.bert import Bert
+from fastbert_jax.model.network import Params
 from fastbert_jax.text.batches import Batch
 
 LAYERS = 5
@@ -32,10 +33,9 @@ def tiny_config(num_classes: int, *, num_layers: int = LAYERS) -> BertConfig:
 
 @functools.cache
 def _tiny_params(config: BertConfig, seed: int) -> Params:
-    params = jax.device_get(init_params(config, jax.random.key(seed)))
+    params = jax.device_get(Bert(config).init(jax.random.key(seed)))
     batch = batch_of(random_texts(64, longest=16, seed=seed), batch_size=64, length=16)
-    inputs = (batch.token_ids_BxS, batch.token_type_BxS, batch.position_BxS, batch.text_BxS, batch.cls_BxK)
-    logits_LxBxN = np.asarray(jax.jit(FastBert(config).apply)({"params": params}, *inputs).exit_logits_LxBxKxN[:, :, 0])
+    logits_LxBxN = np.asarray(jax.jit(Bert(config).trace)(params, batch).exit_logits_LxBxKxN[:, :, 0])
     mean_LxN = logits_LxBxN.mean(1)
     scale_L = np.float32(1 + np.log(config.num_classes)) / (logits_LxBxN - mean_LxN[:, None]).std((1, 2))
     students = params.get("lower_exits", {}).get("classifier")
@@ -54,7 +54,7 @@ def tiny_params(config: BertConfig, *, seed: int = 0) -> Params:
 
 def tiny_runtime(num_classes: int, *, num_layers: int = LAYERS, exits: ExitConfig = ExitConfig()) -> Runtime:  # noqa: B008
     config = tiny_config(num_classes, num_layers=num_layers)
-    return Runtime(tiny_params(config), config, exits=exits)
+    return Runtime(tiny_params(config), Bert(config), exits=exits)
 
 
 def random_texts(count: int, *, longest: int, seed: int = 0) -> list[np.ndarray]:

@@ -20,9 +20,11 @@ from fastbert_jax.config import CheckpointKind, ConvertConfig, LayerNormKind, Mo
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.model import convert as convert_module
+from fastbert_jax.model.bert import Bert
+from fastbert_jax.model.config_json import ConfigJson
 from fastbert_jax.model.convert import convert
-from fastbert_jax.model.fastbert import FastBert
-from fastbert_jax.model.weights import is_fastbert, load_model
+from fastbert_jax.model.weights import load_model
+from fastbert_jax.text.batches import Batch
 from fastbert_jax.text.examples import Text
 from tests.model.torch_files import arrays_of, write_state_dict
 
@@ -78,7 +80,8 @@ def test_logits_of_every_exit_are_the_official_ones(models: Path, name: str) -> 
     ids, segments = (GOLDEN[f"{name}_{part}"].astype(np.int32) for part in ("ids", "segments"))
     position = np.broadcast_to(np.arange(LENGTH, dtype=np.int32), ids.shape)
     text, cls = (segments > 0).astype(np.int32), np.zeros((len(ids), 1), np.int32)
-    trace = jax.jit(FastBert(config).apply)({"params": params}, ids, np.maximum(segments - 1, 0), position, text, cls)
+    batch = Batch(ids, np.maximum(segments - 1, 0), position, text, cls, cls, cls == 0)
+    trace = jax.jit(Bert(config).trace)(params, batch)
     found, expected = np.asarray(trace.exit_logits_LxBxKxN)[:, :, 0], GOLDEN[f"{name}_logits"].swapaxes(0, 1)
     assert len(found) == 3 and (expected.std(1) > 1).all()
     difference = np.abs(found - expected).max((1, 2)) / np.abs(expected).max((1, 2))
@@ -113,7 +116,7 @@ def test_every_engine_gives_the_official_answers(predictors: dict[str, Predictor
 
 
 def test_a_backbone_gives_the_hidden_states_of_uer(models: Path, predictors: dict[str, Predictor]) -> None:
-    assert not is_fastbert(models / "backbone")
+    assert not ConfigJson.read(models / "backbone").is_fastbert
     first, second = json.loads(str(GOLDEN["pairs"]))[int(GOLDEN["backbone_pair"])]
     (found,) = predictors["backbone"].hidden_states([(first, second)])
     expected = GOLDEN["backbone_hidden"][:, : found.shape[1]]

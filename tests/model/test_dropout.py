@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from fastbert_jax.model.dropout import Dropout
+from fastbert_jax.model.layers import Dropout
 
 
 def drop(inputs: jax.Array, seed: int = 0, rate: float = 0.1) -> jax.Array:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fastbert_jax.model.fastbert import FastBert, StudentsAlone
+from fastbert_jax.model.bert import Bert
+from fastbert_jax.model.network import Part
 from fastbert_jax.text.batches import Batch
 from tests.inference.models import batch_of, random_texts, tiny_config, tiny_params
 
@@ -19,21 +22,18 @@ TEXTS = random_texts(6, longest=8, seed=1)
 
 @functools.cache
 def program(dtype: jnp.dtype) -> jax.stages.Wrapped:
-    return jax.jit(FastBert(CONFIG, dtype=dtype).apply)
+    return jax.jit(Bert(CONFIG, dtype=dtype).trace)
 
 
 def logits(batch: Batch, dtype: jnp.dtype = jnp.float32) -> np.ndarray:
     """Of all exits, `[L, B, K, N]`."""
-    inputs = (batch.token_ids_BxS, batch.token_type_BxS, batch.position_BxS, batch.text_BxS, batch.cls_BxK)
-    logits_LxBxKxN = program(dtype)({"params": tiny_params(CONFIG)}, *inputs).exit_logits_LxBxKxN
+    logits_LxBxKxN = program(dtype)(tiny_params(CONFIG), batch).exit_logits_LxBxKxN
     assert logits_LxBxKxN.dtype == jnp.float32
     return np.asarray(logits_LxBxKxN)
 
 
 def test_bfloat16_keeps_parameters_and_logits_in_float32_and_stays_close() -> None:
-    ids_1x4, cls_1x1 = np.zeros((1, 4), np.int32), np.zeros((1, 1), np.int32)
-    initialise = FastBert(CONFIG, dtype=jnp.bfloat16).init
-    params = jax.eval_shape(initialise, jax.random.key(0), *[ids_1x4] * 4, cls_1x1)
+    params = jax.eval_shape(Bert(CONFIG, dtype=jnp.bfloat16).init, jax.random.key(0))
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(jnp.float32)}
 
     batch = batch_of(TEXTS, batch_size=8, length=8)
@@ -71,21 +71,37 @@ def test_texts_that_share_a_row_answer_as_if_alone() -> None:
 
 
 @pytest.mark.parametrize("unroll", [1, 2])
-def test_students_alone_answer_and_drop_out_as_in_the_whole_model_without_its_top(unroll: int) -> None:
-    params, noisy = tiny_params(CONFIG), frozenset({"lower_exits"})
-    batch = batch_of(TEXTS, batch_size=8, length=8)
-    inputs = (batch.token_ids_BxS, batch.token_type_BxS, batch.position_BxS, batch.text_BxS, batch.cls_BxK)
+def test_a_pass_that_ends_below_the_top_gives_the_same_lower_exits_and_dropout(unroll: int) -> None:
+    params, batch = tiny_params(CONFIG), batch_of(TEXTS, batch_size=8, length=8)
+    network = Bert(CONFIG, dropout=0.5, unroll=unroll)
 
-    def students(model: FastBert | StudentsAlone, params: dict) -> np.ndarray:
-        apply = jax.jit(functools.partial(model.apply, noisy=noisy))
-        return np.asarray(apply({"params": params}, *inputs, rngs={"dropout": jax.random.key(3)}).lower_logits_LxBxKxN)
+    def lower_logits(params: dict, depth: int) -> np.ndarray:
+        run = functools.partial(network.trace, dropout_in=frozenset({Part.LOWER_EXITS}), depth=depth)
+        return np.asarray(jax.jit(run)(params, batch, jax.random.key(3)).lower_logits_LxBxKxN)
 
-    whole = students(FastBert(CONFIG, dropout=0.5, unroll=unroll), params)
+    whole = lower_logits(params, 0)
     params["backbone"]["layers"] = jax.tree.map(lambda leaf: leaf.copy(), params["backbone"]["layers"])
     for leaf in jax.tree.leaves(params["backbone"]["layers"]):
         leaf[-1] = np.nan
     del params["last_exit"]
-    alone = StudentsAlone(CONFIG, dropout=0.5, unroll=unroll)
-    np.testing.assert_allclose(students(alone, params), whole, rtol=1e-5, atol=1e-5)
-    with pytest.raises(ValueError, match=r"noisy: expected none but the students, found \['backbone'\]"):
-        alone.apply({"params": params}, *inputs, noisy=frozenset({"backbone"}))
+    below = CONFIG.num_layers - 1
+    np.testing.assert_allclose(lower_logits(params, below), whole, rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match="ended below the last exit"):
+        _ = network.trace(params, batch, depth=below).exit_logits_LxBxKxN
+
+
+@pytest.mark.parametrize("exit_layers", [(), (2, 5), (5,)])
+def test_leaves_describe_what_init_makes_and_a_trace_has_an_exit_for_each_layer_that_has_one(
+    exit_layers: tuple[int, ...],
+) -> None:
+    network = Bert(dataclasses.replace(CONFIG, exit_layers=exit_layers))
+    shapes = jax.eval_shape(network.init, jax.random.key(0))
+    found = {path: leaf.shape for path, leaf in flax.traverse_util.flatten_dict(shapes, sep="/").items()}
+    assert found == {leaf.path: leaf.tree_shape for leaf in network.leaves}
+    params, batch = tiny_params(CONFIG), batch_of(TEXTS, batch_size=8, length=8)
+    every = jax.jit(Bert(CONFIG).trace)(params, batch).exit_logits_LxBxKxN
+    kept = [layer - 1 for layer in network.config.exit_layers]
+    if kept[:-1]:
+        params["lower_exits"] = jax.tree.map(lambda leaf: leaf[np.array(kept[:-1])], params["lower_exits"])
+    some = jax.jit(network.trace)(params, batch).exit_logits_LxBxKxN
+    np.testing.assert_allclose(some, every[np.array(kept)], rtol=1e-5, atol=1e-5)

@@ -10,7 +10,7 @@ import pytest
 
 from fastbert_jax.config import BertConfig, LayerNormKind
 from fastbert_jax.errors import UserError
-from fastbert_jax.model.layer_norm import layer_norm
+from fastbert_jax.model.layers import layer_norm
 
 SIZES = {"vocab_size": 2, "num_layers": 1, "num_heads": 1, "feed_forward_size": 1}
 

@@ -17,7 +17,8 @@ import safetensors.numpy
 from fastbert_jax.config import ExitKind
 from fastbert_jax.inference.policies import entropy_uncertainty
 from fastbert_jax.model import in_numpy
-from fastbert_jax.model.fastbert import FastBert, Trace
+from fastbert_jax.model.bert import Bert
+from fastbert_jax.model.network import Trace
 from fastbert_jax.model.weights import load_model, save_model
 from tests.inference.models import batch_of, random_texts, tiny_config, tiny_params
 
@@ -42,8 +43,7 @@ def texts() -> list[np.ndarray]:
 @pytest.fixture(scope="module")
 def ours(texts: list[np.ndarray]) -> Trace:
     batch = batch_of(texts, batch_size=len(texts), length=LENGTH)
-    inputs = (batch.token_ids_BxS, batch.token_type_BxS, batch.position_BxS, batch.text_BxS, batch.cls_BxK)
-    return jax.device_get(jax.jit(FastBert(CONFIG).apply)({"params": tiny_params(CONFIG)}, *inputs))
+    return jax.device_get(jax.jit(Bert(CONFIG).trace)(tiny_params(CONFIG), batch))
 
 
 def run_document() -> dict:
@@ -78,8 +78,7 @@ def test_the_documents_code_answers_as_linear_exits_do(tmp_path: Path, texts: li
     save_model(tmp_path, params, linear, extra=EXTRA)
     assert load_model(tmp_path)[1] == linear
     batch = batch_of(texts, batch_size=len(texts), length=LENGTH)
-    inputs = (batch.token_ids_BxS, batch.token_type_BxS, batch.position_BxS, batch.text_BxS, batch.cls_BxK)
-    trace = jax.device_get(jax.jit(FastBert(linear).apply)({"params": params}, *inputs))
+    trace = jax.device_get(jax.jit(Bert(linear).trace)(params, batch))
     code = run_document()
     config, tensors = code["read_model"](tmp_path)
     assert {name for name in tensors if name.startswith("exits.2.")} == {

@@ -10,10 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fastbert_jax.config import BertConfig
-from fastbert_jax.model.bert import Backbone
+from fastbert_jax.config import Activation, BertConfig
+from fastbert_jax.model.bert import Bert
+from fastbert_jax.model.config_json import read_bert_config
 from fastbert_jax.model.exits import Exit
-from fastbert_jax.model.weights import load_backbone, read_bert_config
+from fastbert_jax.model.weights import load_backbone
+from fastbert_jax.text.batches import Batch
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 TOLERANCE = 1e-4
@@ -30,13 +32,12 @@ def backbone_difference(
     """The largest difference of a hidden state at a real token."""
     config = read_bert_config(directory, num_classes=2, exit_size=128, exit_heads=2)
     config = dataclasses.replace(config, **changes)
-    hidden_LxBxSxH, _ = jax.jit(Backbone(config).apply)(
-        {"params": load_backbone(directory, config)},
-        inputs["input_ids"],
-        inputs["token_type_ids"],
-        inputs["position_ids"],
-        inputs["attention_mask"],
+    ids, types, positions, mask = (
+        inputs[name].astype(np.int32) for name in ("input_ids", "token_type_ids", "position_ids", "attention_mask")
     )
+    none_Bx1 = np.zeros((len(ids), 1), np.int32)
+    batch = Batch(ids, types, positions, mask, none_Bx1, none_Bx1, none_Bx1 == 0)
+    hidden_LxBxSxH = jax.jit(Bert(config).hidden_states)({"backbone": load_backbone(directory, config)}, batch)
     assert hidden_LxBxSxH.shape == expected.shape and hidden_LxBxSxH.dtype == jnp.float32
     real = inputs["attention_mask"] == 1
     return float(np.abs(np.asarray(hidden_LxBxSxH)[:, real] - expected[:, real]).max())
@@ -45,7 +46,7 @@ def backbone_difference(
 @pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu"])
 def test_every_layer_of_a_random_bert(activation: str) -> None:
     inputs = golden("small_bert.npz")
-    ours = {"gelu": "gelu", "gelu_new": "gelu_tanh", "relu": "relu"}
+    ours = {"gelu": Activation.GELU, "gelu_new": Activation.GELU_TANH, "relu": Activation.RELU}
     for name, ours_name in ours.items():
         difference = backbone_difference(
             GOLDEN / "small_bert", inputs, inputs[f"hidden_{activation}"], activation=ours_name

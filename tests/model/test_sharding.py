@@ -9,7 +9,7 @@ import pytest
 
 from fastbert_jax.config import MeshConfig
 from fastbert_jax.errors import UserError
-from fastbert_jax.model.fastbert import init_params
+from fastbert_jax.model.bert import Bert
 from fastbert_jax.model.sharding import check_batch, local_rows, make_mesh, param_shardings, partition, share_batch
 from tests.training import tiny
 
@@ -18,22 +18,22 @@ CONFIG = dataclasses.replace(tiny.CONFIG, num_heads=4, feed_forward_size=32)
 
 def test_every_leaf_of_the_tree_has_a_sharding_and_none_holds_more_than_its_part():
     mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
-    shapes = jax.eval_shape(lambda: init_params(CONFIG, jax.random.key(0)))
+    shapes = jax.eval_shape(lambda: Bert(CONFIG).init(jax.random.key(0)))
     flat, shardings = (
-        flax.traverse_util.flatten_dict(tree, sep="/") for tree in (shapes, param_shardings(mesh, CONFIG))
+        flax.traverse_util.flatten_dict(tree, sep="/") for tree in (shapes, param_shardings(mesh, Bert(CONFIG)))
     )
     assert flat.keys() == shardings.keys()
     parts = {path: leaf.size // np.prod(shardings[path].shard_shape(leaf.shape)) for path, leaf in flat.items()}
     assert parts["backbone/layers/query/kernel"] == parts["backbone/layers/output/kernel"] == 4
     assert parts["backbone/layers/intermediate/bias"] == 2 and parts["backbone/embeddings/token/embedding"] == 2
-    assert parts["students/narrow/kernel"] == 2 and parts["teacher/classifier/kernel"] == 1
+    assert parts["lower_exits/narrow/kernel"] == 2 and parts["last_exit/classifier/kernel"] == 1
 
 
 @pytest.mark.parametrize(
     ("sizes", "words"),
     [
         ({"fsdp": 8}, None),
-        ({"tensor": 8}, r"mesh.tensor: expected a divisor of the 4 heads, found 8"),
+        ({"tensor": 8}, r"--mesh.tensor: expected a divisor of the 4 heads, found 8"),
         ({"data": 3}, r"mesh: expected data x fsdp x tensor = 8, the number of devices, found 3 x 1 x 1"),
         ({"fsdp": 3}, r"mesh: expected data x fsdp x tensor = 8"),
     ],
@@ -41,23 +41,23 @@ def test_every_leaf_of_the_tree_has_a_sharding_and_none_holds_more_than_its_part
 def test_a_mesh_that_does_not_fit_is_refused_with_axis_and_numbers(sizes, words):
     config = MeshConfig(**({"data": -1} | sizes))
     if words is None:
-        param_shardings(make_mesh(config), CONFIG)
+        param_shardings(make_mesh(config), Bert(CONFIG))
         return
     with pytest.raises(UserError, match=words):
-        param_shardings(make_mesh(config), CONFIG)
+        param_shardings(make_mesh(config), Bert(CONFIG))
 
 
 def test_a_width_that_the_mesh_does_not_divide_is_named():
     narrow = dataclasses.replace(CONFIG, hidden_size=20, num_heads=4)
-    with pytest.raises(UserError, match=r"mesh.fsdp: expected a divisor of the backbone's width 20, found 8"):
-        param_shardings(make_mesh(MeshConfig(fsdp=8)), narrow)
+    with pytest.raises(UserError, match=r"--mesh.fsdp: expected a divisor of the backbone's width 20, found 8"):
+        param_shardings(make_mesh(MeshConfig(fsdp=8)), Bert(narrow))
 
 
 def test_a_batch_that_the_mesh_does_not_divide_is_named():
     mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
     check_batch(mesh, 12, "distil.batch_size")
     with pytest.raises(
-        UserError, match=r"mesh.data x mesh.fsdp: expected a divisor of distil.batch_size = 6, found 2 x"
+        UserError, match=r"--mesh.data x --mesh.fsdp: expected a divisor of distil.batch_size = 6, found 2 x"
     ):
         check_batch(mesh, 6, "distil.batch_size")
 

@@ -14,16 +14,16 @@ import pytest
 import safetensors
 import safetensors.numpy
 
-from fastbert_jax.config import BertConfig, LayerNormKind
+from fastbert_jax.config import Activation, BertConfig, LayerNormKind
 from fastbert_jax.errors import UserError
-from fastbert_jax.model import weights
-from fastbert_jax.model.fastbert import init_params
+from fastbert_jax.model import config_json, weights
+from fastbert_jax.model.bert import Bert
 
 Tensors = dict[str, np.ndarray]
 
 
 def read_config(directory: Path, **changes: object) -> BertConfig:
-    return weights.read_bert_config(directory, **({"num_classes": 3, "exit_size": 8, "exit_heads": 2} | changes))
+    return config_json.read_bert_config(directory, **({"num_classes": 3, "exit_size": 8, "exit_heads": 2} | changes))
 
 
 def load(directory: Path) -> dict:
@@ -50,7 +50,7 @@ def assert_same(left: dict, right: dict) -> None:
 
 def test_backbone_has_the_tree_of_the_model(tiny_bert_directory: Path) -> None:
     config = read_config(tiny_bert_directory)
-    shapes = jax.eval_shape(lambda key: init_params(config, key), jax.random.key(0))["backbone"]
+    shapes = jax.eval_shape(lambda key: Bert(config).init(key), jax.random.key(0))["backbone"]
     backbone = load(tiny_bert_directory)
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), backbone) == jax.tree.map(
         lambda leaf: (leaf.shape, leaf.dtype), shapes
@@ -238,7 +238,7 @@ def test_a_config_that_is_no_bert(tiny_bert_directory: Path, changes: dict, mess
 def test_a_config_that_cannot_be_read(tiny_bert_directory: Path, content: bytes | None) -> None:
     path = tiny_bert_directory / "config.json"
     path.unlink() if content is None else path.write_bytes(content)
-    for read in (read_config, weights.is_fastbert, weights.load_model):
+    for read in (read_config, config_json.ConfigJson.read, weights.load_model):
         with pytest.raises(
             UserError, match=r"expected a (model directory|JSON object).*config\.json|config\.json: exp"
         ):
@@ -249,7 +249,7 @@ def test_an_older_config_gets_bert_s_defaults(tiny_bert_directory: Path) -> None
     gone = ("max_position_embeddings", "type_vocab_size", "hidden_act", "layer_norm_eps", "initializer_range")
     set_config(tiny_bert_directory, **dict.fromkeys(gone, "remove"))
     config = read_config(tiny_bert_directory)
-    assert (config.max_positions, config.token_types, config.activation) == (512, 2, "gelu")
+    assert (config.max_positions, config.token_types, config.activation) == (512, 2, Activation.GELU)
     assert (config.layer_norm_eps, config.init_std) == (1e-12, 0.02)
     assert config.layer_norm is LayerNormKind.STANDARD
 
@@ -266,11 +266,11 @@ def small_model(num_layers: int = 3, **changes: object) -> tuple[dict, BertConfi
         "num_classes": 5,
         "exit_size": 8,
         "layer_norm_eps": 1e-7,
-        "activation": "gelu_tanh",
+        "activation": Activation.GELU_TANH,
     }
     config = BertConfig(**(sizes | changes))
     generator = np.random.default_rng(0)
-    shapes = jax.eval_shape(lambda key: init_params(config, key), jax.random.key(0))
+    shapes = jax.eval_shape(lambda key: Bert(config).init(key), jax.random.key(0))
     return jax.tree.map(lambda leaf: generator.standard_normal(leaf.shape, np.float32), shapes), config
 
 
@@ -282,7 +282,7 @@ def test_save_and_load_bit_for_bit(tmp_path: Path, num_layers: int) -> None:
     loaded, loaded_config, loaded_extra = weights.load_model(tmp_path / "new" / "model")
     assert_same(loaded, params)
     assert (loaded_config, loaded_extra) == (config, extra)
-    assert weights.is_fastbert(tmp_path / "new" / "model")
+    assert config_json.ConfigJson.read(tmp_path / "new" / "model").is_fastbert
     assert sorted(path.name for path in (tmp_path / "new" / "model").iterdir()) == ["config.json", "model.safetensors"]
 
 
@@ -316,8 +316,8 @@ def test_others_may_read_the_weights_where_they_may_read_the_config(tmp_path: Pa
 def test_a_backbone_alone_comes_back_with_its_layer_norm(tmp_path: Path, kind: LayerNormKind) -> None:
     params, config = small_model(layer_norm=kind)
     weights.save_backbone(tmp_path, params["backbone"], config)
-    assert not weights.is_fastbert(tmp_path)
-    read = weights.read_bert_config(tmp_path, num_classes=5, exit_size=8, exit_heads=2)
+    assert not config_json.ConfigJson.read(tmp_path).is_fastbert
+    read = config_json.read_bert_config(tmp_path, num_classes=5, exit_size=8, exit_heads=2)
     assert read == config
     assert_same(weights.load_backbone(tmp_path, read), params["backbone"])
     weights.save_model(tmp_path, params, config, extra={})
@@ -334,7 +334,7 @@ def test_a_saved_model_is_a_hugging_face_directory(tmp_path: Path) -> None:
     params, config = small_model()
     weights.save_model(tmp_path, params, config, extra={})
     assert_same(weights.load_backbone(tmp_path, config), params["backbone"])
-    read = weights.read_bert_config(tmp_path, num_classes=5, exit_size=8, exit_heads=2)
+    read = config_json.read_bert_config(tmp_path, num_classes=5, exit_size=8, exit_heads=2)
     assert read == config
     values = json.loads((tmp_path / "config.json").read_text())
     assert (values["model_type"], values["hidden_act"]) == ("bert", "gelu_pytorch_tanh")
@@ -385,7 +385,7 @@ def test_missing_exits_are_listed(tmp_path: Path) -> None:
 
 
 def test_a_plain_bert_is_no_fastbert(tiny_bert_directory: Path) -> None:
-    assert not weights.is_fastbert(tiny_bert_directory)
+    assert not config_json.ConfigJson.read(tiny_bert_directory).is_fastbert
     with pytest.raises(UserError, match="expected the 'fastbert' section of a trained model, found none; train one"):
         weights.load_model(tiny_bert_directory)
 
@@ -405,7 +405,7 @@ def test_parameters_of_another_model_are_not_saved(tmp_path: Path) -> None:
     other, _ = small_model(hidden_size=16)
     with pytest.raises(ValueError, match=r"embeddings/token/embedding: expected float32 \(30, 12\), found"):
         weights.save_model(tmp_path, other, config, extra={})
-    with pytest.raises(ValueError, match="missing or unknown: .*'teacher/query/kernel'"):
+    with pytest.raises(ValueError, match="missing or unknown: .*'last_exit/query/kernel'"):
         weights.save_model(tmp_path, {key: params[key] for key in ("backbone", "lower_exits")}, config, extra={})
     with pytest.raises(ValueError, match="expected float32"):
         weights.save_model(tmp_path, jax.tree.map(lambda leaf: leaf.astype(np.float16), params), config, extra={})

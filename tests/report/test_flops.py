@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from fastbert_jax.config import BertConfig, DistilConfig, ExitKind, FineTuneConfig
-from fastbert_jax.model.bert import EncoderLayer
+from fastbert_jax.model.bert import Bert, EncoderLayer
 from fastbert_jax.model.exits import Exit
-from fastbert_jax.model.fastbert import FastBert, init_params
 from fastbert_jax.report import flops
 from fastbert_jax.report.flops import Count
 from fastbert_jax.text.batches import Batch
@@ -116,18 +115,18 @@ def test_distillation_flops_are_those_of_the_step(texts: int, teacher_known: boo
     places = jax.ShapeDtypeStruct((rows, texts), np.int32)
     batch = Batch(ids, ids, ids, ids, places, places, jax.ShapeDtypeStruct((rows, texts), np.bool_))
     distil = DistilConfig(cache_teacher=teacher_known)
-    phase = fastbert_recipe(FastBert(config), fine_tune=FineTuneConfig(), distil=distil).phases[1]
+    phase = fastbert_recipe(Bert(config), fine_tune=FineTuneConfig(), distil=distil).phases[1]
     answers = jax.ShapeDtypeStruct((rows, texts, config.num_classes), np.float32)
     known = Known(answers) if teacher_known else None
     optimizer = make_optimizer(phase.settings, total_steps=9)
 
     def step(key: jax.Array, batch: Batch, known: Known | None) -> object:
-        trained, frozen = split({"model": init_params(config, key)}, phase.trainable)
+        trained, frozen = split({"model": Bert(config).init(key)}, phase.trainable)
         state = init_state(trained, optimizer)
         return train_step(state, frozen, batch, known, phase=phase, optimizer=optimizer, key=key)
 
     def init_alone(key: jax.Array) -> object:
-        return init_params(config, key)
+        return Bert(config).init(key)
 
     key = jax.random.key(0)
     found = count_products(jax.make_jaxpr(step)(key, batch, known).jaxpr) - count_products(

@@ -20,8 +20,9 @@ from fastbert_jax.config_yaml import to_yaml
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.calibrate import FILE as CALIBRATION
 from fastbert_jax.model import in_numpy
-from fastbert_jax.model.fastbert import init_params
-from fastbert_jax.model.weights import load_backbone, read_bert_config, save_model
+from fastbert_jax.model.bert import Bert
+from fastbert_jax.model.config_json import read_bert_config
+from fastbert_jax.model.weights import load_backbone, save_model
 from fastbert_jax.text.tokenizer import load_tokenizer
 from fastbert_jax.training import export as module
 from fastbert_jax.training.export import export
@@ -77,7 +78,7 @@ def test_a_hugging_face_bert_comes_back_byte_for_byte(tiny_bert_directory: Path,
     tensors["encoder.layer.1.output.dense.bias"][:5] = [*odd, *odd_nan]
     safetensors.numpy.save_file({f"{prefix}{name}": tensor for name, tensor in tensors.items()}, path)
     config = read_bert_config(tiny_bert_directory, num_classes=3, exit_size=8, exit_heads=2)
-    params = jax.device_get(init_params(config, jax.random.key(0)))
+    params = jax.device_get(Bert(config).init(jax.random.key(0)))
     params["backbone"] = load_backbone(tiny_bert_directory, config)
     extra = {"labels": list(LABELS), "max_length": 16, "length_buckets": [16], "precision": "float32"}
     save_model(tmp_path / "model", params, config, extra=extra)
@@ -238,6 +239,6 @@ def test_a_plain_bert_is_not_exported(tiny_bert_directory: Path, tmp_path: Path)
 
 def test_a_model_without_labels_is_not_exported(tmp_path: Path) -> None:
     config = BertConfig(vocab_size=9, hidden_size=4, num_layers=1, num_heads=1, feed_forward_size=4, exit_size=4)
-    save_model(tmp_path / "model", init_params(config, jax.random.key(0)), config, extra={})
+    save_model(tmp_path / "model", Bert(config).init(jax.random.key(0)), config, extra={})
     with pytest.raises(UserError, match="fastbert.extra: expected labels, max_length, length_buckets and precision"):
         export(ExportConfig(model=str(tmp_path / "model"), output=str(tmp_path / "export")))

@@ -8,13 +8,11 @@ import numpy as np
 import pytest
 
 from fastbert_jax.config import BertConfig, DistilConfig, FineTuneConfig, MeshConfig
-from fastbert_jax.model.fastbert import FastBert
+from fastbert_jax.model.bert import Bert
 from fastbert_jax.model.sharding import make_mesh, param_shardings, sharding_of, share_batch
-from fastbert_jax.training.fastbert_recipe import fastbert_recipe
-from fastbert_jax.training.initial import abstract_params, initial_params
-from fastbert_jax.training.recipe import Known
-from fastbert_jax.training.starts import Start
+from fastbert_jax.training.initial import Start
 from fastbert_jax.training.step import placed_step
+from fastbert_jax.training.terms import COMPUTED, KEPT, Kept
 from tests.training import tiny
 
 MESHES = {"one device": (1, 1, 1), "data": (8, 1, 1), "fsdp": (1, 8, 1), "all three": (2, 2, 2)}
@@ -39,9 +37,8 @@ def _mesh(sizes):
 
 
 def _phase(config: BertConfig, index: int, *, cache_teacher: bool = False, **settings):
-    model = FastBert(config, dropout=0.1)
-    recipe = fastbert_recipe(
-        model,
+    recipe = tiny.fastbert(
+        Bert(config, dropout=0.1),
         fine_tune=FineTuneConfig(batch_size=16, learning_rate=1e-3, **settings),
         distil=DistilConfig(batch_size=16, learning_rate=1e-3, cache_teacher=cache_teacher),
     )
@@ -49,21 +46,27 @@ def _phase(config: BertConfig, index: int, *, cache_teacher: bool = False, **set
 
 
 def _step(phase, mesh, config):
-    shapes = {"model": abstract_params(config, param_shardings(mesh, config))}
+    shapes = {"model": _abstract_params(config, mesh)}
     return placed_step(phase, shapes, mesh=mesh, total_steps=10, key=jax.random.key(7))
+
+
+def _abstract_params(config, mesh):
+    return Start(Bert(config)).abstract_params(param_shardings(mesh, Bert(config)))
+
+
+def _params(config, mesh):
+    return Start(Bert(config)).params(seed=0, shardings=param_shardings(mesh, Bert(config)))
 
 
 def _train(sizes, index, **settings):
     config, mesh = _config(), _mesh(sizes)
     placed = _step(_phase(config, index, **settings), mesh, config)
-    state, frozen = placed.begin(
-        {"model": initial_params(Start(config), seed=0, shardings=param_shardings(mesh, config))}
-    )
+    state, frozen = placed.begin({"model": _params(config, mesh)})
     losses = []
     with jax.set_mesh(mesh):
         for number in range(STEPS):
             batch = tiny.batch(rows=16, seed=number, valid=13)
-            state, metrics = placed.step(state, frozen, share_batch(mesh, batch, 16))
+            state, metrics = placed.steps[COMPUTED](state, frozen, share_batch(mesh, {"batch": batch}, 16))
             losses.append(float(metrics.loss))
     assert metrics.texts == 13
     return losses, jax.device_get(state.trained)
@@ -85,20 +88,19 @@ def test_every_mesh_trains_the_same_model(mesh, index, accumulate):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), trained, expected)
 
 
-def test_the_shortcut_trains_the_same_model_on_a_mesh_by_answers_from_another():
+def test_kept_values_train_the_same_model_on_another_mesh():
     batch, kept = tiny.batch(rows=16, valid=13), {}
     results = {}
     for name in ("one device", "all three"):
         config, mesh = _config(), _mesh(MESHES[name])
         placed = _step(_phase(config, 1, cache_teacher=True), mesh, config)
-        params = {"model": initial_params(Start(config), seed=0, shardings=param_shardings(mesh, config))}
-        state, frozen = placed.begin(params)
+        state, frozen = placed.begin({"model": _params(config, mesh)})
         with jax.set_mesh(mesh):
-            state, metrics = placed.step(state, frozen, share_batch(mesh, batch, 16))
+            state, metrics = placed.steps[COMPUTED](state, frozen, share_batch(mesh, {"batch": batch}, 16))
             kept[name] = metrics.kept_BxKxN
             assert kept[name].is_fully_replicated
-            known = Known(np.asarray(kept["one device"]))
-            state, metrics = placed.step(state, frozen, *share_batch(mesh, (batch, known), 16))
+            views = {"batch": batch, "kept": Kept(np.asarray(kept["one device"]))}
+            state, metrics = placed.steps[KEPT](state, frozen, share_batch(mesh, views, 16))
         results[name] = float(metrics.loss), jax.device_get(state.trained)
     np.testing.assert_allclose(kept["all three"], kept["one device"], rtol=1e-4, atol=1e-5)
     (expected_loss, expected), (loss, trained) = results.values()
@@ -108,8 +110,7 @@ def test_the_shortcut_trains_the_same_model_on_a_mesh_by_answers_from_another():
 
 def test_initial_parameters_are_the_same_on_every_mesh():
     one, all_three = (
-        jax.device_get(initial_params(Start(_config()), seed=0, shardings=param_shardings(_mesh(sizes), _config())))
-        for sizes in (MESHES["one device"], MESHES["all three"])
+        jax.device_get(_params(_config(), _mesh(sizes))) for sizes in (MESHES["one device"], MESHES["all three"])
     )
     jax.tree.map(np.testing.assert_array_equal, one, all_three)
 
@@ -127,7 +128,7 @@ def _collectives(index: int, *, rows: int, feed_forward_size: int = 32) -> list[
         lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=rows_of), tiny.batch(rows=rows)
     )
     with jax.set_mesh(mesh):
-        text = placed.step.lower(placed.state, placed.frozen, batch).compile().as_text()
+        text = placed.steps[COMPUTED].lower(placed.state, placed.frozen, {"batch": batch}).compile().as_text()
     found = []
     for shapes, kind in COLLECTIVE.findall(text):
         sizes = [int(np.prod([int(size) for size in shape.split(",") if size])) for _, shape in SHAPE.findall(shapes)]
@@ -136,7 +137,7 @@ def _collectives(index: int, *, rows: int, feed_forward_size: int = 32) -> list[
 
 
 def test_distillation_moves_the_exits_gradients_alone_whatever_the_backbone_and_the_batch():
-    shapes = abstract_params(_config(), param_shardings(_mesh(MESHES["data"]), _config()))
+    shapes = _abstract_params(_config(), _mesh(MESHES["data"]))
     gradients = sum(leaf.size for leaf in jax.tree.leaves(shapes["lower_exits"]))
     moved = {}
     for rows, inner in ((16, 32), (64, 32), (16, 64)):

@@ -4,28 +4,32 @@ import jax
 import numpy as np
 
 from fastbert_jax.config import BertConfig, DistilConfig, FineTuneConfig
-from fastbert_jax.model.fastbert import FastBert, init_params
+from fastbert_jax.model.bert import Bert
+from fastbert_jax.recipes.fastbert import fine_tuning, self_distillation
 from fastbert_jax.text.batches import Batch
-from fastbert_jax.training.fastbert_recipe import fastbert_recipe
+from fastbert_jax.training.terms import Recipe
 
 CONFIG = BertConfig(
     vocab_size=30, hidden_size=16, num_layers=3, num_heads=2, feed_forward_size=32, max_positions=16, exit_size=8
 )
 
 
-def model(dropout: float = 0.1) -> FastBert:
-    return FastBert(CONFIG, dropout=dropout)
+def model(dropout: float = 0.1) -> Bert:
+    return Bert(CONFIG, dropout=dropout)
 
 
 def params(seed: int = 0) -> dict:
-    return {"model": init_params(CONFIG, jax.random.key(seed))}
+    return {"model": Bert(CONFIG).init(jax.random.key(seed))}
 
 
 def recipe(dropout: float = 0.1, **settings):
     distil = {key: settings.pop(key) for key in ("kl", "noisy_teacher", "cache_teacher") if key in settings}
-    return fastbert_recipe(
-        model(dropout), fine_tune=FineTuneConfig(**settings), distil=DistilConfig(**settings, **distil)
-    )
+    return fastbert(model(dropout), fine_tune=FineTuneConfig(**settings), distil=DistilConfig(**settings, **distil))
+
+
+def fastbert(network: Bert, *, fine_tune: FineTuneConfig, distil: DistilConfig) -> Recipe:
+    """FastBERT's phases on a network."""
+    return Recipe((fine_tuning(network, fine_tune), *self_distillation(network, distil)))
 
 
 def batch(rows: int = 8, length: int = 10, *, seed: int = 0, valid: int | None = None) -> Batch:

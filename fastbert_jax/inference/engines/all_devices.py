@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from fastbert_jax.inference.engines.engine import Answers, Engine
+from fastbert_jax.inference.engines.engine import Engine, Results
 from fastbert_jax.text.batches import Batch
 
 
@@ -30,11 +30,11 @@ class AllDevices(Engine):
         for engine in self.engines:
             engine.warm_up_full_depth(batch)
 
-    def run(self, batches: Iterable[Batch], speed: float | np.ndarray) -> Iterator[Answers]:
+    def run(self, batches: Iterable[Batch], speed: float | np.ndarray) -> Iterator[Results]:
         """Answer batches, whichever device is free taking the next."""
         return _in_order(_Work(self.engines, iter(batches), speed))
 
-    def _run_early(self, batches: Iterable[Batch], thresholds_L: np.ndarray) -> Iterator[Answers]:
+    def _run_early(self, batches: Iterable[Batch], thresholds_L: np.ndarray) -> Iterator[Results]:
         return self.run(batches, thresholds_L)
 
 
@@ -46,7 +46,7 @@ class _Work:
         self._numbers = itertools.count()
         self._taking = threading.Lock()
         self.changed = threading.Condition()
-        self.done: dict[int, Answers] = {}
+        self.done: dict[int, Results] = {}
         self.failure: BaseException | None = None
         self.stopped = False
         self.running = len(engines)
@@ -75,7 +75,7 @@ class _Work:
             yield batch
 
 
-def _in_order(work: _Work) -> Iterator[Answers]:
+def _in_order(work: _Work) -> Iterator[Results]:
     for thread in work.threads:
         thread.start()
     try:

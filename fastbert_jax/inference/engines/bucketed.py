@@ -11,21 +11,21 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from fastbert_jax.inference.engines.engine import BATCHES_UNDER_WAY, Answers, Engine, side_by_side
-from fastbert_jax.inference.engines.runtime import Answer, Array, Runtime
+from fastbert_jax.inference.engines.engine import BATCHES_IN_FLIGHT, Engine, Results, side_by_side
+from fastbert_jax.inference.engines.runtime import ExitResult, Runtime
 from fastbert_jax.inference.engines.static_sizes import batch_buckets, first_rows, smallest_bucket
-from fastbert_jax.inference.policies import Memory
-from fastbert_jax.model.fastbert import Params
+from fastbert_jax.inference.policies import PolicyState
+from fastbert_jax.model.network import Array, Params
 from fastbert_jax.text.batches import Batch
 
 
 class Survivors(NamedTuple):
-    """The texts still on their way, on the device."""
+    """The texts that have not exited yet, on the device."""
 
     hidden_BxSxH: jax.Array
     text_BxS: Array
     cls_BxK: Array
-    memory: Memory
+    state: PolicyState
 
 
 class Bucketed(Engine):
@@ -37,19 +37,21 @@ class Bucketed(Engine):
 
     def __init__(self, runtime: Runtime) -> None:
         super().__init__(runtime)
-        self._embed = runtime.jit(runtime.embed)
+        self._embed = runtime.jit(runtime.network.embed)
         self._advance = runtime.jit(self._layer_and_exit)
         self._run_layer = runtime.jit(runtime.run_layer)
         self._take = runtime.jit(take_rows)
 
-    def _layer_and_exit(self, layer: Params, exit_: Params, texts: Survivors) -> tuple[jax.Array, Memory, Answer]:
+    def _layer_and_exit(
+        self, layer: Params, exit_: Params, texts: Survivors
+    ) -> tuple[jax.Array, PolicyState, ExitResult]:
         hidden_BxSxH = self.runtime.run_layer(layer, texts.hidden_BxSxH, texts.text_BxS)
-        memory, answer = self.runtime.run_exit(exit_, texts.memory, hidden_BxSxH, texts.text_BxS, texts.cls_BxK)
-        return hidden_BxSxH, memory, answer
+        state, result = self.runtime.run_exit(exit_, texts.state, hidden_BxSxH, texts.text_BxS, texts.cls_BxK)
+        return hidden_BxSxH, state, result
 
-    def _run_early(self, batches: Iterable[Batch], thresholds_L: np.ndarray) -> Iterator[Answers]:
-        works = (self._answer(batch, thresholds_L) for batch in batches)
-        return side_by_side(works, width=BATCHES_UNDER_WAY)
+    def _run_early(self, batches: Iterable[Batch], thresholds_L: np.ndarray) -> Iterator[Results]:
+        works = (self._classify(batch, thresholds_L) for batch in batches)
+        return side_by_side(works, width=BATCHES_IN_FLIGHT)
 
     def warm_up(self, batch: Batch) -> None:
         """Compile what batches of this shape, or with fewer rows, may need: a program per bucket, a gather per pair."""
@@ -64,14 +66,10 @@ class Bucketed(Engine):
             for fewer in buckets[:number]:
                 self._take(texts, np.zeros(fewer, np.int32))
 
-    def _answer(self, batch: Batch, thresholds_L: np.ndarray) -> Generator[None, None, Answers]:
+    def _classify(self, batch: Batch, thresholds_L: np.ndarray) -> Generator[None, None, Results]:
         runtime, batch_size = self.runtime, len(batch.text_BxS)
         buckets = batch_buckets(batch_size)
-        answers = Answers(
-            np.zeros((batch_size, runtime.config.num_classes), np.float32),
-            np.zeros(batch_size, np.int32),
-            np.zeros(batch_size, np.float32),
-        )
+        results = Results.empty(batch_size, runtime.network.num_classes)
         row_of_slot, live = np.arange(batch_size), np.array(batch.valid_BxK[:, 0], bool)
         texts = Survivors(
             self._embed(runtime.params, batch), batch.text_BxS, batch.cls_BxK, runtime.policy.start(batch_size)
@@ -81,17 +79,17 @@ class Bucketed(Engine):
                 hidden_BxSxH = self._run_layer(layer, texts.hidden_BxSxH, texts.text_BxS)
                 texts = texts._replace(hidden_BxSxH=hidden_BxSxH)
                 continue
-            hidden_BxSxH, memory, answer = self._advance(layer, exit_, texts)
-            texts = texts._replace(hidden_BxSxH=hidden_BxSxH, memory=memory)
+            hidden_BxSxH, state, result = self._advance(layer, exit_, texts)
+            texts = texts._replace(hidden_BxSxH=hidden_BxSxH, state=state)
             yield
-            uncertainty_B = np.asarray(answer.uncertainty_B)
-            leaves = live & ((uncertainty_B < thresholds_L[depth - 1]) | (depth == runtime.config.num_layers))
-            if leaves.any():
-                rows = row_of_slot[leaves]
-                answers.probabilities_BxN[rows] = np.asarray(answer.probabilities_BxN)[leaves]
-                answers.exit_layer_B[rows] = depth
-                answers.uncertainty_B[rows] = uncertainty_B[leaves]
-            live &= ~leaves
+            uncertainty_B = np.asarray(result.uncertainty_B)
+            exits_here = live & ((uncertainty_B < thresholds_L[depth - 1]) | (depth == runtime.network.num_layers))
+            if exits_here.any():
+                rows = row_of_slot[exits_here]
+                results.probabilities_BxN[rows] = np.asarray(result.probabilities_BxN)[exits_here]
+                results.exit_layer_B[rows] = depth
+                results.uncertainty_B[rows] = uncertainty_B[exits_here]
+            live &= ~exits_here
             slots = np.flatnonzero(live)
             if not slots.size:
                 break
@@ -101,7 +99,7 @@ class Bucketed(Engine):
                 index = np.resize(slots, bucket).astype(np.int32)
                 texts = self._take(texts, index)
                 row_of_slot, live = row_of_slot[index], np.arange(bucket) < slots.size
-        return answers
+        return results
 
 
 def take_rows(tree: Any, index_B: jax.Array) -> Any:

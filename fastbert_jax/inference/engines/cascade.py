@@ -2,7 +2,9 @@
 
 Always the deepest full batch runs; when none is full, new texts are embedded; when there are no more, what is left runs
 from the shallowest layer up, so that stragglers merge on their way.
-Shapes in names: B texts (one per row), S sequence, H hidden, L layers, N classes.
+Queues are ring buffers of static size on the device, taken from and added to without leaving it.
+Shapes in names: B texts (one per row), Q places of a queue, S sequence, H hidden, K = 1 text per row, L layers,
+N classes.
 """
 
 from __future__ import annotations
@@ -16,26 +18,78 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fastbert_jax.inference.engines.engine import Answers, Engine
-from fastbert_jax.inference.engines.queues import Queue, Texts, empty_queue, pop, push
-from fastbert_jax.inference.engines.runtime import Array, Runtime
+from fastbert_jax.inference.engines.engine import Engine, Results
+from fastbert_jax.inference.engines.runtime import Runtime
 from fastbert_jax.inference.engines.static_sizes import RowsByLength, first_rows, smallest_bucket, step_sizes, texts_of
-from fastbert_jax.model.fastbert import Params
+from fastbert_jax.inference.policies import PolicyState
+from fastbert_jax.model.network import Array, Params
 from fastbert_jax.text.batches import Batch
 
-STEPS_UNDER_WAY = 1
-"""Layer steps whose answers the host has not read when it starts the next."""
-STEPS_PER_QUEUE = STEPS_UNDER_WAY + 2
-"""A queue whose turn has not come holds less than one; the steps under way and the next may each add a whole one."""
+STEPS_IN_FLIGHT = 1
+"""Layer steps whose results the host has not read when it starts the next."""
+STEPS_PER_QUEUE = STEPS_IN_FLIGHT + 2
+"""A queue whose turn has not come holds less than one; the steps in flight and the next may each add a whole one."""
 
 
-class StepAnswers(NamedTuple):
-    """What one layer step tells the host, on the device; rows without a text neither leave nor stay."""
+class QueuedTexts(NamedTuple):
+    """QueuedTexts between two layers, one per row; the first axis is B in a batch and Q in a queue."""
+
+    hidden_BxSxH: jax.Array
+    text_BxS: Array
+    cls_BxK: Array
+    state: PolicyState
+    """Of the exit policy."""
+    ticket_B: Array
+    """int32; which text it is."""
+
+
+class Queue(NamedTuple):
+    """QueuedTexts that wait for one layer, the oldest first from `head` on, round the end of the buffer."""
+
+    texts: QueuedTexts
+    """Leaves `[Q, ...]`."""
+    head: jax.Array
+    """int32 scalar: the place of the oldest."""
+    size: jax.Array
+    """int32 scalar: how many there are."""
+
+
+def empty_queue(like: QueuedTexts, *, places: int) -> Queue:
+    """A queue of `places` for texts shaped as `like` (arrays or their shapes), whose rows it leaves out."""
+    texts = jax.tree.map(lambda leaf: jnp.zeros((places, *leaf.shape[1:]), leaf.dtype), like)
+    return Queue(texts, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+
+
+def pop(queue: Queue, rows: int) -> tuple[Queue, QueuedTexts, jax.Array]:
+    """The queue without its `rows` oldest, these `[B, ...]`, and which of them are texts, bool `[B]`."""
+    row_B = jnp.arange(rows, dtype=jnp.int32)
+    places = queue.texts.ticket_B.shape[0]
+    place_B = (queue.head + row_B) % places
+    texts = jax.tree.map(lambda leaf: leaf[place_B], queue.texts)
+    taken = jnp.minimum(queue.size, rows)
+    return Queue(queue.texts, (queue.head + taken) % places, queue.size - taken), texts, row_B < taken
+
+
+def push(queue: Queue, texts: QueuedTexts, chosen_B: jax.Array) -> Queue:
+    """The queue with the texts that `chosen_B` says at its end, in their order.
+
+    There must be room: a text beyond the queue's places would overwrite the oldest.
+    """
+    places = queue.texts.ticket_B.shape[0]
+    number_B = jnp.cumsum(chosen_B, dtype=jnp.int32)
+    # Out of range where a text is not chosen, and dropped there.
+    place_B = jnp.where(chosen_B, (queue.head + queue.size + number_B - 1) % places, places)
+    held = jax.tree.map(lambda all_, new: all_.at[place_B].set(new, mode="drop"), queue.texts, texts)
+    return Queue(held, queue.head, queue.size + number_B[-1])
+
+
+class StepResults(NamedTuple):
+    """What the host reads of one layer step, on the device; rows without a text neither exit nor stay."""
 
     probabilities_BxN: jax.Array
     uncertainty_B: jax.Array
     ticket_B: Array
-    leaves_B: jax.Array
+    exits_B: jax.Array
     stay: jax.Array
     """int32 scalar: how many texts went on to the next queue."""
 
@@ -44,7 +98,7 @@ class Cascade(Engine):
     """Hidden states wait in one queue per layer, on the device, for a full batch.
 
     Device memory beside the parameters, for steps of B texts of S tokens: L x 3B x S x H hidden states, their masks and
-    the policy's memory; only one length is in the queues at a time. It depends neither on the number of texts nor on
+    the policy's state; only one length is in the queues at a time. It depends neither on the number of texts nor on
     the size of the batches that come in. Programs: one to embed and one to run a layer per (step size, length).
     """
 
@@ -55,8 +109,8 @@ class Cascade(Engine):
         self.embed = runtime.jit(self._embed, donate_argnums=2)
         self.advance = runtime.jit(self._advance, donate_argnums=(3, 4), static_argnames="rows")
 
-    def _run_early(self, batches: Iterable[Batch], thresholds_L: np.ndarray) -> Iterator[Answers]:
-        if self.runtime.config.num_layers == 1:  # nothing to wait for
+    def _run_early(self, batches: Iterable[Batch], thresholds_L: np.ndarray) -> Iterator[Results]:
+        if self.runtime.network.num_layers == 1:  # nothing to wait for
             yield from self._run_full_depth(batches)
             return
         flow: _Flow | None = None
@@ -73,7 +127,7 @@ class Cascade(Engine):
     def warm_up(self, batch: Batch) -> None:
         """Compile what batches of this shape, or with fewer rows, may need."""
         rows, (_, length) = self.rows.of(batch), batch.text_BxS.shape
-        always = np.zeros(self.runtime.config.num_layers, np.float32)
+        always = np.zeros(self.runtime.network.num_layers, np.float32)
         flow = _Flow(self, rows, length, always)
         for size in step_sizes(rows):
             for _ in flow.add(first_rows(batch, size)):
@@ -82,20 +136,20 @@ class Cascade(Engine):
                 pass
 
     def _empty_queues(self, *, rows: int, length: int) -> list[Queue]:
-        config = self.runtime.config
-        like = Texts(
-            jnp.zeros((rows, length, config.hidden_size), self.runtime.dtype),
+        network = self.runtime.network
+        like = QueuedTexts(
+            jnp.zeros((rows, length, network.hidden_size), network.dtype),
             jnp.zeros((rows, length), jnp.int32),
             jnp.zeros((rows, 1), jnp.int32),
             self.runtime.policy.start(rows),
             jnp.zeros(rows, jnp.int32),
         )
-        return [empty_queue(like, places=STEPS_PER_QUEUE * rows) for _ in range(config.num_layers)]
+        return [empty_queue(like, places=STEPS_PER_QUEUE * rows) for _ in range(network.num_layers)]
 
     def _embed(self, params: Params, batch: Batch, queue: Queue, first_ticket: jax.Array) -> Queue:
         rows = len(batch.text_BxS)
-        texts = Texts(
-            self.runtime.embed(params, batch),
+        texts = QueuedTexts(
+            self.runtime.network.embed(params, batch),
             jnp.asarray(batch.text_BxS),
             jnp.asarray(batch.cls_BxK),
             self.runtime.policy.start(rows),
@@ -105,25 +159,25 @@ class Cascade(Engine):
 
     def _advance(
         self, layer: Params, exit_: Params | None, threshold: jax.Array, queue: Queue, following: Queue, *, rows: int
-    ) -> tuple[Queue, Queue, StepAnswers | None]:
+    ) -> tuple[Queue, Queue, StepResults | None]:
         """Run one layer on the oldest `rows` of its queue; those that stay go to the `following` one.
 
-        Without an exit all of them stay, and there are no answers.
+        Without an exit all of them stay, and there are no results.
         """
         queue, texts, is_text_B = pop(queue, rows)
         hidden_BxSxH = self.runtime.run_layer(layer, texts.hidden_BxSxH, texts.text_BxS)
         if exit_ is None:
             return queue, push(following, texts._replace(hidden_BxSxH=hidden_BxSxH), is_text_B), None
-        memory, answer = self.runtime.run_exit(exit_, texts.memory, hidden_BxSxH, texts.text_BxS, texts.cls_BxK)
-        leaves_B = answer.uncertainty_B < threshold
-        stays_B = is_text_B & ~leaves_B
-        following = push(following, texts._replace(hidden_BxSxH=hidden_BxSxH, memory=memory), stays_B)
-        answers = StepAnswers(*answer, texts.ticket_B, is_text_B & leaves_B, stays_B.sum(dtype=jnp.int32))
-        return queue, following, answers
+        state, result = self.runtime.run_exit(exit_, texts.state, hidden_BxSxH, texts.text_BxS, texts.cls_BxK)
+        exits_B = result.uncertainty_B < threshold
+        stays_B = is_text_B & ~exits_B
+        following = push(following, texts._replace(hidden_BxSxH=hidden_BxSxH, state=state), stays_B)
+        results = StepResults(*result, texts.ticket_B, is_text_B & exits_B, stays_B.sum(dtype=jnp.int32))
+        return queue, following, results
 
 
 class _Flow:
-    """The texts of one length on their way through all layers, and the answers until their batch is whole."""
+    """The texts of one length between the layers, and the results until their batch is whole."""
 
     def __init__(self, engine: Cascade, rows: int, length: int, thresholds_L: np.ndarray) -> None:
         self.rows, self.length = rows, length
@@ -132,16 +186,16 @@ class _Flow:
         self._thresholds_L = np.append(thresholds_L[:-1], np.float32(np.inf))
         self._queues = engine.empty_queues(rows=rows, length=length)
         self._waiting = [0] * len(self._queues)
-        """Texts in each queue, without those of steps under way."""
-        self._under_way: deque[tuple[int, StepAnswers]] = deque()
-        self._open: deque[_OpenBatch] = deque()
-        """Batches whose answers are not given back yet."""
+        """QueuedTexts in each queue, without those of steps in flight."""
+        self._in_flight: deque[tuple[int, StepResults]] = deque()
+        self._open: deque[_PendingBatch] = deque()
+        """Batches whose results are not given back yet."""
         self._tickets = 0
 
-    def add(self, batch: Batch) -> Iterator[Answers]:
-        """Take a batch in and run all steps that are full; the answers of batches that are now whole."""
+    def add(self, batch: Batch) -> Iterator[Results]:
+        """Take a batch in and run all steps that are full; the results of batches that are now whole."""
         total = len(batch.text_BxS)
-        self._open.append(_OpenBatch.of(batch, self._tickets, self._engine.runtime.config.num_classes))
+        self._open.append(_PendingBatch.of(batch, self._tickets, self._engine.runtime.network.num_classes))
         for start in range(0, total, self.rows):
             part: Batch = Batch(*(leaf[start : start + self.rows] for leaf in batch))
             if texts := texts_of(part):
@@ -154,11 +208,11 @@ class _Flow:
                 yield from self._whole_batches()
         self._tickets += total
 
-    def finish(self) -> Iterator[Answers]:
-        """Run what is left, from the shallowest layer up; the answers of all batches not given back yet."""
+    def finish(self) -> Iterator[Results]:
+        """Run what is left, from the shallowest layer up; the results of all batches not given back yet."""
         while True:
             depth = self._deepest_full()
-            if depth is None and self._under_way:
+            if depth is None and self._in_flight:
                 self._settle()
                 continue
             if depth is None:
@@ -173,8 +227,8 @@ class _Flow:
         return max(full, default=None)
 
     def _step(self, depth: int, rows: int) -> None:
-        runtime, following = self._engine.runtime, (depth + 1) % len(self._queues)  # nobody stays after the last
-        self._queues[depth], self._queues[following], answers = self._engine.advance(
+        runtime, following = self._engine.runtime, (depth + 1) % len(self._queues)  # no text stays after the last
+        self._queues[depth], self._queues[following], results = self._engine.advance(
             runtime.layers[depth],
             runtime.exits[depth] if runtime.asked[depth] else None,
             self._thresholds_L[depth],
@@ -184,50 +238,46 @@ class _Flow:
         )
         taken = min(rows, self._waiting[depth])
         self._waiting[depth] -= taken
-        if answers is None:
+        if results is None:
             self._waiting[following] += taken
             return
-        self._under_way.append((depth, answers))
-        if len(self._under_way) > STEPS_UNDER_WAY:
+        self._in_flight.append((depth, results))
+        if len(self._in_flight) > STEPS_IN_FLIGHT:
             self._settle()
 
     def _settle(self) -> None:
-        """Read the answers of the oldest step under way."""
-        depth, answers = self._under_way.popleft()
-        if stay := int(answers.stay):
+        """Read the results of the oldest step in flight."""
+        depth, results = self._in_flight.popleft()
+        if stay := int(results.stay):
             self._waiting[depth + 1] += stay
-        leaves_B = np.asarray(answers.leaves_B)
+        exits_B = np.asarray(results.exits_B)
         left = (
-            np.asarray(array)[leaves_B]
-            for array in (answers.ticket_B, answers.probabilities_BxN, answers.uncertainty_B)
+            np.asarray(array)[exits_B] for array in (results.ticket_B, results.probabilities_BxN, results.uncertainty_B)
         )
         ticket_B, probabilities_BxN, uncertainty_B = left
         number_B = np.searchsorted([batch.first_ticket for batch in self._open], ticket_B, side="right") - 1
         for number in np.unique(number_B):
             batch, of_batch_B = self._open[number], number_B == number
             rows = ticket_B[of_batch_B] - batch.first_ticket
-            batch.answers.probabilities_BxN[rows] = probabilities_BxN[of_batch_B]
-            batch.answers.exit_layer_B[rows] = depth + 1
-            batch.answers.uncertainty_B[rows] = uncertainty_B[of_batch_B]
+            batch.results.probabilities_BxN[rows] = probabilities_BxN[of_batch_B]
+            batch.results.exit_layer_B[rows] = depth + 1
+            batch.results.uncertainty_B[rows] = uncertainty_B[of_batch_B]
             batch.missing -= len(rows)
 
-    def _whole_batches(self) -> Iterator[Answers]:
+    def _whole_batches(self) -> Iterator[Results]:
         while self._open and self._open[0].missing == 0:
-            yield self._open.popleft().answers
+            yield self._open.popleft().results
 
 
 @dataclasses.dataclass
-class _OpenBatch:
-    """A batch that texts still have to come back to."""
+class _PendingBatch:
+    """A batch with texts that have not exited yet."""
 
     first_ticket: int
     missing: int
-    answers: Answers
+    results: Results
 
     @classmethod
-    def of(cls, batch: Batch, first_ticket: int, num_classes: int) -> _OpenBatch:
+    def of(cls, batch: Batch, first_ticket: int, num_classes: int) -> _PendingBatch:
         rows = len(batch.text_BxS)
-        nothing = Answers(
-            np.zeros((rows, num_classes), np.float32), np.zeros(rows, np.int32), np.zeros(rows, np.float32)
-        )
-        return cls(first_ticket, texts_of(batch), nothing)
+        return cls(first_ticket, texts_of(batch), Results.empty(rows, num_classes))

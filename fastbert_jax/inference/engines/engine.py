@@ -1,4 +1,4 @@
-"""What every engine is: batches in, answers out, a few batches under way at a time; speed 0 is plain BERT in all.
+"""The interface of every engine: batches in, results out, a few batches in flight; speed 0 is plain BERT in all.
 
 Shapes in names: B texts (one per row), S sequence, H hidden, L layers, N classes.
 """
@@ -17,21 +17,29 @@ import numpy as np
 from fastbert_jax.inference.engines.runtime import Runtime
 from fastbert_jax.inference.engines.static_sizes import batch_buckets, first_rows
 from fastbert_jax.inference.policies import layer_thresholds
+from fastbert_jax.model.network import Array
 from fastbert_jax.text.batches import Batch
 
-BATCHES_UNDER_WAY = 2
-"""While the host reads the answers of one batch, the device works on another."""
+BATCHES_IN_FLIGHT = 2
+"""While the host reads the results of one batch, the device works on another."""
 
-Result = TypeVar("Result")
+Output = TypeVar("Output")
 
 
-class Answers(NamedTuple):
-    """The answers to a batch, numpy; those of rows that hold no text mean nothing."""
+class Results(NamedTuple):
+    """The results of B texts; those of rows without a text have no meaning. Engines give numpy arrays."""
 
-    probabilities_BxN: np.ndarray
-    exit_layer_B: np.ndarray
-    """int32, 1..L: how many layers the text went through."""
-    uncertainty_B: np.ndarray
+    probabilities_BxN: Array
+    """float32, of the exit that each text took."""
+    exit_layer_B: Array
+    """int32, 1..L: how many layers ran."""
+    uncertainty_B: Array
+    """float32, of the exit that each text took."""
+
+    @classmethod
+    def empty(cls, texts: int, num_classes: int) -> Results:
+        """Zeros to write results into."""
+        return cls(np.zeros((texts, num_classes), np.float32), np.zeros(texts, np.int32), np.zeros(texts, np.float32))
 
 
 class Engine(abc.ABC):
@@ -40,21 +48,21 @@ class Engine(abc.ABC):
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
 
-    def run(self, batches: Iterable[Batch], speed: float | np.ndarray) -> Iterator[Answers]:
-        """Answer batches of one text per row, in their order.
+    def run(self, batches: Iterable[Batch], speed: float | np.ndarray) -> Iterator[Results]:
+        """Classify batches of one text per row, in their order.
 
         Args:
-          batches: taken one by one, `BATCHES_UNDER_WAY` ahead of the answers.
-          speed: the threshold on uncertainty, or one per layer `[L]`; 0 runs plain BERT and no student exit.
+          batches: taken one by one, `BATCHES_IN_FLIGHT` ahead of the results.
+          speed: the threshold on uncertainty, or one per layer `[L]`; 0 runs plain BERT and no lower exit.
         """
-        thresholds_L = layer_thresholds(speed, self.runtime.config.num_layers)
+        thresholds_L = layer_thresholds(speed, self.runtime.network.num_layers)
         if (thresholds_L > 0).any():
             return self._run_early(batches, thresholds_L)
         return self._run_full_depth(batches)
 
     @abc.abstractmethod
     def warm_up(self, batch: Batch) -> None:
-        """Compile what batches of this shape, or with fewer rows, may need to leave early."""
+        """Compile what batches of this shape, or with fewer rows, may need for early exit."""
 
     def warm_up_full_depth(self, batch: Batch) -> None:
         """Compile what batches of this shape, or with fewer rows, may need at full depth."""
@@ -62,39 +70,39 @@ class Engine(abc.ABC):
             jax.block_until_ready(self.runtime.full_depth(first_rows(batch, rows)))
 
     @abc.abstractmethod
-    def _run_early(self, batches: Iterable[Batch], thresholds_L: np.ndarray) -> Iterator[Answers]:
-        """Answer batches, each text by its first exit that is sure enough."""
+    def _run_early(self, batches: Iterable[Batch], thresholds_L: np.ndarray) -> Iterator[Results]:
+        """Classify batches, each text by its first exit that is sure enough."""
 
-    def _run_full_depth(self, batches: Iterable[Batch]) -> Iterator[Answers]:
-        """Answer batches by plain BERT."""
-        return side_by_side(map(self._answer_at_full_depth, batches), width=BATCHES_UNDER_WAY)
+    def _run_full_depth(self, batches: Iterable[Batch]) -> Iterator[Results]:
+        """Classify batches by plain BERT."""
+        return side_by_side(map(self._classify_at_full_depth, batches), width=BATCHES_IN_FLIGHT)
 
-    def _answer_at_full_depth(self, batch: Batch) -> Generator[None, None, Answers]:
-        answer = self.runtime.full_depth(batch)
+    def _classify_at_full_depth(self, batch: Batch) -> Generator[None, None, Results]:
+        result = self.runtime.full_depth(batch)
         yield
-        probabilities_BxN, uncertainty_B = jax.device_get(answer)
-        depth_B = np.full(len(uncertainty_B), self.runtime.config.num_layers, np.int32)
-        return Answers(probabilities_BxN, depth_B, uncertainty_B)
+        probabilities_BxN, uncertainty_B = jax.device_get(result)
+        depth_B = np.full(len(uncertainty_B), self.runtime.network.num_layers, np.int32)
+        return Results(probabilities_BxN, depth_B, uncertainty_B)
 
 
-def side_by_side(works: Iterable[Generator[None, None, Result]], *, width: int) -> Iterator[Result]:
-    """Run generators `width` at a time, each up to its next `yield` in turn; their results in the generators' order.
+def side_by_side(works: Iterable[Generator[None, None, Output]], *, width: int) -> Iterator[Output]:
+    """Run generators `width` at a time, each up to its next `yield` in turn; give their results in their own order.
 
-    A generator yields where it is about to wait for the device, so that the others have their turn before it waits.
+    A generator yields where it is about to wait for the device, so that the others run before it waits.
     """
     waiting = iter(works)
-    under_way: deque[tuple[int, Generator[None, None, Result]]] = deque()
-    done: dict[int, Result] = {}
+    in_flight: deque[tuple[int, Generator[None, None, Output]]] = deque()
+    done: dict[int, Output] = {}
     started, given = itertools.count(), 0
     while True:
-        while len(under_way) < width and (work := next(waiting, None)) is not None:
-            under_way.append((next(started), work))
-        if not under_way:
+        while len(in_flight) < width and (work := next(waiting, None)) is not None:
+            in_flight.append((next(started), work))
+        if not in_flight:
             return
-        number, work = under_way.popleft()
+        number, work = in_flight.popleft()
         try:
             next(work)
-            under_way.append((number, work))
+            in_flight.append((number, work))
         except StopIteration as end:
             done[number] = end.value
         while given in done:

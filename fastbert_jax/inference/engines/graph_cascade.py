@@ -1,4 +1,4 @@
-"""The cascade in the graph: the scheduler of `cascade.py` as one compiled loop, with no word from the host on the way.
+"""The cascade in the graph: the scheduler of `cascade.py` as one compiled loop that needs no host.
 
 Static shapes only, so that it runs on a TPU as it is. Shapes in names: B rows of a step, T texts of a call,
 S sequence, H hidden, L layers, N classes.
@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fastbert_jax.inference.engines.engine import Answers, Engine
-from fastbert_jax.inference.engines.queues import Texts
-from fastbert_jax.inference.engines.runtime import Array, Runtime
+from fastbert_jax.inference.engines.cascade import QueuedTexts
+from fastbert_jax.inference.engines.engine import Engine, Results
+from fastbert_jax.inference.engines.runtime import Runtime
 from fastbert_jax.inference.engines.static_sizes import RowsByLength, first_rows, step_sizes, texts_of
-from fastbert_jax.model.fastbert import Params
+from fastbert_jax.model.network import Array, Params
 from fastbert_jax.text.batches import Batch
 
 SHARDS = "data"
@@ -49,25 +49,17 @@ class Stacks(NamedTuple):
     and the survivors one contiguous block to write, where a queue's would be scattered round the end of a ring.
     """
 
-    texts: Texts
+    texts: QueuedTexts
     """Leaves `[L, 2B, ...]`."""
     size_L: jax.Array
 
 
-class Found(NamedTuple):
-    """The answers to the texts of a call, on the device; the exit layer of a text that has none is 0."""
-
-    probabilities_TxN: jax.Array
-    exit_layer_T: jax.Array
-    uncertainty_T: jax.Array
-
-
 class Moved(NamedTuple):
-    """What one turn of the loop brings: texts that go on to a stack, and answers of those that leave."""
+    """What one turn of the loop brings: texts that go on to a stack, and the results of those that exit."""
 
-    texts: Texts
+    texts: QueuedTexts
     stays_B: Array
-    leaves_B: jax.Array
+    exits_B: jax.Array
     probabilities_BxN: jax.Array
     uncertainty_B: jax.Array
 
@@ -78,19 +70,19 @@ class Loop(NamedTuple):
     stacks: Stacks
     entered: jax.Array
     """Steps embedded so far."""
-    found: Found
+    found: Results
     rows_run: jax.Array
     """Rows of all layer steps so far."""
 
 
 class GraphCascade(Engine):
-    """One program per length answers up to `STEPS_PER_CALL` full steps; the host hands them in and reads the answers.
+    """One program per length runs up to `STEPS_PER_CALL` full steps; the host hands texts in and reads the results.
 
     On several devices it is one program under `shard_map`: each runs its own loop on its share of the texts, and they
-    never wait for each other before the end of a call.
+    do not wait for each other before the end of a call.
 
     Device memory beside the parameters, whose layers are there twice (see `Model`), for steps of B texts of S tokens:
-    L x 2B x S x H hidden states, their masks and the policy's memory, and the token ids of `STEPS_PER_CALL` x B texts.
+    L x 2B x S x H hidden states, their masks and the policy's state, and the token ids of `STEPS_PER_CALL` x B texts.
     It does not depend on the number of texts.
     """
 
@@ -99,10 +91,10 @@ class GraphCascade(Engine):
         super().__init__(runtime)
         self._runtimes = (runtime, *others)
         self._shards = len(self._runtimes)
-        self.program = runtime.jit(self._answer_shards if others else self._answer_all, static_argnames="rows")
+        self.program = runtime.jit(self._run_shards if others else self._run_all, static_argnames="rows")
         self._rows = RowsByLength()
         self.rows_run = 0
-        """Texts times layers computed so far, rows without a text included."""
+        """QueuedTexts times layers computed so far, rows without a text included."""
 
     @functools.cached_property
     def _mesh(self) -> jax.sharding.Mesh:
@@ -120,11 +112,11 @@ class GraphCascade(Engine):
             lambda *copies: jax.make_array_from_single_device_arrays(copies[0].shape, everywhere, list(copies)), *models
         )
 
-    def _run_early(self, batches: Iterable[Batch], thresholds_L: np.ndarray) -> Iterator[Answers]:
-        unread: tuple[list[Batch], tuple[Found, jax.Array]] | None = None
+    def _run_early(self, batches: Iterable[Batch], thresholds_L: np.ndarray) -> Iterator[Results]:
+        unread: tuple[list[Batch], tuple[Results, jax.Array]] | None = None
         for group, rows in self._groups(batches):
             done = self._call(group, rows, thresholds_L)
-            if unread is not None:  # the answers of a call are read while the next one runs
+            if unread is not None:  # the results of a call are read while the next one runs
                 yield from self._read(*unread)
             unread = group, done
         if unread is not None:
@@ -132,7 +124,7 @@ class GraphCascade(Engine):
 
     def warm_up(self, batch: Batch) -> None:
         """Compile what batches of this shape, or with fewer rows, may need."""
-        never = np.zeros(self.runtime.config.num_layers, np.float32)
+        never = np.zeros(self.runtime.network.num_layers, np.float32)
         for rows in {1, self._rows.of(batch)}:
             jax.block_until_ready(self._call([first_rows(batch, rows)], rows, never))
 
@@ -152,18 +144,18 @@ class GraphCascade(Engine):
         if group:
             yield group, rows if texts > 1 else 1
 
-    def _call(self, group: Sequence[Batch], rows: int, thresholds_L: np.ndarray) -> tuple[Found, jax.Array]:
+    def _call(self, group: Sequence[Batch], rows: int, thresholds_L: np.ndarray) -> tuple[Results, jax.Array]:
         texts = sum(map(texts_of, group))
         places = rows * (1 if texts == 1 else STEPS_PER_CALL)
         shares = np.array([len(share) for share in np.array_split(np.arange(texts), self._shards)], np.int32)
         together = _together(group, shares, places)
         return self.program(self._model, together, shares, thresholds_L, rows=rows)
 
-    def _read(self, group: Sequence[Batch], done: tuple[Found, jax.Array]) -> Iterator[Answers]:
+    def _read(self, group: Sequence[Batch], done: tuple[Results, jax.Array]) -> Iterator[Results]:
         self.rows_run += int(np.asarray(done[1]).sum())
         shares = np.array_split(np.arange(sum(map(texts_of, group))), self._shards)
         by_shard = (np.asarray(array) for array in done[0])
-        answers = Answers(
+        results = Results(
             *(
                 np.concatenate([part[: len(s)] for part, s in zip(np.split(array, self._shards), shares, strict=True)])
                 for array in by_shard
@@ -173,35 +165,37 @@ class GraphCascade(Engine):
         for batch in group:
             valid_B = batch.valid_BxK[:, 0]
             part = slice(start, start := start + texts_of(batch))
-            whole = (np.zeros((len(valid_B), *array.shape[1:]), array.dtype) for array in answers)
-            yield Answers(*(_put_rows(rows, valid_B, array[part]) for rows, array in zip(whole, answers, strict=True)))
+            whole = (np.zeros((len(valid_B), *array.shape[1:]), array.dtype) for array in results)
+            yield Results(
+                *(_put_rows(rows, valid_B, np.asarray(array[part])) for rows, array in zip(whole, results, strict=True))
+            )
 
-    def _answer_shards(
+    def _run_shards(
         self, model: Model, together: Batch, texts: jax.Array, thresholds_L: jax.Array, *, rows: int
-    ) -> tuple[Found, jax.Array]:
-        """`_answer_all` on every device, with its share of the rows of `together` and its one of `texts`."""
+    ) -> tuple[Results, jax.Array]:
+        """`_run_all` on every device, with its share of the rows of `together` and its one of `texts`."""
         own, same = jax.sharding.PartitionSpec(SHARDS), jax.sharding.PartitionSpec()
-        answer = jax.shard_map(
-            functools.partial(self._answer_all, rows=rows),
+        run = jax.shard_map(
+            functools.partial(self._run_all, rows=rows),
             mesh=self._mesh,
             in_specs=(same, own, own, same),
             out_specs=own,
             check_vma=False,  # the loops start from constants, which are alike on all devices, and part from there
         )
-        return answer(model, together, texts, thresholds_L)
+        return run(model, together, texts, thresholds_L)
 
-    def _answer_all(
+    def _run_all(
         self, model: Model, together: Batch, texts: jax.Array, thresholds_L: jax.Array, *, rows: int
-    ) -> tuple[Found, jax.Array]:
-        """The answers to the first `texts` `[1]` rows of a batch, in steps of `rows`; the rows of all steps `[1]`."""
+    ) -> tuple[Results, jax.Array]:
+        """The results of the first `texts` `[1]` rows of a batch, in steps of `rows`; the rows of all steps `[1]`."""
         # Whatever the last exit says, it is the last.
         thresholds_L = jnp.append(thresholds_L[:-1], jnp.inf)
-        task = _Task(self.runtime, model, together, texts[0], thresholds_L, rows)
-        done = jax.lax.while_loop(task.goes_on, task.turn, task.start())
+        schedule = _Schedule(self.runtime, model, together, texts[0], thresholds_L, rows)
+        done = jax.lax.while_loop(schedule.goes_on, schedule.turn, schedule.start())
         return done.found, done.rows_run[None]
 
 
-class _Task:
+class _Schedule:
     """What the loop does, traced once: the texts of one call, the model, and the turns that bring them through it."""
 
     def __init__(
@@ -215,20 +209,20 @@ class _Task:
     ) -> None:
         self._runtime, self._model, self._batch, self._texts, self._rows = runtime, model, batch, texts, rows
         self._asked_L, self._thresholds_L = jnp.array(runtime.asked), thresholds_L
-        self._num_layers = runtime.config.num_layers
+        self._num_layers = runtime.network.num_layers
         # Smaller steps than an eighth are not worth their compiling.
         self._sizes = tuple(size for size in step_sizes(rows) if 8 * size >= rows)
 
     def start(self) -> Loop:
-        """Empty stacks, no answers."""
-        layers, total, classes = self._num_layers, len(self._batch.text_BxS), self._runtime.config.num_classes
+        """Empty stacks, no results."""
+        layers, total, classes = self._num_layers, len(self._batch.text_BxS), self._runtime.network.num_classes
         like = jax.eval_shape(self._embed, jnp.int32(0)).texts
         texts = jax.tree.map(lambda leaf: jnp.zeros((layers, 2 * self._rows, *leaf.shape[1:]), leaf.dtype), like)
-        found = Found(jnp.zeros((total, classes)), jnp.zeros(total, jnp.int32), jnp.zeros(total))
+        found = Results(jnp.zeros((total, classes)), jnp.zeros(total, jnp.int32), jnp.zeros(total))
         return Loop(Stacks(texts, jnp.zeros(layers, jnp.int32)), jnp.int32(0), found, jnp.int32(0))
 
     def goes_on(self, loop: Loop) -> jax.Array:
-        """Whether there is a text without an answer."""
+        """Whether there is a text without a result."""
         return (loop.entered * self._rows < self._texts) | (loop.stacks.size_L > 0).any()
 
     def turn(self, loop: Loop) -> Loop:
@@ -256,13 +250,13 @@ class _Task:
         moved = jax.lax.switch(jnp.where(embeds, len(branches) - 1, branch), branches)
         run = jnp.where(embeds, 0, sizes[size])
         stacks = stacks._replace(size_L=stacks.size_L.at[depth].add(-jnp.minimum(stacks.size_L[depth], run)))
-        # Nobody stays after the last layer.
+        # No text stays after the last layer.
         stacks = self._put(stacks, jnp.where(embeds, 0, jnp.minimum(depth + 1, last)), moved)
-        ticket_B = jnp.where(moved.leaves_B, moved.texts.ticket_B, len(self._batch.text_BxS))
-        found = Found(
-            loop.found.probabilities_TxN.at[ticket_B].set(moved.probabilities_BxN, mode="drop"),
-            loop.found.exit_layer_T.at[ticket_B].set(depth + 1, mode="drop"),
-            loop.found.uncertainty_T.at[ticket_B].set(moved.uncertainty_B, mode="drop"),
+        ticket_B = jnp.where(moved.exits_B, moved.texts.ticket_B, len(self._batch.text_BxS))
+        found = Results(
+            jnp.asarray(loop.found.probabilities_BxN).at[ticket_B].set(moved.probabilities_BxN, mode="drop"),
+            jnp.asarray(loop.found.exit_layer_B).at[ticket_B].set(depth + 1, mode="drop"),
+            jnp.asarray(loop.found.uncertainty_B).at[ticket_B].set(moved.uncertainty_B, mode="drop"),
         )
         return Loop(stacks, loop.entered + embeds.astype(jnp.int32), found, loop.rows_run + run)
 
@@ -272,29 +266,33 @@ class _Task:
         start = number * rows
         batch: Batch = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, rows), self._batch)
         ticket_B = start + jnp.arange(rows, dtype=jnp.int32)
-        memory = jax.tree.map(jnp.asarray, self._runtime.policy.start(rows))
-        texts = Texts(self._runtime.embed(self._model.params, batch), batch.text_BxS, batch.cls_BxK, memory, ticket_B)
-        nothing_BxN = jnp.zeros((rows, self._runtime.config.num_classes))
+        state = jax.tree.map(jnp.asarray, self._runtime.policy.start(rows))
+        texts = QueuedTexts(
+            self._runtime.network.embed(self._model.params, batch), batch.text_BxS, batch.cls_BxK, state, ticket_B
+        )
+        nothing_BxN = jnp.zeros((rows, self._runtime.network.num_classes))
         return Moved(texts, ticket_B < self._texts, jnp.zeros(rows, bool), nothing_BxN, jnp.zeros(rows))
 
     def _parts(self, depth: jax.Array) -> tuple[Params, Params]:
         """The layer and the exit at a depth, out of the stacks."""
-        stacked = self._model.params["backbone"]["layers"], self._model.exits
+        stacked = self._runtime.network.stacked_layers(self._model.params), self._model.exits
         return jax.tree.map(lambda leaf: leaf[depth], stacked)
 
     def _step(self, stacks: Stacks, depth: jax.Array, layer: Params, exit_: Params, *, rows: int) -> Moved:
         """One layer and its exit on the top `rows` of its stack."""
         size = stacks.size_L[depth]
-        texts: Texts = jax.tree.map(lambda leaf: block(leaf, depth, jnp.maximum(size - rows, 0), rows), stacks.texts)
+        texts: QueuedTexts = jax.tree.map(
+            lambda leaf: block(leaf, depth, jnp.maximum(size - rows, 0), rows), stacks.texts
+        )
         asked = self._asked_L[depth]
         hidden_BxSxH = self._runtime.run_layer(layer, texts.hidden_BxSxH, texts.text_BxS)
-        memory, answer = self._runtime.run_exit_if_asked(
-            asked, exit_, texts.memory, hidden_BxSxH, texts.text_BxS, texts.cls_BxK
+        state, result = self._runtime.run_exit_if_asked(
+            asked, exit_, texts.state, hidden_BxSxH, texts.text_BxS, texts.cls_BxK
         )
         is_text_B = jnp.arange(rows) < size
-        leaves_B = is_text_B & asked & (answer.uncertainty_B < self._thresholds_L[depth])
-        texts = texts._replace(hidden_BxSxH=hidden_BxSxH, memory=memory)
-        moved = Moved(texts, is_text_B & ~leaves_B, leaves_B, *answer)
+        exits_B = is_text_B & asked & (result.uncertainty_B < self._thresholds_L[depth])
+        texts = texts._replace(hidden_BxSxH=hidden_BxSxH, state=state)
+        moved = Moved(texts, is_text_B & ~exits_B, exits_B, *result)
         missing = self._rows - rows
         return jax.tree.map(lambda leaf: jnp.pad(leaf, [(0, missing)] + [(0, 0)] * (leaf.ndim - 1)), moved)
 

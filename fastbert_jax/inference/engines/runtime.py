@@ -1,6 +1,6 @@
-"""A model on the device: its parts as pure functions, its parameters, and its compiled programs, counted.
+"""A network on the device: its parts as pure functions, its parameters, and its compiled programs, counted.
 
-All engines are built from the same parts, so that they do the same arithmetic.
+All engines run these functions, so that they do the same arithmetic.
 Shapes in names: B texts (one per row), S sequence, H hidden, L layers, N classes.
 """
 
@@ -12,62 +12,52 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 
-from fastbert_jax.config import BertConfig, ExitConfig, Precision
-from fastbert_jax.inference.policies import Memory, make_policy
-from fastbert_jax.model.bert import Embeddings, EncoderLayer
-from fastbert_jax.model.exits import Exit
-from fastbert_jax.model.fastbert import Params, compute_dtype, exit_params, layer_params
+from fastbert_jax.config import ExitConfig
+from fastbert_jax.inference.policies import PolicyState, make_policy
+from fastbert_jax.model.network import Array, Layered, Params
 from fastbert_jax.model.sharding import param_shardings, sharding_of
 from fastbert_jax.text.batches import Batch
 
-Array = jax.Array | np.ndarray
 
-
-class Answer(NamedTuple):
-    """What exits say of `[B]` texts (or, after all exits, of `[L, B]`)."""
+class ExitResult(NamedTuple):
+    """The result of one exit for `[B]` texts, or of all exits for `[L, B]`."""
 
     probabilities_BxN: jax.Array
     uncertainty_B: jax.Array
 
 
 class Runtime:
-    """One model, ready to run. Parameters may be those of a backbone alone; then only `hidden_states` runs."""
+    """One network, ready to run. Parameters may be those of a backbone alone; then only `hidden_states` runs."""
 
     def __init__(
         self,
         params: Params,
-        config: BertConfig,
+        network: Layered,
         *,
-        precision: Precision = Precision.FLOAT32,
         exits: ExitConfig = ExitConfig(),  # noqa: B008, frozen
         mesh: Mesh | None = None,
     ) -> None:
         """Put one copy of the parameters on the devices of a mesh; none: on the one that jax chooses.
 
-        Devices that share the parameters (`fsdp`, `tensor`) work together on every batch, and each has its answers.
+        Devices that share the parameters (`fsdp`, `tensor`) work together on every batch, and each has its results.
 
         Raises:
           UserError: a size of the model that the mesh does not divide.
         """
-        self.config = config
+        self.network = network
         self.policy = make_policy(exits)
-        self.asked = exits.asked(config.num_layers)
-        """For each layer, whether its exit is asked; the last one's is."""
+        wanted = exits.asked(network.num_layers)
+        self.asked = tuple(has and is_wanted for has, is_wanted in zip(network.exits, wanted, strict=True))
+        """For each layer, whether its exit is evaluated; the last one is."""
         self.devices: tuple[jax.Device | None, ...] = (None,) if mesh is None else tuple(mesh.devices.flat)
         self._mesh = mesh if len(self.devices) > 1 else None
         """Of several devices; None: there is one."""
         self.params: Params = jax.device_put(params, self._shardings(params) if self._mesh else self.devices[0])
         self.compiled_programs = 0
-        self.dtype = compute_dtype(precision)
-        """Of hidden states."""
-        self._embeddings = Embeddings(config, dtype=self.dtype)
-        self._layer = EncoderLayer(config, dtype=self.dtype)
-        self._exit = Exit(config, dtype=self.dtype)
         self._full_depth = self.jit(self._run_full_depth)
-        self._all_exits = self.jit(self._run_all_exits)
+        self._all_exits = self.jit(self.run_all_exits)
         self._hidden_states = self.jit(self._run_hidden_states)
 
     def jit(self, function: Callable[..., Any], **settings: Any) -> Callable[..., Any]:
@@ -85,92 +75,108 @@ class Runtime:
     def _shardings(self, params: Params) -> Params:
         """Where the leaves of `params` lie on the mesh, layers and exits still stacked."""
         assert self._mesh is not None
-        shardings = param_shardings(self._mesh, self.config)
+        shardings = param_shardings(self._mesh, self.network)
         return {part: shardings[part] for part in params}
 
     @functools.cached_property
     def layers(self) -> list[Params]:
         """The tree of every layer, so that one program, compiled once, runs any of them."""
-        return jax.jit(lambda params: [layer_params(params, i) for i in range(self.config.num_layers)])(self.params)
+
+        def unstack(params: Params) -> list[Params]:
+            stacked = self.network.stacked_layers(params)
+            layers = range(self.network.num_layers)
+            return [jax.tree.map(lambda leaf, layer=layer: leaf[layer], stacked) for layer in layers]
+
+        layers: list[Params] = jax.jit(unstack)(self.params)
+        return layers
 
     @functools.cached_property
     def exits(self) -> list[Params]:
-        """The tree of every exit, the teacher's last."""
-        return jax.jit(lambda params: [exit_params(params, i) for i in range(self.config.num_layers)])(self.params)
+        """The tree of every exit; the last exit stands in where a layer has none, and is not evaluated there."""
+
+        def unstack(params: Params) -> list[Params]:
+            return [self.network.exit_of(params, layer) for layer in range(self.network.num_layers)]
+
+        exits: list[Params] = jax.jit(unstack)(self.params)
+        return exits
 
     @functools.cached_property
     def stacked_exits(self) -> Params:
-        """All exits stacked `[L, ...]`, the teacher last, to scan over beside the layers."""
-        return jax.jit(lambda exits: jax.tree.map(lambda *leaves: jnp.stack(leaves), *exits))(self.exits)
-
-    def embed(self, params: Params, batch: Batch) -> jax.Array:
-        """The embeddings `[B, S, H]` of a batch; `params` is the whole tree."""
-        variables = {"params": params["backbone"]["embeddings"]}
-        return self._embeddings.apply(variables, batch.token_ids_BxS, batch.token_type_BxS, batch.position_BxS)
+        """`exits` stacked `[L, ...]`, to index beside the layers."""
+        stacked: Params = jax.jit(lambda exits: jax.tree.map(lambda *leaves: jnp.stack(leaves), *exits))(self.exits)
+        return stacked
 
     def run_layer(self, layer: Params, hidden_BxSxH: jax.Array, text_BxS: Array) -> jax.Array:
         """The output `[B, S, H]` of one layer."""
-        hidden_BxSxH, _ = self._layer.apply({"params": layer}, hidden_BxSxH, text_BxS)
-        return hidden_BxSxH
+        return self.network.layer(layer, hidden_BxSxH, text_BxS)[0]
 
     def run_exit(
-        self, exit_: Params, memory: Memory, hidden_BxSxH: jax.Array, text_BxS: Array, cls_BxK: Array
-    ) -> tuple[Memory, Answer]:
-        """What one exit says, and the policy's memory after it."""
-        logits_BxN = self._exit.apply({"params": exit_}, hidden_BxSxH, text_BxS, cls_BxK)[:, 0]
-        memory, uncertainty_B = self.policy.judge(memory, logits_BxN)
-        return memory, Answer(jax.nn.softmax(logits_BxN), uncertainty_B)
+        self, exit_: Params, state: PolicyState, hidden_BxSxH: jax.Array, text_BxS: Array, cls_BxK: Array
+    ) -> tuple[PolicyState, ExitResult]:
+        """The result of one exit, and the policy's state after it."""
+        logits_BxN = self.network.exit(exit_, hidden_BxSxH, text_BxS, cls_BxK)[:, 0]
+        state, uncertainty_B = self.policy.judge(state, logits_BxN)
+        return state, ExitResult(jax.nn.softmax(logits_BxN), uncertainty_B)
 
     def run_exit_if_asked(
         self,
         asked: jax.Array,
         exit_: Params,
-        memory: Memory,
+        state: PolicyState,
         hidden_BxSxH: jax.Array,
         text_BxS: Array,
         cls_BxK: Array,
-    ) -> tuple[Memory, Answer]:
-        """For a loop over all layers in one program: an exit that is not asked is unsure and remembers nothing."""
-        new_memory, answer = self.run_exit(exit_, memory, hidden_BxSxH, text_BxS, cls_BxK)
-        memory = jax.tree.map(lambda new, old: jnp.where(asked, new, old), new_memory, memory)
-        return memory, answer._replace(uncertainty_B=jnp.where(asked, answer.uncertainty_B, 1.0))
+    ) -> tuple[PolicyState, ExitResult]:
+        """For a loop over all layers in one program: an exit that is not asked is unsure and keeps the state."""
+        new_state, result = self.run_exit(exit_, state, hidden_BxSxH, text_BxS, cls_BxK)
+        state = _choose(asked, new_state, state)
+        return state, result._replace(uncertainty_B=jnp.where(asked, result.uncertainty_B, 1.0))
 
-    def full_depth(self, batch: Batch) -> Answer:
-        """The teacher's answer `[B, ...]` by plain BERT: all layers, no student exit."""
-        return self._full_depth(self.params, batch)
+    def full_depth(self, batch: Batch) -> ExitResult:
+        """The last exit's result `[B, ...]` by plain BERT: all layers, no lower exit."""
+        result: ExitResult = self._full_depth(self.params, batch)
+        return result
 
-    def all_exits(self, batch: Batch) -> Answer:
-        """Every exit's answer, `[L, B, ...]`; one that is not asked is wholly uncertain."""
-        return self._all_exits(self.params, self.stacked_exits, batch)
+    def all_exits(self, batch: Batch) -> ExitResult:
+        """Every exit's result, `[L, B, ...]`; see `run_all_exits`."""
+        result: ExitResult = self._all_exits(self.params, batch)
+        return result
 
     def hidden_states(self, batch: Batch) -> jax.Array:
         """Float32 `[L + 1, B, S, H]`, the embeddings first."""
-        return self._hidden_states(self.params, batch)
+        hidden_LxBxSxH: jax.Array = self._hidden_states(self.params, batch)
+        return hidden_LxBxSxH
 
-    def _run_full_depth(self, params: Params, batch: Batch) -> Answer:
-        def step(hidden_BxSxH: jax.Array, layer: Params) -> tuple[jax.Array, None]:
-            return self.run_layer(layer, hidden_BxSxH, batch.text_BxS), None
+    def run_all_exits(self, params: Params, batch: Batch) -> ExitResult:
+        """Every exit's result, `[L, B, ...]`, by one forward pass.
 
-        hidden_BxSxH, _ = jax.lax.scan(step, self.embed(params, batch), params["backbone"]["layers"])
-        memory = self.policy.start(len(batch.text_BxS))
-        _, answer = self.run_exit(params["last_exit"], memory, hidden_BxSxH, batch.text_BxS, batch.cls_BxK)
-        return answer
+        An exit that is not asked is wholly uncertain; a layer without an exit also gives every class one probability.
+        """
+        trace = self.network.trace(params, batch)
+        found_LxBxN = trace.exit_logits_LxBxKxN[:, :, 0]
+        logits_LxBxN = jnp.zeros((self.network.num_layers, *found_LxBxN.shape[1:]))
+        logits_LxBxN = logits_LxBxN.at[jnp.flatnonzero(jnp.array(self.network.exits), size=len(found_LxBxN))].set(
+            found_LxBxN
+        )
 
-    def _run_all_exits(self, params: Params, exits: Params, batch: Batch) -> Answer:
-        def step(carry: tuple[jax.Array, Memory], at: tuple[Params, Params, jax.Array]) -> tuple[tuple, Answer]:
-            (hidden_BxSxH, memory), (layer, exit_, asked) = carry, at
-            hidden_BxSxH = self.run_layer(layer, hidden_BxSxH, batch.text_BxS)
-            memory, answer = self.run_exit_if_asked(asked, exit_, memory, hidden_BxSxH, batch.text_BxS, batch.cls_BxK)
-            return (hidden_BxSxH, memory), answer
+        def judge(state: PolicyState, at: tuple[jax.Array, jax.Array]) -> tuple[PolicyState, jax.Array]:
+            asked, logits_BxN = at
+            new_state, uncertainty_B = self.policy.judge(state, logits_BxN)
+            return _choose(asked, new_state, state), jnp.where(asked, uncertainty_B, 1.0)
 
-        start = self.embed(params, batch), self.policy.start(len(batch.text_BxS))
-        return jax.lax.scan(step, start, (params["backbone"]["layers"], exits, jnp.array(self.asked)))[1]
+        start = jax.tree.map(jnp.asarray, self.policy.start(len(batch.text_BxS)))
+        _, uncertainty_LxB = jax.lax.scan(judge, start, (jnp.array(self.asked), logits_LxBxN))
+        return ExitResult(jax.nn.softmax(logits_LxBxN), uncertainty_LxB)
+
+    def _run_full_depth(self, params: Params, batch: Batch) -> ExitResult:
+        logits_BxKxN = self.network.trace(params, batch).logits_BxKxN
+        assert logits_BxKxN is not None
+        _, uncertainty_B = self.policy.judge(self.policy.start(len(batch.text_BxS)), logits_BxKxN[:, 0])
+        return ExitResult(jax.nn.softmax(logits_BxKxN[:, 0]), uncertainty_B)
 
     def _run_hidden_states(self, params: Params, batch: Batch) -> jax.Array:
-        def step(hidden_BxSxH: jax.Array, layer: Params) -> tuple[jax.Array, jax.Array]:
-            hidden_BxSxH = self.run_layer(layer, hidden_BxSxH, batch.text_BxS)
-            return hidden_BxSxH, hidden_BxSxH
+        return self.network.hidden_states(params, batch).astype(jnp.float32)
 
-        embedded_BxSxH = self.embed(params, batch)
-        _, hidden_LxBxSxH = jax.lax.scan(step, embedded_BxSxH, params["backbone"]["layers"])
-        return jnp.concatenate([embedded_BxSxH[None], hidden_LxBxSxH]).astype(jnp.float32)
+
+def _choose(condition: jax.Array, new: PolicyState, old: PolicyState) -> PolicyState:
+    return jax.tree.map(lambda new, old: jnp.where(condition, new, old), new, old)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from fastbert_jax.config import ExitConfig, Mode, PolicyName
-from fastbert_jax.inference.engines.engine import Answers, Engine
-from fastbert_jax.inference.engines.every_engine import make_engines
-from fastbert_jax.inference.plan import Plan, plan_batches
+from fastbert_jax.inference.engines.auto import make_engines
+from fastbert_jax.inference.engines.engine import Engine, Results
+from fastbert_jax.inference.plan import BatchedTexts, plan_batches
 from fastbert_jax.text.tokenizer import Encoded
 from tests.inference.models import LAYERS, random_texts, tiny_runtime
 
@@ -24,20 +24,20 @@ ROUNDING = 1e-5
 """Programs of different shapes round differently; a text whose uncertainty is so near a threshold may go either way."""
 
 
-def plan_of(texts: list[np.ndarray]) -> Plan:
+def plan_of(texts: list[np.ndarray]) -> BatchedTexts:
     tokens = np.concatenate(texts)
     offsets = np.concatenate([[0], np.cumsum([len(text) for text in texts])])
     return plan_batches(Encoded(tokens, np.zeros_like(tokens), offsets, 0, 0), lengths=(8, 24), batch_tokens=192)
 
 
-def answers_to(engine: Engine, plan: Plan, thresholds_L: np.ndarray) -> Answers:
+def answers_to(engine: Engine, plan: BatchedTexts, thresholds_L: np.ndarray) -> Results:
     order = np.concatenate([planned.texts for planned in plan.batches]).argsort()
     found = engine.run([planned.batch for planned in plan.batches], thresholds_L)
     parts = [
-        Answers(*(array[: len(planned.texts)] for array in answers))
+        Results(*(array[: len(planned.texts)] for array in answers))
         for planned, answers in zip(plan.batches, found, strict=True)
     ]
-    return Answers(*(np.concatenate(arrays)[order] for arrays in zip(*parts, strict=True)))
+    return Results(*(np.concatenate(arrays)[order] for arrays in zip(*parts, strict=True)))
 
 
 def assert_all_agree(classes: int, exits: ExitConfig, *, texts: int, seed: int) -> set[int]:

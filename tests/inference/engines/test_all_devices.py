@@ -11,11 +11,12 @@ import pytest
 from fastbert_jax.config import MeshConfig, Mode
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.engines.all_devices import AllDevices
-from fastbert_jax.inference.engines.engine import Answers
-from fastbert_jax.inference.engines.every_engine import make_engines
+from fastbert_jax.inference.engines.auto import make_engines
+from fastbert_jax.inference.engines.engine import Results
 from fastbert_jax.inference.engines.graph_cascade import GraphCascade
 from fastbert_jax.inference.engines.masked import Masked
 from fastbert_jax.inference.engines.runtime import Runtime
+from fastbert_jax.model.bert import Bert
 from fastbert_jax.model.sharding import copies_of, make_mesh
 from fastbert_jax.text.batches import Batch
 from tests.inference.models import batch_of, random_texts, tiny_config, tiny_params, tiny_runtime
@@ -38,7 +39,7 @@ def sharing() -> list[Runtime]:
 def placed(mesh: MeshConfig, devices: int) -> list[Runtime]:
     config = tiny_config(2)
     copies = copies_of(make_mesh(mesh, jax.local_devices()[:devices]))
-    return [Runtime(tiny_params(config), config, mesh=copy) for copy in copies]
+    return [Runtime(tiny_params(config), Bert(config), mesh=copy) for copy in copies]
 
 
 def batches() -> Iterator[Batch]:
@@ -46,7 +47,7 @@ def batches() -> Iterator[Batch]:
         yield batch_of(random_texts(rows, longest=LENGTH, seed=seed), batch_size=4, length=LENGTH)
 
 
-def rows_of(answers: Iterator[Answers]) -> list[np.ndarray]:
+def rows_of(answers: Iterator[Results]) -> list[np.ndarray]:
     valid = [batch.valid_BxK[:, 0] for batch in batches()]
     return [
         np.concatenate([array[valid_B] for array, valid_B in zip(arrays, valid, strict=True)])
@@ -84,7 +85,7 @@ def test_each_device_holds_its_share_of_the_parameters(sharing: list[Runtime]) -
 
 
 def test_a_model_that_the_mesh_does_not_divide_is_refused() -> None:
-    with pytest.raises(UserError, match="mesh.tensor: expected a divisor of the 2 heads, found 4"):
+    with pytest.raises(UserError, match="--mesh.tensor: expected a divisor of the 2 heads, found 4"):
         placed(MeshConfig(data=1, tensor=4), 4)
 
 

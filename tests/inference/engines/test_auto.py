@@ -9,8 +9,8 @@ import pytest
 
 from fastbert_jax.config import Mode
 from fastbert_jax.inference.engines import auto
-from fastbert_jax.inference.engines.engine import Answers, Engine
-from fastbert_jax.inference.engines.every_engine import make_engines
+from fastbert_jax.inference.engines.auto import make_engines
+from fastbert_jax.inference.engines.engine import Engine, Results
 from fastbert_jax.text.batches import Batch
 from tests.inference.models import batch_of, random_texts, tiny_runtime
 
@@ -30,7 +30,7 @@ def batches(count: int, *, length: int = LENGTH) -> Iterator[Batch]:
 def assert_right(engines: dict[Mode, Engine], inputs: list[Batch]) -> None:
     """The answers of `auto` are those of the engine that defines them, in the order of the batches."""
     found, expected = (
-        [Answers(*map(np.concatenate, zip(*engines[mode].run(inputs, 0.5), strict=True)))]
+        [Results(*map(np.concatenate, zip(*engines[mode].run(inputs, 0.5), strict=True)))]
         for mode in (Mode.AUTO, Mode.MASKED)
     )
     np.testing.assert_array_equal(found[0].exit_layer_B, expected[0].exit_layer_B)
@@ -52,7 +52,7 @@ def test_the_faster_cascade_goes_on_after_a_trial(monkeypatch: pytest.MonkeyPatc
     def counting(mode: Mode, engine: Engine) -> None:
         answer = engine.run
 
-        def run(inputs: object, speed: object) -> Iterator[Answers]:
+        def run(inputs: object, speed: object) -> Iterator[Results]:
             for found in answer(inputs, speed):
                 clock[0] += 2.0 if mode is slow else 1.0
                 given[mode] = given.get(mode, 0) + 1

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 
 from fastbert_jax.config import ExitConfig, Mode, PolicyName
+from fastbert_jax.inference.engines.auto import ENGINES
 from fastbert_jax.inference.engines.bucketed import Bucketed
 from fastbert_jax.inference.engines.cascade import Cascade
-from fastbert_jax.inference.engines.engine import Answers, Engine, side_by_side
-from fastbert_jax.inference.engines.every_engine import ENGINES
+from fastbert_jax.inference.engines.engine import Engine, Results, side_by_side
 from fastbert_jax.inference.engines.graph_cascade import GraphCascade
 from fastbert_jax.inference.engines.masked import Masked
 from fastbert_jax.inference.engines.runtime import Runtime
 from fastbert_jax.inference.engines.static_sizes import batch_buckets, smallest_bucket
 from fastbert_jax.inference.plan import plan_batches
 from fastbert_jax.inference.policies import exit_indices
-from fastbert_jax.model.fastbert import FastBert
+from fastbert_jax.model.bert import Bert
 from fastbert_jax.text.batches import Batch
 from fastbert_jax.text.tokenizer import Encoded
 from tests.inference.models import LAYERS, batch_of, random_texts, tiny_config, tiny_params, tiny_runtime
@@ -41,24 +41,24 @@ def engines(binary: Runtime) -> dict[Mode, Engine]:
     return {mode: engine(binary) for mode, engine in ENGINES.items()}
 
 
-def answer(engine: Engine, batch: Batch, speed: float | np.ndarray) -> Answers:
+def answer(engine: Engine, batch: Batch, speed: float | np.ndarray) -> Results:
     """The answers to one batch."""
     (answers,) = engine.run([batch], speed)
     return answers
 
 
-def answers_to(engine: Engine, texts: list[np.ndarray], speed: float, *, batch_size: int, length: int) -> Answers:
+def answers_to(engine: Engine, texts: list[np.ndarray], speed: float, *, batch_size: int, length: int) -> Results:
     """The answers to all texts, in batches of `batch_size`, the last one padded with rows."""
     parts = [texts[start : start + batch_size] for start in range(0, len(texts), batch_size)]
     batches = (batch_of(part, batch_size=batch_size, length=length) for part in parts)
     found = [
-        Answers(*(array[: len(part)] for array in answers))
+        Results(*(array[: len(part)] for array in answers))
         for part, answers in zip(parts, engine.run(batches, speed), strict=True)
     ]
-    return Answers(*map(np.concatenate, zip(*found, strict=True)))
+    return Results(*map(np.concatenate, zip(*found, strict=True)))
 
 
-def planned_answers_to(engine: Engine, texts: list[np.ndarray], speed: float, *, batch_size: int) -> Answers:
+def planned_answers_to(engine: Engine, texts: list[np.ndarray], speed: float, *, batch_size: int) -> Results:
     """The answers to all texts in their order, in batches of like lengths, as the predictor lays them out."""
     tokens = np.concatenate(texts)
     offsets = np.concatenate([[0], np.cumsum([len(text) for text in texts])])
@@ -67,12 +67,12 @@ def planned_answers_to(engine: Engine, texts: list[np.ndarray], speed: float, *,
     )
     order = np.concatenate([planned.texts for planned in plan.batches]).argsort()
     found = [
-        Answers(*(array[: len(planned.texts)] for array in answers))
+        Results(*(array[: len(planned.texts)] for array in answers))
         for planned, answers in zip(
             plan.batches, engine.run((planned.batch for planned in plan.batches), speed), strict=True
         )
     ]
-    return Answers(*(np.concatenate(arrays)[order] for arrays in zip(*found, strict=True)))
+    return Results(*(np.concatenate(arrays)[order] for arrays in zip(*found, strict=True)))
 
 
 def clear_of(uncertainty: np.ndarray, speed: float) -> float:
@@ -82,7 +82,7 @@ def clear_of(uncertainty: np.ndarray, speed: float) -> float:
     return float(near[widest : widest + 2].mean())
 
 
-def assert_same(found: Answers, expected: Answers) -> None:
+def assert_same(found: Results, expected: Results) -> None:
     np.testing.assert_array_equal(found.exit_layer_B, expected.exit_layer_B)
     np.testing.assert_array_equal(found.probabilities_BxN.argmax(-1), expected.probabilities_BxN.argmax(-1))
     np.testing.assert_allclose(found.probabilities_BxN, expected.probabilities_BxN, atol=1e-5)
@@ -108,7 +108,7 @@ def test_all_engines_give_the_same_labels_and_exit_layers(classes: int, batch_si
             some = min(64, 16 * batch_size)
             for engine in (bucketed, cascade, *([in_graph] if batch_size == batch_sizes[0] else [])):
                 found = planned_answers_to(engine, texts[:some], speed, batch_size=batch_size)
-                assert_same(found, Answers(*(array[:some] for array in expected)))
+                assert_same(found, Results(*(array[:some] for array in expected)))
         assert_same(planned_answers_to(masked, texts, speed, batch_size=batch_sizes[-1]), expected)
     assert depths_met == set(range(1, LAYERS + 1))
 
@@ -146,7 +146,7 @@ def test_an_answer_depends_neither_on_batch_mates_nor_on_padding(engines: dict[M
     backwards = answers_to(engines[mode], texts[::-1], 0.5, batch_size=6, length=LENGTH)
     alone = answers_to(engines[mode], texts, 0.5, batch_size=1, length=LENGTH)
     assert len(set(together.exit_layer_B)) > 1
-    for other in (padded, Answers(*(array[::-1] for array in backwards)), alone):
+    for other in (padded, Results(*(array[::-1] for array in backwards)), alone):
         assert_same(other, together)
 
 
@@ -155,11 +155,10 @@ def test_speed_0_is_the_plain_teacher_and_asks_no_student(mode: Mode) -> None:
     config = tiny_config(2)
     params = tiny_params(config)
     batch = batch_of(random_texts(6, longest=LENGTH), batch_size=6, length=LENGTH)
-    inputs = (batch.token_ids_BxS, batch.token_type_BxS, batch.position_BxS, batch.text_BxS, batch.cls_BxK)
-    teacher_BxN = jax.jit(FastBert(config).apply)({"params": params}, *inputs).logits_BxKxN[:, 0]
+    teacher_BxN = jax.jit(Bert(config).trace)(params, batch).logits_BxKxN[:, 0]
 
     params["lower_exits"] = jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), params["lower_exits"])
-    runtime = Runtime(params, config)
+    runtime = Runtime(params, Bert(config))
     answers = answer(ENGINES[mode](runtime), batch, 0.0)
     assert runtime.compiled_programs == 1
     np.testing.assert_allclose(answers.probabilities_BxN, jax.nn.softmax(teacher_BxN), atol=1e-6)

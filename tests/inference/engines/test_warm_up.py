@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastbert_jax.config import ExitConfig
-from fastbert_jax.inference.engines.every_engine import make_engines
+from fastbert_jax.inference.engines.auto import make_engines
 from fastbert_jax.inference.engines.static_sizes import full_batch
 from tests.inference.models import LAYERS, batch_of, random_texts, tiny_runtime
 

@@ -1,4 +1,4 @@
-"""The table of names: which tensor of a weight file is which leaf of the parameter tree."""
+"""The leaves of the parameter tree: shape, axes, and which tensors of a weight file each of them is."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fastbert_jax.config import BertConfig, ExitKind
 
 @dataclasses.dataclass(frozen=True)
 class Name:
-    """One leaf of the tree: its path, its tensor in a file, and its shape there by the letters of `model_leaves`.
+    """One leaf of the tree: its path, its tensor in a file, and its shape there by the letters of `bert_leaves`.
 
     `{i}` in `tensor` counts the layers from 0, or the exits from 1; such leaves are stacked in the tree. A tensor
     named `weight` of a linear map is [out, in] in a file and [in, out] in the tree.
@@ -101,8 +101,8 @@ class Leaf:
         return (len(self.tensors), *shape) if self.stacked else shape
 
 
-def model_leaves(config: BertConfig, *, exits: bool) -> list[Leaf]:
-    """All leaves of the parameter tree of `config`, with or without those of the exits."""
+def bert_leaves(config: BertConfig, *, exits: bool) -> list[Leaf]:
+    """All leaves of the parameter tree of a BERT, with or without those of the exits."""
     sizes = {
         "V": config.vocab_size,
         "P": config.max_positions,
@@ -113,14 +113,16 @@ def model_leaves(config: BertConfig, *, exits: bool) -> list[Leaf]:
         "C": config.exit_size,
         "N": config.num_classes,
     }
-    last = config.num_layers
     groups: list[tuple[str, tuple[Name, ...], Sequence[int], bool]] = [
         ("backbone", EMBEDDING_NAMES, [0], False),
-        ("backbone", LAYER_NAMES, range(last), True),
+        ("backbone", LAYER_NAMES, range(config.num_layers), True),
     ]
     if exits:
         names = EXIT_NAMES[config.exit_kind]
-        groups += [("lower_exits", names, range(1, last), True), ("last_exit", names, [last], False)]
+        groups += [
+            ("lower_exits", names, config.lower_exit_layers, True),
+            ("last_exit", names, [config.num_layers], False),
+        ]
     return [
         Leaf(
             path=f"{part}/{name.path}",
@@ -131,5 +133,5 @@ def model_leaves(config: BertConfig, *, exits: bool) -> list[Leaf]:
         )
         for part, names, numbers, stacked in groups
         for name in names
-        if numbers  # a model of one layer has no students
+        if numbers  # a model without lower exits has no such leaves
     ]

@@ -1,0 +1,135 @@
+"""What training and inference ask of a network, whatever its architecture.
+
+Training asks a `Network`: its leaves, its initial parameters, and one forward pass as a `Trace`. The engines of early
+exit ask a `Layered` network, which they run layer by layer. Both run the same functions.
+
+Shapes in names: B batch, S sequence, H hidden, A heads, K texts per row, L layers, N classes.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fastbert_jax.config import Precision
+from fastbert_jax.model.leaves import Leaf
+from fastbert_jax.text.batches import Batch
+
+Array = jax.Array | np.ndarray
+Params = dict[str, Any]
+"""A tree of arrays. Leaves of a part that repeats, such as layers, are stacked along a first axis."""
+
+
+class Part(enum.Enum):
+    """A part of the parameters that trains, freezes and takes dropout as a whole; its value is its key in the tree."""
+
+    BACKBONE = "backbone"
+    LOWER_EXITS = "lower_exits"
+    LAST_EXIT = "last_exit"
+
+
+class Trace(NamedTuple):
+    """Outputs of one forward pass; XLA removes what is not used."""
+
+    hidden_LxBxSxH: jax.Array
+    """`[L + 1, B, S, H]`: the embeddings, then every layer's output; of a pass to `depth`, `[depth + 1, B, S, H]`."""
+    first_LxBxKxH: jax.Array
+    """The same at the first token ([CLS]) of each text alone."""
+    scores_LxBxAxSxS: jax.Array
+    """Float32 attention scores of every layer, before the mask."""
+    lower_logits_LxBxKxN: jax.Array
+    """Float32 logits of the lower exits, `[L - 1, B, K, N]` where every layer has one."""
+    logits_BxKxN: jax.Array | None
+    """Float32 logits of the last exit; None where the pass ended below it."""
+
+    @property
+    def exit_logits_LxBxKxN(self) -> jax.Array:
+        """Logits of all exits, the last one last."""
+        if self.logits_BxKxN is None:
+            raise ValueError("expected a forward pass through all layers, found one that ended below the last exit")
+        return jnp.concatenate([self.lower_logits_LxBxKxN, self.logits_BxKxN[None]])
+
+
+class Network(Protocol):
+    """What training asks. Parameters are float32 whatever the dtype of the arithmetic."""
+
+    @property
+    def leaves(self) -> Sequence[Leaf]:
+        """Every parameter: its path, its axes, its shape and its names in a file."""
+
+    @property
+    def indivisible(self) -> Mapping[str, tuple[int, str]]:
+        """By axis of a leaf, how many units it is made of that no device can share, and what they are called."""
+
+    def init(self, key: jax.Array) -> Params:
+        """Random parameters."""
+
+    def trace(
+        self,
+        params: Params,
+        batch: Batch,
+        key: jax.Array | None = None,
+        dropout_in: frozenset[Part] = frozenset(),
+    ) -> Trace:
+        """One forward pass; dropout acts in the parts `dropout_in`, which need a key."""
+
+
+class Layered(Network, Protocol):
+    """What the engines ask: a network of layers of one shape, with exits."""
+
+    @property
+    def num_layers(self) -> int: ...
+
+    @property
+    def num_classes(self) -> int: ...
+
+    @property
+    def hidden_size(self) -> int: ...
+
+    @property
+    def dtype(self) -> Any:
+        """Of the hidden states."""
+
+    @property
+    def exits(self) -> tuple[bool, ...]:
+        """For each layer, whether it has an exit; the last one has."""
+
+    def hidden_states(self, params: Params, batch: Batch) -> jax.Array:
+        """The embeddings, then every layer's output, `[L + 1, B, S, H]`; needs the backbone's parameters alone."""
+
+    def embed(self, params: Params, batch: Batch) -> jax.Array:
+        """The embeddings `[B, S, H]`; `params` is the whole tree."""
+
+    def layer(self, layer: Params, hidden_BxSxH: jax.Array, text_BxS: Array) -> tuple[jax.Array, jax.Array]:
+        """The output of one layer `[B, S, H]`, and its attention scores."""
+
+    def exit(self, exit_: Params, hidden_BxSxH: jax.Array, text_BxS: Array, cls_BxK: Array) -> jax.Array:
+        """Float32 logits `[B, K, N]` of one exit."""
+
+    def stacked_layers(self, params: Params) -> Params:
+        """The parameters of all layers, `[L, ...]`."""
+
+    def exit_of(self, params: Params, layer: int) -> Params:
+        """The parameters of the exit after a layer, from 0; of the last exit where the layer has none."""
+
+    def layer_flops(self, length: int) -> int:
+        """FLOPs of one layer on one text of `length` tokens, padding included; a multiply-add is two."""
+
+    def exit_flops(self, length: int, *, texts: int = 1) -> tuple[int, int]:
+        """FLOPs of one exit on a row of so many texts: of its map of all tokens, and of what follows for the texts."""
+
+    def paper_layer_flops(self, length: int) -> int:
+        """FLOPs of one layer as the FastBERT paper counts them."""
+
+    def paper_exit_flops(self, length: int) -> int:
+        """FLOPs of one exit as the FastBERT paper counts them."""
+
+
+def compute_dtype(precision: Precision) -> jnp.dtype:
+    """The jax dtype of a `Precision`."""
+    return jnp.dtype(precision.value)

@@ -1,0 +1,63 @@
+"""A BERT of fixed depth: the first layers of a trained model learn the answers of the whole model, without labels.
+
+The baselines of the FastBERT paper's Table 2 are such models of 6, 3 and 1 layers (there after DistilBERT, Sanh et al.
+2019). This one begins with the trained model's own first layers and the exit after them; afterwards its last exit
+teaches its lower exits, so that it can exit early too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from fastbert_jax.config import DistilConfig, TrainConfig, TruncateConfig
+from fastbert_jax.errors import UserError
+from fastbert_jax.recipes.fastbert import self_distillation
+
+if TYPE_CHECKING:
+    from fastbert_jax.training.recipe import Made, World
+
+STORY = "The first layers of a trained model learned its answers; then its last exit trained the others."
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings(TrainConfig):
+    """A run that makes a model of the first `--model.first-layers` layers of `--model.pretrained`, a trained model."""
+
+    recipe: str = "truncated"
+    truncate: TruncateConfig = dataclasses.field(default_factory=TruncateConfig)
+    distil: DistilConfig = dataclasses.field(default_factory=DistilConfig)
+
+
+def make(settings: Settings, world: World) -> Made:
+    """The two phases; the second is FastBERT's."""
+    from fastbert_jax.model.network import Part
+    from fastbert_jax.report.flops import forward_flops, training_flops
+    from fastbert_jax.training.initial import model_start, trained_start
+    from fastbert_jax.training.losses import kl_loss
+    from fastbert_jax.training.recipe import Made, forward
+    from fastbert_jax.training.terms import COMPUTED, Case, Keep, Phase, Recipe, Ref, Stream, Term
+
+    model = settings.model
+    start = model_start(model, labels=world.labels, vocab_size=world.tokenizer.vocab_size, keep_exits=True)
+    assert start.directory is not None
+    teacher = trained_start(model, start.directory, labels=world.labels)
+    if not model.first_layers:
+        raise UserError(
+            f"--model.first-layers: expected 1 to {teacher.network.num_layers}, the layers of {model.pretrained}, "
+            "found 0"
+        )
+    network, whole = start.network, teacher.network
+    case = Case(
+        sources={"model": forward(network, Part.BACKBONE, Part.LAST_EXIT), "teacher": forward(whole)},
+        terms=(
+            Term("kl", Ref("model", "logits_BxKxN"), Ref("teacher", "logits_BxKxN"), kl_loss(settings.truncate.kl)),
+        ),
+        trains={"model/backbone": 1.0, "model/last_exit": 1.0},
+        row_flops=lambda length, texts: (
+            training_flops(network, length, texts=texts) + forward_flops(whole, length, texts=texts)
+        ),
+    )
+    phase = Phase("truncate", {COMPUTED: case}, Stream.UNLABELLED, Keep.BEST, settings.truncate)
+    recipe = Recipe((phase, *self_distillation(network, settings.distil)))
+    return Made({"model": start, "teacher": teacher}, recipe, STORY)
