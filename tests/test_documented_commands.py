@@ -9,6 +9,7 @@ their placeholders are filled run once.
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
 import runpy
 import shutil
@@ -41,23 +42,25 @@ from tests.training.loggers.backends import Mlflow, Wandb
 
 PLACEHOLDERS = {"COMMAND": "predict", "CONFIG": "configs/demo.yaml", "RUN": "runs/mine", "DIR": "exported/mine"}
 """Values for the words in capitals."""
-TRAINING = (
-    "--data.max-length 16 --evaluate.repeats 1 --evaluate.speeds --evaluate.modes masked "
-    "--fine-tune.epochs 1 --fine-tune.batch-size 12 --fine-tune.learning-rate 1e-3 "
-    "--distil.epochs 2 --distil.batch-size 12 --distil.learning-rate 1e-3 --distil.kl student-teacher "
-    "--truncate.epochs 1 --truncate.batch-size 12 --truncate.learning-rate 1e-3"
-)
-"""The same sizes, rates and numbers of steps in all runs, so that they share compiled programs; nothing is measured."""
+SIZES = "--data.max-length 16 --evaluate.repeats 1 --evaluate.speeds --evaluate.modes masked"
+"""Of all training; nothing is measured."""
+PHASES = {
+    name: f"--{name}.epochs 1 --{name}.batch-size 12 --{name}.learning-rate 1e-3"
+    for name in ("fine-tune", "truncate", "pkd")
+}
+PHASES["distil"] = "--distil.epochs 2 --distil.batch-size 12 --distil.learning-rate 1e-3 --distil.kl student-teacher"
+"""The same sizes, rates and numbers of steps in all runs, so that they share compiled programs."""
+PHASES_OF = {"joint": ("fine-tune",), "truncated": ("truncate", "distil"), "pkd": ("pkd",)}
+"""By recipe; all others fine-tune and distil."""
 QUICK = {
-    "train.py": TRAINING,
     "infer.py compare": "--repeats 1 --speeds 0.5 --modes masked cascade",
     "infer.py calibrate": "--repeats 1",
     "infer.py explore": "--port 0",
     "-m fastbert_jax.text.prepare": "--max-length 16",
     "-m fastbert_jax.model.convert": "--num-heads 4",
-    "benchmarks/ablations.py": f"{TRAINING} --seeds 0 --ablations --layers 1 --repeats 1",
+    "benchmarks/ablations.py": "--seeds 0 --ablations --layers 1 --repeats 1",
 }
-"""Settings in front of a command's own."""
+"""Settings before a command's own, beside those of training."""
 SHORTER = {
     **{"--distil.steps": ("8",), "--checkpoints.every": ("3",), "--model.first-layers": ("1",)},
     **{"--layers": ("1",), "--ablations": ()},
@@ -146,7 +149,7 @@ def type_in(line: Command | str) -> None:
     command = Command.of(line) if isinstance(line, str) else line
     assert command is not None
     name = command.words[:1] if command.program == "infer.py" else ()
-    quick = QUICK.get(" ".join([command.program, *name]), "").split()
+    quick = [*QUICK.get(" ".join([command.program, *name]), "").split(), *quick_training(command)]
     shorter = [word for option in command.words if option in SHORTER for word in (option, *SHORTER[option])]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", [command.program, *name, *quick, *command.words[len(name) :], *shorter])
@@ -158,6 +161,15 @@ def type_in(line: Command | str) -> None:
                 importlib.import_module(command.program.removeprefix("-m ").removesuffix(".py")).main()
         except SystemExit as end:  # of --help and the like
             assert not end.code
+
+
+def quick_training(command: Command) -> list[str]:
+    """Settings that make training quick, those of the phases of its recipe; none for a command that does not train."""
+    if command.program not in ("train.py", "benchmarks/ablations.py"):
+        return []
+    recipe = next((after for word, after in itertools.pairwise(command.words) if word == "--recipe"), "fastbert")
+    phases = ("fine-tune", "distil") if command.program == "train.py" else ("fine-tune", "distil", "truncate")
+    return " ".join([SIZES, *(PHASES[phase] for phase in PHASES_OF.get(recipe, phases))]).split()
 
 
 def left_by(command: Command) -> list[str]:
