@@ -15,10 +15,12 @@ from fastbert_jax.command_line import TrainArguments
 from fastbert_jax.command_line.names import EVERYWHERE, option_names
 from fastbert_jax.commands import COMMANDS
 from fastbert_jax.config import ConvertConfig, PrepareConfig
+from fastbert_jax.recipes import RECIPES, recipe_module
 from tests.pages import MAKEFILE, PAGES, ROOT, inline_code, prose, shell_lines
 
 FOLDERS = ("fastbert_jax", "configs", "benchmarks", "docs", "launch", "tests", "examples")
-SCHEMAS = (TrainArguments, *COMMANDS.values(), ConvertConfig, PrepareConfig)
+RUNS = [recipe_module(name).Settings for name in RECIPES]
+SCHEMAS = (TrainArguments, *RUNS, *COMMANDS.values(), ConvertConfig, PrepareConfig)
 OPTIONS = {name for schema in SCHEMAS for name in option_names(schema)} | {*EVERYWHERE, "--completion"}
 OPTIONS |= {"--ablations", "--layers", "--seeds"}  # of benchmarks/ablations.py
 FOREIGN_OPTIONS = re.compile(r"--(signal|ntasks|gpus|max-restarts|stop-timeout|kind)\b.*")
