@@ -85,7 +85,8 @@ def markdown(header: Iterable[object], rows: Iterable[Iterable[object]], *, numb
     """A Markdown table."""
     header = list(header)
     rule = ["---", *["---:" if numbers_right else "---"] * (len(header) - 1)]
-    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in (header, rule, *rows))
+    table: list[Iterable[object]] = [header, rule, *rows]
+    return "\n".join(f"| {' | '.join(str(cell) for cell in row)} |" for row in table)
 
 
 def span(values: Iterable[float], form: str) -> str:
@@ -307,9 +308,7 @@ def other_domains() -> str:
     ]
     rows.append(["mean", *(f"{mean(texts, key):{form}}" for texts in ("few", "many") for key, form in keys.items())])
     columns = [
-        f"{texts}: {column}"
-        for texts in ("a tenth of the task's texts", "other domains")
-        for column in ("accuracy", "mean depth", "every exit alone")
+        f"{texts}: {column}" for texts in ("task", "others") for column in ("accuracy", "mean depth", "exits alone")
     ]
     return markdown(("seed", *columns), rows, numbers_right=True)
 
