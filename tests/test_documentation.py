@@ -27,7 +27,7 @@ FOREIGN_OPTIONS = re.compile(r"--(signal|ntasks|gpus|max-restarts|stop-timeout|k
 """Of Slurm, xpk and Docker, in sentences of docs/launch/."""
 FILES_OF_USERS = {
     *("calibration", "comparison", "config", "data", "files", "labels", "loggers"),
-    *("tokenizer", "tokenizer_config", "NAME.partial"),
+    *("tokenizer", "tokenizer_config"),
 }
 """JSON files that are not in the repository."""
 
