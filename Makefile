@@ -12,7 +12,7 @@ NEW_ENOUGH = $(PYTHON) -c 'import sys; sys.exit("expected Python 3.11 or later, 
 
 PYTEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
-.PHONY: demo test test-core test-oldest docs clean
+.PHONY: demo test test-core test-oldest docs pages clean
 
 demo: $(READY)
 	$(BIN)/python train.py --config configs/demo.yaml
@@ -50,6 +50,9 @@ $(READY): requirements.txt requirements-data.txt pyproject.toml
 docs: $(DOCS_READY)
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/python -m mkdocs build --strict
 	@echo "site/index.html is the site; python -m http.server --directory site serves it, search included"
+
+pages: $(READY)
+	$(BIN)/python -m benchmarks.write_pages
 
 $(DOCS_READY): requirements-docs.txt
 	@$(NEW_ENOUGH)

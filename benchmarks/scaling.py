@@ -142,7 +142,7 @@ def pass_cells(config: BertConfig, utilisation: float) -> list[str]:
 
 
 def once_a_step() -> str:
-    """The all-reduce of the students' gradients, and attention scores through memory, against the step."""
+    """The all-reduce of the lower exits' gradients, and attention scores through memory, against the step."""
     cells = []
     for name, config in MODELS.items():
         gradient = sizes(config).lower_exits * FLOAT
@@ -153,7 +153,7 @@ def once_a_step() -> str:
         arithmetic = step * TYPICAL_UTILISATION
         bytes_and_times = f"{gradient / 1e6:.1f} MB", f"{1e3 * reduce:.2f} ms", f"{1e3 * step:.1f} ms"
         cells.append([name, *bytes_and_times, f"{reduce / step:.1%}", f"{traffic / arithmetic:.2f}"])
-    header = ("model", "students' gradient", "all-reduce", f"step at {TYPICAL_UTILISATION}", "share")
+    header = ("model", "gradient of the lower exits", "all-reduce", f"step at {TYPICAL_UTILISATION}", "share")
     return markdown((*header, "scores through memory / arithmetic"), cells)
 
 
@@ -161,9 +161,9 @@ def checkpoints() -> str:
     """Bytes of a checkpoint in either phase, and of the saved model."""
     cells = []
     for name, config in MODELS.items():
-        backbone, students, teacher = sizes(config)
-        whole = backbone + students + teacher
-        fine_tune, distil = whole + 2 * (backbone + teacher), whole + 2 * students
+        backbone, lower_exits, last_exit = sizes(config)
+        whole = backbone + lower_exits + last_exit
+        fine_tune, distil = whole + 2 * (backbone + last_exit), whole + 2 * lower_exits
         cells.append([name, f"{whole / 1e6:.1f} M", *(size(FLOAT * count) for count in (whole, fine_tune, distil))])
     return markdown(("model", "parameters", "saved model", "checkpoint, fine-tuning", "checkpoint, distilling"), cells)
 

@@ -1,9 +1,10 @@
-"""What README.md, CONTRIBUTING.md and docs/ show: shell lines, code in sentences, and the commands among them.
+"""Readers of README.md, CONTRIBUTING.md and docs/: shell lines, code in sentences, and the commands among them.
 
-A command is a line of a fenced block that begins with `python train.py`, `python infer.py` or `python -m fastbert_jax`,
-also as `source <(...)`, such a line as code inside a sentence, or one that `make` runs. Lines that end in a backslash
-go on in the next, ` # ` begins a comment, what follows a pipe or `>` is the shell's, and of `...` nothing is asked.
-Commands of `docs/launch/` that another program starts are `tests/test_launch.py`'s.
+A command is a line of a shell block that begins with `python` and `train.py`, `infer.py`, `benchmarks/ablations.py` or
+`-m fastbert_jax`, also as `source <(...)`; such a line as code inside a sentence; or one that `make` runs.
+`fastbert-train` and `fastbert-infer` count as the scripts. A backslash at the end joins lines, ` # ` begins a comment,
+words after a pipe or `>` belong to the shell, and `...` is ignored. Commands of `docs/launch/` that another program
+starts are tested in `tests/test_launch.py`.
 """
 
 from __future__ import annotations
@@ -19,56 +20,57 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 MAKEFILE = ROOT / "Makefile"
 FENCED = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 SHELL = ("", "sh", "bash", "console")
-OURS = re.compile(r"python (train\.py|infer\.py|-m fastbert_jax[\w.]*)(?= |$)")
+OURS = re.compile(r"python (train\.py|infer\.py|benchmarks/ablations\.py|-m fastbert_jax[\w.]*)(?= |$)")
 ENDS_OF_A_COMMAND = ("|", ">", "<", "&&", "||", ";")
-SOURCED = re.compile(r"^source <\((.*?)\)")
 
 
 class Command(NamedTuple):
-    """What is typed after `python`."""
+    """A command of the project."""
 
     program: str
-    """`train.py`, `infer.py`, or `-m` and a module."""
+    """`train.py`, `infer.py`, `benchmarks/ablations.py`, or `-m` and a module."""
     words: tuple[str, ...]
-    """What the program is given."""
+    """Its arguments."""
 
     @classmethod
-    def of(cls, line: str) -> Command:
-        """The command of a line that `OURS` matches."""
-        found = OURS.match(line)
-        words = shlex.split(re.split(r"\s#\s", line[found.end() :])[0])
+    def of(cls, line: str) -> Command | None:
+        """The command of a shell line; None if it has none of ours."""
+        line = re.sub(r"^source <\((.*?)\)", r"\1", line)
+        found = OURS.match(re.sub(r"^fastbert-(train|infer)\b", r"python \1.py", line))
+        if found is None:
+            return None
+        words = shlex.split(re.split(r"\s#\s", found.string[found.end() :])[0])
         ends = [at for at, word in enumerate(words) if word in ENDS_OF_A_COMMAND]
         return cls(found[1], tuple(word for word in words[: ends[0] if ends else None] if word != "..."))
 
 
 def commands() -> dict[Command, str]:
-    """Each command once, and the first place that shows it."""
+    """Each command once, with the first place that shows it."""
     shown = [(page, line) for page in PAGES for line in shell_lines(page)]
     shown += [(MAKEFILE, line) for line in recipe_lines()]
     found: dict[Command, str] = {}
     for page, line in (*shown, *inline_code()):
-        typed = SOURCED.sub(r"\1", line)
-        if OURS.match(typed):
-            found.setdefault(Command.of(typed), f"{page.relative_to(ROOT)}: {line}")
+        if command := Command.of(line):
+            found.setdefault(command, f"{page.relative_to(ROOT)}: {line}")
     return found
 
 
 def shell_lines(page: Path) -> Iterator[str]:
-    """The lines of a page's shell blocks, those that go on joined."""
+    """The lines of a page's shell blocks, continued lines joined."""
     for indent, language, body in FENCED.findall(page.read_text(encoding="utf-8")):
         if language in SHELL:
             yield from (line.removeprefix(indent) for line in body.replace("\\\n", " ").splitlines())
 
 
 def recipe_lines() -> Iterator[str]:
-    """What `make` runs, without the place of its Python."""
+    """The commands that `make` runs, without the path of its Python."""
     for line in MAKEFILE.read_text(encoding="utf-8").replace("\\\n", " ").splitlines():
         if line.startswith("\t"):
             yield line.strip().removeprefix("$(BIN)/")
 
 
 def prose(page: Path) -> str:
-    """A page without its blocks."""
+    """A page without its code blocks."""
     return FENCED.sub("", page.read_text(encoding="utf-8"))
 
 

@@ -1,33 +1,34 @@
-"""What README.md, CONTRIBUTING.md and docs/ name is there: options, make targets, paths, links. Nothing runs.
+"""Options, make targets, paths and links in README.md, CONTRIBUTING.md and docs/ exist. Nothing runs.
 
-`tests/pages.py` reads the pages, and `tests/test_documented_commands.py` runs their commands.
+`make docs` checks the links and the navigation of the site too; `tests/test_documented_commands.py` runs the commands.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
 from docs.hooks.pages import HELP, fenced, help_of, requests_of
 from fastbert_jax.command_line import ALWAYS, TrainArguments, option_names
 from fastbert_jax.commands import SETTINGS
-from fastbert_jax.config import AblationsConfig, ConvertConfig, PrepareConfig, TrainConfig
+from fastbert_jax.config import ConvertConfig, PrepareConfig
+from fastbert_jax.recipes import RECIPES, recipe_module
 from tests.pages import MAKEFILE, PAGES, ROOT, inline_code, prose, shell_lines
 
-ROOMS = ("fastbert_jax", "configs", "benchmarks", "docs", "launch", "tests", "examples")
-SCHEMAS = (TrainArguments[TrainConfig], *SETTINGS.values(), AblationsConfig, ConvertConfig, PrepareConfig)
+FOLDERS = ("fastbert_jax", "configs", "benchmarks", "docs", "launch", "tests", "examples")
+RUNS = [recipe_module(name).Settings for name in RECIPES]
+SCHEMAS = (*(TrainArguments[run] for run in RUNS), *SETTINGS.values(), ConvertConfig, PrepareConfig)
 OPTIONS = {name for schema in SCHEMAS for name in option_names(schema)} | {*ALWAYS}
+OPTIONS |= {"--ablations", "--layers", "--seeds"}  # of benchmarks/ablations.py
 FOREIGN_OPTIONS = re.compile(r"--(signal|ntasks|gpus|max-restarts|stop-timeout|kind)\b.*")
 """Of Slurm, xpk and Docker, in sentences of docs/launch/."""
-FILES_OF_RUNS = {
-    *("calibration", "comparison", "config", "data", "files", "labels", "loggers", "study"),
-    *("tokenizer", "tokenizer_config", "NAME.partial"),
+FILES_OF_USERS = {
+    *("calibration", "comparison", "config", "data", "files", "labels", "loggers"),
+    *("tokenizer", "tokenizer_config"),
 }
-"""JSON files that pages name and users make."""
+"""JSON files that are not in the repository."""
 
 
 def test_options_in_sentences_exist() -> None:
@@ -41,24 +42,17 @@ def test_options_in_sentences_exist() -> None:
 
 def test_make_targets_exist() -> None:
     targets = set(re.findall(r"^([a-z]+):", MAKEFILE.read_text(encoding="utf-8"), re.MULTILINE))
-    named = {found for page in PAGES for line in shell_lines(page) for found in re.findall(r"^make ([a-z]+)", line)}
-    named |= {found for _, span in inline_code() for found in re.findall(r"^make ([a-z]+)", span)}
-    assert {"demo", "test", "docs"} <= named <= targets
+    lines = [*(line for page in PAGES for line in shell_lines(page)), *(span for _, span in inline_code())]
+    named = {found for line in lines for found in re.findall(r"^make ([a-z]+)", line)}
+    assert {"demo", "test", "docs", "pages"} <= named <= targets
 
 
 def test_paths_of_the_repository_exist() -> None:
     for page, span in inline_code():
-        if span.split("/")[0] in ROOMS:
+        if span.split("/")[0] in FOLDERS:
             assert list(ROOT.glob(span.partition("#")[0].rstrip("/"))), f"{page}: {span}"
-
-
-def test_scripts_and_numbers_exist() -> None:
-    for page in PAGES:
-        for path in re.findall(r"\bbenchmarks/[\w/*.]+\.(?:json|py)\b", page.read_text(encoding="utf-8")):
-            assert list(ROOT.glob(path)), f"{page}: {path}"
-    for page, span in inline_code():
-        if span.endswith(".json") and "/" not in span:
-            assert span.removesuffix(".json") in FILES_OF_RUNS, f"{page}: {span}; name a result by its whole path"
+        elif span.endswith(".json") and "/" not in span:
+            assert span.removesuffix(".json") in FILES_OF_USERS, f"{page}: {span}; name a result by its whole path"
 
 
 def anchors_of(page: Path) -> set[str]:
@@ -78,30 +72,13 @@ def test_links_lead_to_files_and_headings() -> None:
                 assert page.parent == ROOT or target.resolve().is_relative_to(ROOT / "docs"), f"{page}: {link}"
 
 
-def test_the_site_has_every_page_once() -> None:
-    def leaves(part: object) -> Iterator[str]:
-        match part:
-            case str():
-                yield part
-            case dict():
-                for inner in part.values():
-                    yield from leaves(inner)
-            case list():
-                for inner in part:
-                    yield from leaves(inner)
-
-    named = list(leaves(yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]))
-    there = [str(page.relative_to(ROOT / "docs")) for page in PAGES if page.is_relative_to(ROOT / "docs")]
-    assert sorted(named) == sorted(there)
-
-
-def test_every_commands_help_is_in_the_reference() -> None:
-    asked = [command for page in PAGES for command in HELP.findall(page.read_text(encoding="utf-8"))]
-    assert {f"infer.py {name}" for name in SETTINGS} < set(asked)
-    for command in asked:
-        said = help_of(command)
-        assert said.startswith(f"usage: python {command} [-h]")
-        assert "\x1b" not in said and "show this help message" in said
+def test_the_help_of_every_command_is_in_the_reference() -> None:
+    named = [command for page in PAGES for command in HELP.findall(page.read_text(encoding="utf-8"))]
+    assert {f"infer.py {name}" for name in SETTINGS} < set(named)
+    for command in named:
+        shown = help_of(command)
+        assert shown.startswith(f"usage: python {command} [-h]")
+        assert "\x1b" not in shown and "show this help message" in shown
 
 
 def test_examples_in_docstrings_become_code() -> None:
@@ -112,7 +89,7 @@ def test_examples_in_docstrings_become_code() -> None:
 
 
 @pytest.mark.parametrize(
-    ("page", "asks"),
+    ("page", "loads"),
     [
         ('<a href="https://arxiv.org">paper</a> <link rel="canonical" href="https://example.com/">', False),
         ('<link rel="stylesheet" href="assets/main.css"><script src="../bundle.js"></script>', False),
@@ -123,5 +100,5 @@ def test_examples_in_docstrings_become_code() -> None:
         ("a { background: url(https://example.com/a.png) }", True),
     ],
 )
-def test_a_page_that_asks_another_host_is_refused(page: str, asks: bool) -> None:
-    assert bool(list(requests_of(page))) == asks
+def test_a_page_that_loads_from_another_host_is_refused(page: str, loads: bool) -> None:
+    assert bool(list(requests_of(page))) == loads

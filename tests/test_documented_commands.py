@@ -1,14 +1,17 @@
 """Every command that a page or `make demo` shows runs to its end, and leaves or prints what it says.
 
-Each runs in a folder of its own, where all that the pages name is there and tiny: the files of `tests/tiny_files.py`,
-and what earlier commands leave (runs, a corpus). Settings that make it quick stand in front of its words, so that what
-the page shows wins; `SHORTER` names the few exceptions.
+Each runs in a folder of its own that holds tiny versions of everything the pages name: the files of
+`tests/tiny_files.py`, and the results of earlier commands (runs, a corpus). Settings that make a command quick come
+before its words, so the page's own settings win; `SHORTER` lists the few exceptions. Commands that are the same once
+their placeholders are filled run once.
 """
 
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
+import runpy
 import shutil
 import socketserver
 import sys
@@ -33,33 +36,38 @@ from fastbert_jax.serving.explore import url_of
 from fastbert_jax.text import builtin
 from fastbert_jax.text.readers import Row, open_table
 from fastbert_jax.training import dry_run, run
-from tests.pages import Command, commands
+from tests.pages import ROOT, Command, commands
 from tests.tiny_files import BUILTIN, MINILM, write_files
 from tests.training.logger_backends import Mlflow, Wandb
 
-SHOWN = commands()
 PLACEHOLDERS = {"COMMAND": "predict", "CONFIG": "configs/demo.yaml", "RUN": "runs/mine", "DIR": "exported/mine"}
-"""What stands for the words in capitals."""
-TRAINING = (
-    "--data.max-length 16 --evaluate.repeats 1 --evaluate.speeds 0.5 --evaluate.modes masked "
-    "--fine-tune.epochs 1 --fine-tune.batch-size 12 --fine-tune.learning-rate 1e-3 "
-    "--distil.epochs 2 --distil.batch-size 12 --distil.learning-rate 1e-3 --distil.kl student-teacher "
-    "--truncate.epochs 1 --truncate.batch-size 12 --truncate.learning-rate 1e-3"
-)
-"""The same sizes, rates and numbers of steps in all runs, so that what is compiled for one serves others."""
+"""Values for the words in capitals."""
+SIZES = "--data.max-length 16 --evaluate.repeats 1 --evaluate.speeds --evaluate.modes masked"
+"""Of all training; nothing is measured."""
+PHASES = {
+    name: f"--{name}.epochs 1 --{name}.batch-size 12 --{name}.learning-rate 1e-3"
+    for name in ("fine-tune", "truncate", "pkd")
+}
+PHASES["distil"] = "--distil.epochs 2 --distil.batch-size 12 --distil.learning-rate 1e-3 --distil.kl student-teacher"
+"""The same sizes, rates and numbers of steps in all runs, so that they share compiled programs."""
+PHASES_OF = {"joint": ("fine-tune",), "truncated": ("truncate", "distil"), "pkd": ("pkd",)}
+"""By recipe; all others fine-tune and distil."""
 QUICK = {
-    "train.py": TRAINING,
     "infer.py compare": "--repeats 1 --speeds 0.5 --modes masked cascade",
     "infer.py calibrate": "--repeats 1",
     "infer.py explore": "--port 0",
     "-m fastbert_jax.text.prepare": "--max-length 16",
     "-m fastbert_jax.model.convert": "--num-heads 4",
+    "benchmarks/ablations.py": "--seeds 0 --ablations --layers 1 --repeats 1",
 }
-"""Settings in front of a command's own."""
-SHORTER = {"--distil.steps": "8", "--checkpoints.every": "3", "--model.first-layers": "1"}
-"""What comes last where the page has other values, which would take long."""
+"""Settings before a command's own, beside those of training."""
+SHORTER = {
+    **{"--distil.steps": ("8",), "--checkpoints.every": ("3",), "--model.first-layers": ("1",)},
+    **{"--layers": ("1",), "--ablations": ()},
+}
+"""Values that replace the page's, which would take long."""
 EARLIER = (
-    "python train.py --run runs/mine --data.train mine.csv",
+    "python train.py --run runs/mine --data.train mine.csv --evaluate.speeds 0.5",
     "python infer.py calibrate --model runs/mine --data dev.csv --max-drop 0.5",
     "python -m fastbert_jax.text.prepare --input 'texts/*.jsonl.gz' --output corpora/texts",
 )
@@ -70,12 +78,22 @@ SAME = {
     "models/reviews": "runs/mine/model",
     "shared/corpora/english": "corpora/texts",
 }
-"""Directories that are the same as others, named from the folder."""
+"""Links to other directories, named from the folder."""
+
+
+def placed(command: Command) -> Command:
+    """The command with values for placeholders, and all files in the working directory."""
+    words = (PLACEHOLDERS.get(word, word.replace("/shared/", "shared/")) for word in command.words)
+    return command._replace(words=tuple(words))
+
+
+SHOWN = commands()
+DIFFERENT = {placed(command): place for command, place in reversed(SHOWN.items())}
 
 
 @pytest.fixture(scope="module", autouse=True)
 def stand_ins() -> Iterator[pytest.MonkeyPatch]:
-    """For built-in sets and MiniLM, other services, a quick machine, many devices and a person at a browser."""
+    """Replacements for built-in sets and MiniLM, other services, a fast machine, many devices and a browser."""
 
     def devices_asked_for(config: MeshConfig, devices: object = None) -> jax.sharding.Mesh:
         return make_mesh(config, jax.devices()[: config.fsdp * config.tensor])
@@ -114,7 +132,7 @@ def made(stand_ins: pytest.MonkeyPatch, official_directory: Path, tmp_path_facto
     stand_ins.syspath_prepend(folder)
     write_files(official_directory)
     for line in EARLIER:
-        type_in(Command.of(line))
+        type_in(line)
     for name, other in SAME.items():
         Path(name).parent.mkdir(exist_ok=True)
         Path(name).symlink_to(os.path.relpath(other, Path(name).parent))  # a copy's links lead into the copy
@@ -123,37 +141,47 @@ def made(stand_ins: pytest.MonkeyPatch, official_directory: Path, tmp_path_facto
 
 @pytest.fixture
 def here(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A copy of it, to work in. `--quiet` and `--json` are forgotten after each test."""
+    """A copy of it to work in; `--quiet` and `--json` are reset after each test."""
     shutil.copytree(made, tmp_path / "here", symlinks=True)
     monkeypatch.chdir(tmp_path / "here")
     yield tmp_path / "here"
     log.configure(quiet=False, json=False)
 
 
-def type_in(command: Command) -> None:
-    """Run a command in this process, with what makes it quick."""
-    script = importlib.import_module(command.program.removeprefix("-m ").removesuffix(".py"))
+def type_in(line: Command | str) -> None:
+    """Run a command in this process, with the settings that make it quick."""
+    command = Command.of(line) if isinstance(line, str) else line
+    assert command is not None
     name = command.words[:1] if command.program == "infer.py" else ()
-    quick = QUICK.get(" ".join([command.program, *name]), "").split()
-    shorter = [word for option in command.words if option in SHORTER for word in (option, SHORTER[option])]
+    quick = [*QUICK.get(" ".join([command.program, *name]), "").split(), *quick_training(command)]
+    shorter = [word for option in command.words if option in SHORTER for word in (option, *SHORTER[option])]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", [command.program, *name, *quick, *command.words[len(name) :], *shorter])
+        patch.syspath_prepend(ROOT / "benchmarks")
         try:
-            script.main()
+            if "/" in command.program:
+                runpy.run_path(str(ROOT / command.program), run_name="__main__")
+            else:
+                importlib.import_module(command.program.removeprefix("-m ").removesuffix(".py")).main()
         except SystemExit as end:  # of --help and the like
-            assert end.code == 0
+            assert not end.code
 
 
-def placed(command: Command) -> Command:
-    """The command with words for placeholders, and all files in the working directory."""
-    words = (PLACEHOLDERS.get(word, word.replace("/shared/", "shared/")) for word in command.words)
-    return command._replace(words=tuple(words))
+def quick_training(command: Command) -> list[str]:
+    """Settings that make training quick, those of the phases of its recipe; none for a command that does not train."""
+    if command.program not in ("train.py", "benchmarks/ablations.py"):
+        return []
+    recipe = next((after for word, after in itertools.pairwise(command.words) if word == "--recipe"), "fastbert")
+    phases = ("fine-tune", "distil") if command.program == "train.py" else ("fine-tune", "distil", "truncate")
+    return " ".join([SIZES, *(PHASES[phase] for phase in PHASES_OF.get(recipe, phases))]).split()
 
 
 def left_by(command: Command) -> list[str]:
-    """The files and directories, as patterns, that a command says it makes; none where it only prints."""
+    """The files and directories that a command makes, as patterns; none if it only prints."""
     if any(option in command.words for option in ("--help", "--version", "--completion")):
         return []
+    if command.program not in readers():
+        return [command.words[command.words.index("--output") + 1]]
     match readers()[command.program](command.words):
         case TrainArguments(dry_run=True):
             return []
@@ -176,9 +204,8 @@ def remove(path: Path) -> None:
     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
-@pytest.mark.parametrize("command", [pytest.param(command, id=place) for command, place in SHOWN.items()])
+@pytest.mark.parametrize("command", [pytest.param(command, id=place) for command, place in DIFFERENT.items()])
 def test_every_command_runs(command: Command, here: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    command = placed(command)
     left = left_by(command)
     for pattern in left:
         for path in here.glob(pattern):
@@ -196,4 +223,5 @@ def test_the_commands_are_found() -> None:
     assert joined[-2:] == ("--checkpoints.every", "500")
     cut = Command.of("python infer.py compare --data builtin:reuters_r8#test ... > table.txt  # all of it")
     assert cut == Command("infer.py", ("compare", "--data", "builtin:reuters_r8#test"))
+    assert Command.of("fastbert-train --dry-run") == Command("train.py", ("--dry-run",))
     assert any(place.startswith("Makefile: ") for place in SHOWN.values())

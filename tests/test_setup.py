@@ -7,6 +7,8 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from fastbert_jax.training.loggers import LOGGERS
 
 ROOT = Path(__file__).parent.parent

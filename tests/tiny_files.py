@@ -34,7 +34,7 @@ def write_files(official: Path) -> None:
         write_table(f"{BUILTIN}/{split}.tsv")
     for path in ("new.txt", "texts.txt", "more.jsonl", "texts/a.jsonl", "texts/b.jsonl.gz", "shared/text/c.jsonl.gz"):
         write_texts(path)
-    bert = {"num_hidden_layers": 4, "max_position_embeddings": 128}
+    bert = {"num_hidden_layers": 2, "max_position_embeddings": 128}
     for directory in (Path("models/bert-base-uncased"), Path(MINILM) / "model"):
         write_tiny_bert(directory, **bert)
     Path(MINILM, "__init__.py").touch()

@@ -1,4 +1,4 @@
-"""Examples in docstrings as code: what mkdocstrings lets in between reading the sources and showing them."""
+"""An extension of mkdocstrings that shows the examples in docstrings as code."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from docs.hooks.pages import fenced
 
 
 class Examples(Extension):
-    """Fences the examples of whatever has a docstring."""
+    """Fences the examples in every docstring."""
 
     def on_object(self, *, obj: Object, **_: Any) -> None:
         """Change the docstring."""

@@ -1,6 +1,6 @@
-"""What the site's pages need beside their Markdown: the commands' help, and no request to anywhere.
+"""Hooks of the site: the help of the commands in the pages, and a check that no page loads from another host.
 
-A line `<!-- help: infer.py predict -->` becomes what `python infer.py predict --help` says.
+A line `<!-- help: infer.py predict -->` becomes the output of `python infer.py predict --help`.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ ELSEWHERE = re.compile(
     r"""|<link\b(?![^>]*rel=["']?canonical)[^>]*\shref=["']?(?:https?:)?//[^>]*>"""
     r"""|@import\s+(?:url\()?["']?(?:https?:)?//[^;]*;|url\(["']?(?:https?:)?//[^)]*\)"""
 )
-"""What makes a browser ask another host before anybody clicks."""
+"""What a browser loads from another host without a click."""
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Put the help where it is asked for."""
+    """Replace the markers by the help of their commands."""
     return HELP.sub(lambda found: f"```text\n{help_of(found[1])}\n```", markdown)
 
 
@@ -37,28 +37,28 @@ def on_post_build(config: Any, **_: Any) -> None:
     for path in sorted(Path(config.site_dir).rglob("*")):
         if path.suffix in (".html", ".css"):
             for request in requests_of(path.read_text(encoding="utf-8")):
-                raise PluginError(f"{path}: expected a page that loads nothing from elsewhere, found {request}")
+                raise PluginError(f"{path}: expected a page that loads nothing from another host, found {request}")
 
 
 def requests_of(page: str) -> Iterator[str]:
-    """What in a page or a style sheet is loaded from another host."""
+    """What a page or a style sheet loads from another host."""
     return (found[0] for found in ELSEWHERE.finditer(page))
 
 
 def fenced(docstring: str) -> str:
-    """A docstring with its examples (`>>> `) as code up to the next empty line; Markdown takes them for quotations."""
+    """A docstring with its examples (`>>> ` to the next empty line) as code; Markdown reads them as quotations."""
     return EXAMPLE.sub(lambda found: f"```pycon\n{found[0].rstrip()}\n```\n", f"{docstring}\n").rstrip()
 
 
 def help_of(command: str) -> str:
-    """What `python COMMAND --help` says, `COMMAND` as in `infer.py predict` or `-m fastbert_jax.text.prepare`."""
+    """The output of `python COMMAND --help`, `COMMAND` as in `infer.py predict` or `-m fastbert_jax.text.prepare`."""
     script, _, name = command.partition(" ")
-    ask = readers()[command if script == "-m" else script]
+    read = readers()[command if script == "-m" else script]
     words = [name, "--help"] if name and script != "-m" else ["--help"]
     plain = mock.patch.dict(os.environ, {"COLUMNS": str(COLUMNS), "NO_COLOR": "1", "TERM": "dumb"})
-    with plain, contextlib.redirect_stdout(io.StringIO()) as said, contextlib.suppress(SystemExit):
-        ask(words)
-    return "\n".join(line.rstrip() for line in said.getvalue().strip().splitlines())
+    with plain, contextlib.redirect_stdout(io.StringIO()) as shown, contextlib.suppress(SystemExit):
+        read(words)
+    return "\n".join(line.rstrip() for line in shown.getvalue().strip().splitlines())
 
 
 def readers() -> dict[str, Callable[[Sequence[str]], Any]]:
