@@ -11,14 +11,9 @@ from pathlib import Path
 
 import hypothesis
 import jax
-import jaxtyping
 import pytest
 
 from tests.tiny_bert import write_tiny_bert
-
-# Before anything imports these modules: a call with an array of another shape or dtype than annotated fails.
-CHECKED = ("fastbert_jax.training.losses",)
-jaxtyping.install_import_hook(CHECKED, "beartype.beartype")
 
 # Most of a test's time goes into compiling; without LLVM's optimizations that takes a third.
 FLAGS = ["--xla_backend_optimization_level=0"]
