@@ -93,7 +93,7 @@ def test_the_flops_that_are_counted_are_those_that_are_run(tmp_path, monkeypatch
     counted = []
     monkeypatch.setattr(Meter, "count", lambda self, *, flops, **others: counted.append(flops))
     distil(tmp_path, cache=True)
-    whole, known = (8 * distillation_flops(tiny.CONFIG, 12, teacher_known=known) for known in (False, True))
+    whole, known = (8 * distillation_flops(tiny.model(), 12, targets_known=known) for known in (False, True))
     assert counted == [whole] * EPOCH + [known] * (EPOCHS - 1) * EPOCH
 
 

@@ -11,12 +11,12 @@ from fastbert_jax.processes import StopRequest
 from fastbert_jax.text.tokenizer import Encoded
 from fastbert_jax.text.training_batches import EpochBatches, PackedBatches, TrainingBatches
 from fastbert_jax.training.checkpoints import Checkpoints
-from fastbert_jax.training.fastbert_recipe import fastbert_recipe
-from fastbert_jax.training.initial import abstract_params
+from fastbert_jax.training.initial import Start
 from fastbert_jax.training.kept_values import KeptValues
 from fastbert_jax.training.loggers import Journal
 from fastbert_jax.training.loop import Evaluation, Surroundings, run_recipe
 from fastbert_jax.training.performance import Meter, Profiler
+from fastbert_jax.training.streams import BatchStream
 from tests.training import tiny
 
 TEXTS = 22
@@ -90,14 +90,14 @@ def run(
     checkpoints = Checkpoints(directory / "checkpoints")
     journal = Journal(directory / "metrics.jsonl")
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-    shardings = {"model": param_shardings(mesh, tiny.CONFIG)}
+    shardings = {"model": param_shardings(mesh, tiny.model())}
     kept = KeptValues(directory / "kept", batches["distil"], corpus="texts", classes=2, warn=journal.say)
     try:
         params = run_recipe(
-            fastbert_recipe(tiny.model(), fine_tune=fine_tune, distil=distil),
+            tiny.fastbert(tiny.model(), fine_tune=fine_tune, distil=distil),
             lambda: jax.device_put(tiny.params(), shardings),
-            batches,
-            shapes={"model": abstract_params(tiny.CONFIG, shardings["model"])},
+            {name: BatchStream(own, kept if cache and name == "distil" else None) for name, own in batches.items()},
+            shapes={"model": Start(tiny.model()).abstract_params(shardings["model"])},
             seed=0,
             surroundings=Surroundings(
                 mesh=mesh,
@@ -107,7 +107,6 @@ def run(
                 meter=Meter(directory / "throughput.jsonl"),
                 stop=stop or StopRequest(),
                 save_every=save_every,
-                kept_values={"distil": kept} if cache else {},
                 profiler=profiler,
             ),
         )
