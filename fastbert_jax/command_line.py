@@ -79,7 +79,7 @@ def _values_of(option: str, argv: Sequence[str]) -> Iterator[str]:
             yield value if equals else next(iter(argv[at + 1 :]), "")
 
 
-def parse_train(argv: Sequence[str], settings: type = TrainConfig) -> TrainArguments[Any]:
+def parse_train(argv: Sequence[str], settings: type) -> TrainArguments[Any]:
     """The command line of train.py: defaults, then the file of `--config`, then the other words.
 
     Args:

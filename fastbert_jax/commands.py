@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fastbert_jax.command_line import chosen_recipe, end_with, parse_train, read_command
+from fastbert_jax.command_line import TrainArguments, chosen_recipe, end_with, parse_train, read_command
 from fastbert_jax.config import (
     CalibrateConfig,
     CompareConfig,
@@ -32,9 +32,9 @@ DESCRIPTION = (
 
 def train() -> None:
     """train.py: read the settings, then do what they ask."""
-    recipe = recipe_module(chosen_recipe(sys.argv[1:]))
-    arguments = parse_train(sys.argv[1:], recipe.Settings)
+    arguments = train_arguments(sys.argv[1:])
     settings = arguments.settings
+    recipe = recipe_module(settings.recipe)
     if arguments.print_config:
         print(to_yaml(settings), end="")
         return
@@ -49,6 +49,15 @@ def train() -> None:
         if arguments.json:
             print_json(comparison.to_json())
         next_step(f"the model is in {settings.run}", "explore", "--model", settings.run)
+
+
+def train_arguments(argv: Sequence[str]) -> TrainArguments[Any]:
+    """The command line of train.py, with the settings of the recipe that it chooses.
+
+    Raises:
+      UserError, SystemExit: as `command_line.parse_train`; also an unknown recipe.
+    """
+    return parse_train(argv, recipe_module(chosen_recipe(argv)).Settings)
 
 
 def infer() -> None:

@@ -13,9 +13,10 @@ import pytest
 
 from fastbert_jax import command_line, commands, log
 from fastbert_jax.command_line import end_with, option_names, parse_train, read_command, read_settings
-from fastbert_jax.commands import SETTINGS
-from fastbert_jax.config import DataConfig, ExplainConfig, PrepareConfig, TrainConfig
+from fastbert_jax.commands import SETTINGS, train_arguments
+from fastbert_jax.config import DataConfig, ExplainConfig, PrepareConfig
 from fastbert_jax.errors import PreemptedError, UserError, program_name
+from fastbert_jax.recipes import fastbert
 from fastbert_jax.version import VERSION
 
 ROOT = Path(__file__).parent.parent
@@ -43,12 +44,12 @@ def prepare(argv: Sequence[str]) -> object:
         (infer, ["compare", "--model=x", "--data=y", "--exits.polcy=z"], "'--exits.polcy=z'; did you mean '--exits.po"),
         (infer, ["verify", "runs/x", "--zzz"], "found '--zzz'; `python infer.py verify --help` lists them"),
         (
-            parse_train,
+            train_arguments,
             ["--data.trian", "x"],
             "of `python train.py`, found '--data.trian'; did you mean '--data.train'?",
         ),
-        (parse_train, ["--train", "x"], "found '--train'; did you mean '--data.train'?"),
-        (parse_train, ["--fine_tune.epoch", "1"], "did you mean '--fine-tune.epochs'?"),
+        (train_arguments, ["--train", "x"], "found '--train'; did you mean '--data.train'?"),
+        (train_arguments, ["--fine_tune.epoch", "1"], "did you mean '--fine-tune.epochs'?"),
         (
             prepare,
             ["--inptu", "x"],
@@ -88,13 +89,13 @@ def test_other_settings_of_a_run_have_the_same_command_line(tmp_path: Path) -> N
     assert (arguments.config, arguments.quiet) == (str(path), True)
     with pytest.raises(UserError, match="found '--max-legnth'; did you mean '--max-length'?"):
         parse_train(["--config", str(path), "--max-legnth", "70"], DataConfig)
-    assert parse_train([]).settings == TrainConfig()
+    assert train_arguments([]).settings == fastbert.Settings()
 
 
 def test_a_value_out_of_its_range_is_named_as_it_is_typed() -> None:
     for read, words, message in (
-        (parse_train, ["--evaluate.speeds", "2"], "--evaluate.speeds: expected thresholds in [0, 1], found (2.0,)"),
-        (parse_train, ["--fine-tune.batch-size", "0"], "--fine-tune.batch-size: expected 1 or more, found 0"),
+        (train_arguments, ["--evaluate.speeds", "2"], "--evaluate.speeds: expected thresholds in [0, 1], found (2.0,)"),
+        (train_arguments, ["--fine-tune.batch-size", "0"], "--fine-tune.batch-size: expected 1 or more, found 0"),
         (infer, ["predict", "--model", "x", "--speed", "2"], "--speed: expected a threshold in [0, 1], found 2.0"),
         (infer, ["explain", "--model", "x", "a", "--exits.top", "1"], "--exits.top: expected 2 classes or more"),
     ):
@@ -102,7 +103,7 @@ def test_a_value_out_of_its_range_is_named_as_it_is_typed() -> None:
             read(words)
 
 
-@pytest.mark.parametrize("read", [infer, parse_train, prepare])
+@pytest.mark.parametrize("read", [infer, train_arguments, prepare])
 def test_the_version_is_printed_at_once(
     read: Callable[[Sequence[str]], object], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -113,7 +114,7 @@ def test_the_version_is_printed_at_once(
 
 def test_help_is_grouped_by_room_and_says_how_to_complete(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
-        parse_train(["--help"])
+        train_arguments(["--help"])
     printed = capsys.readouterr().out
     assert end.value.code == 0
     for room in ("data", "model", "fine-tune", "distil", "evaluate", "mesh", "processes", "checkpoints"):
@@ -148,7 +149,7 @@ def completed(script: Path, words: Sequence[str]) -> list[str]:
 def test_bash_completes_commands_options_and_values(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     script = tmp_path / "completion.bash"
     texts = []
-    for read in (infer, parse_train):  # in one shell, both programs
+    for read in (infer, train_arguments):  # in one shell, both programs
         with pytest.raises(SystemExit) as end:
             read(["--completion", "bash"])
         assert end.value.code == 0
@@ -201,7 +202,7 @@ def test_messages_name_the_program_that_the_user_has(
         printed = capsys.readouterr().out
         assert printed.startswith("usage: fastbert-infer") and ".py" not in printed
     with pytest.raises(SystemExit):
-        parse_train(["--help"])
+        train_arguments(["--help"])
     assert ".py" not in capsys.readouterr().out
 
 
@@ -254,5 +255,5 @@ def test_the_scripts_end_with_code_0_after_version_and_2_after_a_mistake(script:
 
 def test_reading_a_command_line_loads_no_jax() -> None:
     program = "import sys; sys.argv = ['train.py', '--seed', '1']; from fastbert_jax import command_line, commands; "
-    program += "command_line.parse_train(sys.argv[1:]); assert 'jax' not in sys.modules and 'numpy' not in sys.modules"
+    program += "commands.train_arguments(sys.argv[1:]); assert 'jax' not in sys.modules and 'numpy' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 import fastbert_jax
-from fastbert_jax.command_line import parse_train
-from fastbert_jax.config import TrainConfig
+from fastbert_jax.commands import train_arguments
 from fastbert_jax.config_yaml import from_yaml
 from fastbert_jax.errors import UserError
 from fastbert_jax.model import sharding
+from fastbert_jax.recipes import fastbert, train
 from fastbert_jax.training import dry_run, run, run_directory
 from fastbert_jax.training.run_directory import RunDirectory
 from tests.training.logger_backends import Mlflow
@@ -81,7 +81,7 @@ def _train(settings: Path, *flags: object) -> subprocess.CompletedProcess:
 
 
 def test_a_run_from_text_to_answers(settings, tmp_path, capsys):
-    comparison = run.train(from_yaml(TrainConfig, settings))
+    comparison = train(from_yaml(fastbert.Settings, settings))
     assert [(row.mode, row.speed) for row in comparison.rows] == [
         ("full depth", 0.0),
         ("masked", 0.5),
@@ -116,11 +116,11 @@ def test_a_run_from_text_to_answers(settings, tmp_path, capsys):
 
 
 def test_the_same_command_again_trains_nothing(settings, tmp_path):
-    config = from_yaml(TrainConfig, settings)
-    run.train(config)
+    config = from_yaml(fastbert.Settings, settings)
+    train(config)
     before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
     weights = (tmp_path / "run" / "model" / "model.safetensors").read_bytes()
-    run.train(config)
+    train(config)
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
     assert (tmp_path / "run" / "model" / "model.safetensors").read_bytes() == weights
 
@@ -131,7 +131,7 @@ def test_loggers_profile_and_card_of_a_run_that_was_stopped_before_it_was_measur
     mlflow = Mlflow()
     monkeypatch.setitem(sys.modules, "mlflow", mlflow.module)
     flags = ["--log.to", "mlflow", "--profile", "13:16"]  # the end of one phase, and the beginning of the next
-    config = parse_train(["--config", str(settings), *flags]).settings
+    config = train_arguments(["--config", str(settings), *flags]).settings
     where = RunDirectory(tmp_path / "run")
 
     def killed(*_: object, **__: object) -> None:
@@ -140,13 +140,13 @@ def test_loggers_profile_and_card_of_a_run_that_was_stopped_before_it_was_measur
     compare = run.compare
     monkeypatch.setattr(run, "compare", killed)
     with pytest.raises(KeyboardInterrupt):
-        run.train(config)
+        train(config)
     assert f"profile: steps 13 to 16 are in {where.profile}; " in capsys.readouterr().out
     assert "It has not been measured on test texts" in (where.model / "README.md").read_text()
     assert "model" in run_directory.verify_run(where.path)
 
     monkeypatch.setattr(run, "compare", compare)
-    comparison = run.train(config)
+    comparison = train(config)
     assert "none left: the run is done" in capsys.readouterr().out
     card = (where.model / "README.md").read_text()
     assert "On 21 test texts." in card and f"| 0.5 | {comparison.rows[1].accuracy:.4f} |" in card
@@ -160,7 +160,7 @@ def test_loggers_profile_and_card_of_a_run_that_was_stopped_before_it_was_measur
     where.model.rename(tmp_path / "old")
     monkeypatch.setattr(run, "compare", killed)
     with pytest.raises(KeyboardInterrupt):
-        run.train(config)
+        train(config)
     assert "has not been measured on test texts" in (where.model / "README.md").read_text()
 
 
@@ -233,7 +233,7 @@ def test_a_dry_run_and_the_settings_are_printed_and_nothing_is_written(settings,
         assert words in dry.stdout
     printed = _train(settings, "--print-config", "--distil.epochs", 7)
     (tmp_path / "again.yaml").write_text(printed.stdout)
-    assert from_yaml(TrainConfig, tmp_path / "again.yaml").distil.epochs == 7
+    assert from_yaml(fastbert.Settings, tmp_path / "again.yaml").distil.epochs == 7
     assert not (tmp_path / "run").exists()
 
 
@@ -258,9 +258,9 @@ def test_a_users_mistake_ends_with_its_message_and_code_2(settings, tmp_path):
 
 def _refusal(settings: Path, *flags: str) -> str:
     """The message of a run that is refused before it writes anything."""
-    config = parse_train(["--config", str(settings), *flags]).settings
+    config = train_arguments(["--config", str(settings), *flags]).settings
     with pytest.raises(UserError) as error:
-        run.train(config)
+        train(config)
     assert not Path(config.run).exists()
     return str(error.value)
 
@@ -289,7 +289,7 @@ def test_a_poison_row_stops_with_file_and_line_or_is_counted(settings, tmp_path,
     path.write_bytes(b"".join([*rows[:5], b"good\t\xff\xfe\n", *rows[5:]]))
     assert "poison.tsv:6" in _refusal(settings, "--data.train", str(path))
     flags = ["--config", str(settings), "--data.train", str(path), "--data.on-bad-row", "skip"]
-    print(dry_run.describe(parse_train(flags).settings))
+    print(dry_run.describe(train_arguments(flags).settings, fastbert))
     described = capsys.readouterr().out
     assert "train 54, dev 6" in described and "1 row" in described
 
@@ -299,7 +299,7 @@ def test_texts_that_are_cut_are_counted_set_by_set(settings, tmp_path, capsys):
     (tmp_path / "dev.tsv").write_text("label\ttext\ngood\t龘 龘\nbad\tfilm\n", encoding="utf-8")
     flags = ["--config", str(settings), "--data.unlabelled", str(tmp_path / "more.txt"), "--data.max-length", "8"]
     flags += ["--data.dev", str(tmp_path / "dev.tsv")]
-    print(dry_run.describe(parse_train(flags).settings))
+    print(dry_run.describe(train_arguments(flags).settings, fastbert))
     described = capsys.readouterr().out
     assert "1 of 2 unlabelled texts have more than 8 tokens: 34 tokens were cut off" in described
     assert "of 60 train texts have more than 8 tokens" in described
@@ -335,8 +335,8 @@ def test_fewer_chinese_pairs_than_a_batch_go_the_whole_way(settings, tmp_path):
     pairs.write_text("\n".join(rows) + "\n", encoding="utf-8")
     flags = ["--config", str(settings), "--data.train", str(pairs), "--data.test", "", "--fine-tune.epochs", "1"]
     flags += ["--data.dev", str(pairs)]
-    config = parse_train([*flags, "--distil.epochs", "1", "--model.precision", "bfloat16"]).settings
-    run.train(config)
+    config = train_arguments([*flags, "--distil.epochs", "1", "--model.precision", "bfloat16"]).settings
+    train(config)
     (answer,) = fastbert_jax.load(config.run).predict([("这本书很好", "这本书好吗")], speed=0.5)
     assert answer.label in ("相同", "不同") and np.isfinite(answer.probabilities).all()
     events = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
@@ -344,8 +344,8 @@ def test_fewer_chinese_pairs_than_a_batch_go_the_whole_way(settings, tmp_path):
 
 
 def test_a_run_directory_of_another_model_is_refused_and_kept(settings, tmp_path):
-    config = from_yaml(TrainConfig, settings)
-    run.train(config)
+    config = from_yaml(fastbert.Settings, settings)
+    train(config)
     before = (tmp_path / "run" / "model" / "model.safetensors").read_bytes()
     ended = _train(settings, "--model.num-layers", 2)
     assert ended.returncode == 2 and "model.num_layers: there 3, now 2" in ended.stderr

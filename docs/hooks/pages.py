@@ -63,15 +63,15 @@ def help_of(command: str) -> str:
 
 def readers() -> dict[str, Callable[[Sequence[str]], Any]]:
     """What reads the words after each command; none of it needs jax."""
-    from fastbert_jax.command_line import parse_train, read_command, read_settings
-    from fastbert_jax.commands import DESCRIPTION, SETTINGS
+    from fastbert_jax.command_line import read_command, read_settings
+    from fastbert_jax.commands import DESCRIPTION, SETTINGS, train_arguments
     from fastbert_jax.config import ConvertConfig, PrepareConfig
 
     def module(schema: type, program: str) -> Callable[[Sequence[str]], Any]:
         return lambda words: read_settings(schema, words, program=f"python {program}")
 
     return {
-        "train.py": parse_train,
+        "train.py": train_arguments,
         "infer.py": lambda words: read_command(SETTINGS, words, program="python infer.py", description=DESCRIPTION),
         "-m fastbert_jax.text.prepare": module(PrepareConfig, "-m fastbert_jax.text.prepare"),
         "-m fastbert_jax.model.convert": module(ConvertConfig, "-m fastbert_jax.model.convert"),

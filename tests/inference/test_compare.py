@@ -16,11 +16,12 @@ from fastbert_jax.errors import UserError
 from fastbert_jax.inference import compare as module
 from fastbert_jax.inference.compare import compare
 from fastbert_jax.inference.compare_command import compare_data, save
+from fastbert_jax.inference.engines.engine import Results
 from fastbert_jax.inference.exit_outputs import EvaluatedTexts
 from fastbert_jax.inference.loading import load
 from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.report.comparison import Comparison
-from fastbert_jax.report.flops import paper_flops, true_flops
+from fastbert_jax.report.flops import Count, text_flops
 from tests.inference.models import LAYERS
 from tests.inference.saved import LABELS, save_tiny_model, some_texts
 
@@ -97,11 +98,13 @@ def test_every_row_says_what_predict_gives(predictor: Predictor) -> None:
         exits = 1 if row.mode == "full depth" else None
         spent = [LAYERS if row.mode == "masked" else answer.exit_layer for answer in answers]
         for count, depths, found in (
-            (paper_flops, [answer.exit_layer for answer in answers], row.paper_flops),
-            (true_flops, spent, row.true_flops),
+            (Count.PAPER, [answer.exit_layer for answer in answers], row.paper_flops),
+            (Count.TRUE, spent, row.true_flops),
         ):
-            lengths_and_depths = zip(predictor.plan(TEXTS).padded_lengths, depths, strict=True)
-            assert found == sum(count(predictor.config, *one, exits_evaluated=exits) for one in lengths_and_depths)
+            lengths_and_depths = zip(predictor.plan(TEXTS).padded_lengths.tolist(), depths, strict=True)
+            assert found == sum(
+                text_flops(count, predictor.network, *one, exits_evaluated=exits) for one in lengths_and_depths
+            )
     full, masked, _, bucketed, faster, *_ = comparison.rows
     assert full.paper_speedup == full.true_speedup == 1
     assert masked.true_speedup < 1 < bucketed.true_speedup < faster.true_speedup
@@ -116,7 +119,7 @@ def test_every_batch_size_is_held_against_its_own_full_depth(
     now, order = 0.0, []
     right = module.answer
 
-    def counted(run: module.TimedRun) -> module.Answers:
+    def counted(run: module.TimedRun) -> Results:
         nonlocal now
         order.append((len(run.plan.batches), run.candidate.name, run.candidate.point.speed))
         answers = right(run)
@@ -163,7 +166,7 @@ def test_only_small_batches_take_fewer_texts_unless_all_are_asked_for(
 def test_an_engine_that_answers_otherwise_is_found_out(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     right = module.answer
 
-    def wrong(run: module.TimedRun) -> module.Answers:
+    def wrong(run: module.TimedRun) -> Results:
         answers = right(run)
         answers.exit_layer_B[3] = answers.exit_layer_B[3] % LAYERS + 1
         answers.probabilities_BxN[5] = answers.probabilities_BxN[5, ::-1]
@@ -208,7 +211,8 @@ def test_every_speed_and_exit_of_the_curves_is_what_predict_gives(predictor: Pre
     assert [row.accuracy for row in comparison.exits] == (labels_BxL == EXPECTED[:, None]).mean(0).tolist()
     assert comparison.exits[-1].agreement == 1 and comparison.exits[-1].accuracy == full.accuracy
     assert all(sum(one.texts for one in row.bins) == 40 for row in comparison.exits)
-    one = [paper_flops(predictor.config, length, 1) for length in predictor.plan(TEXTS).padded_lengths]
+    lengths = predictor.plan(TEXTS).padded_lengths.tolist()
+    one = [text_flops(Count.PAPER, predictor.network, length, 1) for length in lengths]
     assert comparison.exits[0].paper_speedup == pytest.approx(full.paper_flops / np.sum(one))
     # Speed 0 of the curve includes every exit, full depth the last one alone.
     assert comparison.curve[0].paper_flops > full.paper_flops

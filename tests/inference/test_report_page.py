@@ -16,7 +16,7 @@ from fastbert_jax.inference.loading import load
 from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.inference.report_page import opening_speed, page_values
 from fastbert_jax.report.comparison import SpeedPoint
-from fastbert_jax.report.flops import true_flops
+from fastbert_jax.report.flops import Count, text_flops
 from tests.inference.models import LAYERS
 from tests.inference.saved import LABELS, save_tiny_model, some_texts
 
@@ -72,8 +72,10 @@ def test_only_exits_that_are_asked_are_shown_and_alone_they_cost_less(
     assert second["true_speedup"] > third["true_speedup"] > 1
     lengths = evaluated.predictor.plan(TEXTS).padded_lengths.tolist()
     full, alone, both = (
-        sum(true_flops(evaluated.predictor.config, length, layers, exits_evaluated=exits) for length in lengths)
-        for layers, exits in ((LAYERS, 1), (3, 1), (3, 2))
+        sum(
+            text_flops(Count.TRUE, evaluated.predictor.network, length, layers, exits_evaluated=n) for length in lengths
+        )
+        for layers, n in ((LAYERS, 1), (3, 1), (3, 2))
     )
     assert third["true_speedup"] == pytest.approx(full / alone, abs=1e-5) and full / alone > full / both
 

@@ -11,6 +11,7 @@ import numpy as np
 from fastbert_jax.config import BertConfig
 from fastbert_jax.inference.exit_outputs import EvaluatedTexts, ExitOutputs
 from fastbert_jax.inference.report_page import page_values, report_page
+from fastbert_jax.model.bert import Bert
 from fastbert_jax.report.comparison import Comparison
 from tests.report.comparisons import COMPARISON
 
@@ -31,11 +32,11 @@ EXPECTED = np.array([0, 1, 1, 0])
 WRONG_LXB = np.arange(LAYERS)[:, None] < np.array([0, 0, 1, 2])
 """The first exits give the hard texts the last label."""
 
+CONFIG = BertConfig(vocab_size=9, hidden_size=32, num_layers=LAYERS, num_heads=2, feed_forward_size=64, num_classes=3)
 EVALUATED = EvaluatedTexts(
     predictor=types.SimpleNamespace(
-        config=BertConfig(
-            vocab_size=9, hidden_size=32, num_layers=LAYERS, num_heads=2, feed_forward_size=64, num_classes=3
-        ),
+        config=CONFIG,
+        network=Bert(CONFIG),
         labels=LABELS,
         asked_exits=(True,) * LAYERS,
     ),

@@ -3,35 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
 import pytest
 
-from fastbert_jax.config import BertConfig, DistilConfig, ExitKind, FineTuneConfig
+from fastbert_jax.config import BertConfig, DistilConfig, ExitKind
 from fastbert_jax.model.bert import Bert, EncoderLayer
 from fastbert_jax.model.exits import Exit
+from fastbert_jax.recipes.fastbert import self_distillation
 from fastbert_jax.report import flops
 from fastbert_jax.report.flops import Count
 from fastbert_jax.text.batches import Batch
-from fastbert_jax.training.fastbert_recipe import fastbert_recipe
-from fastbert_jax.training.optimizer import make_optimizer
-from fastbert_jax.training.recipe import Known, split
+from fastbert_jax.training.optimizer import Optimizer
 from fastbert_jax.training.step import init_state, train_step
+from fastbert_jax.training.terms import COMPUTED, KEPT, Kept, split
 
-BERT_BASE = BertConfig(
-    vocab_size=30522, hidden_size=768, num_layers=12, num_heads=12, feed_forward_size=3072, num_classes=2
+BERT_BASE = Bert(
+    BertConfig(vocab_size=30522, hidden_size=768, num_layers=12, num_heads=12, feed_forward_size=3072, num_classes=2)
 )
-MINILM = BertConfig(
-    vocab_size=30522, hidden_size=384, num_layers=6, num_heads=12, feed_forward_size=1536, num_classes=8
+MINILM = Bert(
+    BertConfig(vocab_size=30522, hidden_size=384, num_layers=6, num_heads=12, feed_forward_size=1536, num_classes=8)
 )
 
 
 def test_the_papers_numbers() -> None:
-    assert flops.paper_flops(BERT_BASE, 128, 12, exits_evaluated=1) == 21_785_247_744
-    assert flops.paper_flops(BERT_BASE, 128, 1) == 1_853_915_136
-    assert flops.paper_flops(BERT_BASE, 128, 12) == 22_246_981_632
-    assert flops.paper_exit_flops(BERT_BASE, 128) == 41_975_808
+    assert flops.text_flops(Count.PAPER, BERT_BASE, 128, 12, exits_evaluated=1) == 21_785_247_744
+    assert flops.text_flops(Count.PAPER, BERT_BASE, 128, 1) == 1_853_915_136
+    assert flops.text_flops(Count.PAPER, BERT_BASE, 128, 12) == 22_246_981_632
+    assert BERT_BASE.paper_exit_flops(128) == 41_975_808
     assert flops.speedup(Count.PAPER, BERT_BASE, [128], [1]) == pytest.approx(11.751, abs=5e-4)
 
 
@@ -54,17 +55,17 @@ def test_the_papers_numbers_of_whole_runs() -> None:
 
 def test_the_true_numbers_of_bert_base() -> None:
     """By hand: QK^T and the average of the values are 2 x 2 x 128^2 x 768 more a layer; an exit keeps one query."""
-    assert flops.true_layer_flops(BERT_BASE, 128) == 1_811_939_328 + 50_331_648
-    assert flops.true_exit_flops(BERT_BASE, 128) == 25_165_824 + 131_072 + 163_840 + 512
-    assert flops.true_flops(BERT_BASE, 128, 1) == 1_887_732_224
-    assert flops.true_flops(BERT_BASE, 128, 12, exits_evaluated=1) == 22_372_712_960
+    assert BERT_BASE.layer_flops(128) == 1_811_939_328 + 50_331_648
+    assert sum(BERT_BASE.exit_flops(128)) == 25_165_824 + 131_072 + 163_840 + 512
+    assert flops.text_flops(Count.TRUE, BERT_BASE, 128, 1) == 1_887_732_224
+    assert flops.text_flops(Count.TRUE, BERT_BASE, 128, 12, exits_evaluated=1) == 22_372_712_960
 
 
-@pytest.mark.parametrize(("config", "absorbed", "per_token"), [(MINILM, 2.8, 6.5), (BERT_BASE, 1.4, 2.3)])
-def test_what_an_exit_costs_of_a_layer(config: BertConfig, absorbed: float, per_token: float) -> None:
-    layer = flops.paper_layer_flops(config, 128)
-    assert round(100 * flops.true_exit_flops(config, 128) / layer, 1) == absorbed
-    assert round(100 * flops.paper_exit_flops(config, 128) / layer, 1) == per_token
+@pytest.mark.parametrize(("network", "absorbed", "per_token"), [(MINILM, 2.8, 6.5), (BERT_BASE, 1.4, 2.3)])
+def test_what_an_exit_costs_of_a_layer(network: Bert, absorbed: float, per_token: float) -> None:
+    layer = network.paper_layer_flops(128)
+    assert round(100 * sum(network.exit_flops(128)) / layer, 1) == absorbed
+    assert round(100 * network.paper_exit_flops(128) / layer, 1) == per_token
 
 
 def count_products(jaxpr: jax.extend.core.Jaxpr) -> int:
@@ -84,56 +85,55 @@ def count_products(jaxpr: jax.extend.core.Jaxpr) -> int:
 
 @pytest.mark.parametrize("kind", ExitKind)
 def test_true_exit_flops_are_those_of_the_program(kind: ExitKind) -> None:
-    config = dataclasses.replace(MINILM, exit_kind=kind)
+    config = dataclasses.replace(MINILM.config, exit_kind=kind)
     hidden = jax.ShapeDtypeStruct((1, 40, MINILM.hidden_size), np.float32)
     text, cls = jax.ShapeDtypeStruct((1, 40), np.int32), jax.ShapeDtypeStruct((1, 1), np.int32)
     program = jax.make_jaxpr(lambda key, *inputs: Exit(config).init_with_output(key, *inputs)[0])
     traced = program(jax.random.key(0), hidden, text, cls)
-    assert count_products(traced.jaxpr) == flops.true_exit_flops(config, 40)
+    assert count_products(traced.jaxpr) == sum(Bert(config).exit_flops(40))
 
 
 def test_true_layer_flops_are_those_of_the_program() -> None:
     hidden, text = jax.ShapeDtypeStruct((1, 40, MINILM.hidden_size), np.float32), jax.ShapeDtypeStruct((1, 40), "int32")
-    program = jax.make_jaxpr(lambda key, *inputs: EncoderLayer(MINILM).init_with_output(key, *inputs)[0])
+    program = jax.make_jaxpr(lambda key, *inputs: EncoderLayer(MINILM.config).init_with_output(key, *inputs)[0])
     traced = program(jax.random.key(0), hidden, text)
-    assert count_products(traced.jaxpr) == flops.true_layer_flops(MINILM, 40)
+    assert count_products(traced.jaxpr) == MINILM.layer_flops(40)
 
 
 @pytest.mark.parametrize(
-    ("texts", "teacher_known", "kind"),
+    ("texts", "case", "kind", "exit_layers"),
     [
-        (1, False, ExitKind.ATTENTION),
-        (5, False, ExitKind.ATTENTION),
-        (5, True, ExitKind.ATTENTION),
-        (1, False, ExitKind.LINEAR),
-        (5, True, ExitKind.LINEAR),
+        (1, COMPUTED, ExitKind.ATTENTION, ()),
+        (5, COMPUTED, ExitKind.ATTENTION, (2, 4, 6)),
+        (5, KEPT, ExitKind.ATTENTION, (2, 4, 6)),
+        (1, COMPUTED, ExitKind.LINEAR, ()),
+        (5, KEPT, ExitKind.LINEAR, ()),
     ],
 )
-def test_distillation_flops_are_those_of_the_step(texts: int, teacher_known: bool, kind: ExitKind) -> None:
-    config, rows, length = dataclasses.replace(MINILM, exit_kind=kind), 3, 40
+def test_distillation_flops_are_those_of_the_step(
+    texts: int, case: str, kind: ExitKind, exit_layers: tuple[int, ...]
+) -> None:
+    rows, length = 3, 40
+    layers = exit_layers or MINILM.config.exit_layers
+    network = Bert(dataclasses.replace(MINILM.config, exit_kind=kind, exit_layers=layers))
     ids = jax.ShapeDtypeStruct((rows, length), np.int32)
     places = jax.ShapeDtypeStruct((rows, texts), np.int32)
-    batch = Batch(ids, ids, ids, ids, places, places, jax.ShapeDtypeStruct((rows, texts), np.bool_))
-    distil = DistilConfig(cache_teacher=teacher_known)
-    phase = fastbert_recipe(Bert(config), fine_tune=FineTuneConfig(), distil=distil).phases[1]
-    answers = jax.ShapeDtypeStruct((rows, texts, config.num_classes), np.float32)
-    known = Known(answers) if teacher_known else None
-    optimizer = make_optimizer(phase.settings, total_steps=9)
+    views = {"batch": Batch(ids, ids, ids, ids, places, places, jax.ShapeDtypeStruct((rows, texts), np.bool_))}
+    if case == KEPT:
+        views["kept"] = Kept(jax.ShapeDtypeStruct((rows, texts, network.num_classes), np.float32))
+    (phase,) = self_distillation(network, DistilConfig(cache_teacher=case == KEPT))
+    optimizer = Optimizer(phase.settings, 9)
 
-    def step(key: jax.Array, batch: Batch, known: Known | None) -> object:
-        trained, frozen = split({"model": Bert(config).init(key)}, phase.trainable)
-        state = init_state(trained, optimizer)
-        return train_step(state, frozen, batch, known, phase=phase, optimizer=optimizer, key=key)
-
-    def init_alone(key: jax.Array) -> object:
-        return Bert(config).init(key)
+    def step(key: jax.Array, views: dict[str, object]) -> object:
+        trained, frozen = split({"model": network.init(key)}, phase.trains)
+        state = init_state(trained, optimizer, phase)
+        return train_step(state, frozen, views, case=phase.cases[case], optimizer=optimizer, accumulate=1, key=key)
 
     key = jax.random.key(0)
-    found = count_products(jax.make_jaxpr(step)(key, batch, known).jaxpr) - count_products(
-        jax.make_jaxpr(init_alone)(key).jaxpr
-    )
-    assert found == rows * flops.distillation_flops(config, length, texts=texts, teacher_known=teacher_known)
-    assert found == rows * phase.on(known).row_flops(length) or texts > 1
+    found = count_products(jax.make_jaxpr(step)(key, views).jaxpr)
+    found -= count_products(jax.make_jaxpr(network.init)(key).jaxpr)
+    assert found == rows * flops.distillation_flops(network, length, texts=texts, targets_known=case == KEPT)
+    assert found == rows * phase.cases[case].row_flops(length, texts)
 
 
 @pytest.mark.parametrize("count", Count)
@@ -143,9 +143,9 @@ def test_speed_0_is_plain_bert(count: Count) -> None:
     assert 0.8 < flops.speedup(count, MINILM, lengths, depths) < 1.0
 
 
-@pytest.mark.parametrize("one", [flops.paper_flops, flops.true_flops])
-def test_many_texts_cost_the_sum_of_each(one: object) -> None:
-    count = Count.PAPER if one is flops.paper_flops else Count.TRUE
+@pytest.mark.parametrize("count", Count)
+def test_many_texts_cost_the_sum_of_each(count: Count) -> None:
+    one = functools.partial(flops.text_flops, count)
     lengths, depths = [16, 128, 16, 64], [1, 6, 3, 2]
     expected = sum(one(MINILM, length, depth) for length, depth in zip(lengths, depths, strict=True))
     assert flops.total_flops(count, MINILM, lengths, depths) == expected
@@ -156,14 +156,14 @@ def test_many_texts_cost_the_sum_of_each(one: object) -> None:
 
 def test_small_numpy_integers_do_not_overflow() -> None:
     lengths, depths = np.full(3, 512, np.int16), np.full(3, 12, np.int8)
-    expected = 3 * flops.true_flops(BERT_BASE, 512, 12)
+    expected = 3 * flops.text_flops(Count.TRUE, BERT_BASE, 512, 12)
     assert flops.total_flops(Count.TRUE, BERT_BASE, lengths, depths) == expected
-    assert flops.true_flops(BERT_BASE, lengths[0], depths[0]) * 3 == expected
+    assert flops.text_flops(Count.TRUE, BERT_BASE, lengths[0], depths[0]) * 3 == expected
 
 
 @pytest.mark.parametrize(("layers", "exits"), [(0, None), (7, None), (3, 4), (3, -1)])
 def test_depths_that_cannot_be(layers: int, exits: int | None) -> None:
     with pytest.raises(ValueError, match="expected 1 to 6 executed layers"):
-        flops.true_flops(MINILM, 16, layers, exits_evaluated=exits)
+        flops.text_flops(Count.TRUE, MINILM, 16, layers, exits_evaluated=exits)
     with pytest.raises(ValueError, match="at least one text"):
         flops.speedup(Count.TRUE, MINILM, [], [])

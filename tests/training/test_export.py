@@ -15,7 +15,7 @@ import yaml
 from transformers import AutoTokenizer
 
 import fastbert_jax
-from fastbert_jax.config import BertConfig, DataConfig, ExportConfig, ModelConfig, TrainConfig
+from fastbert_jax.config import BertConfig, DataConfig, ExportConfig, ModelConfig
 from fastbert_jax.config_yaml import to_yaml
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.calibrate import FILE as CALIBRATION
@@ -23,6 +23,7 @@ from fastbert_jax.model import in_numpy
 from fastbert_jax.model.bert import Bert
 from fastbert_jax.model.config_json import read_bert_config
 from fastbert_jax.model.weights import load_backbone, save_model
+from fastbert_jax.recipes import fastbert
 from fastbert_jax.text.tokenizer import load_tokenizer
 from fastbert_jax.training import export as module
 from fastbert_jax.training.export import export
@@ -47,7 +48,7 @@ def run(tmp_path: Path) -> RunDirectory:
     run = RunDirectory(tmp_path / "runs" / "reviews")
     save_tiny_model(run.model)
     data = DataConfig(train="/home/someone/train.tsv", unlabelled="prepared:/data/secret/corpus", test="tfds:a/b#test")
-    config = TrainConfig(run=str(run.path), data=data, model=ModelConfig(pretrained="/home/someone/bert"), seed=7)
+    config = fastbert.Settings(run=str(run.path), data=data, model=ModelConfig(pretrained="/home/someone/bert"), seed=7)
     run.config.write_text(to_yaml(config))
     run.data.write_text(json.dumps({"train": "9 texts, sha256 ab", "dev": "1 texts, sha256 cd"}))
     run.comparison.write_text(json.dumps(COMPARISON.to_json()))

@@ -7,15 +7,17 @@ import json
 import jax
 import pytest
 
-from fastbert_jax.config import DataConfig, DistilConfig, MeshConfig, ModelConfig, PrepareConfig, TrainConfig
+from fastbert_jax.config import DataConfig, DistilConfig, MeshConfig, ModelConfig, PrepareConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.model.sharding import make_mesh
+from fastbert_jax.recipes import fastbert
 from fastbert_jax.text.corpora import PreparedCorpus
 from fastbert_jax.text.prepare import prepare as prepare_corpus
 from fastbert_jax.text.training_batches import PackedBatches, StreamedBatches, TrainingBatches
 from fastbert_jax.training import dry_run
 from fastbert_jax.training.prepare import Prepared
 from fastbert_jax.training.prepare import prepare as prepare_run
+from fastbert_jax.training.terms import KEPT
 
 TEXTS = ["the good", "the bad bad bad", "good", "bad good the good", "the the bad"] * 8
 
@@ -23,8 +25,8 @@ TEXTS = ["the good", "the bad bad bad", "good", "bad good the good", "the the ba
 MESH = make_mesh(MeshConfig(), jax.devices()[:1])
 
 
-def prepare(config: TrainConfig) -> Prepared:
-    return prepare_run(config, MESH)
+def prepare(config: fastbert.Settings) -> Prepared:
+    return prepare_run(config, MESH, fastbert)
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +40,7 @@ def texts(tmp_path):
 @pytest.fixture
 def config(tiny_bert_directory, tmp_path):
     def make(unlabelled="", *, distil=None, **data):
-        return TrainConfig(
+        return fastbert.Settings(
             data=DataConfig(train=str(tmp_path / "train.tsv"), unlabelled=unlabelled, **{"max_length": 16} | data),
             model=ModelConfig(pretrained=str(tiny_bert_directory), exit_size=4),
             distil=distil or DistilConfig(batch_size=4, epochs=2),
@@ -98,18 +100,18 @@ def test_a_stream_is_distilled_on_for_so_many_steps(config, tmp_path, pack, monk
     assert isinstance(batches, StreamedBatches) and len(list(batches.stream(0))) == 9
     assert prepared.data["unlabelled"].startswith("stream of 1 files, ")
     monkeypatch.setattr(dry_run, "make_mesh", lambda config: MESH)
-    assert "9 steps" in dry_run.describe(settings)
+    assert "9 steps" in dry_run.describe(settings, fastbert)
 
 
 def test_a_cached_teacher_needs_texts_with_a_number_and_a_second_epoch(config, corpus, tmp_path):
-    saves_nothing = "distil: its steps end with its first epoch, so distil.cache_teacher saves nothing"
+    saves_nothing = "distil: its steps end with its first epoch, so --distil.cache-teacher saves nothing"
     for spec in ("", str(tmp_path / "more.jsonl"), corpus()):
         for epochs in (1, 2):
             prepared = prepare(config(spec, distil=DistilConfig(batch_size=4, epochs=epochs, cache_teacher=True)))
-            assert prepared.recipe.phases[1].shortcut is not None
+            assert KEPT in prepared.made.recipe.phases[1].cases
             assert (saves_nothing in prepared.notes) is (epochs == 1)
     with pytest.raises(
-        UserError, match="cache_teacher: expected texts that can be told from each other, a file or prep"
+        UserError, match="--distil.cache-teacher: expected texts that have numbers, those of a file or of prep"
     ):
         prepare(config(f"stream:{tmp_path}/*.jsonl", distil=DistilConfig(steps=9, cache_teacher=True)))
 
