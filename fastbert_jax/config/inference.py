@@ -305,43 +305,6 @@ class CompareConfig(MeasureConfig, ReadingConfig, QuietCommand):
         require(self.limit >= 0, "limit", "0 or more", self.limit)
         require(self.timed_texts >= 0, "timed_texts", "0 or more", self.timed_texts)
         require(not self.report or self.report != self.json, "report", "another file than --json", self.report)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class StudyConfig(ReadingConfig, QuietCommand):
-    """See what every exit knows: the FastBERT paper's Table 2 and figures 3 to 6, with wall-clock time beside FLOPs.
-
-    Writes study.md (tables), study.json (all numbers) and five SVG pictures.
-
-    Example: python infer.py study --model runs/demo --data builtin:reuters_r8#test --output studies/demo
-    """
-
-    model: str
-    """Directory of a run, or of its model."""
-    data: str
-    """SPEC of labelled texts."""
-    output: str
-    """Directory to write to."""
-    name: str = ""
-    """What the tables call it; empty: the model and the data."""
-    speeds: tuple[float, ...] = (0.1, 0.5, 0.8)
-    """Uncertainty thresholds of the table, in (0, 1]; the curves have 41 from 0 to 1."""
-    baselines: tuple[str, ...] = ()
-    """Directories of other models with the same labels, each shown at its full depth."""
-    mode: Mode = Mode.CASCADE
-    """Engine that is timed."""
-    exits: ExitConfig = ExitConfig()
-    repeats: int = 5
-    """Interleaved repetitions of every measurement, 1 or more; the median counts."""
-    limit: int = 0
-    """Study this many texts, spread evenly over the data; 0: all."""
-    timed_texts: int = 512
-    """Time this many of them, spread evenly; 0: all."""
-    json: bool = False
-    """Give the numbers, which study.json holds, instead of the tables."""
-
-    def __post_init__(self) -> None:
-        require(all(0 < speed <= 1 for speed in self.speeds), "speeds", "thresholds in (0, 1]", self.speeds)
         require(len(set(self.baselines)) == len(self.baselines), "baselines", "each once", self.baselines)
 
 

@@ -133,10 +133,10 @@ class EvaluatedTexts:
 
     def at(self, speed: float, *, masked: bool = False) -> SpeedPoint:
         """All texts at one speed, every asked exit on the way included; `masked` executes all layers and exits."""
-        depth_B, asked = self.outputs.depth_B(speed), self.predictor.asked_exits
-        flops = self._flops(depth_B, asked=asked)
+        flops = self._flops(self.outputs.depth_B(speed), asked=self.predictor.asked_exits)
         if masked:
-            flops = flops._replace(true=self._flops(self._same_depth(self.layers), asked=None).true)
+            everything = self._flops(self._same_depth(self.layers), asked=self.predictor.network.exits)
+            flops = flops._replace(true=everything.true)
         return self._point(speed, flops)
 
     def exit_row(self, layer: int) -> ExitRow:
@@ -172,8 +172,8 @@ class EvaluatedTexts:
     def _same_depth(self, layers: int) -> np.ndarray:
         return np.full(len(self.lengths_B), layers)
 
-    def _flops(self, depth_B: np.ndarray, *, asked: Sequence[bool] | None) -> Flops:
-        """Of these executed layers per text, with the asked exits among them; None: all exits."""
+    def _flops(self, depth_B: np.ndarray, *, asked: Sequence[bool]) -> Flops:
+        """Of these executed layers per text, with the asked exits among them."""
         network = self.predictor.network
         return Flops(*(total_flops(count, network, self.lengths_B, depth_B, asked=asked) for count in Count))
 

@@ -309,14 +309,14 @@ class Bert:
         return self.paper_layer_flops(length) + 4 * int(length) ** 2 * self.config.hidden_size
 
     def exit_flops(self, length: int, *, texts: int = 1) -> tuple[int, int]:
-        """One exit on a row of so many texts: its map of all S tokens, and what follows for each text.
+        """One exit on a row of so many texts: its first map, of all S tokens, and what follows for each text.
 
         2SHC, then 2(2ASC + 5C^2 + CN) a text: each of A heads scores and averages S tokens at width C; query, key,
-        value, output and dense maps run on one token. A linear exit is 2HN a text.
+        value, output and dense maps run on one token. A linear exit is its first map alone, 2HN a text.
         """
         hidden, width, length = self.config.hidden_size, self.config.exit_size, int(length)
         if self.config.exit_kind is ExitKind.LINEAR:
-            return 0, texts * self.paper_exit_flops(length)
+            return texts * self.paper_exit_flops(length), 0
         attention_flops = 2 * self.config.exit_heads * length * width
         return 2 * length * hidden * width, texts * 2 * (
             attention_flops + 5 * width**2 + width * self.config.num_classes

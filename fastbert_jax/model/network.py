@@ -121,7 +121,7 @@ class Layered(Network, Protocol):
         """FLOPs of one layer on one text of `length` tokens, padding included; a multiply-add is two."""
 
     def exit_flops(self, length: int, *, texts: int = 1) -> tuple[int, int]:
-        """FLOPs of one exit on a row of so many texts: of its map of all tokens, and of what follows for the texts."""
+        """FLOPs of one exit on a row of so many texts: of its first map, and of what follows for the texts."""
 
     def paper_layer_flops(self, length: int) -> int:
         """FLOPs of one layer as the FastBERT paper counts them."""

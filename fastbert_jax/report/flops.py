@@ -34,7 +34,7 @@ class Costs(Protocol):
         """One layer on one row of `length` tokens."""
 
     def exit_flops(self, length: int, *, texts: int = 1) -> tuple[int, int]:
-        """One exit on a row of so many texts: its map of all tokens, and what follows for the texts."""
+        """One exit on a row of so many texts: its first map, and what follows for the texts."""
 
     def paper_layer_flops(self, length: int) -> int:
         """One layer, as the paper counts."""

@@ -61,7 +61,7 @@ def test_a_text_that_is_cut_is_told(predictor: Predictor, capsys: pytest.Capture
 
 
 def test_mistakes(directory: Path) -> None:
-    with pytest.raises(UserError, match="texts: expected one text or more, each in quotes, found"):
+    with pytest.raises(UserError, match="TEXTS: expected one text or more, each in quotes, found"):
         ExplainConfig(model="x")
     with pytest.raises(UserError, match="--pair: expected 2 second texts, one for each text, or none, found 1"):
         ExplainConfig(model="x", texts=("a", "b"), pair=("c",))
