@@ -13,12 +13,13 @@ import enum
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import tyro
 
 from fastbert_jax.atomic_files import write_json, write_text
-from fastbert_jax.command_line import RunArguments, end_with, read_settings, with_config_file
+from fastbert_jax.command_line import end_with, read_over_file
 from fastbert_jax.config import (
     DistilConfig,
     EvaluateConfig,
@@ -26,20 +27,21 @@ from fastbert_jax.config import (
     KLDirection,
     MeasureConfig,
     Mode,
-    RecipeName,
+    QuietCommand,
     TrainConfig,
+    TruncateConfig,
+    require,
 )
-from fastbert_jax.config.checks import require
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.compare import compare, provenance
 from fastbert_jax.inference.exit_outputs import CURVE, EvaluatedTexts
 from fastbert_jax.inference.loading import load
 from fastbert_jax.log import info, result, status
+from fastbert_jax.recipes import fastbert, joint, train, truncated
 from fastbert_jax.report.comparison import Comparison, ExitRow, SpeedPoint
 from fastbert_jax.report.tables import markdown, render_markdown
 from fastbert_jax.text.examples import Text
-from fastbert_jax.text.tasks import label_ids, load_task
-from fastbert_jax.training.run import train
+from fastbert_jax.text.labelled_data import label_ids, read_labelled_data
 
 SCHEMA = 1
 """The version of ablations.json; it rises when a key changes its meaning or is removed."""
@@ -65,7 +67,14 @@ OF_EVERY_SEED = (None, Ablation.JOINT)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AblationsConfig(RunArguments):
+class Settings(fastbert.Settings):
+    """FastBERT's settings, which its variants share, and those of the truncated models."""
+
+    truncate: TruncateConfig = dataclasses.field(default_factory=TruncateConfig)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AblationsConfig(QuietCommand):
     """Train a run and its variants, and tabulate what each part of FastBERT contributes: the paper's tables 2 and 3.
 
     Fixed depths are FastBERT's own exits; truncated models are baselines.
@@ -76,6 +85,8 @@ class AblationsConfig(RunArguments):
     stay under OUTPUT/runs; the same command again resumes.
     """
 
+    config: str = ""
+    """YAML file of settings; those left out keep the defaults shown here."""
     output: str = ""
     """Directory to write to."""
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -99,6 +110,7 @@ class AblationsConfig(RunArguments):
     """Interleaved repetitions of every timing, 1 or more; the median counts."""
     timed_texts: int = 512
     """Time this many test texts, spread evenly; 0: all."""
+    settings: Annotated[Settings, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Settings)
 
     def __post_init__(self) -> None:
         require(len(set(self.seeds)) == len(self.seeds) >= 1, "--seeds", "one or more, each once", self.seeds)
@@ -137,7 +149,8 @@ class VariantRun:
         """
         known = np.array([point.paper_speedup for point in self.curve])
         accuracy = np.array([point.accuracy for point in self.curve])
-        return np.interp(speedups, known, accuracy, right=np.nan)
+        found: np.ndarray = np.interp(speedups, known, accuracy, right=np.nan)
+        return found
 
 
 def run_ablations(config: AblationsConfig) -> str:
@@ -148,8 +161,8 @@ def run_ablations(config: AblationsConfig) -> str:
     """
     if not config.output:
         raise UserError("--output: name a directory to write to")
-    if config.settings.recipe is not RecipeName.FASTBERT:
-        raise UserError(f"--recipe {config.settings.recipe.value}: these are variants of fastbert; leave --recipe out")
+    if config.settings.recipe != fastbert.Settings.recipe:
+        raise UserError(f"--recipe {config.settings.recipe}: these are variants of fastbert; leave --recipe out")
     output = Path(config.output).expanduser()
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -161,7 +174,7 @@ def run_ablations(config: AblationsConfig) -> str:
         for ablation in (None, *config.ablations)
         for seed in (config.seeds if ablation in OF_EVERY_SEED else config.seeds[:1])
     }
-    task = load_task(config.settings.data)
+    task = read_labelled_data(config.settings.data)
     texts: list[Text] = [example.text for example in task.test]
     expected_B = label_ids(task.test, task.labels)
 
@@ -307,12 +320,12 @@ class _Runs:
 
     def model(self, ablation: Ablation | None, seed: int) -> Path:
         """The run of a variant, or of FastBERT itself, trained."""
-        settings, distil = self._config.settings, self._config.settings.distil
+        distil = self._config.settings.distil
         match ablation:
             case None:
                 changed = self._distilling(seed, distil)
             case Ablation.JOINT:
-                changed = dataclasses.replace(settings, recipe=RecipeName.JOINT)
+                changed = self._of_recipe(joint.Settings)
             case Ablation.KL:
                 changed = self._distilling(seed, dataclasses.replace(distil, kl=self._other_kl))
             case Ablation.NOISY_TEACHER:
@@ -344,28 +357,33 @@ class _Runs:
         """The run that truncates the first seed's FastBERT."""
         seed, settings = self._config.seeds[0], self._config.settings
         model = dataclasses.replace(settings.model, pretrained=str(self.model(None, seed)), first_layers=layers)
-        at_full_depth = dataclasses.replace(settings.distil, epochs=0, steps=0)
-        changed = dataclasses.replace(settings, recipe=RecipeName.TRUNCATED, model=model, distil=at_full_depth)
+        changed = self._of_recipe(truncated.Settings, model=model, distil=self._no_distillation)
         return self._train(f"truncated to {layers}", seed, changed)
-
-    def _fine_tuned(self, seed: int) -> Path:
-        settings = self._config.settings
-        alone = dataclasses.replace(settings.distil, epochs=0, steps=0)
-        return self._train("fine-tuned", seed, dataclasses.replace(settings, distil=alone))
 
     def _distilling(self, seed: int, distil: DistilConfig) -> TrainConfig:
         """A run that distils the model that the seed's own run would have fine-tuned."""
         settings = self._config.settings
-        return dataclasses.replace(
-            settings,
-            model=dataclasses.replace(settings.model, pretrained=str(self._fine_tuned(seed)), keep_exits=True),
+        alone = self._of_recipe(fastbert.Settings, distil=self._no_distillation)
+        fine_tuned = self._train("fine-tuned", seed, alone)
+        return self._of_recipe(
+            fastbert.Settings,
+            model=dataclasses.replace(settings.model, pretrained=str(fine_tuned), keep_exits=True),
             fine_tune=dataclasses.replace(settings.fine_tune, epochs=0),
             distil=distil,
         )
 
     def _with_exits(self, **exits: Any) -> TrainConfig:
-        settings = self._config.settings
-        return dataclasses.replace(settings, model=dataclasses.replace(settings.model, **exits))
+        model = dataclasses.replace(self._config.settings.model, **exits)
+        return self._of_recipe(fastbert.Settings, model=model)
+
+    def _of_recipe(self, kind: type[TrainConfig], **changed: Any) -> TrainConfig:
+        """The settings of a run of one recipe, whose class is given."""
+        names = [field.name for field in dataclasses.fields(kind) if field.name != "recipe"]
+        return kind(**{name: getattr(self._config.settings, name) for name in names} | changed)
+
+    @property
+    def _no_distillation(self) -> DistilConfig:
+        return dataclasses.replace(self._config.settings.distil, epochs=0, steps=0)
 
     @property
     def _other_kl(self) -> KLDirection:
@@ -388,14 +406,7 @@ def parse_ablations(argv: Sequence[str]) -> AblationsConfig:
     Raises:
       UserError: the file cannot be read, a value is out of its range, or an option is not known.
     """
-    default = with_config_file(AblationsConfig(), argv)
-    return read_settings(
-        AblationsConfig,
-        argv,
-        program="benchmarks/ablations.py",
-        default=default,
-        description=str(AblationsConfig.__doc__),
-    )
+    return read_over_file(AblationsConfig, Settings, argv, program="benchmarks/ablations.py")
 
 
 def main() -> None:

@@ -29,11 +29,10 @@ from rich.console import Console
 
 from benchmarks import scaling
 from fastbert_jax.model.bert import Bert
-from fastbert_jax.report import comparison_table
-from fastbert_jax.report.comparison import BatchSizeComparison, Comparison, ComparisonRow, Provenance
-from fastbert_jax.report.exit_path import ExitAnswer, ExitPath
-from fastbert_jax.report.exit_path_table import rendered
+from fastbert_jax.report.comparison import Comparison
+from fastbert_jax.report.exit_path import ExitPath, PathStep, rendered
 from fastbert_jax.report.flops import distillation_flops
+from fastbert_jax.report.tables import render
 
 ROOT = Path(__file__).parent.parent
 RESULTS, STUDIES = ROOT / "benchmarks" / "results", ROOT / "docs" / "fidelity"
@@ -143,30 +142,21 @@ def masked(key: Callable[[dict[str, Any]], float], form: str) -> str:
     return span([key(row) for row in rows if row["mode"] == "masked"], form)
 
 
-def of_json(kind: type, found: dict[str, Any], **made: Any) -> Any:
-    """A dataclass from the values that its `to_json` gave."""
-    return kind(**{field.name: made.get(field.name, found[field.name]) for field in dataclasses.fields(kind)})
-
-
 def printed_comparison(name: str) -> str:
     """What `infer.py compare` printed beside a committed comparison, without its notes."""
-    found = result(name)
-    sizes = tuple(
-        of_json(BatchSizeComparison, size, rows=tuple(of_json(ComparisonRow, row) for row in size["rows"]))
-        for size in found["batch_sizes"]
-    )
-    comparison = of_json(Comparison, found, batch_sizes=sizes, origin=of_json(Provenance, found["origin"]))
-    table, _, notes = comparison_table.render(comparison).partition(f"\n\n{comparison.texts} texts, ")
-    return f"```\n{table}\n\n{notes[notes.index('Fastest at each speed') :]}\n```"
+    comparison = Comparison.from_json(result(name))
+    table, _, notes = render(comparison).partition(f"\n\n{comparison.texts} texts, ")
+    return f"```\n{table}\n\n{notes[notes.index('Fastest mode') :]}\n```"
 
 
 def printed_path() -> str:
     """What `infer.py explain` printed beside a committed path."""
     found = result("explained_movie_review")
-    exits = tuple(of_json(ExitAnswer, layer) for layer in found["layers"])
+    names = [field.name for field in dataclasses.fields(PathStep)]
+    steps = tuple(PathStep(**{name: layer[name] for name in names}) for layer in found["layers"])
     console = Console(file=io.StringIO(), width=120)
     with console.capture() as captured:
-        console.print(rendered(ExitPath(text=found["text"], pair=None, exits=exits, exit_layer=found["exit_layer"])))
+        console.print(rendered(ExitPath(text=found["text"], pair=None, steps=steps, exit_layer=found["exit_layer"])))
     lines = [line.rstrip() for line in captured.get().splitlines()]
     first = next(at for at, line in enumerate(lines) if line.startswith("layer"))
     return "\n".join(["```", *filter(None, lines[first:]), "```"])

@@ -44,7 +44,7 @@ class Calibration:
 
     target: str
     thresholds: tuple[float, ...]
-    """One per layer, in [0, 1]."""
+    """One per layer, in [0, 1]; 0 where no exit is asked."""
     exits: ExitConfig
     """The exits that the thresholds belong to."""
     data: str
@@ -114,7 +114,7 @@ def calibrate(config: CalibrateConfig) -> Calibration:
     else:
         found = _find(config, outputs, expected_B, predictor.asked_exits)
         speedup = measure(thresholds=found)
-    thresholds_L = np.broadcast_to(np.asarray(found, np.float32), len(outputs.uncertainty_LxB))
+    thresholds_L = np.where(predictor.asked_exits, np.asarray(found, np.float32), 0)
     calibration = Calibration(
         target=config.target,
         thresholds=tuple(map(float, thresholds_L)),

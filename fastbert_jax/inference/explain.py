@@ -60,11 +60,12 @@ def exit_paths(predictor: Predictor, texts: Sequence[Text], speed: float | np.nd
 def _steps(
     predictor: Predictor, probabilities_LxN: np.ndarray, uncertainty_L: np.ndarray, thresholds_L: np.ndarray
 ) -> Iterator[PathStep]:
-    for index, asked in enumerate(predictor.asked_exits):
+    for layer in predictor.config.exit_layers:
+        index = layer - 1
         yield PathStep(
-            layer=index + 1,
+            layer=layer,
             probabilities=dict(zip(predictor.labels, map(float, probabilities_LxN[index]), strict=True)),
             uncertainty=float(uncertainty_L[index]),
             threshold=float(thresholds_L[index]),
-            asked=asked,
+            asked=predictor.asked_exits[index],
         )

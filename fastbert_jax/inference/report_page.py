@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,7 +45,7 @@ def report_page(
     Args:
       comparison: measured on these texts.
       model, data: what the page calls them: the model's directory, the texts in words.
-      training: the dev set's accuracies during training, of `training.journal.dev_points`.
+      training: the dev set's accuracies during training, of `training.loggers.dev_points`.
     """
     return render_page(comparison, page_values(evaluated, comparison, training), model=model, data=data)
 
@@ -68,6 +68,7 @@ def page_values(
     easy, hard = _easy_and_hard(evaluated, depth_UxB)
     values = {
         "layers": comparison.layers,
+        "exit_layers": list(evaluated.predictor.config.exit_layers),
         "texts": comparison.texts,
         "num_classes": len(texts_N),
         "baseline": comparison.baseline_accuracy,
@@ -80,7 +81,7 @@ def page_values(
         "classes": [{"label": _cut(evaluated.predictor.labels[one]), "texts": int(texts_N[one])} for one in classes],
         "easy": [_text(evaluated, one, depth_UxB[:, one]) for one in easy],
         "hard": [_text(evaluated, one, depth_UxB[:, one]) for one in hard],
-        "training": list(training),
+        "training": [_of_saved_exits(evaluated, point) for point in training],
     }
     rounded: dict[str, Any] = _rounded(values)
     return rounded
@@ -143,6 +144,15 @@ def _speed(evaluated: EvaluatedTexts, point: SpeedPoint, depth_B: np.ndarray, cl
         "predicted": predicted_N.tolist(),
         "right": right_N.astype(int).tolist(),
         "class_depth": np.divide(depth_N, texts_N, out=np.full(len(classes), np.nan), where=texts_N > 0).tolist(),
+    }
+
+
+def _of_saved_exits(evaluated: EvaluatedTexts, point: Mapping[str, Any]) -> dict[str, Any]:
+    """A measurement on dev, with null for layers whose exit the saved model does not have."""
+    has_exit = evaluated.predictor.network.exits
+    return {**point} | {
+        name: [value if has else None for value, has in zip(point[name], has_exit, strict=True)]
+        for name in ("accuracy", "loss")
     }
 
 

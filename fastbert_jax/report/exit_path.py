@@ -51,14 +51,14 @@ class ExitPath:
     pair: str | None
     """The second text of a pair."""
     steps: tuple[PathStep, ...]
-    """One per layer, the last exit last."""
+    """One per exit that the model has, the last exit last."""
     exit_layer: int
     """Layers that are executed for the text, 1..L."""
 
     @property
     def answer(self) -> PathStep:
         """The step at which the text exits."""
-        return self.steps[self.exit_layer - 1]
+        return next(step for step in self.steps if step.layer == self.exit_layer)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values: the text, its answer as `predict` gives it, and under `layers` every exit's."""
@@ -75,7 +75,7 @@ class ExitPath:
 
 
 def show(path: ExitPath, console: Console) -> None:
-    """Print the text and one row per layer, in colour where the console has it (not with NO_COLOR or in a pipe)."""
+    """Print the text and one row per exit, in colour where the console has it (not with NO_COLOR or in a pipe)."""
     with console.capture() as lines:
         console.print(rendered(path, unicode=console.encoding.startswith("utf")), soft_wrap=not console.is_terminal)
     for line in lines.get().splitlines():
@@ -121,5 +121,5 @@ def _outcome(step: PathStep, path: ExitPath) -> Text:
         return Text("goes on")
     if step.layer > path.exit_layer:
         return Text("not run")
-    why = "the last layer" if step.layer == len(path.steps) else f"below {step.threshold:.4g}"
+    why = "the last layer" if step is path.steps[-1] else f"below {step.threshold:.4g}"
     return Text(f"exits: {why}", style="bold green")

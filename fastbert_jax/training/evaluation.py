@@ -1,6 +1,6 @@
 """Accuracy and cross entropy of every exit on the dev set, and where texts would exit.
 
-Shapes in names: B batch, K texts per row, L layers, N classes, U speeds.
+Shapes in names: B batch, K texts per row, L exits, N classes, U speeds.
 """
 
 from __future__ import annotations
@@ -45,14 +45,12 @@ class EvaluationSums(NamedTuple):
 def evaluation_step(params: Tree, batch: Batch, *, network: Bert) -> EvaluationSums:
     """The result of every exit on one labelled batch; padding rows count nothing."""
     logits_LxBxKxN = network.trace(params, batch).exit_logits_LxBxKxN
-    label_LxBxK = jnp.broadcast_to(batch.label_BxK[None], logits_LxBxKxN.shape[:-1])
-    valid_LxBxK = jnp.broadcast_to(batch.valid_BxK[None], label_LxBxK.shape)
-    correct_LxBxK = (logits_LxBxKxN.argmax(-1) == label_LxBxK) & valid_LxBxK
-    loss_LxBxK = jnp.where(valid_LxBxK, cross_entropy(logits_LxBxKxN, label_LxBxK), 0.0)
+    correct_LxBxK = (logits_LxBxKxN.argmax(-1) == batch.label_BxK[None]) & batch.valid_BxK[None]
+    loss_LxBxK = jnp.where(batch.valid_BxK[None], cross_entropy(logits_LxBxKxN, batch.label_BxK), 0.0)
     sure_UxLxBxK = jnp.stack([entropy_uncertainty(logits_LxBxKxN) < speed for speed in SPEEDS])
     leaving_UxBxK = jnp.argmax(sure_UxLxBxK.at[:, -1].set(True), axis=1)
     layers_L = jnp.arange(len(logits_LxBxKxN))
-    leaving_UxLxBxK = (leaving_UxBxK[:, None] == layers_L[None, :, None, None]) & valid_LxBxK[None]
+    leaving_UxLxBxK = (leaving_UxBxK[:, None] == layers_L[None, :, None, None]) & batch.valid_BxK[None, None]
     return EvaluationSums(
         batch.valid_BxK.sum(), correct_LxBxK.sum((1, 2)), loss_LxBxK.sum((1, 2)), leaving_UxLxBxK.sum((2, 3))
     )
@@ -76,18 +74,23 @@ def dev_evaluation(
         for part in plan
     ]
 
+    def by_layer(values_L: np.ndarray) -> list[float | None]:
+        """One value for each layer, None where it has no exit."""
+        found = dict(zip(network.config.exit_layers, values_L.tolist(), strict=True))
+        return [found.get(layer) for layer in range(1, network.num_layers + 1)]
+
     def evaluate(params: Tree) -> Evaluation:
         sums = [step(params["model"], share_batch(mesh, batch, size)) for batch in batches]
         texts, correct_L, loss_L, leaving_UxL = jax.tree.map(
             lambda *parts: np.sum([np.asarray(part) for part in parts], 0), *sums
         )
-        accuracy_L, loss_L = correct_L / texts, loss_L / texts
+        accuracy_L = correct_L / texts
         return Evaluation(
             score=float(accuracy_L[-1]),
             values={
-                "accuracy": accuracy_L.tolist(),
-                "loss": loss_L.tolist(),
-                "leaving": {str(speed): texts_L.tolist() for speed, texts_L in zip(SPEEDS, leaving_UxL, strict=True)},
+                "accuracy": by_layer(accuracy_L),
+                "loss": by_layer(loss_L / texts),
+                "leaving": {str(speed): by_layer(texts_L) for speed, texts_L in zip(SPEEDS, leaving_UxL, strict=True)},
             },
             words="dev accuracy by exit "
             + " ".join(f"{accuracy:.4f}" for accuracy in accuracy_L)

@@ -211,8 +211,8 @@ MOST_DEV_POINTS = 300
 def dev_points(metrics: Path) -> list[dict[str, Any]]:
     """The measurements of the dev set in `metrics.jsonl`, in the order of their steps; none where there is no file.
 
-    Each holds its `step` over the whole run, the `phase` of the training step before it, and for each exit, in the
-    order of the layers, its `accuracy` and its cross entropy (`loss`).
+    Each holds its `step` over the whole run, the `phase` of the training step before it, and for each layer the
+    `accuracy` and the cross entropy (`loss`) of its exit, None where it has none.
     """
     if not metrics.exists():
         return []

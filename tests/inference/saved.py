@@ -9,7 +9,7 @@ import numpy as np
 
 from fastbert_jax.model.weights import save_model
 from fastbert_jax.text.tokenizer import train_tokenizer
-from tests.inference.models import tiny_config, tiny_params
+from tests.inference.models import LAYERS, tiny_config, tiny_params
 
 LABELS = ("zebra", "ant", "mole")
 """Not in the order of the alphabet: the model's own order counts."""
@@ -22,9 +22,22 @@ def some_texts(count: int, *, seed: int = 0) -> list[str]:
     return [" ".join(generator.choice(WORDS, generator.integers(1, 11))) for _ in range(count)]
 
 
-def save_tiny_model(directory: Path, *, vocab_size: int = 64, labels: tuple[str, ...] = LABELS) -> Path:
-    """Write weights, tokenizer and settings as training does; `vocab_size` is the model's, not the tokenizer's."""
-    config = dataclasses.replace(tiny_config(len(labels)), vocab_size=vocab_size)
+def save_tiny_model(
+    directory: Path,
+    *,
+    vocab_size: int = 64,
+    labels: tuple[str, ...] = LABELS,
+    num_layers: int = LAYERS,
+    exit_layers: tuple[int, ...] = (),
+) -> Path:
+    """Write weights, tokenizer and settings as training does.
+
+    Args:
+      vocab_size: the model's, not the tokenizer's.
+      exit_layers: layers with an exit; empty: all.
+    """
+    config = tiny_config(len(labels), num_layers=num_layers)
+    config = dataclasses.replace(config, vocab_size=vocab_size, exit_layers=exit_layers or config.exit_layers)
     extra = {"labels": list(labels), "max_length": 16, "length_buckets": [8, 16], "precision": "float32"}
     save_model(directory, tiny_params(config), config, extra=extra)
     train_tokenizer(some_texts(200), vocab_size=60).save(directory)

@@ -58,6 +58,7 @@ def test_the_thresholds_found_are_those_that_predict_takes(
     assert found.full_accuracy == 1.0 and found.accuracy >= 0.9 and found.accuracy == found.agreement
     assert found.mean_depth < 5 and found.speedup.median > 0 and found.texts == 60
     assert read_calibration(model, "max-drop=10") == found
+    assert [layer for layer, threshold in enumerate(found.thresholds, 1) if threshold] in ([1, 3], [1, 3, 5])
     assert "max-drop=10" in found.summary() and "of 5 layers" in found.summary()
 
     predict(

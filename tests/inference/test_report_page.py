@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from fastbert_jax.config import ExitConfig, MeasureConfig, Mode
 from fastbert_jax.inference import report_page as module
 from fastbert_jax.inference.compare import compare
 from fastbert_jax.inference.exit_outputs import CURVE, EvaluatedTexts, uncertainty_at_exits
+from fastbert_jax.inference.explain import exit_paths
 from fastbert_jax.inference.loading import load
 from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.inference.report_page import opening_speed, page_values
@@ -78,6 +80,33 @@ def test_only_exits_that_are_asked_are_shown_and_alone_they_cost_less(
         for layers, n in ((LAYERS, 1), (3, 1), (3, 2))
     )
     assert third["true_speedup"] == pytest.approx(full / alone, abs=1e-5) and full / alone > full / both
+
+
+@pytest.mark.parametrize("exit_layers", [(3,), (1, 3)])
+def test_an_exit_that_the_model_does_not_have_is_not_shown(tmp_path: Path, exit_layers: tuple[int, ...]) -> None:
+    predictor = load(save_tiny_model(tmp_path / "model", num_layers=3, exit_layers=exit_layers))
+    evaluated = EvaluatedTexts.of(predictor, TEXTS, EXPECTED)
+    comparison = compare(evaluated, measure=MEASURE)
+    assert [row.layer for row in comparison.exits] == list(exit_layers) and comparison.disagreements == 0
+    full, masked = comparison.rows
+    exits = [
+        sum(
+            text_flops(Count.TRUE, predictor.network, int(length), 3, exits_evaluated=n)
+            for length in evaluated.lengths_B
+        )
+        for n in (1, len(exit_layers))
+    ]
+    assert [full.true_flops, masked.true_flops] == exits
+    measured = {"step": 4, "phase": "fine_tune", "accuracy": [0.3, 0.5, 0.9], "loss": [0.9, 0.8, 0.2]}
+    values = page_values(evaluated, comparison, [measured])
+    assert values["exit_layers"] == [one["layer"] for one in values["exits"]] == list(exit_layers)
+    (point,) = values["training"]
+    assert [layer for layer, accuracy in enumerate(point["accuracy"], 1) if accuracy is not None] == list(exit_layers)
+    for speed in values["speeds"]:
+        assert all(texts == 0 for layer, texts in enumerate(speed["texts_per_exit"], 1) if layer not in exit_layers)
+        assert all(one is None for layer, one in enumerate(speed["uncertainty"], 1) if layer not in exit_layers)
+    for path in exit_paths(predictor, TEXTS[:3], 0.6):
+        assert [step.layer for step in path.steps] == list(exit_layers) and path.answer.layer == path.exit_layer
 
 
 def test_easy_texts_run_fewer_layers_than_hard_ones_and_each_is_shown_once(report: dict[str, Any]) -> None:

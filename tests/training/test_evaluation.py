@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from fastbert_jax.training.evaluation import evaluation_step
+from fastbert_jax.config import MeshConfig
+from fastbert_jax.model.bert import Bert
+from fastbert_jax.model.sharding import make_mesh
+from fastbert_jax.text.tokenizer import Encoded
+from fastbert_jax.training.evaluation import dev_evaluation, evaluation_step
 from fastbert_jax.training.losses import cross_entropy
 from tests.training import tiny
 
@@ -18,7 +22,7 @@ def test_evaluation_counts_each_text_once_and_no_padding():
     batch = tiny.batch(rows=10)
     logits_LxBxKxN = jax.jit(model.trace)(params["model"], batch).exit_logits_LxBxKxN
     right = np.asarray(logits_LxBxKxN.argmax(-1) == batch.label_BxK[None]).sum((1, 2))
-    loss = cross_entropy(logits_LxBxKxN, jnp.broadcast_to(batch.label_BxK[None], logits_LxBxKxN.shape[:-1])).sum((1, 2))
+    loss = cross_entropy(logits_LxBxKxN, batch.label_BxK).sum((1, 2))
     step = jax.jit(functools.partial(evaluation_step, network=model))
     parts = []
     for start in (0, 4, 8):
@@ -29,3 +33,14 @@ def test_evaluation_counts_each_text_once_and_no_padding():
     assert total.texts == 10
     np.testing.assert_array_equal(total.correct_L, right)
     np.testing.assert_allclose(total.loss_L, loss, rtol=1e-5)
+
+
+def test_a_layer_without_an_exit_has_no_values():
+    network = Bert(dataclasses.replace(tiny.CONFIG, exit_layers=(tiny.CONFIG.num_layers,)))
+    params = {"model": network.init(jax.random.key(0))}
+    dev = Encoded(np.array([5, 6, 7, 8, 9], np.int32), np.zeros(5, np.int32), np.array([0, 3, 5]), 0, 0)
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    with jax.set_mesh(mesh):
+        values = dev_evaluation(network, dev, np.array([0, 1]), buckets=(4,), mesh=mesh)(params).values
+    assert values["accuracy"][:-1] == values["loss"][:-1] == [None] * (network.num_layers - 1)
+    assert values["leaving"]["0.5"] == [None] * (network.num_layers - 1) + [2]

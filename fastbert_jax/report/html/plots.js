@@ -144,7 +144,7 @@ const depths = {
       `${percent(speed.texts_per_exit.at(-1) / values.texts)} run all ${values.layers} layers.`;
   },
   table({ values, speed }) {
-    const rows = layerNumbers(values).map((layer, index) => [layer, speed.texts_per_exit[index], percent(speed.texts_per_exit[index] / values.texts)]);
+    const rows = values.exits.map(({ layer }) => [layer, speed.texts_per_exit[layer - 1], percent(speed.texts_per_exit[layer - 1] / values.texts)]);
     return table(["layer", "texts", "share"], rows);
   },
 };
@@ -208,7 +208,7 @@ const reached = {
     return `Mean uncertainty of the texts that reach each exit at speed ${plain(speed.speed)}: ${parts.join(", ")}.`;
   },
   table({ values, speed }) {
-    const rows = layerNumbers(values).map((layer, index) => [layer, number(values.speeds[0].uncertainty[index]), number(speed.uncertainty[index])]);
+    const rows = values.exits.map(({ layer }) => [layer, number(values.speeds[0].uncertainty[layer - 1]), number(speed.uncertainty[layer - 1])]);
     return table(["layer", "all texts", "texts that reach it"], rows);
   },
 };
@@ -399,10 +399,10 @@ const classes = {
 
 const training = {
   draw(host, { values }) {
-    const points = values.training, layers = layerNumbers(values), last = points.at(-1);
+    const points = values.training, layers = values.exit_layers, last = points.at(-1);
     const steps = points.map((one) => one.step);
     const plot = frame(host, {
-      height: 320, margin: { ...MARGIN, right: 62, top: 30 }, x: [Math.min(0, ...steps), Math.max(...steps)], y: range(points.flatMap((one) => one.accuracy)),
+      height: 320, margin: { ...MARGIN, right: 62, top: 30 }, x: [Math.min(0, ...steps), Math.max(...steps)], y: range(points.flatMap((one) => layers.map((layer) => one.accuracy[layer - 1]))),
       xLabel: "step", ySay: short,
     });
     for (const phase of new Set(points.map((one) => one.phase))) {
@@ -430,12 +430,12 @@ const training = {
   },
   said({ values }) {
     const last = values.training.at(-1);
-    return `After step ${last.step}: ${last.accuracy.map((one, index) => `exit ${index + 1} ${percent(one)}`).join(", ")}.`;
+    return `After step ${last.step}: ${values.exit_layers.map((layer) => `exit ${layer} ${percent(last.accuracy[layer - 1])}`).join(", ")}.`;
   },
   table({ values }) {
     const rows = values.training.map((one) => [
-      one.step, one.phase, ...one.accuracy.map((accuracy, index) => `${percent(accuracy)} / ${number(one.loss[index], 3)}`),
+      one.step, one.phase, ...values.exit_layers.map((layer) => `${percent(one.accuracy[layer - 1])} / ${number(one.loss[layer - 1], 3)}`),
     ]);
-    return table(["step", "phase", ...layerNumbers(values).map((layer) => `exit ${layer}: accuracy / loss`)], rows);
+    return table(["step", "phase", ...values.exit_layers.map((layer) => `exit ${layer}: accuracy / loss`)], rows);
   },
 };
