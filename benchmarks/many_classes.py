@@ -20,12 +20,12 @@ import tyro
 
 from fastbert_jax.command_line import TYRO_STYLE, end_with
 from fastbert_jax.config import BATCH_TOKENS, DataConfig, ExitConfig, Mode, PolicyName
+from fastbert_jax.inference.calibrate import fastest_within
 from fastbert_jax.inference.compare import evenly, interleaved_times, speedups_over_first
 from fastbert_jax.inference.exit_outputs import ExitOutputs
 from fastbert_jax.inference.loading import load
 from fastbert_jax.inference.plan import BatchedTexts
 from fastbert_jax.inference.predictor import Predictor
-from fastbert_jax.inference.thresholds import fastest_within
 from fastbert_jax.report.metrics import Spread
 from fastbert_jax.text.examples import Text
 from fastbert_jax.text.labelled_data import label_ids

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fastbert_jax.inference.exit_outputs import ExitOutputs
-from fastbert_jax.inference.thresholds import (
+from fastbert_jax.inference.calibrate import (
     GRID,
     fastest_per_layer,
     fastest_with_guarantee,
     fastest_within,
     slowest_of,
 )
+from fastbert_jax.inference.exit_outputs import ExitOutputs
 
 LAYERS = 6
 ASKED = (True,) * LAYERS
