@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,15 @@ def test_it_is_true_before_and_after_the_measurement_and_so_are_the_checksums(ru
     write_card(run)
     assert "| speed 0.5 | 0.9651 |" in card_of(run) and "has not been measured" not in card_of(run)
     assert verify_run(run.path).endswith("whole: model") and model_checksum(run.path) == before
+
+
+def test_a_model_of_one_exit_does_not_claim_early_exit(run):
+    write_card(run)
+    assert "easy texts cost a fraction of BERT" in card_of(run)
+    shutil.rmtree(run.model)
+    save_tiny_model(run.model, num_layers=3, exit_layers=(3,))
+    write_card(run)
+    assert "All texts run all layers." in card_of(run) and "easy texts" not in card_of(run)
 
 
 def test_its_code_finds_the_exits_where_a_run_keeps_them(run, monkeypatch):
