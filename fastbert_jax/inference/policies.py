@@ -187,4 +187,5 @@ def exit_indices(uncertainty_LxB: Float[np.ndarray, "L B"], speed: Any) -> Int[n
     """The exit of each text, counting from 0, when the uncertainty of every exit is known: int `[B]`."""
     sure_LxB = uncertainty_LxB < layer_thresholds(speed, len(uncertainty_LxB))[:, None]
     sure_LxB[-1] = True
-    return sure_LxB.argmax(0)
+    exits_B: np.ndarray = sure_LxB.argmax(0)
+    return exits_B

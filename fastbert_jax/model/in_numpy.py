@@ -2,19 +2,22 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file
 
 
-def read_model(directory: str | Path) -> tuple[dict, dict[str, np.ndarray]]:
+def read_model(directory: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """What `config.json` says, and every tensor by its name, the backbone's without `bert.`."""
     config = json.loads((Path(directory) / "config.json").read_text(encoding="utf-8"))
     files = [load_file(path) for path in sorted(Path(directory).glob("*.safetensors"))]
     return config, {name.removeprefix("bert."): tensor for tensors in files for name, tensor in tensors.items()}
 
 
-def exit_logits(config: dict, tensors: dict[str, np.ndarray], layer: int, hidden_SxH: np.ndarray) -> np.ndarray:
+def exit_logits(
+    config: dict[str, Any], tensors: dict[str, np.ndarray], layer: int, hidden_SxH: np.ndarray
+) -> np.ndarray:
     """The logits `[N]` of the exit after `layer`, 1 to L, for one text.
 
     `hidden_SxH` is that layer's output at the text's S tokens, [CLS] first, without padding.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fastbert_jax.config import Activation, BertConfig, LayerNormKind
 
@@ -100,5 +101,5 @@ class UnbiasedLayerNorm(nn.Module):
         centred_BxSxH = hidden_BxSxH - hidden_BxSxH.mean(-1, keepdims=True)
         variance_BxSx1 = jnp.square(centred_BxSxH).sum(-1, keepdims=True) / (size - 1)
         # At 0 the root's gradient is infinite.
-        deviation_BxSx1 = jnp.sqrt(jnp.maximum(variance_BxSx1, jnp.finfo(jnp.float32).tiny))
+        deviation_BxSx1 = jnp.sqrt(jnp.maximum(variance_BxSx1, np.finfo(np.float32).tiny))
         return scale_H[None, None] * centred_BxSxH / (deviation_BxSx1 + self.epsilon) + bias_H[None, None]

@@ -74,11 +74,12 @@ class Start:
     def abstract_params(self, shardings: Params) -> Params:
         """The shapes and shardings of `params`."""
         shapes = jax.eval_shape(lambda: self.network.init(jax.random.key(0)))
-        return jax.tree.map(
+        placed: Params = jax.tree.map(
             lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
             shapes,
             {part: shardings[part] for part in shapes},
         )
+        return placed
 
 
 def pretrained_weights(name: str) -> Path | None:

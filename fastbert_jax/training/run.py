@@ -90,7 +90,8 @@ def on_host(params: Params, mesh: Mesh) -> Params | None:
         whole = leaf if leaf.is_fully_addressable else gather(leaf)
         return np.asarray(whole) if processes.is_first() else None
 
-    return jax.tree.map(fetch, params)
+    host: Params = jax.tree.map(fetch, params)
+    return host
 
 
 def _train(
@@ -137,7 +138,8 @@ def _train(
         stop.heeded = False
         profiler.close()
         checkpoints.close()
-    return params["model"]
+    model: Params = params["model"]
+    return model
 
 
 def _streams(prepared: Prepared, run: RunDirectory, journal: Journal) -> dict[str, BatchStream]:

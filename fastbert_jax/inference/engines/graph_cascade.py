@@ -108,9 +108,10 @@ class GraphCascade(Engine):
         if self._shards == 1:
             return models[0]
         everywhere = jax.sharding.NamedSharding(self._mesh, jax.sharding.PartitionSpec())
-        return jax.tree.map(
+        whole: Model = jax.tree.map(
             lambda *copies: jax.make_array_from_single_device_arrays(copies[0].shape, everywhere, list(copies)), *models
         )
+        return whole
 
     def _run_early(self, batches: Iterable[Batch], thresholds_L: np.ndarray) -> Iterator[Results]:
         unread: tuple[list[Batch], tuple[Results, jax.Array]] | None = None
@@ -149,7 +150,8 @@ class GraphCascade(Engine):
         places = rows * (1 if texts == 1 else STEPS_PER_CALL)
         shares = np.array([len(share) for share in np.array_split(np.arange(texts), self._shards)], np.int32)
         together = _together(group, shares, places)
-        return self.program(self._model, together, shares, thresholds_L, rows=rows)
+        done: tuple[Results, jax.Array] = self.program(self._model, together, shares, thresholds_L, rows=rows)
+        return done
 
     def _read(self, group: Sequence[Batch], done: tuple[Results, jax.Array]) -> Iterator[Results]:
         self.rows_run += int(np.asarray(done[1]).sum())
@@ -276,7 +278,8 @@ class _Schedule:
     def _parts(self, depth: jax.Array) -> tuple[Params, Params]:
         """The layer and the exit at a depth, out of the stacks."""
         stacked = self._runtime.network.stacked_layers(self._model.params), self._model.exits
-        return jax.tree.map(lambda leaf: leaf[depth], stacked)
+        parts: tuple[Params, Params] = jax.tree.map(lambda leaf: leaf[depth], stacked)
+        return parts
 
     def _step(self, stacks: Stacks, depth: jax.Array, layer: Params, exit_: Params, *, rows: int) -> Moved:
         """One layer and its exit on the top `rows` of its stack."""
@@ -294,7 +297,8 @@ class _Schedule:
         texts = texts._replace(hidden_BxSxH=hidden_BxSxH, state=state)
         moved = Moved(texts, is_text_B & ~exits_B, exits_B, *result)
         missing = self._rows - rows
-        return jax.tree.map(lambda leaf: jnp.pad(leaf, [(0, missing)] + [(0, 0)] * (leaf.ndim - 1)), moved)
+        padded: Moved = jax.tree.map(lambda leaf: jnp.pad(leaf, [(0, missing)] + [(0, 0)] * (leaf.ndim - 1)), moved)
+        return padded
 
     def _put(self, stacks: Stacks, depth: jax.Array, moved: Moved) -> Stacks:
         """Those that stay on top of a stack; what else is in their block lies above the top, and means nothing."""
