@@ -19,7 +19,7 @@ import tyro
 from fastbert_jax.command_line import TYRO_STYLE, end_with
 from fastbert_jax.config import BATCH_TOKENS, DataConfig, Mode
 from fastbert_jax.inference.compare import evenly, interleaved_times
-from fastbert_jax.inference.engines.runtime import Answer
+from fastbert_jax.inference.engines.runtime import ExitResult
 from fastbert_jax.inference.plan import BatchedTexts, plan_batches
 from fastbert_jax.report.metrics import Spread
 from fastbert_jax.text.batches import Batch
@@ -116,7 +116,7 @@ def measure(model: Model, plan: BatchedTexts, settings: Settings, *, at_most: fl
     }
 
 
-def in_turn(program: Callable[[Batch], Answer], batches: list[Batch]) -> None:
+def in_turn(program: Callable[[Batch], ExitResult], batches: list[Batch]) -> None:
     """Run a program on each batch, waiting for its answer."""
     for batch in batches:
         jax.block_until_ready(program(batch))

@@ -235,7 +235,9 @@ class Bert:
         keys = dict.fromkeys(Part) if key is None else dict(zip(Part, jax.random.split(key, len(Part)), strict=True))
         keys = {part: part_key if part in dropout_in else None for part, part_key in keys.items()}
         depth = depth or self.num_layers
-        embedded_BxSxH, hidden_LxBxSxH, scores_LxBxAxSxS = self._run_layers(params, batch, keys[Part.BACKBONE], depth)
+        embedded_BxSxH, last_BxSxH, (hidden_LxBxSxH, scores_LxBxAxSxS) = self._run_layers(
+            params, batch, keys[Part.BACKBONE], depth
+        )
         text_BxS, cls_BxK = jnp.asarray(batch.text_BxS), jnp.asarray(batch.cls_BxK)
 
         def lower_exit(exit_: Params, hidden_BxSxH: jax.Array, key: jax.Array | None) -> jax.Array:
@@ -249,20 +251,24 @@ class Bert:
             )
         logits_BxKxN = None
         if depth == self.num_layers:
-            logits_BxKxN = self.exit(params["last_exit"], hidden_LxBxSxH[-1], text_BxS, cls_BxK, keys[Part.LAST_EXIT])
+            logits_BxKxN = self.exit(params["last_exit"], last_BxSxH, text_BxS, cls_BxK, keys[Part.LAST_EXIT])
         hidden_LxBxSxH = jnp.concatenate([embedded_BxSxH[None], hidden_LxBxSxH])
         first_LxBxKxH = jnp.take_along_axis(hidden_LxBxSxH, cls_BxK[None, :, :, None], axis=2)
         return Trace(hidden_LxBxSxH, first_LxBxKxH, scores_LxBxAxSxS, lower_logits_LxBxKxN, logits_BxKxN)
 
     def hidden_states(self, params: Params, batch: Batch) -> Float[jax.Array, "states B S H"]:
         """The embeddings, then every layer's output, `[L + 1, B, S, H]`; needs the backbone's parameters alone."""
-        embedded_BxSxH, hidden_LxBxSxH, _ = self._run_layers(params, batch, None, self.num_layers)
+        embedded_BxSxH, _, (hidden_LxBxSxH, _) = self._run_layers(params, batch, None, self.num_layers)
         return jnp.concatenate([embedded_BxSxH[None], hidden_LxBxSxH])
+
+    def last_hidden_state(self, params: Params, batch: Batch) -> Float[jax.Array, "B S H"]:
+        """The output of the last layer; no exit runs."""
+        return self._run_layers(params, batch, None, self.num_layers)[1]
 
     def _run_layers(
         self, params: Params, batch: Batch, key: jax.Array | None, depth: int
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """The embeddings, and the outputs and scores of the first `depth` layers, stacked."""
+    ) -> tuple[jax.Array, jax.Array, tuple[jax.Array, jax.Array]]:
+        """The embeddings, the last output, and the outputs and scores of the first `depth` layers, stacked."""
         embed_key, layers_key = (None, None) if key is None else jax.random.split(key)
         layers, keys_L = self.stacked_layers(params), _split(layers_key, self.num_layers)
         text_BxS = jnp.asarray(batch.text_BxS)
@@ -276,7 +282,7 @@ class Bert:
             run = jax.checkpoint(run, prevent_cse=False)
         embedded_BxSxH = self.embed(params, batch, embed_key)
         if depth == self.num_layers:
-            _, outputs = jax.lax.scan(run, embedded_BxSxH, (layers, keys_L), unroll=self.unroll)
+            last_BxSxH, outputs = jax.lax.scan(run, embedded_BxSxH, (layers, keys_L), unroll=self.unroll)
         else:
             # A scan over a slice of the stack would have XLA copy the slice; here each turn reads its layer in place.
             def run_at(hidden_BxSxH: jax.Array, index: jax.Array) -> tuple[jax.Array, tuple[Any, Any]]:
@@ -285,8 +291,8 @@ class Bert:
 
                 return run(hidden_BxSxH, jax.tree.map(take, (layers, keys_L)))
 
-            _, outputs = jax.lax.scan(run_at, embedded_BxSxH, jnp.arange(depth), unroll=self.unroll)
-        return embedded_BxSxH, *outputs
+            last_BxSxH, outputs = jax.lax.scan(run_at, embedded_BxSxH, jnp.arange(depth), unroll=self.unroll)
+        return embedded_BxSxH, last_BxSxH, outputs
 
     def paper_layer_flops(self, length: int) -> int:
         """The linear maps of one encoder layer: 2S(4H^2 + 2HF). Attention's own products are left out."""

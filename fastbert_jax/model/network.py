@@ -102,6 +102,9 @@ class Layered(Network, Protocol):
     def hidden_states(self, params: Params, batch: Batch) -> jax.Array:
         """The embeddings, then every layer's output, `[L + 1, B, S, H]`; needs the backbone's parameters alone."""
 
+    def last_hidden_state(self, params: Params, batch: Batch) -> jax.Array:
+        """The output of the last layer, `[B, S, H]`; no exit runs."""
+
     def embed(self, params: Params, batch: Batch) -> jax.Array:
         """The embeddings `[B, S, H]`; `params` is the whole tree."""
 

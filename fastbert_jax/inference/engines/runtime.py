@@ -169,10 +169,9 @@ class Runtime:
         return ExitResult(jax.nn.softmax(logits_LxBxN), uncertainty_LxB)
 
     def _run_full_depth(self, params: Params, batch: Batch) -> ExitResult:
-        logits_BxKxN = self.network.trace(params, batch).logits_BxKxN
-        assert logits_BxKxN is not None
-        _, uncertainty_B = self.policy.judge(self.policy.start(len(batch.text_BxS)), logits_BxKxN[:, 0])
-        return ExitResult(jax.nn.softmax(logits_BxKxN[:, 0]), uncertainty_B)
+        last_exit = self.network.exit_of(params, self.network.num_layers - 1)
+        hidden_BxSxH, state = self.network.last_hidden_state(params, batch), self.policy.start(len(batch.text_BxS))
+        return self.run_exit(last_exit, state, hidden_BxSxH, batch.text_BxS, batch.cls_BxK)[1]
 
     def _run_hidden_states(self, params: Params, batch: Batch) -> jax.Array:
         return self.network.hidden_states(params, batch).astype(jnp.float32)
