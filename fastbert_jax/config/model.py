@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import itertools
+from typing import ClassVar
 
 from fastbert_jax.config.choices import CheckpointKind, ExitKind, LayerNormKind, Precision
 from fastbert_jax.config.shared import require
@@ -21,6 +22,9 @@ class Activation(enum.Enum):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BertConfig:
     """The architecture of one BERT: its backbone, and the exits after its layers."""
+
+    MODEL_TYPE: ClassVar[str] = "bert"
+    """Of Hugging Face's `config.json`."""
 
     vocab_size: int
     hidden_size: int

@@ -19,7 +19,7 @@ ACTIVATIONS = {
 }
 """`hidden_act` of a Hugging Face config -> activation; the first name of several is written."""
 ENCODER_KEYS = {
-    "model_type": "bert",
+    "model_type": BertConfig.MODEL_TYPE,
     "position_embedding_type": "absolute",
     "is_decoder": False,
     "add_cross_attention": False,

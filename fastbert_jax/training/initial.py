@@ -14,6 +14,7 @@ from fastbert_jax.inference.loading import model_directory
 from fastbert_jax.model.bert import Bert
 from fastbert_jax.model.config_json import ConfigJson, read_bert_config, read_fastbert_config
 from fastbert_jax.model.network import Params, compute_dtype
+from fastbert_jax.model.networks import make_network
 from fastbert_jax.model.weights import check_weights, load_backbone, load_params
 from fastbert_jax.text.builtin import pretrained_directory
 
@@ -94,9 +95,9 @@ def pretrained_weights(name: str) -> Path | None:
     return model_directory(directory) if (directory / "config.yaml").is_file() else directory
 
 
-def make_network(model: ModelConfig, architecture: BertConfig) -> Bert:
+def _network(model: ModelConfig, architecture: BertConfig) -> Bert:
     """The network of an architecture, with the arithmetic that the settings ask for."""
-    return Bert(
+    return make_network(
         architecture,
         dropout=model.dropout,
         dtype=compute_dtype(model.precision),
@@ -149,7 +150,7 @@ def model_start(
     architecture = whole.first_layers(model.first_layers or whole.num_layers)
     if not lower_exits:
         architecture = dataclasses.replace(architecture, exit_layers=architecture.exit_layers[-1:])
-    return Start(make_network(model, architecture), directory, stored)
+    return Start(_network(model, architecture), directory, stored)
 
 
 def trained_start(model: ModelConfig, directory: Path, *, labels: tuple[str, ...]) -> Start:
@@ -159,7 +160,7 @@ def trained_start(model: ModelConfig, directory: Path, *, labels: tuple[str, ...
       UserError: not a trained model, or one with other labels.
     """
     architecture = trained_architecture(directory, labels)
-    return Start(make_network(model, architecture), directory, architecture.exit_layers)
+    return Start(_network(model, architecture), directory, architecture.exit_layers)
 
 
 def trained_architecture(directory: Path, labels: tuple[str, ...]) -> BertConfig:
