@@ -100,7 +100,8 @@ def stand_ins() -> Iterator[pytest.MonkeyPatch]:
 
     def built_in(split: str) -> list[Row]:
         with open_table(BUILTIN / f"{split}.tsv") as table:
-            return [row for row in table.rows(table.columns) if isinstance(row, Row)]
+            rows = [row for row in table.rows(table.columns) if isinstance(row, Row)]
+        return [Row(row.where, dict(zip(("text", "label"), row.values.values(), strict=True))) for row in rows]
 
     def answer_once(server: ThreadingHTTPServer) -> None:
         with ThreadPoolExecutor(1) as browser:
