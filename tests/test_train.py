@@ -107,7 +107,7 @@ def test_a_run_from_text_to_answers(settings, tmp_path, capsys):
     }
     assert json.loads((tmp_path / "run" / "labels.json").read_text()) == ["bad", "good"]
     assert f"{tmp_path / 'run' / 'report.html'}: " in printed
-    assert "How the exits learned" in (tmp_path / "run" / "report.html").read_text()
+    assert "Accuracy during training" in (tmp_path / "run" / "report.html").read_text()
 
     classifier = fastbert_jax.load(tmp_path / "run")
     answers = classifier.predict(["the film was fine", "", "poor plot"], speed=0.5)
@@ -142,7 +142,7 @@ def test_loggers_profile_and_card_of_a_run_that_was_stopped_before_it_was_measur
     with pytest.raises(KeyboardInterrupt):
         train(config)
     assert f"profile: steps 13 to 16 are in {where.profile}; " in capsys.readouterr().out
-    assert "It has not been measured on test texts" in (where.model / "README.md").read_text()
+    assert "The model has not been measured on test texts" in (where.model / "README.md").read_text()
     assert "model" in run_directory.verify_run(where.path)
 
     monkeypatch.setattr(run, "compare", compare)
