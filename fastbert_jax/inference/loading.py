@@ -26,7 +26,7 @@ def load(directory: str | Path, *, exits: ExitConfig | None = None, mesh: Mesh |
     >>> import fastbert_jax
     >>> classifier = fastbert_jax.load("runs/demo")
     >>> classifier.labels
-    ('bad', 'good')
+    ('good', 'bad')
     >>> classifier.predict(["a bad actor"], speed=0.5)[0].label
     'bad'
 

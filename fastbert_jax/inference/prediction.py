@@ -19,9 +19,9 @@ class Prediction:
     >>> import fastbert_jax
     >>> answer = fastbert_jax.load("runs/demo").predict(["a quite good film"])[0]
     >>> answer
-    Prediction(label='good', probability=0.928, exit_layer=4, uncertainty=0.375)
+    Prediction(label='good', probability=0.934, exit_layer=1, uncertainty=0.350)
     >>> answer.label, answer.exit_layer, answer.probabilities.shape
-    ('good', 4, (2,))
+    ('good', 1, (2,))
     """
 
     label: str

@@ -43,12 +43,12 @@ class Predictor:
     >>> import fastbert_jax
     >>> classifier = fastbert_jax.load("runs/demo")
     >>> classifier
-    Predictor(labels=('bad', 'good'), layers=5, max_length=16)
+    Predictor(labels=('good', 'bad'), layers=5, max_length=16)
     >>> classifier.predict(["a quite good film", "a bad actor"], speed=0.5)
     label  probability  exit_layer  uncertainty
     -----  -----------  ----------  -----------
-    good         0.928           4        0.375
-    bad          0.997           1        0.027
+    good         0.934           1        0.350
+    bad          0.919           2        0.405
     """
 
     def __init__(
@@ -159,8 +159,8 @@ class Predictor:
         >>> texts = ["a quite good film", "a bad actor"]
         >>> for text, answer in zip(texts, classifier.predict(texts, speed=0.3)):
         ...     print(text, "->", answer.label, "after", answer.exit_layer, "layers")
-        a quite good film -> good after 5 layers
-        a bad actor -> bad after 1 layers
+        a quite good film -> bad after 4 layers
+        a bad actor -> bad after 5 layers
 
         Args:
           texts: strings, or pairs of strings.
@@ -203,7 +203,7 @@ class Predictor:
         >>> probabilities.shape
         (2, 5, 2)
         >>> [classifier.labels[answer] for answer in probabilities[1].argmax(-1)]
-        ['bad', 'bad', 'good', 'good', 'bad']
+        ['bad', 'bad', 'bad', 'bad', 'bad']
         """
         return self.all_exits(self.plan(texts, batch_size=batch_size))[0]
 

@@ -28,7 +28,7 @@ EXAMPLES = [
 def run_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model where the examples look for one."""
     for run in ("demo", "mine", "movie_reviews"):
-        save_tiny_model(tmp_path / "runs" / run / "model", labels=("bad", "good"))
+        save_tiny_model(tmp_path / "runs" / run / "model", labels=("good", "bad"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(predictor.Predictor.warm_up.__kwdefaults__, "batch_tokens", 32)  # so that little is compiled
     monkeypatch.setattr(loading, "load", functools.cache(loading.load))  # one model compiles for all examples
