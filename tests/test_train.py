@@ -149,7 +149,7 @@ def test_loggers_profile_and_card_of_a_run_that_was_stopped_before_it_was_measur
     comparison = train(config)
     assert "none left: the run is done" in capsys.readouterr().out
     card = (where.model / "README.md").read_text()
-    assert "On 21 test texts." in card and f"| 0.5 | {comparison.rows[1].accuracy:.4f} |" in card
+    assert "On 21 test texts." in card and f"| speed 0.5 | {comparison.rows[1].accuracy:.4f} |" in card
     assert "model" in run_directory.verify_run(where.path)
     (told,) = mlflow.runs.values()
     for phase, steps in (("fine_tune", range(1, 15)), ("distil", range(15, 29)), ("dev", (7, 14, 21, 28))):
@@ -245,7 +245,8 @@ def test_help_names_every_room_and_an_unknown_flag_its_neighbour(settings):
     wrong = _train(settings, "--data.trian", "x.tsv")
     assert wrong.returncode == 2 and wrong.stdout == ""
     assert (
-        wrong.stderr == "error: expected an option of `train.py`, found '--data.trian'; did you mean '--data.train'?\n"
+        wrong.stderr
+        == "error: expected an option of `python train.py`, found '--data.trian'; did you mean '--data.train'?\n"
     )
 
 
