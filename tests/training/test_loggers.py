@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from fastbert_jax.config import LogConfig, LogTarget, TrainConfig
+from fastbert_jax.config import LogConfig, LogTarget
 from fastbert_jax.errors import UserError
+from fastbert_jax.recipes import fastbert
 from fastbert_jax.training.loggers import LOGGERS, Journal, check_installed
 from tests.report.comparisons import COMPARISON
 from tests.training.logger_backends import Mlflow, Wandb
 
-CONFIG = TrainConfig(log=LogConfig(to=(LogTarget.WANDB, LogTarget.MLFLOW)))
+CONFIG = fastbert.Settings(log=LogConfig(to=(LogTarget.WANDB, LogTarget.MLFLOW)))
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def backends(monkeypatch: pytest.MonkeyPatch) -> tuple[Wandb, Mlflow]:
     return wandb, mlflow
 
 
-def process(run: Path, *, resumed_at: int, until: int, config: TrainConfig = CONFIG, done: bool = False) -> None:
+def process(run: Path, *, resumed_at: int, until: int, config: fastbert.Settings = CONFIG, done: bool = False) -> None:
     """One process of a run: steps, and dev after every second one."""
     journal = Journal(run / "metrics.jsonl")
     journal.open_loggers(config)
@@ -181,7 +182,7 @@ def texts_of(directory: Path) -> dict[str, str]:
 
 def tensorboard(directory: Path) -> Any:
     pytest.importorskip("tensorboardX")
-    return LOGGERS[LogTarget.TENSORBOARD](directory, TrainConfig(seed=7), "")
+    return LOGGERS[LogTarget.TENSORBOARD](directory, fastbert.Settings(seed=7), "")
 
 
 def tensorboard_process(

@@ -98,7 +98,7 @@ def test_the_sharded_loop_has_no_collective_and_runs_on_every_device(runtimes: l
     )
     list(engine.run(batches(), 0.5))
     (arguments, keywords), *_ = calls
-    assert len(program(*arguments, **keywords)[0].exit_layer_T.sharding.device_set) == DEVICES
+    assert len(program(*arguments, **keywords)[0].exit_layer_B.sharding.device_set) == DEVICES
     compiled = program.lower(*arguments, **keywords).compile().as_text()
     for collective in ("all-reduce", "all-gather", "all-to-all", "collective-permute", "reduce-scatter"):
         assert collective not in compiled
