@@ -24,9 +24,9 @@ def test_the_launcher_is_told_by_its_variables(environment, launcher):
 
 
 def test_settings_come_all_or_none():
-    with pytest.raises(UserError, match="coordinator, count and index together"):
+    with pytest.raises(UserError, match="--processes.coordinator, --processes.count, --processes.index: expected"):
         ProcessesConfig(count=2)
-    with pytest.raises(UserError, match="processes.index: expected below 2, found 2"):
+    with pytest.raises(UserError, match="--processes.index: expected below 2, found 2"):
         ProcessesConfig(coordinator="localhost:1", count=2, index=2)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from fastbert_jax.config import FineTuneConfig, TrainConfig
+from fastbert_jax.recipes import fastbert
 
 if TYPE_CHECKING:
     from fastbert_jax.training.recipe import Made, World
@@ -14,11 +14,11 @@ STORY = "Labels trained the backbone and all exits at once."
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings(TrainConfig):
-    """A run in which labels train all exits."""
+class Settings(fastbert.Settings):
+    """A run in which labels train all exits; the settings are FastBERT's, so that it reads the same files, and `distil`
+    is not used."""
 
     recipe: str = "joint"
-    fine_tune: FineTuneConfig = dataclasses.field(default_factory=FineTuneConfig)
 
 
 def make(settings: Settings, world: World) -> Made:
