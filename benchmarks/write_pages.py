@@ -378,7 +378,7 @@ def variants(runs: Sequence[dict[str, Any]]) -> Iterator[tuple[str, list[dict[st
 
 
 def over_seeds(values: Iterable[float], digits: int = 4) -> str:
-    """Mean, and smallest to largest where they differ."""
+    """The mean; where the values differ also the smallest and the largest, in brackets."""
     values = list(values)
     average = f"{np.mean(values):.{digits}f}"
     return average if min(values) == max(values) else f"{average} ({span(values, f'.{digits}f')})"

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from fastbert_jax import recipes
 from fastbert_jax.command_line import TrainArguments, chosen_recipe, end_with, parse_train, read_command
 from fastbert_jax.config import (
     CalibrateConfig,
@@ -22,7 +23,6 @@ from fastbert_jax.config import (
 from fastbert_jax.config_yaml import to_yaml
 from fastbert_jax.errors import program_name
 from fastbert_jax.log import info, result
-from fastbert_jax.recipes import recipe_module
 
 DESCRIPTION = (
     "Classify texts with a trained model, explain its answers, measure what early exit brings, export the model."
@@ -34,18 +34,18 @@ def train() -> None:
     """train.py: read the settings, then do what they ask."""
     arguments = train_arguments(sys.argv[1:])
     settings = arguments.settings
-    recipe = recipe_module(settings.recipe)
+    recipe = recipes.recipe_module(settings.recipe)
     if arguments.print_config:
         print(to_yaml(settings), end="")
         return
-    from fastbert_jax.training import dry_run, run, run_directory
+    from fastbert_jax.training import dry_run, run_directory
 
     if arguments.verify:
         result(run_directory.verify_run(Path(settings.run)))
     elif arguments.dry_run:
         result(dry_run.describe(settings, recipe))
         info("nothing is written; next: the same command without --dry-run")
-    elif comparison := run.train(settings, recipe):
+    elif comparison := recipes.train(settings, recipe=recipe):
         if arguments.json:
             print_json(comparison.to_json())
         next_step(f"the model is in {settings.run}", "explore", "--model", settings.run)
@@ -57,7 +57,7 @@ def train_arguments(argv: Sequence[str]) -> TrainArguments[Any]:
     Raises:
       UserError, SystemExit: as `command_line.parse_train`; also an unknown recipe.
     """
-    return parse_train(argv, recipe_module(chosen_recipe(argv)).Settings)
+    return parse_train(argv, recipes.recipe_module(chosen_recipe(argv)).Settings)
 
 
 def infer() -> None:

@@ -36,7 +36,7 @@ class Command(NamedTuple):
     def of(cls, line: str) -> Command | None:
         """The command of a shell line; None if it has none of ours."""
         line = re.sub(r"^source <\((.*?)\)", r"\1", line)
-        found = OURS.match(re.sub(r"^fastbert-(train|infer)\b", r"python \1.py", line))
+        found = OURS.match(re.sub(r"^fastbert-(train|infer) ", r"python \1.py ", line))
         if found is None:
             return None
         words = shlex.split(re.split(r"\s#\s", found.string[found.end() :])[0])

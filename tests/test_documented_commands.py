@@ -225,4 +225,5 @@ def test_the_commands_are_found() -> None:
     cut = Command.of("python infer.py compare --data builtin:reuters_r8#test ... > table.txt  # all of it")
     assert cut == Command("infer.py", ("compare", "--data", "builtin:reuters_r8#test"))
     assert Command.of("fastbert-train --dry-run") == Command("train.py", ("--dry-run",))
+    assert Command.of("fastbert-train") is None  # a sentence names it
     assert any(place.startswith("Makefile: ") for place in SHOWN.values())

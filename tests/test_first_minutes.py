@@ -56,7 +56,7 @@ def test_three_commands(tmp_path: Path, command, capsys: pytest.CaptureFixture[s
     assert "Guessed from the contents of 'Käufer schreibt' and 'Urteil'; name others with --text-column" in said
     for part in ("dev", "test"):
         assert f"There is no {part} set: 4 of 40 training rows were cut off as {part} (--data.{part} names one" in said
-    assert "1 row left out, for they could not be read; the first:" in said and "4 texts, 2 layers" in said
+    assert "1 row left out, because they could not be read; the first:" in said and "4 texts, 2 layers" in said
     assert json.loads((tmp_path / "run" / "labels.json").read_text()) == ["Empfehlung", "Warnung"]
     (rejected,) = map(json.loads, (tmp_path / "run" / "rejected.jsonl").read_text().splitlines())
     assert rejected == {"where": f"{mine}:42", "problem": "expected 3 columns, found 2"}

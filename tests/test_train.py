@@ -267,7 +267,7 @@ def _refusal(settings: Path, *flags: str) -> str:
 
 
 def test_no_training_texts(settings):
-    assert "data.train: expected a SPEC" in _refusal(settings, "--data.train", "")
+    assert "--data.train: expected a SPEC" in _refusal(settings, "--data.train", "")
 
 
 def test_a_label_in_test_that_train_never_had(settings, tmp_path):
@@ -304,7 +304,7 @@ def test_texts_that_are_cut_are_counted_set_by_set(settings, tmp_path, capsys):
     described = capsys.readouterr().out
     assert "1 of 2 unlabelled texts have more than 8 tokens: 34 tokens were cut off" in described
     assert "of 60 train texts have more than 8 tokens" in described
-    assert "1 of 2 (50.0 %) dev texts are [UNK] alone, for the tokenizer knows none of their words: take" in described
+    assert "1 of 2 (50.0 %) dev texts are nothing but [UNK]: the tokenizer knows none of their words; take" in described
 
 
 def test_a_length_beyond_the_backbones_positions(settings):

@@ -22,7 +22,7 @@ from fastbert_jax.inference.prediction import Prediction, Predictions
 from fastbert_jax.model.network import Params, compute_dtype
 from fastbert_jax.model.networks import make_network
 from fastbert_jax.model.sharding import copies_of
-from fastbert_jax.text.examples import Text, checked_texts
+from fastbert_jax.text.examples import Text
 from fastbert_jax.text.tokenizer import Tokenizer
 
 
@@ -70,7 +70,7 @@ class Predictor:
           labels: one name per class, in the classes' order; empty for a backbone without exits.
           max_length: the longest text in tokens; longer ones are cut.
           length_buckets: rising static lengths, the last `max_length`.
-          exits: which exits are asked, and how their uncertainty is told; none: all of them, by entropy.
+          exits: which exits are asked, and how their uncertainty is measured; none: all of them, by entropy.
           mesh: devices of this process: those along `data` share the texts, the others the parameters; none: one.
         """
         if labels and len(labels) != config.num_classes:
@@ -114,7 +114,7 @@ class Predictor:
         return ", ".join(f"{mode.value} ({batches} batches)" for mode, batches in picked.items())
 
     def with_new_engines(self) -> Predictor:
-        """The same model on the same devices, as if it had met no text: engines suit themselves to those they meet."""
+        """The same model on the same devices, with engines that have seen no text: they adapt to those they see."""
         fresh = copy.copy(self)
         fresh._engines = make_engines(self._runtimes) if self.labels else {}
         return fresh
@@ -164,7 +164,7 @@ class Predictor:
 
         Args:
           texts: strings, or pairs of strings.
-          speed: the paper's threshold on normalised entropy, in [0, 1]: a text leaves when its uncertainty is below
+          speed: the paper's threshold on normalised entropy, in [0, 1]: a text exits when its uncertainty is below
             it. 0 is plain BERT.
           mode: `auto` picks one by the number and the length of the texts (see `picked`); `cascade` and
             `graph-cascade` skip the layers that are not needed and keep batches full; `bucketed` skips them batch by
@@ -216,8 +216,9 @@ class Predictor:
         >>> states.shape  # layers and the embeddings, tokens, width
         (6, 5, 16)
         """
-        states: list[np.ndarray] = [np.empty(0)] * len(checked_texts(texts))
-        for planned in self.plan(texts, batch_size=batch_size).batches:
+        plan = self.plan(texts, batch_size=batch_size)
+        states: list[np.ndarray] = [np.empty(0)] * plan.texts
+        for planned in plan.batches:
             hidden_LxBxSxH = np.asarray(self._runtime.hidden_states(planned.batch))
             for row, text in enumerate(planned.texts):
                 states[text] = hidden_LxBxSxH[:, row, planned.batch.text_BxS[row] > 0]

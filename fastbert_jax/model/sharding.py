@@ -101,7 +101,7 @@ def check_batch(mesh: Mesh, size: int, key: str) -> None:
     """Refuse a number of rows that the mesh cannot share out.
 
     Args:
-      key: the setting that it comes from.
+      key: the option that it comes from, as it is typed.
 
     Raises:
       UserError: with the setting, the axes and the numbers.

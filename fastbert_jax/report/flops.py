@@ -119,28 +119,6 @@ def total_flops(
     )
 
 
-def speedup(
-    count: Count,
-    network: Costs,
-    lengths: Iterable[int],
-    executed_layers: Iterable[int],
-    *,
-    asked: Sequence[bool] | None = None,
-) -> float:
-    """FLOPs of plain BERT (all layers and the last exit) over FLOPs of the same texts with early exit.
-
-    The arguments are those of `total_flops`.
-
-    Raises:
-      ValueError: no texts.
-    """
-    lengths = list(lengths)
-    if not lengths:
-        raise ValueError("expected the length of at least one text, found none")
-    full = total_flops(count, network, lengths, [network.num_layers] * len(lengths), asked=only_the_last(network))
-    return full / total_flops(count, network, lengths, executed_layers, asked=asked)
-
-
 def only_the_last(network: Costs) -> tuple[bool, ...]:
     """The exits that plain BERT evaluates: the last one."""
     return (*[False] * (network.num_layers - 1), True)

@@ -170,7 +170,7 @@ def render_markdown(comparison: Comparison, name: str) -> str:
         speed_table(c),
         "FLOPs are per text, as the paper counts them (linear layers only, padded lengths). The true speedup includes "
         "attention's products and counts the exits as they are executed. Wall clock is the speedup over full depth of "
-        f"the fastest mode: median (smallest to largest) of {c.repeats} interleaved repeats.",
+        f"the fastest mode: median of {c.repeats} interleaved repeats, with the smallest and the largest in brackets.",
         "## Every exit alone",
         markdown(("layer", "accuracy", "agrees with the last", "mean uncertainty", "speedup (paper)"), exits),
         "A model that always stops at one layer (the paper's *without adaptive inference*). Its FLOPs include all "

@@ -53,7 +53,7 @@ def read_labelled_data(data: DataConfig) -> LabelledData:
       UserError: a source that is not there, a bad row, a label that train does not have, fewer than two classes.
     """
     if not data.train:
-        raise UserError("data.train: expected a SPEC of training texts, found none; pass --data.train FILE")
+        raise UserError("--data.train: expected a SPEC of labelled texts, found nothing; builtin:movie_reviews is one")
     loaded: dict[Role, Loaded] = {"train": read_examples(data.train, data, need_label=True, role="train")}
     labels = label_order(loaded["train"], data)
     own_dev, own_test = (own_split(data.train, role, data) for role in ("dev", "test"))

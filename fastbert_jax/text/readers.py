@@ -125,7 +125,7 @@ def open_table(name: str | Path, *, delimiter: Delimiter = Delimiter.AUTO) -> It
         raise UserError(f"expected a file ending in {endings}, found {str(place)!r}")
     if ending == ".parquet" and codec_of(place):
         raise UserError(
-            f"{place}: expected a Parquet file as it is, for it is compressed inside, found {Path(place).suffix}"
+            f"{place}: expected a Parquet file as it is (it compresses its own content), found {Path(place).suffix}"
         )
     if not is_file(place):
         found = "a directory" if is_directory(place) else "nothing"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from fastbert_jax.config import BertConfig, TrainConfig, UnlabelledPhaseConfig
+from fastbert_jax.config import BertConfig, TrainConfig, UnlabelledPhaseConfig, as_option
 from fastbert_jax.errors import UserError
 from fastbert_jax.model.sharding import check_batch, local_rows, param_shardings
 from fastbert_jax.model.weights import check_vocabulary
@@ -59,8 +59,6 @@ def prepare(config: TrainConfig, mesh: Mesh, recipe: RecipeModule) -> Prepared:
     Raises:
       UserError: anything that cannot be used, found before the first step.
     """
-    if not config.data.train:
-        raise UserError("data.train: expected a SPEC of labelled texts (see --help), found nothing")
     task = read_labelled_data(config.data)
     pretrained = pretrained_weights(config.model.pretrained)
     tokenizer = _tokenizer(config, task, pretrained)
@@ -69,7 +67,7 @@ def prepare(config: TrainConfig, mesh: Mesh, recipe: RecipeModule) -> Prepared:
     check_vocabulary(tokenizer.vocab_size, architecture)
     if config.data.max_length > architecture.max_positions:
         raise UserError(
-            f"data.max_length: expected at most the backbone's {architecture.max_positions} positions, "
+            f"--data.max-length: expected at most the backbone's {architecture.max_positions} positions, "
             f"found {config.data.max_length}"
         )
     for start in made.starts.values():
@@ -145,8 +143,9 @@ def _batches(
     for index, phase in enumerate(recipe.phases):
         texts, labels = streams[phase.stream]
         settings = phase.settings
-        parts = f" / {settings.SECTION}.accumulate" if settings.accumulate > 1 else ""
-        check_batch(mesh, settings.batch_size // settings.accumulate, f"{settings.SECTION}.batch_size{parts}")
+        size, parts = (as_option(f"{settings.SECTION}.{key}") for key in ("batch_size", "accumulate"))
+        option = f"{size} / {parts}" if settings.accumulate > 1 else size
+        check_batch(mesh, settings.batch_size // settings.accumulate, option)
         layout = settings if isinstance(settings, UnlabelledPhaseConfig) else UnlabelledPhaseConfig()
         packing: dict[str, Any] = {"texts_per_row": layout.texts_per_row} if layout.pack else {}
         shared: dict[str, Any] = {
@@ -181,7 +180,7 @@ def _notes(
     if task.rejected:
         count, first = len(task.rejected), task.rejected[0]
         notes.append(
-            f"{count} row{'s' * (count > 1)} left out, for they could not be read; the first: {first.where}: "
+            f"{count} row{'s' * (count > 1)} left out, because they could not be read; the first: {first.where}: "
             f"{first.problem}; {REJECTED} in the run's directory lists them all"
         )
     for name, texts in encoded.items():
@@ -193,13 +192,13 @@ def _notes(
         if texts.truncated_texts:
             notes.append(
                 f"{texts.truncated_texts} of {len(texts)} {name} texts have more than {max_length} tokens: "
-                f"{texts.truncated_tokens} tokens were cut off; a higher data.max_length keeps more of them"
+                f"{texts.truncated_tokens} tokens were cut off; a higher --data.max-length keeps more of them"
             )
         unknown = int(tokenizer.wholly_unknown(texts).sum()) if isinstance(texts, Encoded) else 0
         if unknown:
             notes.append(
-                f"{share(unknown, len(texts))} {name} texts are [UNK] alone, for the tokenizer knows none of their "
-                "words: take a --model.pretrained of their language"
+                f"{share(unknown, len(texts))} {name} texts are nothing but [UNK]: the tokenizer knows none of their "
+                "words; take a --model.pretrained of their language"
             )
     return tuple(notes)
 

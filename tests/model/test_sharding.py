@@ -55,11 +55,11 @@ def test_a_width_that_the_mesh_does_not_divide_is_named():
 
 def test_a_batch_that_the_mesh_does_not_divide_is_named():
     mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
-    check_batch(mesh, 12, "distil.batch_size")
+    check_batch(mesh, 12, "--distil.batch-size")
     with pytest.raises(
-        UserError, match=r"--mesh.data x --mesh.fsdp: expected a divisor of distil.batch_size = 6, found 2 x"
+        UserError, match=r"--mesh.data x --mesh.fsdp: expected a divisor of --distil.batch-size = 6, found 2 x"
     ):
-        check_batch(mesh, 6, "distil.batch_size")
+        check_batch(mesh, 6, "--distil.batch-size")
 
 
 def test_two_axes_on_one_of_the_mesh_and_unknown_axes_raise():
@@ -70,7 +70,7 @@ def test_two_axes_on_one_of_the_mesh_and_unknown_axes_raise():
 
 
 def test_two_axes_may_not_both_take_what_is_left():
-    with pytest.raises(UserError, match="-1 for one axis"):
+    with pytest.raises(UserError, match="--mesh.tensor: expected -1 for one of them at most"):
         MeshConfig(data=-1, fsdp=-1)
 
 

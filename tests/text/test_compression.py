@@ -97,7 +97,7 @@ def test_what_is_wrong_inside_is_told_as_of_plain_files(tmp_path: Path, compress
         open_only(write(tmp_path / f"a.tsv{compression}", "text\na\n".encode("utf-16")))
     with pytest.raises(UserError, match=r"expected a file ending in .* or such an ending with \.gz or \.zst after it"):
         open_only(write(tmp_path / f"a{compression}", b"a\n"))
-    with pytest.raises(UserError, match="expected a Parquet file as it is, for it is compressed inside"):
+    with pytest.raises(UserError, match="expected a Parquet file as it is"):
         open_only(write(tmp_path / f"a.parquet{compression}", b"PAR1"))
     plain = tmp_path / "a.txt"
     plain.write_bytes(compressed(b"a\n", CODECS[compression]))

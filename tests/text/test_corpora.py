@@ -82,12 +82,16 @@ def test_files_that_are_gone_empty_or_cut_short_are_named(directory, name):
     assert_refused(directory, rf"{name}: expected a shard, found nothing; the command that prepared it makes it again")
 
 
+def with_a_flipped_bit(content, seed):
+    place = random.Random(seed).randrange(len(content))
+    return content[:place] + bytes([content[place] ^ 1 << seed % 8]) + content[place + 1 :]
+
+
 def test_every_flipped_bit_of_the_texts_is_found(directory):
     path = directory / SHARD
     content = path.read_bytes()
     for seed in range(50):
-        place = random.Random(seed).randrange(len(content))
-        path.write_bytes(content[:place] + bytes([content[place] ^ 1 << seed % 8]) + content[place + 1 :])
+        path.write_bytes(with_a_flipped_bit(content, seed))
         corpus = PreparedCorpus(directory)
         with pytest.raises(UserError, match=rf"{SHARD}: expected the texts that were prepared, .* makes it again"):
             corpus.take(np.arange(130))
@@ -98,8 +102,7 @@ def test_every_flipped_bit_of_the_places_is_found(directory):
     path = directory / PLACES
     content = path.read_bytes()
     for seed in range(50):
-        place = random.Random(seed).randrange(len(content))
-        path.write_bytes(content[:place] + bytes([content[place] ^ 1 << seed % 8]) + content[place + 1 :])
+        path.write_bytes(with_a_flipped_bit(content, seed))
         assert_refused(directory, rf"{PLACES}: expected the places of 50 texts, found a changed file; delete it")
 
 
