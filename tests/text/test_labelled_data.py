@@ -41,7 +41,7 @@ def test_labels_that_are_none(tmp_path):
     assert task(tmp_path, ["1.0", "2.0"]).labels == ("1.0", "2.0")
     with pytest.raises(UserError, match=r"expected label one of \['a', 'b'\], found 'c' at .*train\.tsv:4; fix"):
         task(tmp_path, ["a", "b", "c"], labels=("a", "b"))
-    with pytest.raises(UserError, match=r"data\.train: expected a SPEC of training texts, found none"):
+    with pytest.raises(UserError, match=r"--data\.train: expected a SPEC of labelled texts, found nothing"):
         read_labelled_data(DataConfig())
 
 
