@@ -39,7 +39,7 @@ class Projection(nn.Module):
     use_bias: bool
 
     @nn.compact
-    def __call__(self) -> tuple[jax.Array, jax.Array | None]:
+    def __call__(self) -> tuple[Array, Array | None]:
         size, heads = self.config.exit_size, self.config.exit_heads
         kernel_CxC = self.param("kernel", KERNEL_INIT, (size, size))
         kernel_CxAxD = kernel_CxC.reshape(size, heads, size // heads)

@@ -25,7 +25,13 @@ from tests.inference.models import batch_of, random_texts, tiny_config, tiny_par
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "model_format.md").read_text(encoding="utf-8")
 CODE = re.findall(r"^```python\n(.*?)^```", DOCUMENT, re.DOTALL | re.MULTILINE)
 CONFIG = tiny_config(3)
-EXTRA = {"labels": ["zebra", "ant", "mole"], "max_length": 16, "length_buckets": [8, 16], "precision": "float32"}
+EXTRA = {
+    "labels": ["zebra", "ant", "mole"],
+    "max_length": 16,
+    "length_buckets": [8, 16],
+    "precision": "float32",
+    "story": "MiniLM, fine-tuned on animals.csv",
+}
 LENGTH = 12
 
 
@@ -52,7 +58,7 @@ def run_document() -> dict:
     nodes = list(ast.walk(ast.parse(code)))
     imported = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     imported |= {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)}
-    assert imported == {"json", "pathlib", "numpy", "safetensors.numpy"}
+    assert imported == {"json", "pathlib", "typing", "numpy", "safetensors.numpy"}
     names: dict = {}
     exec(compile(code, "docs/model_format.md", "exec"), names)
     return names
