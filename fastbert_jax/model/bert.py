@@ -146,6 +146,7 @@ class Bert:
         """An attention head is computed on one device."""
         return {"heads": (self.config.num_heads, "heads")}
 
+    @functools.partial(jax.jit, static_argnums=0)
     def init(self, key: jax.Array) -> Params:
         """Random float32 parameters: normal(0, `init_std`), zero biases and unit norms; exits as in `exits.py`.
 
