@@ -1,4 +1,4 @@
-"""What the exits cost when nobody leaves: every layer and every exit, over every layer and the last exit alone.
+"""What the exits cost when no text exits early: every layer and every exit, over every layer and the last exit alone.
 
     python benchmarks/exits_cost.py --output benchmarks/results/exits_cost.json
 

@@ -3,7 +3,7 @@
     python benchmarks/input_memory.py --output benchmarks/results/input_memory.json
 
 Each way reads one epoch of batches of the corpus once and of a corpus so many times as large, in processes of their
-own, whose highest resident memory is told. `nothing` is such a process that reads no text.
+own, whose peak resident memory is recorded. `nothing` is such a process that reads no text.
 """
 
 from __future__ import annotations

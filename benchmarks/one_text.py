@@ -162,7 +162,7 @@ def early(model: Model, text: str, settings: Settings) -> dict:
 
 
 def leaving_after(depth: int, layers: int) -> np.ndarray:
-    """A speed, one threshold per layer, at which every text whose answer is not wholly uncertain leaves at `depth`."""
+    """A speed, one threshold per layer, at which every text whose uncertainty is below 1 exits at `depth`."""
     speed = np.zeros(layers)
     speed[depth - 1] = 1.0
     return speed

@@ -47,7 +47,7 @@ AT_THE_START_OF_A_LINE = re.compile(r"^ *<!-- number: .*", re.MULTILINE)
 
 
 def main() -> None:
-    """Write all pages and configs anew, and name those that changed."""
+    """Rewrite all pages and configs, and list those that changed."""
     for path in (*PAGES, *CONFIGS):
         text = path.read_text(encoding="utf-8")
         if (new := written(text)) != text:

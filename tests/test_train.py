@@ -156,7 +156,7 @@ def test_loggers_profile_and_card_of_a_run_that_was_stopped_before_it_was_measur
         assert [row[f"{phase}/step"] for row in told.rows if f"{phase}/step" in row] == list(steps)
     assert told.metrics["throughput/goodput"] > 0 and told.ended == ["KILLED", "FINISHED"]
 
-    (where.model / "model.safetensors").unlink()  # trained anew: what was measured of another model is told no more
+    (where.model / "model.safetensors").unlink()  # trained again: measurements of another model are gone
     where.model.rename(tmp_path / "old")
     monkeypatch.setattr(run, "compare", killed)
     with pytest.raises(KeyboardInterrupt):
@@ -206,7 +206,7 @@ def test_a_full_disk_ends_with_code_2_and_the_same_command_goes_on(settings, tmp
     limited = ["bash", "-c", 'ulimit -f 4 && exec "$@"', "bash", *_command(settings)]
     environment = _environment() | {"JAX_ENABLE_COMPILATION_CACHE": "0"}
     full = subprocess.run(limited, env=environment, capture_output=True, text=True)
-    # Threads of Orbax and TensorStore may add their own complaints, which nobody can keep them from.
+    # Threads of Orbax and TensorStore may add their own complaints, which cannot be prevented.
     assert full.returncode == 2, full.stderr
     assert "error: " in full.stderr and "checkpoints/7: expected to write a checkpoint" in full.stderr
     assert not (tmp_path / "run" / "model").exists()

@@ -1,4 +1,4 @@
-"""Random weights of an official model of BERT-base's size: both sides make them, so that nobody stores 340 MB.
+"""Random weights of an official model of BERT-base's size: both sides generate them, so that 340 MB need not be stored.
 
 numpy's `RandomState` gives the same numbers in every version.
 """

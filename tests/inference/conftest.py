@@ -1,4 +1,4 @@
-"""Tests of inference compile many tiny programs and run each a few times: XLA is told not to optimise them much."""
+"""Tests of inference compile many tiny programs and run each a few times: XLA optimises them little."""
 
 from __future__ import annotations
 

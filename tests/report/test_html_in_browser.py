@@ -1,4 +1,4 @@
-"""The page in a browser, from disk: it draws without a fault, asks nobody, follows the slider, fits a phone."""
+"""The page in a browser, from disk: it draws without an error, loads nothing, follows the slider, fits a phone."""
 
 from __future__ import annotations
 

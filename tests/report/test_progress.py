@@ -1,4 +1,4 @@
-"""The progress bar: rate and time left on a terminal, nothing where nobody watches or wants it."""
+"""The progress bar: rate and time left on a terminal, nothing without a terminal or where it is switched off."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compressed files: read like plain ones, whole however they were put together, and damage is told."""
+"""Compressed files: read like plain ones, whole from any number of members, and damage is an error."""
 
 from __future__ import annotations
 

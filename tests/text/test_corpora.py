@@ -1,4 +1,4 @@
-"""Reading a prepared corpus: any texts in any order, and damage that is told by its file."""
+"""Reading a prepared corpus: any texts in any order, and an error that names the damaged file."""
 
 from __future__ import annotations
 

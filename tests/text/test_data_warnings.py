@@ -1,4 +1,4 @@
-"""Each oddity of the texts is told with its numbers and a way out, and none where there is none."""
+"""Each oddity of the texts gives one warning with its numbers and what to do; clean texts give none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which character separates the columns is seen in the first lines; where two would do, nobody guesses."""
+"""Which character separates the columns is seen in the first lines; two that both fit are an error."""
 
 from __future__ import annotations
 

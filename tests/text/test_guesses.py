@@ -1,4 +1,4 @@
-"""Columns of unknown names are told by what stands in them, and a coin toss is refused."""
+"""Columns of unknown names are recognised by their content; an ambiguous choice is refused."""
 
 from __future__ import annotations
 

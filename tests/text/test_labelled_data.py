@@ -116,7 +116,7 @@ def test_built_in_sets_bring_their_own_splits():
 def test_columns_that_were_guessed_of_train_are_those_of_the_others(tmp_path):
     header = ("Urteil", "Aussage")
     train = write(tmp_path / "train.tsv", [(c, f"ein recht langer Satz {i}") for i in range(9) for c in "ab"], header)
-    one = write(tmp_path / "one.tsv", [("a", "kurz")], header)  # of one row nobody can tell
+    one = write(tmp_path / "one.tsv", [("a", "kurz")], header)  # one row does not decide it
     made = read_labelled_data(DataConfig(train=train, dev=one, test=one))
     assert made.dev[0].text == made.test[0].text == "kurz" and made.dev[0].label == "a"
     assert (

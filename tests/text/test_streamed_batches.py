@@ -33,7 +33,7 @@ def assert_same(one, other):
 
 
 def steps_of_an_epoch(made, tokenizer):
-    """How many batches hold the texts once, and those batches; the texts are told apart by their first word."""
+    """How many batches hold the texts once, and those batches; the first word identifies a text."""
     count = texts = 0
     batches = []
     for batch in made.stream(0):

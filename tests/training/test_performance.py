@@ -90,7 +90,7 @@ def test_a_range_that_is_none_is_refused(words):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that stands still until it is told otherwise; one device does 1000 FLOP/s."""
+    """A clock that only the test moves; one device does 1000 FLOP/s."""
     now = [100.0]
     monkeypatch.setattr(performance.time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(performance, "measured_peak", lambda dtype: 1000.0)

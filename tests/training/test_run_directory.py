@@ -43,7 +43,7 @@ def test_two_do_not_train_in_it_at_once(tmp_path):
     run = RunDirectory(tmp_path)
     with run.locked(), pytest.raises(UserError, match="is locked by another process"), run.locked():
         pass
-    run.claim(CONFIG, LABELS, DATA)  # the lock makes the directory nobody's
+    run.claim(CONFIG, LABELS, DATA)  # the lock alone does not make it a run's directory
     (tmp_path / ".model.7.unfinished").mkdir()
     with run.locked():
         assert not (tmp_path / ".model.7.unfinished").exists()
