@@ -12,7 +12,7 @@ NEW_ENOUGH = $(PYTHON) -c 'import sys; sys.exit("expected Python 3.11 or later, 
 
 PYTEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
-.PHONY: demo test test-core test-oldest docs pages clean
+.PHONY: demo test test-slow test-core test-oldest docs pages clean
 
 demo: $(READY)
 	$(BIN)/python train.py --config configs/demo.yaml
@@ -25,7 +25,10 @@ test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(PYTEST)
-	$(BIN)/python -m pytest -m slow tests/test_wheel.py
+
+# The slow tests, without those that stop runs at random moments: `pytest -m slow tests/test_faults.py`.
+test-slow: $(READY)
+	$(PYTEST) -m slow --ignore tests/test_faults.py
 
 # The model, inference and training: what depends on the versions of JAX and of Python.
 test-core: $(READY)

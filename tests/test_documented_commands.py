@@ -3,7 +3,7 @@
 Each runs in a folder of its own that holds tiny versions of everything the pages name: the files of
 `tests/tiny_files.py`, and the results of earlier commands (runs, a corpus). Settings that make a command quick come
 before its words, so the page's own settings win; `SHORTER` lists the few exceptions. Commands that are the same once
-their placeholders are filled run once.
+their placeholders are filled run once. The first of each kind is part of every test run, the others are slow tests.
 """
 
 from __future__ import annotations
@@ -85,6 +85,25 @@ def placed(command: Command) -> Command:
     """The command with values for placeholders, and all files in the working directory."""
     words = (PLACEHOLDERS.get(word, word.replace("/shared/", "shared/")) for word in command.words)
     return command._replace(words=tuple(words))
+
+
+def recipe_of(command: Command) -> str:
+    """The recipe that a command which trains asks for."""
+    return next((after for word, after in itertools.pairwise(command.words) if word == "--recipe"), "fastbert")
+
+
+def kind(command: Command) -> tuple[str, str, bool]:
+    """What decides most of what a command runs: the program, its subcommand or recipe, whether it only prints help."""
+    first = command.words[0] if command.program == "infer.py" else recipe_of(command)
+    return command.program, first, "--help" in command.words
+
+
+def parameters() -> Iterator:
+    """Every different command; all but the first of each kind are slow tests."""
+    kinds: set[tuple[str, str, bool]] = set()
+    for command, place in DIFFERENT.items():
+        yield pytest.param(command, id=place, marks=[pytest.mark.slow] if kind(command) in kinds else [])
+        kinds.add(kind(command))
 
 
 SHOWN = commands()
@@ -172,9 +191,8 @@ def quick_training(command: Command) -> list[str]:
     """Settings that make training quick, those of the phases of its recipe; none for a command that does not train."""
     if command.program not in ("train.py", "benchmarks/ablations.py"):
         return []
-    recipe = next((after for word, after in itertools.pairwise(command.words) if word == "--recipe"), "fastbert")
     phases = ("fine-tune", "distil") if command.program == "train.py" else ("fine-tune", "distil", "truncate")
-    return " ".join([SIZES, *(PHASES[phase] for phase in PHASES_OF.get(recipe, phases))]).split()
+    return " ".join([SIZES, *(PHASES[phase] for phase in PHASES_OF.get(recipe_of(command), phases))]).split()
 
 
 def left_by(command: Command) -> list[str]:
@@ -205,7 +223,7 @@ def remove(path: Path) -> None:
     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
-@pytest.mark.parametrize("command", [pytest.param(command, id=place) for command, place in DIFFERENT.items()])
+@pytest.mark.parametrize("command", [*parameters()])
 def test_every_command_runs(command: Command, here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     left = left_by(command)
     for pattern in left:
