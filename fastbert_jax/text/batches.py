@@ -3,24 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
 from fastbert_jax.text.tokenizer import Encoded
-
-
-class TokenisedTexts(Protocol):
-    """n texts as batches take them: an `Encoded`, or a corpus on disk whose texts are read when they are taken."""
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Tokens of every text, integers `[n]`."""
-
-    def take(self, rows: np.ndarray) -> Encoded:
-        """The texts `rows`, in that order."""
-
-    def __len__(self) -> int: ...
 
 
 class Batch(NamedTuple):
@@ -43,7 +30,7 @@ class Batch(NamedTuple):
 
 
 def collate(
-    texts: TokenisedTexts,
+    texts: Encoded,
     rows: Sequence[int] | np.ndarray,
     *,
     batch_size: int,
@@ -58,41 +45,31 @@ def collate(
       ValueError: more rows than `batch_size`, or a text longer than `length`.
     """
     rows = np.asarray(rows, np.int64)
-    return collate_rows(
-        texts.take(rows),
-        np.ones(len(rows), np.int64),
-        batch_size=batch_size,
-        length=length,
-        texts_per_row=1,
-        labels=None if labels is None else labels[rows],
-    )
+    if len(rows) > batch_size:
+        raise ValueError(f"expected up to {batch_size} rows, found {len(rows)}")
+    sizes = (np.arange(batch_size) < len(rows)).astype(np.int64)
+    labels = None if labels is None else labels[rows]
+    return collate_rows(texts.take(rows), sizes, length=length, texts_per_row=1, labels=labels)
 
 
 def collate_rows(
-    texts: Encoded,
-    sizes: np.ndarray,
-    *,
-    batch_size: int,
-    length: int,
-    texts_per_row: int,
-    labels: np.ndarray | None = None,
+    texts: Encoded, sizes: np.ndarray, *, length: int, texts_per_row: int, labels: np.ndarray | None = None
 ) -> Batch:
-    """Rows of up to K texts, padded to `[batch_size, length]`: row r holds the next `sizes[r]` of `texts`.
+    """Rows of up to K texts, padded to `[len(sizes), length]`: row r holds the next `sizes[r]` of `texts`.
 
-    Rows beyond `len(sizes)` are all padding and not valid. `labels` is int32 `[n]`, one per text of `texts`.
+    A row of no texts is all padding and not valid. `labels` is int32 `[n]`, one per text of `texts`.
 
     Raises:
-      ValueError: more rows than `batch_size`, or a row of more texts than `texts_per_row` or tokens than `length`.
+      ValueError: a row of more texts than `texts_per_row` or more tokens than `length`.
     """
     row = np.repeat(np.arange(len(sizes)), sizes)
     first = np.cumsum(sizes) - sizes
     start = texts.offsets[:-1] - texts.offsets[first][row]
     lengths = texts.lengths
     longest, most = (start + lengths).max(initial=0), sizes.max(initial=0)
-    if len(sizes) > batch_size or most > texts_per_row or longest > length:
+    if most > texts_per_row or longest > length:
         raise ValueError(
-            f"expected up to {batch_size} rows of {length} tokens and {texts_per_row} texts, "
-            f"found {len(sizes)} of up to {longest} and {most}"
+            f"expected rows of up to {length} tokens and {texts_per_row} texts, found up to {longest} and {most}"
         )
     place = np.arange(len(texts)) - first[row]
     position = np.arange(len(texts.token_ids)) - np.repeat(texts.offsets[:-1], lengths)
@@ -100,9 +77,9 @@ def collate_rows(
     text_place = row * texts_per_row + place
 
     def filled(size: int, places: np.ndarray, values: np.ndarray | int) -> np.ndarray:
-        array = np.zeros(batch_size * size, np.int32)
+        array = np.zeros(len(sizes) * size, np.int32)
         array[places] = values
-        return array.reshape(batch_size, size)
+        return array.reshape(len(sizes), size)
 
     return Batch(
         token_ids_BxS=filled(length, token_place, texts.token_ids),

@@ -12,7 +12,7 @@ from fastbert_jax.errors import UserError
 from fastbert_jax.text.corpora import PreparedCorpus
 from fastbert_jax.text.prepare import prepare
 from fastbert_jax.text.tokenizer import train_tokenizer
-from fastbert_jax.text.training_batches import PackedBatches, TrainingBatches
+from fastbert_jax.text.training_batches import TrainingBatches
 from tests.text.corpora import WORDS, preparation, some_texts, write_texts
 
 SHARD = "00000-00001.tokens"
@@ -47,7 +47,7 @@ def test_batches_do_not_depend_on_where_the_texts_are(directory, tokenizer):
     settings = {"batch_size": 8, "epochs": 1, "seed": 3}
     for make in (
         lambda texts: TrainingBatches(texts, None, buckets=(8, 16), **settings),
-        lambda texts: PackedBatches(texts, None, max_length=16, **settings),
+        lambda texts: TrainingBatches(texts, None, buckets=(16,), pack=True, **settings),
     ):
         for one, other in zip(make(corpus).stream(0), make(encoded).stream(0), strict=True):
             for left, right in zip(one, other, strict=True):
