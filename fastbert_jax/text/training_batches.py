@@ -12,11 +12,9 @@ from typing import Any
 import numpy as np
 
 from fastbert_jax.errors import UserError, needs_extra
-from fastbert_jax.text import plans
-from fastbert_jax.text.batches import Batch, collate_rows
+from fastbert_jax.text.batches import Batch, BatchRows, EpochPlan, collate_rows, pack_rows, training_plan
 from fastbert_jax.text.corpora import PreparedCorpus
 from fastbert_jax.text.examples import Text
-from fastbert_jax.text.plans import BatchRows, EpochPlan
 from fastbert_jax.text.tokenizer import Encoded
 
 # Batches made ahead by `TrainingBatches.stream`, and the threads that make them.
@@ -54,16 +52,18 @@ class TrainingBatches:
           local_rows: which rows of every batch this process makes, in this order, integers from 0 to
             `batch_size - 1`; None: all of them. What the batches hold altogether does not depend on it.
           pack: rows of several texts.
-          texts_per_row: pack only: K of every batch; 0: chosen from the lengths (`plans.choose_texts_per_row`).
+          texts_per_row: pack only: K of every batch; 0: chosen from the lengths (`choose_texts_per_row`).
 
         Raises:
           ValueError: pack only: a text longer than the last of `buckets`.
         """
-        self.packed = plans.pack(texts.lengths, max_length=buckets[-1], texts_per_row=texts_per_row) if pack else None
+        self.packed = pack_rows(texts.lengths, max_length=buckets[-1], texts_per_row=texts_per_row) if pack else None
         """The rows of several texts; None: a row is a text."""
         self._texts, self._labels, self._buckets, self._batch_size = texts, labels, buckets, batch_size
         self._texts_per_row = 1 if self.packed is None else self.packed.texts_per_row
         self._seed = seed
+        self.total_texts = len(texts)
+        """Texts of an epoch."""
         self.batches_per_epoch = -(-len(texts if self.packed is None else self.packed) // batch_size)
         """Batches that hold every row once, the last of them perhaps in part."""
         self._steps = steps or epochs * self.batches_per_epoch
@@ -77,11 +77,6 @@ class TrainingBatches:
 
     def __len__(self) -> int:
         return self._steps
-
-    @property
-    def total_texts(self) -> int:
-        """Texts of an epoch."""
-        return len(self._texts)
 
     @property
     def real_tokens(self) -> float:
@@ -103,9 +98,7 @@ class TrainingBatches:
         lengths = self._texts.lengths
         if self.packed is not None:
             lengths = np.broadcast_to(self._buckets[-1], len(self.packed))
-        return plans.training_plan(
-            lengths, buckets=self._buckets, batch_size=self._batch_size, seed=self._seed, epoch=epoch
-        )
+        return training_plan(lengths, buckets=self._buckets, batch_size=self._batch_size, seed=self._seed, epoch=epoch)
 
     def _texts_at(self, step: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
         """The texts in some rows of a batch, one row after the other; how many each row has; the rows' length."""

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastbert_jax.text.batches import collate
-from fastbert_jax.text.plans import inference_plan, training_plan
+from fastbert_jax.text.batches import collate, inference_plan, training_plan
 from fastbert_jax.text.tokenizer import Encoded
 from fastbert_jax.text.training_batches import TrainingBatches
 
