@@ -27,7 +27,7 @@ import tyro
 from fastbert_jax.command_line import TYRO_STYLE, end_with
 from fastbert_jax.config import DataConfig, PrepareConfig
 from fastbert_jax.text.batches import Batch
-from fastbert_jax.text.builtin import builtin_model_directory
+from fastbert_jax.text.builtin import pretrained_directory
 from fastbert_jax.text.corpora import PreparedCorpus, TextStream
 from fastbert_jax.text.prepare import prepare
 from fastbert_jax.text.sources import read_examples
@@ -62,7 +62,7 @@ class Settings:
 def main() -> None:
     """Read, print, write."""
     settings = tyro.cli(Settings, config=TYRO_STYLE)
-    tokenizer = settings.tokenizer or str(builtin_model_directory("minilm"))
+    tokenizer = settings.tokenizer or str(pretrained_directory("builtin:minilm"))
     counts = (settings.texts, settings.times * settings.texts)
     found: dict[str, list[dict[str, float]]] = {way: [] for way in settings.ways}
     with tempfile.TemporaryDirectory() as directory:
