@@ -127,13 +127,6 @@ def test_manifests_that_cannot_be_read(directory, content):
     assert_refused(directory, r"manifest.json: expected the manifest of a corpus, found")
 
 
-def test_a_corpus_of_an_older_version_is_refused(directory):
-    (directory / "manifest.json").rename(directory / "ledger.json")
-    assert_refused(
-        directory, r"expected a corpus of format 2, found one that an older version prepared; prepare it again"
-    )
-
-
 @pytest.mark.parametrize("name", ["../00000-00000", "/etc/00000-00000", "00000-00000/../a", ""])
 @pytest.mark.parametrize("file", [False, True])
 def test_a_shard_cannot_lead_out_of_the_corpus(directory, name, file):
