@@ -33,10 +33,10 @@ from fastbert_jax.recipes.fastbert import self_distillation
 from fastbert_jax.report.flops import distillation_flops
 from fastbert_jax.report.metrics import Spread
 from fastbert_jax.text.batches import Batch, collate
-from fastbert_jax.text.builtin import builtin_model_directory
+from fastbert_jax.text.builtin import pretrained_directory
 from fastbert_jax.text.sources import read_examples
 from fastbert_jax.text.tokenizer import Encoded, load_tokenizer
-from fastbert_jax.text.training_batches import PackedBatches, TrainingBatches
+from fastbert_jax.text.training_batches import TrainingBatches
 from fastbert_jax.training.terms import COMPUTED, KEPT, Kept
 from measured import begun, publish, random_tokens, ratio
 from scaling import MODELS, bert
@@ -175,7 +175,7 @@ def layouts(config: BertConfig, rows: int, settings: Settings) -> dict:
     """Real tokens per second of one pass over the texts, in each of the layouts."""
     examples = read_examples(settings.data, DataConfig(), need_label=False, role="unlabelled").examples
     texts = [examples[i].text for i in evenly(len(examples), settings.texts)]
-    encoded = load_tokenizer(builtin_model_directory("minilm")).encode(texts, max_length=settings.length)
+    encoded = load_tokenizer(pretrained_directory("builtin:minilm")).encode(texts, max_length=settings.length)
     batches = batches_of(encoded, rows, settings)
     run = Distillation(config, settings.precision)
     runs: list[Callable[[], None]] = []
@@ -209,7 +209,7 @@ def batches_of(encoded: Encoded, rows: int, settings: Settings) -> dict[str, lis
     buckets = dataclasses.replace(DataConfig(), max_length=length).lengths
     of_texts = functools.partial(TrainingBatches, encoded, None, epochs=1, seed=0)
     laid_out = {
-        "packed": PackedBatches(encoded, None, max_length=length, batch_size=rows, epochs=1, seed=0),
+        "packed": of_texts(buckets=(length,), batch_size=rows, pack=True),
         f"one text a row of {length}": of_texts(buckets=(length,), batch_size=rows),
         "length buckets": of_texts(buckets=buckets, batch_size=settings.text_rows),
     }

@@ -27,12 +27,12 @@ import tyro
 from fastbert_jax.command_line import TYRO_STYLE, end_with
 from fastbert_jax.config import DataConfig, PrepareConfig
 from fastbert_jax.text.batches import Batch
-from fastbert_jax.text.builtin import builtin_model_directory
+from fastbert_jax.text.builtin import pretrained_directory
 from fastbert_jax.text.corpora import PreparedCorpus, TextStream
 from fastbert_jax.text.prepare import prepare
 from fastbert_jax.text.sources import read_examples
 from fastbert_jax.text.tokenizer import load_tokenizer
-from fastbert_jax.text.training_batches import PackedBatches, StreamedBatches, TrainingBatches
+from fastbert_jax.text.training_batches import StreamedBatches, TrainingBatches
 
 WAYS = ("nothing", "in memory", "prepared", "prepared, packed", "stream", "stream, packed")
 BUCKETS = (16, 32, 64)
@@ -62,7 +62,7 @@ class Settings:
 def main() -> None:
     """Read, print, write."""
     settings = tyro.cli(Settings, config=TYRO_STYLE)
-    tokenizer = settings.tokenizer or str(builtin_model_directory("minilm"))
+    tokenizer = settings.tokenizer or str(pretrained_directory("builtin:minilm"))
     counts = (settings.texts, settings.times * settings.texts)
     found: dict[str, list[dict[str, float]]] = {way: [] for way in settings.ways}
     with tempfile.TemporaryDirectory() as directory:
@@ -125,11 +125,9 @@ def batches(way: str, file: Path, corpus: Path, tokenizer: str, window: int) -> 
             examples = read_examples(str(file), DataConfig(), need_label=False).examples
             encoded = encode([example.text for example in examples])
             yield from TrainingBatches(encoded, None, buckets=BUCKETS, epochs=1, **shared).stream(0)
-        case "prepared":
+        case "prepared" | "prepared, packed":
+            shared["pack"] = way.endswith("packed")
             yield from TrainingBatches(PreparedCorpus(corpus), None, buckets=BUCKETS, epochs=1, **shared).stream(0)
-        case "prepared, packed":
-            made = PackedBatches(PreparedCorpus(corpus), None, max_length=BUCKETS[-1], epochs=1, **shared)
-            yield from made.stream(0)
         case "stream" | "stream, packed":
             texts = functools.partial(iter, TextStream(str(file), DataConfig()))
             left = len(PreparedCorpus(corpus))

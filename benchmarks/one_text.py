@@ -28,7 +28,7 @@ from fastbert_jax.inference.plan import BatchedTexts
 from fastbert_jax.model.network import Params
 from fastbert_jax.report.metrics import Spread
 from fastbert_jax.text.batches import Batch
-from fastbert_jax.text.builtin import builtin_model_directory
+from fastbert_jax.text.builtin import pretrained_directory
 from fastbert_jax.text.sources import read_examples
 from fastbert_jax.text.tokenizer import load_tokenizer
 from measured import Model, publish, random_config, random_model, ratio, trained_model
@@ -73,7 +73,7 @@ def main() -> None:
     values = {"trained": {"full_depth": [full_depth(model, text, settings) for text in trained.values()]}}
 
     config = random_config(layers=settings.random_layers, hidden_size=settings.random_hidden_size)
-    tokenizer = load_tokenizer(builtin_model_directory("minilm"))
+    tokenizer = load_tokenizer(pretrained_directory("builtin:minilm"))
     model = random_model(config, lengths=settings.random_lengths, tokenizer=tokenizer)
     texts = [" ".join([ONE_TOKEN] * (length - 2)) for length in settings.random_lengths]
     values["random"] = {

@@ -27,7 +27,7 @@ from fastbert_jax.errors import UserError
 from fastbert_jax.model.bert import Bert
 from fastbert_jax.model.weights import save_model
 from fastbert_jax.report.metrics import Spread
-from fastbert_jax.text.builtin import builtin_model_directory
+from fastbert_jax.text.builtin import pretrained_directory
 from fastbert_jax.text.tokenizer import load_tokenizer
 from measured import publish
 from scaling import MODELS, bert
@@ -56,7 +56,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder)
         save_model(directory / "model", Bert(config).init(jax.random.key(0)), config, extra={})
-        load_tokenizer(builtin_model_directory("minilm")).save(directory / "model")
+        load_tokenizer(pretrained_directory("builtin:minilm")).save(directory / "model")
         seconds = [stopped_after(directory, number, settings) for number in range(settings.stops)]
         checkpoint = max((directory / "run" / "checkpoints").iterdir(), key=lambda path: path.stat().st_mtime)
         size = sum(path.stat().st_size for path in checkpoint.rglob("*") if path.is_file())

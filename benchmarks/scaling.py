@@ -29,9 +29,9 @@ MEAN_TOKENS = 23.6
 set `builtin:movie_reviews#unlabelled` has 24.8."""
 ROW_LENGTH = 128
 REAL_TOKENS = 0.96
-"""Share of a packed row's tokens that are no padding, on the safe side: `text/plans.py` reaches 0.995 with those."""
+"""Share of a packed row's tokens that are no padding, on the safe side: `text/batches.py` reaches 0.995 with those."""
 TEXT_SLOTS = 16
-"""Texts that a packed row has room for, as `text/plans.py` chose for them; the exits compute for all of them, though
+"""Texts that a packed row has room for, as `text/batches.py` chose for them; the exits compute for all of them, though
 128 x 0.96 / 23.6 = 5.2 is what a row holds on average."""
 
 CHIPS = 256

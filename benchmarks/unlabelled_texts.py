@@ -33,7 +33,7 @@ from fastbert_jax.text.examples import Text
 from fastbert_jax.text.labelled_data import label_ids
 from fastbert_jax.text.sources import read_examples
 from fastbert_jax.text.tokenizer import Encoded, load_tokenizer
-from fastbert_jax.text.training_batches import PackedBatches
+from fastbert_jax.text.training_batches import TrainingBatches
 from fastbert_jax.training.initial import Start
 from fastbert_jax.training.step import placed_step
 from fastbert_jax.training.terms import COMPUTED, merge
@@ -116,8 +116,15 @@ def distilled(
         batch_size=settings.rows, learning_rate=settings.learning_rate, kl=settings.kl, steps=settings.steps, pack=True
     )
     (phase,) = self_distillation(network, distil)
-    batches = PackedBatches(
-        encoded, None, max_length=length, batch_size=settings.rows, epochs=1, steps=settings.steps, seed=seed
+    batches = TrainingBatches(
+        encoded,
+        None,
+        buckets=(length,),
+        batch_size=settings.rows,
+        epochs=1,
+        steps=settings.steps,
+        seed=seed,
+        pack=True,
     )
     shapes = {"model": Start(network).abstract_params(shardings)}
     placed = placed_step(phase, shapes, mesh=mesh, total_steps=settings.steps, key=jax.random.key(seed))

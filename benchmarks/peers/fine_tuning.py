@@ -44,7 +44,7 @@ from fastbert_jax.model.weights import load_backbone
 from fastbert_jax.recipes.fastbert import fine_tuning
 from fastbert_jax.report.metrics import Spread
 from fastbert_jax.text.batches import Batch
-from fastbert_jax.text.builtin import builtin_model_directory
+from fastbert_jax.text.builtin import pretrained_directory
 from fastbert_jax.text.labelled_data import label_ids
 from fastbert_jax.text.sources import read_examples
 from fastbert_jax.text.tokenizer import Encoded, load_tokenizer
@@ -174,7 +174,7 @@ def main() -> None:
 
 def measure(settings: Settings) -> dict:
     """The ratios, and texts per second of each way."""
-    directory = builtin_model_directory("minilm")
+    directory = pretrained_directory("builtin:minilm")
     encoded, labels = texts_of(settings, directory)
     config = read_bert_config(directory, num_classes=int(labels.max()) + 1, exit_size=128, exit_heads=2)
     params = Bert(config).init(jax.random.key(0)) | {"backbone": load_backbone(directory, config)}

@@ -42,7 +42,7 @@ from fastbert_jax.model.network import Params
 from fastbert_jax.model.weights import load_backbone, save_model
 from fastbert_jax.report.metrics import Spread
 from fastbert_jax.text.batches import Batch
-from fastbert_jax.text.builtin import builtin_model_directory
+from fastbert_jax.text.builtin import pretrained_directory
 from fastbert_jax.text.sources import read_examples
 from fastbert_jax.text.tokenizer import load_tokenizer
 from measured import publish, random_config, random_tokens, ratio
@@ -90,7 +90,7 @@ def main() -> None:
 
 def minilm(settings: Settings) -> dict[str, dict]:
     """The pretrained backbone on real texts, in both layouts."""
-    directory = builtin_model_directory("minilm")
+    directory = pretrained_directory("builtin:minilm")
     config = read_bert_config(directory, num_classes=2, exit_size=128, exit_heads=2)
     params = Bert(config).init(jax.random.key(0)) | {"backbone": load_backbone(directory, config)}
     data = DataConfig()

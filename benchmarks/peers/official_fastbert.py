@@ -37,7 +37,7 @@ from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.model.bert import Bert
 from fastbert_jax.model.network import Params
 from fastbert_jax.report.metrics import Spread
-from fastbert_jax.text.builtin import builtin_model_directory
+from fastbert_jax.text.builtin import pretrained_directory
 from fastbert_jax.text.sources import read_examples
 from fastbert_jax.text.tokenizer import load_tokenizer
 from measured import publish, random_config, ratio
@@ -148,7 +148,7 @@ def our_predictor(depth: int) -> Predictor:
     logits = [SURE if number >= depth else UNSURE for number in range(1, config.num_layers)]
     classifier["kernel"], classifier["bias"] = classifier["kernel"] * 0, np.array(logits, np.float32)
     lengths = DataConfig().lengths
-    tokenizer = load_tokenizer(builtin_model_directory("minilm"))  # the vocabulary of English uncased BERTs
+    tokenizer = load_tokenizer(pretrained_directory("builtin:minilm"))  # the vocabulary of English uncased BERTs
     return Predictor(params, config, tokenizer, labels=("a", "b"), max_length=lengths[-1], length_buckets=lengths)
 
 

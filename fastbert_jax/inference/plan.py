@@ -11,8 +11,7 @@ import numpy as np
 from fastbert_jax.config import BATCH_TOKENS
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.engines.static_sizes import batch_buckets, smallest_bucket
-from fastbert_jax.text.batches import Batch, collate
-from fastbert_jax.text.plans import inference_plan
+from fastbert_jax.text.batches import Batch, collate, inference_plan
 from fastbert_jax.text.tokenizer import Encoded
 
 

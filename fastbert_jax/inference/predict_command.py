@@ -97,9 +97,9 @@ class _Model:
         """
         before = unreadable = cut = 0
         with open_examples(name, self._config.reading, role="test") as rows, self._opened(name, output) as file:
-            if rows.guess:
-                info(rows.guess)
-            with progress_bar("predict", total=rows.row_count, unit="texts") as advance:
+            if rows.columns.guessed:
+                info(rows.note)
+            with progress_bar("predict", total=rows.table.row_count, unit="texts") as advance:
                 for chunk in chunks_of(rows):
                     checksum = checksum_of(chunk)
                     if file.has(checksum):

@@ -1,26 +1,25 @@
-"""Batches of static shape: how texts of tokens become arrays that the model takes."""
+"""Batches of static shape: which texts share a row and a batch, in which order, and the arrays that the model takes.
+
+Plans are pure functions of lengths, seed and epoch.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+import bisect
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from fastbert_jax.text.tokenizer import Encoded
+from fastbert_jax.text.tokenizer import Encoded, joined_ranges, offsets_of
 
-
-class TokenisedTexts(Protocol):
-    """n texts as batches take them: an `Encoded`, or a corpus on disk whose texts are read when they are taken."""
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Tokens of every text, integers `[n]`."""
-
-    def take(self, rows: np.ndarray) -> Encoded:
-        """The texts `rows`, in that order."""
-
-    def __len__(self) -> int: ...
+PACKING_WINDOW = 65_536
+"""Consecutive texts that are packed with each other."""
+# How the texts per row are chosen: the windows looked at, and the share of rows that a smaller number may cost.
+SAMPLED_WINDOWS = 4
+ROWS_TO_SPARE = 0.01
 
 
 class Batch(NamedTuple):
@@ -43,7 +42,7 @@ class Batch(NamedTuple):
 
 
 def collate(
-    texts: TokenisedTexts,
+    texts: Encoded,
     rows: Sequence[int] | np.ndarray,
     *,
     batch_size: int,
@@ -58,41 +57,31 @@ def collate(
       ValueError: more rows than `batch_size`, or a text longer than `length`.
     """
     rows = np.asarray(rows, np.int64)
-    return collate_rows(
-        texts.take(rows),
-        np.ones(len(rows), np.int64),
-        batch_size=batch_size,
-        length=length,
-        texts_per_row=1,
-        labels=None if labels is None else labels[rows],
-    )
+    if len(rows) > batch_size:
+        raise ValueError(f"expected up to {batch_size} rows, found {len(rows)}")
+    sizes = (np.arange(batch_size) < len(rows)).astype(np.int64)
+    labels = None if labels is None else labels[rows]
+    return collate_rows(texts.take(rows), sizes, length=length, texts_per_row=1, labels=labels)
 
 
 def collate_rows(
-    texts: Encoded,
-    sizes: np.ndarray,
-    *,
-    batch_size: int,
-    length: int,
-    texts_per_row: int,
-    labels: np.ndarray | None = None,
+    texts: Encoded, sizes: np.ndarray, *, length: int, texts_per_row: int, labels: np.ndarray | None = None
 ) -> Batch:
-    """Rows of up to K texts, padded to `[batch_size, length]`: row r holds the next `sizes[r]` of `texts`.
+    """Rows of up to K texts, padded to `[len(sizes), length]`: row r holds the next `sizes[r]` of `texts`.
 
-    Rows beyond `len(sizes)` are all padding and not valid. `labels` is int32 `[n]`, one per text of `texts`.
+    A row of no texts is all padding and not valid. `labels` is int32 `[n]`, one per text of `texts`.
 
     Raises:
-      ValueError: more rows than `batch_size`, or a row of more texts than `texts_per_row` or tokens than `length`.
+      ValueError: a row of more texts than `texts_per_row` or more tokens than `length`.
     """
     row = np.repeat(np.arange(len(sizes)), sizes)
     first = np.cumsum(sizes) - sizes
     start = texts.offsets[:-1] - texts.offsets[first][row]
     lengths = texts.lengths
     longest, most = (start + lengths).max(initial=0), sizes.max(initial=0)
-    if len(sizes) > batch_size or most > texts_per_row or longest > length:
+    if most > texts_per_row or longest > length:
         raise ValueError(
-            f"expected up to {batch_size} rows of {length} tokens and {texts_per_row} texts, "
-            f"found {len(sizes)} of up to {longest} and {most}"
+            f"expected rows of up to {length} tokens and {texts_per_row} texts, found up to {longest} and {most}"
         )
     place = np.arange(len(texts)) - first[row]
     position = np.arange(len(texts.token_ids)) - np.repeat(texts.offsets[:-1], lengths)
@@ -100,9 +89,9 @@ def collate_rows(
     text_place = row * texts_per_row + place
 
     def filled(size: int, places: np.ndarray, values: np.ndarray | int) -> np.ndarray:
-        array = np.zeros(batch_size * size, np.int32)
+        array = np.zeros(len(sizes) * size, np.int32)
         array[places] = values
-        return array.reshape(batch_size, size)
+        return array.reshape(len(sizes), size)
 
     return Batch(
         token_ids_BxS=filled(length, token_place, texts.token_ids),
@@ -113,3 +102,192 @@ def collate_rows(
         label_BxK=filled(texts_per_row, text_place, 0 if labels is None else labels),
         valid_BxK=filled(texts_per_row, text_place, 1).astype(bool),
     )
+
+
+@dataclass(frozen=True)
+class BatchRows:
+    """The texts of one batch (integers), or its packed rows, and the static length they are padded to."""
+
+    rows: np.ndarray
+    length: int
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """The batches of one epoch in their order, in a few arrays however many they are."""
+
+    rows: np.ndarray
+    """Each row once; `batch_size` after `batch_size` of them are a batch, the last of which may be partial."""
+    lengths: np.ndarray
+    """The static length of each batch."""
+    order: np.ndarray
+    """The batches in the order they come in."""
+    batch_size: int
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, place: int) -> BatchRows:
+        batch = int(self.order[place])
+        start = batch * self.batch_size
+        return BatchRows(self.rows[start : start + self.batch_size], int(self.lengths[batch]))
+
+    def __iter__(self) -> Iterator[BatchRows]:
+        return (self[place] for place in range(len(self)))
+
+
+def training_plan(
+    lengths: np.ndarray, *, buckets: tuple[int, ...], batch_size: int, seed: int, epoch: int
+) -> EpochPlan:
+    """The batches of one epoch, a pure function of its arguments: every text once, in shuffled order.
+
+    Texts are grouped by the smallest bucket that holds them. What is left over of a bucket moves up to the next
+    longer one in use, so one batch at most is partial and there are always ceil(n / batch_size) of them.
+    """
+    key = [seed % 2**64, epoch]
+    generator = np.random.Generator(np.random.Philox(key=np.array(key, np.uint64)))
+    shuffled = generator.permutation(len(lengths))
+    if len(lengths) < 2**31:
+        shuffled = shuffled.astype(np.int32)  # half the memory
+    bucket_of = _bucket_of(lengths, buckets)[shuffled]
+    by_bucket = np.argsort(bucket_of, kind="stable")
+    last_of_batch = np.minimum(np.arange(0, len(lengths), batch_size) + batch_size, len(lengths)) - 1
+    return EpochPlan(
+        rows=shuffled[by_bucket],
+        lengths=np.asarray(buckets)[bucket_of[by_bucket[last_of_batch]]],
+        order=generator.permutation(len(last_of_batch)),
+        batch_size=batch_size,
+    )
+
+
+def inference_plan(
+    lengths: np.ndarray, *, buckets: tuple[int, ...], batch_sizes: int | Sequence[int]
+) -> list[BatchRows]:
+    """Every text once, grouped by the smallest bucket that holds it, in input order; each bucket may end partial.
+
+    Args:
+      batch_sizes: texts per batch, one number or one per bucket.
+    """
+    sizes = np.broadcast_to(np.asarray(batch_sizes), len(buckets)).tolist()
+    bucket_of = _bucket_of(lengths, buckets)
+    batches = []
+    for bucket in np.unique(bucket_of).tolist():
+        rows, size = np.flatnonzero(bucket_of == bucket), sizes[bucket]
+        batches += [BatchRows(rows[start : start + size], buckets[bucket]) for start in range(0, len(rows), size)]
+    return batches
+
+
+def _bucket_of(lengths: np.ndarray, buckets: tuple[int, ...]) -> np.ndarray:
+    """The number of the smallest bucket that holds each text, small integers `[n]`."""
+    lengths = np.asarray(lengths)
+    if lengths.max(initial=0) > buckets[-1]:
+        raise ValueError(f"expected texts of up to {buckets[-1]} tokens, found one of {lengths.max()}")
+    bucket_of_length = np.searchsorted(np.asarray(buckets), np.arange(buckets[-1] + 1))
+    return np.asarray(bucket_of_length.astype(np.uint8 if len(buckets) < 2**8 else np.uint16)[lengths])
+
+
+@dataclass(frozen=True)
+class Packed:
+    """R rows of one text or more."""
+
+    texts: np.ndarray
+    """The numbers of the texts, row after row; each once."""
+    row_offsets: np.ndarray
+    """int64 `[R + 1]`; row r holds `texts[row_offsets[r] : row_offsets[r + 1]]`."""
+    texts_per_row: int
+    """No row holds more."""
+
+    def __len__(self) -> int:
+        return len(self.row_offsets) - 1
+
+    def members(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The texts of `rows`, row after row, and how many are in each."""
+        starts = self.row_offsets[rows]
+        sizes = self.row_offsets[rows + 1] - starts
+        return self.texts[joined_ranges(starts, sizes)], sizes
+
+
+def pack_rows(lengths: np.ndarray, *, max_length: int, texts_per_row: int = 0) -> Packed:
+    """Put texts into rows of `max_length` tokens: best fit, longest first, within windows of consecutive texts.
+
+    Best-fit decreasing over the histogram of a window's lengths: what is laid out is a row's pattern of lengths, as
+    many times as there are texts for it, so no text is looked at by itself.
+
+    Args:
+      lengths: tokens of every text, integers `[n]`.
+      texts_per_row: the most texts in a row; 0: `choose_texts_per_row`.
+
+    Raises:
+      ValueError: a text of no tokens, or of more than `max_length`.
+    """
+    lengths = np.asarray(lengths)
+    if len(lengths) and not 1 <= lengths.min() <= lengths.max() <= max_length:
+        raise ValueError(f"expected texts of 1 to {max_length} tokens, found {lengths.min()} to {lengths.max()}")
+    most = texts_per_row or choose_texts_per_row(lengths, max_length=max_length)
+    texts: list[np.ndarray] = [np.zeros(0, np.int32)]
+    sizes: list[np.ndarray] = [np.zeros(0, np.int64)]
+    dtype = np.int32 if len(lengths) < 2**31 else np.int64
+    for start in range(0, len(lengths), PACKING_WINDOW):
+        for rows in _pack_window(lengths[start : start + PACKING_WINDOW], max_length, most):
+            texts.append((rows + start).astype(dtype).reshape(-1))
+            sizes.append(np.full(len(rows), rows.shape[1]))
+    return Packed(np.concatenate(texts), offsets_of(np.concatenate(sizes)), most)
+
+
+def choose_texts_per_row(lengths: np.ndarray, *, max_length: int) -> int:
+    """The smallest power of two that costs no more than 1 % of rows over rows without a bound.
+
+    It is tried on a few windows that are spread evenly over the texts.
+    """
+    starts = np.arange(0, max(len(lengths), 1), PACKING_WINDOW)
+    sampled = starts[np.linspace(0, len(starts) - 1, min(SAMPLED_WINDOWS, len(starts)), dtype=int)]
+    histograms = [_histogram(lengths[start : start + PACKING_WINDOW], max_length) for start in sampled]
+
+    def rows(most: int) -> int:
+        return sum(times for counts in histograms for _, times in _patterns(counts, max_length, most))
+
+    enough = rows(max_length) * (1 + ROWS_TO_SPARE)
+    most = 1
+    while rows(most) > enough:
+        most *= 2
+    return most
+
+
+def _pack_window(lengths: np.ndarray, max_length: int, most: int) -> Iterator[np.ndarray]:
+    """The rows of one window, pattern by pattern: numbers of texts within it, `[rows, texts]`."""
+    by_length = np.argsort(lengths, kind="stable")
+    counts = _histogram(lengths, max_length)
+    unused = offsets_of(np.array(counts))  # where the texts of each length that are not laid out yet begin
+    for pattern, times in _patterns(counts, max_length, most):
+        rows = np.empty((times, len(pattern)), np.int64)
+        for column, length in enumerate(pattern):
+            rows[:, column] = by_length[unused[length] : unused[length] + times]
+            unused[length] += times
+        yield rows
+
+
+def _histogram(lengths: np.ndarray, max_length: int) -> list[int]:
+    counts: list[int] = np.bincount(lengths, minlength=max_length + 1).tolist()
+    return counts
+
+
+def _patterns(counts: list[int], max_length: int, most: int) -> Iterator[tuple[list[int], int]]:
+    """The lengths that share a row, and how many rows are made so, until no text of `counts` (by length) is left."""
+    counts = list(counts)
+    lengths = [length for length, count in enumerate(counts) if count]
+    while lengths:
+        pattern: Counter[int] = Counter()
+        room = max_length
+        for _ in range(most):
+            index = bisect.bisect_right(lengths, room) - 1
+            while index >= 0 and pattern[lengths[index]] == counts[lengths[index]]:
+                index -= 1
+            if index < 0:
+                break
+            pattern[lengths[index]] += 1
+            room -= lengths[index]
+        times = min(counts[length] // number for length, number in pattern.items())
+        yield list(pattern.elements()), times
+        for length, number in pattern.items():
+            counts[length] -= times * number
+        lengths = [length for length in lengths if counts[length]]

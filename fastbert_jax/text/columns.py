@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastbert_jax.config import DataConfig
@@ -72,14 +72,17 @@ def find_columns(table: Table, data: DataConfig, *, need_label: bool) -> Columns
       UserError: a named column is missing, one column has two parts, or no column fits, or several do.
     """
     pair_named = "" if data.pair_column == NO_PAIR else data.pair_column
-    _require_present(table, "text_column", data.text_column)
-    _require_present(table, "pair_column", pair_named)
-    if need_label:
-        _require_present(table, "label_column", data.label_column)
+    named = {"text_column": data.text_column, "pair_column": pair_named}
+    for key, column in (named | {"label_column": data.label_column} if need_label else named).items():
+        if column and column not in table.columns:
+            raise UserError(
+                f"{table.name}: expected a column {column!r}, as {flags(key)} says, found {_listed(table)}; "
+                f"{nearest(column, table.columns)}"
+            )
     if data.label_column:
         label = data.label_column if data.label_column in table.columns else None
     else:
-        label = _first([c for c in table.columns if c not in (data.text_column, pair_named)], LABELS)
+        label = _first([column for column in table.columns if column not in named.values()], LABELS)
     candidates = [column for column in table.columns if column != label]
     text, pair = _by_name(candidates, text=data.text_column, pair=pair_named, single=data.pair_column == NO_PAIR)
     guessed = []
@@ -89,6 +92,12 @@ def find_columns(table: Table, data: DataConfig, *, need_label: bool) -> Columns
     if need_label and label is None:
         label = _few_values(table, [column for column in candidates if column not in (text, pair)])
         guessed.append(label)
+    for column, values in _contents(table, guessed).items():
+        if len(column) > LONGEST_NAME or column in values:
+            raise UserError(
+                f"{table.name}: expected the names of the columns in the first line, found what looks like a row "
+                f"({column[:40]!r}); put a line of names above it, such as text and label"
+            )
     columns = Columns(text, pair, label, tuple(guessed))
     if len(set(columns.used)) < len(columns.used):
         raise UserError(
@@ -114,57 +123,52 @@ def _first(columns: Sequence[str], names: Sequence[str]) -> str | None:
     return next((by_name[name] for name in names if name in by_name), None)
 
 
-def _require_present(table: Table, key: str, column: str) -> None:
-    if column and column not in table.columns:
-        raise UserError(
-            f"{table.name}: expected a column {column!r}, as {flags(key)} says, found {_listed(table)}; "
-            f"{nearest(column, table.columns)}"
-        )
-
-
 def _longest(table: Table, columns: Sequence[str]) -> str:
     """The column with by far the longest texts, or the only one with texts."""
-    lengths = {name: _mean_length(values) for name, values in _contents(table, columns).items()}
-    lengths = {name: length for name, length in lengths.items() if name in table.text_columns}
-    if len(lengths) > 1:
-        lengths = {name: length for name, length in lengths.items() if length > 0}
-    if not lengths:
-        raise _not_found(table, "text", "text_column")
-    first, *others = sorted(lengths, key=lambda name: -lengths[name])
-    rivals = [name for name in others if lengths[first] < LONGER * lengths[name]]
-    if rivals:
-        found = " and ".join(f"{name!r} ({lengths[name]:.0f} characters on average)" for name in (first, *rivals))
-        raise UserError(
-            f"{table.name}: expected one column with the longest texts, found {found}; "
-            f"name it: {flags('text_column')}, or two for pairs with {flags('pair_column')}"
-        )
-    if len(first) > LONGEST_NAME:
-        raise _no_names(table, first)
-    return first
+    columns = [column for column in columns if column in table.text_columns]
+    lengths = {column: _mean_length(values) for column, values in _contents(table, columns).items()}
+    if len(lengths) == 1:
+        return next(iter(lengths))
+    longest = max(lengths.values(), default=0.0)
+    fits = {
+        column: f"{length:.0f} characters on average" for column, length in lengths.items() if longest < LONGER * length
+    }
+    return _only(table, fits, "the longest texts", "text_column", "pair_column")
 
 
 def _few_values(table: Table, columns: Sequence[str]) -> str:
     """The only column with few different values."""
-    labels = {name: _labels(values) for name, values in _contents(table, columns).items()}
-    labels = {name: values for name, values in labels.items() if values}
-    if len(labels) > 1:
-        found = " and ".join(f"{name!r} ({len(values)} values)" for name, values in labels.items())
-        raise UserError(
-            f"{table.name}: expected one column with few different values, found {found}; "
-            f"name it: {flags('label_column')}"
-        )
-    if not labels:
-        raise _not_found(table, "label", "label_column")
-    ((name, values),) = labels.items()
-    if name in values:
-        raise _no_names(table, name)
-    return name
+    counts = {column: len(_labels(values)) for column, values in _contents(table, columns).items()}
+    fits = {column: f"{count} values" for column, count in counts.items() if count}
+    return _only(table, fits, "few different values", "label_column")
+
+
+def _only(table: Table, fits: Mapping[str, str], wanted: str, *keys: str) -> str:
+    """The one column that fits.
+
+    Args:
+      fits: the columns, and what was found in each.
+      wanted: what a column needs to fit.
+      keys: the settings that name the column.
+
+    Raises:
+      UserError: no column fits, or several do.
+    """
+    if len(fits) == 1:
+        return next(iter(fits))
+    if fits:
+        found = " and ".join(f"{column!r} ({what})" for column, what in fits.items())
+        raise UserError(f"{table.name}: expected one column with {wanted}, found {found}; name it: {flags(*keys)}")
+    raise UserError(
+        f"{table.name}: expected a {keys[0].removesuffix('_column')} column, found {_listed(table)}; "
+        f"name it: {flags(keys[0])} (a .tsv or .csv file needs a first line with the names of its columns)"
+    )
 
 
 def _contents(table: Table, columns: Sequence[str]) -> dict[str, list[Any]]:
     """The values of the first rows by column, without columns that number the rows."""
     columns = [column for column in columns if column.strip().lower() not in NUMBERS]
-    rows = [row.values for row in table.head(columns) if isinstance(row, Row)]
+    rows = [row.values for row in table.head(columns) if isinstance(row, Row)] if columns else []
     return {column: [row.get(column) for row in rows] for column in columns}
 
 
@@ -178,23 +182,8 @@ def _labels(values: Sequence[Any]) -> set[str]:
     """The different values of a column that may hold labels; empty for one that does not."""
     present = [value for value in values if value is not None and not (isinstance(value, str) and not value.strip())]
     labels = {label_name(value) for value in present}
-    known = {label for label in labels if label is not None}
-    usable = known == labels and not any(map(is_fraction, known))
-    return known if usable and 2 <= len(known) <= min(MOST_CLASSES, len(values) // 2) else set()
-
-
-def _not_found(table: Table, part: str, key: str) -> UserError:
-    return UserError(
-        f"{table.name}: expected a {part} column, found {_listed(table)}; name it: {flags(key)} "
-        f"(a .tsv or .csv file needs a first line with the names of its columns)"
-    )
-
-
-def _no_names(table: Table, name: str) -> UserError:
-    return UserError(
-        f"{table.name}: expected the names of the columns in the first line, found what looks like a row "
-        f"({name[:40]!r}); put a line of names above it, such as text and label"
-    )
+    known = {label for label in labels if label is not None and not is_fraction(label)}
+    return known if known == labels and 2 <= len(known) <= min(MOST_CLASSES, len(values) // 2) else set()
 
 
 def _listed(table: Table) -> str:

@@ -38,8 +38,6 @@ PREPARED, STREAM = "prepared:", "stream:"
 FORMAT = 2
 MANIFEST = "manifest.json"
 TOKENS, TEXTS = ".tokens", ".texts"
-OLD_MANIFEST = "ledger.json"
-"""That of format 1, which had ArrayRecord shards."""
 TEXT_DTYPE = np.dtype([("start", "<u8"), ("tokens", "<u4"), ("first", "<u4"), ("crc32", "<u4")])
 """A text of a shard: its first token, how many it has, how many of these are of type 0 (all of a single text; of a pair
 the first text with [CLS] and [SEP]), and the CRC-32 of their bytes. The other tokens are of type 1."""
@@ -80,9 +78,15 @@ class Shard:
             raise ValueError(f"a shard with the files {list(files)}")
         return cls(**values | {"bad_row_examples": tuple(values["bad_row_examples"]), "files": files})
 
-    def is_there(self, directory: Path) -> bool:
-        """Whether its files are, in their full sizes."""
-        return all(size_on_disk(directory / file) == size for file, (size, _) in self.files.items())
+    def problem(self, directory: Path) -> str:
+        """Which of its files is gone, empty or cut short; empty where none is."""
+        for file, (size, _) in self.files.items():
+            path = directory / file
+            if not path.is_file():
+                return f"{path}: expected a shard, found nothing; the command that prepared it makes it again"
+            if path.stat().st_size != size:
+                return f"{path}: expected {size} bytes, found {path.stat().st_size}; {MAKE_AGAIN}"
+        return ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -124,11 +128,6 @@ def read_manifest(directory: Path) -> Manifest | None:
       UserError: it is damaged, or of another format.
     """
     path = directory / MANIFEST
-    if (directory / OLD_MANIFEST).is_file():
-        raise UserError(
-            f"{directory}: expected a corpus of format {FORMAT}, found one that an older version prepared; prepare it "
-            "again in another directory, or delete this one first"
-        )
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         if values.pop("format") != FORMAT:
@@ -158,12 +157,9 @@ def finished_manifest(directory: Path) -> Manifest:
         raise UserError(
             f"{directory}: expected a finished corpus, found one that is being prepared; run the same command again"
         )
-    for file, (size, _) in manifest.files.items():
-        path, found = directory / file, size_on_disk(directory / file)
-        if found is None:
-            raise UserError(f"{path}: expected a shard, found nothing; the command that prepared it makes it again")
-        if found != size:
-            raise UserError(f"{path}: expected {size} bytes, found {found}; {MAKE_AGAIN}")
+    for shard in manifest.shards:
+        if problem := shard.problem(directory):
+            raise UserError(problem)
     return manifest
 
 
@@ -229,7 +225,7 @@ class PreparedCorpus:
         self.truncated_tokens = self.manifest.total("truncated_tokens")
         self.lengths: np.ndarray = np.concatenate([self._lengths_of(shard) for shard in self.manifest.shards])
         """Tokens of every text, uint16 `[n]`."""
-        self._ends = np.cumsum([shard.texts for shard in self.manifest.shards])
+        self._starts = offsets_of(np.array([shard.texts for shard in self.manifest.shards]))
         self._maps = functools.lru_cache(maxsize=OPEN_SHARDS)(self._mapped)
 
     def __len__(self) -> int:
@@ -269,16 +265,16 @@ class PreparedCorpus:
           UserError: a shard turns out damaged or gone.
         """
         rows = np.asarray(rows, np.int64)
-        shard_of_row = np.searchsorted(self._ends, rows, side="right")
-        offsets = offsets_of(self.lengths[rows])
+        shard_of_row = np.searchsorted(self._starts, rows, side="right") - 1
+        sizes = self.lengths[rows].astype(np.int64)
+        offsets = offsets_of(sizes)
         token_ids, token_types = np.zeros(offsets[-1], np.int32), np.zeros(offsets[-1], np.int32)
         for number in np.unique(shard_of_row).tolist():
             places = np.flatnonzero(shard_of_row == number)
-            shard = self.manifest.shards[number]
-            sizes = self.lengths[rows[places]].astype(np.int64)
-            ids, types = self._read(number, rows[places] - (self._ends[number] - shard.texts), sizes)
-            wanted = joined_ranges(offsets[places], sizes)
-            token_ids[wanted], token_types[wanted] = ids, types
+            wanted = joined_ranges(offsets[places], sizes[places])
+            token_ids[wanted], token_types[wanted] = self._read(
+                number, rows[places] - self._starts[number], sizes[places]
+            )
         return Encoded(token_ids, token_types, offsets, 0, 0)
 
     def _read(self, number: int, rows: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -378,8 +374,3 @@ def _checksums(token_ids: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     content, ends = token_ids.tobytes(), (offsets * token_ids.itemsize).tolist()
     parts = (zlib.crc32(content[start:end]) for start, end in itertools.pairwise(ends))
     return np.fromiter(parts, np.uint32, len(offsets) - 1)
-
-
-def size_on_disk(path: Path) -> int | None:
-    """The size of a file; None where there is none."""
-    return path.stat().st_size if path.is_file() else None

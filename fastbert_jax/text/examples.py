@@ -76,24 +76,14 @@ def checked_texts(texts: Iterable[Text]) -> list[Text]:
       UserError: not a list, a single string or pair, an item that is neither a string nor a pair (tuple) of strings, or
         one that is not valid Unicode.
     """
-    if isinstance(texts, str):
-        raise UserError(f"texts: expected a list of texts, found the single text {texts[:40]!r}; write [text]")
-    if _is_pair(texts):
-        raise UserError(f"texts: expected a list of texts, found the tuple {texts!r}; write [a, b] or [(a, b)]")
-    if not isinstance(texts, Iterable):
-        raise UserError(f"texts: expected a list of texts, found {texts!r}")
+    is_pair = isinstance(texts, tuple) and len(texts) == 2 and all(isinstance(text, str) for text in texts)
+    if not isinstance(texts, Iterable) or isinstance(texts, str) or is_pair:
+        raise UserError(f"texts: expected a list of texts, found {str(texts)[:40]!r}; write [text] or [(text, pair)]")
     texts = list(texts)
     for position, text in enumerate(texts):
-        if not isinstance(text, str) and not _is_pair(text):
-            raise UserError(f"texts[{position}]: expected a string or a pair (tuple) of strings, found {text!r}")
-        problem = text_problem(text)
-        if problem:
-            raise UserError(f"texts[{position}]: {problem}")
+        if problem := text_problem(text):
+            raise UserError(f"texts[{position}]: {problem}; a text is a string or a pair (tuple) of strings")
     return texts
-
-
-def _is_pair(text: object) -> bool:
-    return isinstance(text, tuple) and len(text) == 2 and all(isinstance(part, str) for part in text)
 
 
 def _string_problem(text: object) -> str | None:

@@ -9,7 +9,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from fastbert_jax.config import COMPRESSED_ENDINGS
 from fastbert_jax.errors import UserError
@@ -20,8 +20,6 @@ CODECS = dict(zip(COMPRESSED_ENDINGS, ("gzip", "zstd"), strict=True))
 """Arrow's name of the compression by the ending of a file's name."""
 LEVELS = {"gzip": 6, "zstd": 3}
 """Compression levels: the defaults of the programs gzip and zstd."""
-MAGIC = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst"}
-"""First bytes of compressed files."""
 BUFFER = 2**16
 
 
@@ -36,47 +34,31 @@ def is_file(place: Place) -> bool:
         return bool(system.isfile(path))
 
 
-def is_directory(place: Place) -> bool:
-    """Whether there is a directory. Raises `UserError` when its file system cannot be reached."""
-    with _file_system(place) as (system, path):
-        return bool(system.isdir(path))
-
-
 def size_of(place: Place) -> int:
-    """The bytes of a file. Raises `UserError` when it is not there or its file system cannot be reached."""
+    """The bytes of a file. Raises `UserError` when there is no file, or its file system cannot be reached."""
     with _file_system(place) as (system, path):
+        if not system.isfile(path):
+            found = "a directory" if system.isdir(path) else "nothing"
+            raise UserError(f"expected a file, found {found} at {place}; check the path")
         return int(system.size(path))
 
 
-def open_bytes(place: Place) -> BinaryIO:
-    """The bytes of a file as they are, to read and to seek in.
+def open_bytes(place: Place) -> io.BufferedReader:
+    """The bytes of a file before compression, of all its gzip members or zstd frames; of a plain file, as it is.
+
+    Errors of reading are `OSError`; a `reading(place)` block explains them.
 
     Raises:
       UserError: the file cannot be opened, or its file system cannot be reached.
     """
-    with reading(place):
-        if isinstance(place, Path):
-            return open(place, "rb")
-        with _file_system(place) as (system, path):
-            stream: BinaryIO = system.open(path, "rb")
-            return stream
-
-
-@contextlib.contextmanager
-def decompressed(stream: Any, place: Place) -> Iterator[io.BufferedReader]:
-    """The bytes of an open file before compression, of all its gzip members or zstd frames; of a plain file, as it is.
-
-    Errors of reading are `OSError`; a `reading(place)` block explains them.
-    """
-    codec = codec_of(place)
-    with contextlib.ExitStack() as stack:
-        if codec:
+    with reading(place), _file_system(place) as (system, path):
+        stream: Any = open(place, "rb") if isinstance(place, Path) else system.open(path, "rb")
+        if codec := codec_of(place):
             import pyarrow as pa
 
-            stream = stack.enter_context(pa.CompressedInputStream(stream, codec))
-        if not isinstance(stream, io.BufferedReader):  # other streams cannot bound the length of a line
-            stream = io.BufferedReader(stream, BUFFER)
-        yield stream
+            stream = pa.CompressedInputStream(stream, codec)
+        # Other streams cannot bound the length of a line.
+        return stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(stream, BUFFER)
 
 
 @contextlib.contextmanager

@@ -57,7 +57,11 @@ def read_labelled_data(data: DataConfig) -> LabelledData:
     loaded: dict[Role, Loaded] = {"train": read_examples(data.train, data, need_label=True, role="train")}
     labels = label_order(loaded["train"], data)
     own_dev, own_test = (own_split(data.train, role, data) for role in ("dev", "test"))
-    reading = _as_train(data, loaded["train"])
+    columns = loaded["train"].columns  # dev and test are read with those that were guessed for train
+    guessed = {
+        f"{part}_column": name for part in ("text", "label") if (name := getattr(columns, part)) in columns.guessed
+    }
+    reading = dataclasses.replace(data, **guessed)
     if dev_spec := data.dev or own_dev:
         loaded["dev"] = read_examples(dev_spec, reading, need_label=True, role="dev")
     if test_spec := data.test or own_test:
@@ -127,13 +131,6 @@ def label_ids(examples: Sequence[Example], labels: Sequence[str], *, remedy: str
             shown = list(labels[:20]) + (["..."] if len(labels) > 20 else [])
             raise UserError(f"expected label one of {shown}, found {example.label!r} at {example.where}; {remedy}")
     return np.array([ids[str(example.label)] for example in examples], np.int32)
-
-
-def _as_train(data: DataConfig, train: Loaded) -> DataConfig:
-    """How dev and test are read: with the columns that were guessed for train."""
-    guessed = train.columns.guessed
-    names = {f"{part}_column": getattr(train.columns, part) for part in ("text", "label")}
-    return dataclasses.replace(data, **{key: name for key, name in names.items() if name in guessed})
 
 
 def _parts(
@@ -206,42 +203,30 @@ def data_warnings(parts: Mapping[Role, Sequence[Example]], labels: Sequence[str]
       parts: train first; a part that another replaces is the same list.
       labels: all classes.
     """
-    notes: list[str] = []
+    train, notes = parts["train"], []
+    known = {same_text(example.text): example.where for example in train}
     seen: list[Sequence[Example]] = []
     for name, examples in parts.items():
         if any(examples is other for other in seen):
             continue
-        if seen:
-            notes += _known_texts(parts["train"], examples, name)
-        notes += _empty_texts(examples, name)
         seen.append(examples)
-    return [*notes, *_conflicts(parts["train"]), *_class_sizes(parts["train"], labels)]
+        if examples is not train and (twice := [example for example in examples if same_text(example.text) in known]):
+            notes.append(
+                f"{share(len(twice), len(examples))} {name} texts are in train too, blanks and case aside; the first: "
+                f"{twice[0].where} and {known[same_text(twice[0].text)]}. The model is measured on texts it has seen: "
+                "remove them from one of the two"
+            )
+        if empty := [example for example in examples if not "".join(same_text(example.text)).strip()]:
+            notes.append(
+                f"{share(len(empty), len(examples))} {name} texts are empty; the first: {empty[0].where}. They all "
+                "get one answer: remove them, or check --data.text-column"
+            )
+    return [*notes, *_conflicts(train), *_class_sizes(train, labels)]
 
 
 def share(count: int, total: int) -> str:
     """A count with its part of the whole: `12 of 200 (6.0 %)`."""
     return f"{count} of {total} ({100 * count / total:.1f} %)"
-
-
-def _known_texts(train: Sequence[Example], examples: Sequence[Example], name: str) -> Iterator[str]:
-    known = {same_text(example.text): example.where for example in train}
-    twice = [example for example in examples if same_text(example.text) in known]
-    if twice:
-        first = twice[0]
-        yield (
-            f"{share(len(twice), len(examples))} {name} texts are in train too, blanks and case aside; the first: "
-            f"{first.where} and {known[same_text(first.text)]}. The model is measured on texts it has seen: remove "
-            f"them from one of the two"
-        )
-
-
-def _empty_texts(examples: Sequence[Example], name: str) -> Iterator[str]:
-    empty = [example for example in examples if not "".join(same_text(example.text)).strip()]
-    if empty:
-        yield (
-            f"{share(len(empty), len(examples))} {name} texts are empty; the first: {empty[0].where}. They all get one "
-            f"answer: remove them, or check --data.text-column"
-        )
 
 
 def _conflicts(train: Sequence[Example]) -> Iterator[str]:
@@ -286,8 +271,12 @@ def tfidf_svm_accuracy(train: Sequence[Example], test: Sequence[Example]) -> flo
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.svm import LinearSVC
 
-    texts = [_joined(example) for example in train]
-    if _has_words(texts):
+    texts, asked = (
+        [example.text if isinstance(example.text, str) else " ".join(example.text) for example in examples]
+        for examples in (train, test)
+    )
+    blanks = sum(len(re.findall(r"\s+", text)) for text in texts)
+    if blanks >= BLANKS_BETWEEN_WORDS * sum(map(len, texts)):
         vectorizer = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), token_pattern=r"(?u)\b\w+\b")
     else:
         vectorizer = TfidfVectorizer(sublinear_tf=True, analyzer="char", ngram_range=(1, 3))
@@ -297,15 +286,5 @@ def tfidf_svm_accuracy(train: Sequence[Example], test: Sequence[Example]) -> flo
         vectorizer = TfidfVectorizer(analyzer=lambda text: ["text", *text])
         features = vectorizer.fit_transform(texts)
     classifier = LinearSVC(random_state=0).fit(features, [example.label for example in train])
-    answers = classifier.predict(vectorizer.transform([_joined(example) for example in test]))
+    answers = classifier.predict(vectorizer.transform(asked))
     return sum(bool(answer == example.label) for answer, example in zip(answers, test, strict=True)) / len(test)
-
-
-def _joined(example: Example) -> str:
-    return example.text if isinstance(example.text, str) else " ".join(example.text)
-
-
-def _has_words(texts: Sequence[str]) -> bool:
-    characters = sum(map(len, texts))
-    blanks = sum(len(re.findall(r"\s+", text)) for text in texts)
-    return characters == 0 or blanks / characters >= BLANKS_BETWEEN_WORDS

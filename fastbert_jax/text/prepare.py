@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import importlib.metadata
@@ -14,15 +13,15 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
-from fastbert_jax.atomic_files import atomic_file, is_unfinished, lock_file, write_json
+from fastbert_jax.atomic_files import atomic_file, is_unfinished, lock_file, remove_unfinished, write_json
 from fastbert_jax.command_line import end_with, read_settings
 from fastbert_jax.config import PrepareConfig
 from fastbert_jax.errors import UserError
@@ -31,18 +30,16 @@ from fastbert_jax.report.progress import progress_bar
 from fastbert_jax.text.builtin import pretrained_directory
 from fastbert_jax.text.corpora import TEXTS, TOKENS, Manifest, Shard, read_manifest, sha256_of, texts_of_shard, verify
 from fastbert_jax.text.examples import Example, Unreadable
-from fastbert_jax.text.filesystem import expand, is_file, place_of, size_of
+from fastbert_jax.text.filesystem import expand, place_of, size_of
 from fastbert_jax.text.sources import BUILTIN, TFDS, open_examples, require_skip
 from fastbert_jax.text.tokenizer import Tokenizer, load_tokenizer
-
-Item = TypeVar("Item")
 
 LOCK = ".lock"
 CHUNK = 1024
 """Texts that are tokenised at once."""
 BAD_ROWS_TO_NAME = 10
-ENTRY = ".json"
-"""Of a file with a shard's part of the manifest, until all shards are made."""
+ENTRIES = "*-*.json"
+"""Files with each shard's part of the manifest, until all shards are made."""
 POLL_SECONDS = 0.2
 """How often the progress of the workers is looked at."""
 
@@ -87,27 +84,32 @@ def prepare(config: PrepareConfig) -> Manifest:
     """
     directory = Path(config.output).expanduser()
     names = expand(config.input, key="input")
+    for name in names:
+        if name.startswith((BUILTIN, TFDS)):
+            raise UserError(f"input: expected files, found {name}; sets with a name need no preparation")
+    inputs = {name: size_of(place_of(name)) for name in names}
     settings = _settings(config, load_tokenizer(pretrained_directory(config.tokenizer)))
-    manifest = Manifest(settings=settings, inputs=_sizes(names), shards=(), finished=False)
+    manifest = Manifest(settings=settings, inputs=inputs, shards=(), finished=False)
     with open_examples(names[0], config.reading) as reader:
         status(reader.note)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with _only_one(directory):
-            done = dict(zip(names, _claim(directory, manifest), strict=True))
+        with open(directory / LOCK, "wb") as lock:
+            lock_file(lock, directory)
+            done = _claim(directory, manifest)
             work = [
-                functools.partial(write_input, config, manifest, number, name, done[name])
+                functools.partial(write_input, config, manifest, number, name, done[number])
                 for number, name in enumerate(names)
-                if not (done[name] and done[name][-1].last)
+                if not (done[number] and done[number][-1].last)
             ]
-            with progress_bar("prepare", total=None, unit="texts", done=sum(map(_texts, done.values()))) as advance:
+            with progress_bar("prepare", total=None, unit="texts", done=sum(map(_texts, done))) as advance:
                 _run(work, config.workers, directory, lambda count: advance(count, ""))
             return _finish(directory, manifest)
     except OSError as error:
         raise UserError(f"--output {directory}: expected a directory that can be written, found {error}") from None
 
 
-def _texts(shards: Sequence[Shard]) -> int:
+def _texts(shards: Iterable[Shard]) -> int:
     return sum(shard.texts for shard in shards)
 
 
@@ -122,26 +124,6 @@ def _settings(config: PrepareConfig, tokenizer: Tokenizer) -> dict[str, Any]:
     }
 
 
-def _sizes(names: Sequence[str]) -> dict[str, int]:
-    sizes = {}
-    for name in names:
-        if name.startswith((BUILTIN, TFDS)):
-            raise UserError(f"input: expected files, found {name}; sets with a name need no preparation")
-        place = place_of(name)
-        if not is_file(place):
-            raise UserError(f"input: expected a file, found nothing at {name}; check the path")
-        sizes[name] = size_of(place)
-    return sizes
-
-
-@contextlib.contextmanager
-def _only_one(directory: Path) -> Iterator[None]:
-    """Keep other processes from the directory; not on a file system without locks."""
-    with open(directory / LOCK, "wb") as stream:
-        lock_file(stream, directory)
-        yield
-
-
 def _claim(directory: Path, manifest: Manifest) -> list[list[Shard]]:
     """Begin the corpus in the directory, or check that it is this one; the shards of each input that are there.
 
@@ -154,45 +136,38 @@ def _claim(directory: Path, manifest: Manifest) -> list[list[Shard]]:
             raise UserError(f"{directory}: expected an empty directory or that of a corpus, found {found[:5]}")
         manifest.write(directory)
         there = manifest
-    differences = _differences(there, manifest)
-    if differences:
-        lines = "\n".join(f"  {difference}" for difference in differences)
+    if differences := _differences(there, manifest):
         raise UserError(
-            f"{directory}: expected the corpus that these settings began, found one with others:\n{lines}\n"
+            f"{directory}: expected the corpus that these settings began, found one with others:\n{differences}"
             "Give the same settings and inputs to continue it, or another --output."
         )
-    for path in directory.iterdir():
-        if is_unfinished(path):
-            path.unlink()
+    remove_unfinished(directory)
     shards = _shards(directory, there)
     done: list[list[Shard]] = [[] for _ in manifest.inputs]
     for number, found_shards in enumerate(done):
-        while (shard := shards.get(_name(number, len(found_shards)))) and shard.is_there(directory):
+        while (shard := shards.get(_name(number, len(found_shards)))) and not shard.problem(directory):
             found_shards.append(shard)
     return done
 
 
 def _shards(directory: Path, manifest: Manifest) -> dict[str, Shard]:
     """The shards of the manifest, and those of which an interrupted command has left an entry, by name."""
-    return {shard.name: shard for shard in (*manifest.shards, *map(_entry, _entries(directory)))}
-
-
-def _entries(directory: Path) -> list[Path]:
-    return sorted(directory.glob(f"*-*{ENTRY}"))
+    return {shard.name: shard for shard in (*manifest.shards, *map(_entry, directory.glob(ENTRIES)))}
 
 
 def _entry(path: Path) -> Shard:
     return Shard.of(json.loads(path.read_text(encoding="utf-8")))
 
 
-def _differences(there: Manifest, now: Manifest) -> list[str]:
-    found = []
+def _differences(there: Manifest, now: Manifest) -> str:
+    """What differs between two corpora, one thing a line."""
+    found = ""
     for what, old, new in (("", there.settings, now.settings), ("input ", there.inputs, now.inputs)):
         for key in dict.fromkeys([*old, *new]):
             if old.get(key) != new.get(key):
-                found.append(f"{what}{key}: there {old.get(key)!r}, now {new.get(key)!r}")
+                found += f"  {what}{key}: there {old.get(key)!r}, now {new.get(key)!r}\n"
     if not found and list(there.inputs) != list(now.inputs):
-        found.append("the inputs: in another order")
+        return "  the inputs: in another order\n"
     return found
 
 
@@ -201,7 +176,7 @@ def _finish(directory: Path, manifest: Manifest) -> Manifest:
     shards = _shards(directory, read_manifest(directory) or manifest)
     manifest = dataclasses.replace(manifest, shards=tuple(shards[name] for name in sorted(shards)), finished=True)
     manifest.write(directory)
-    for path in _entries(directory):
+    for path in directory.glob(ENTRIES):
         path.unlink()
     return manifest
 
@@ -234,23 +209,26 @@ def write_input(
     tokenizer = _tokenizer(config.tokenizer, manifest.settings["tokenizer"])
     with open_examples(name, config.reading) as reader:
         # The rows that are done are read again, as compressed lines cannot be entered in the middle.
-        rows = _with_last(itertools.islice(reader, len(done) * config.shard_texts, None))
-        for part in itertools.count(len(done)):
+        rows = itertools.islice(reader, len(done) * config.shard_texts, None)
+        part, following = len(done), next(rows, None)
+        while following is not None:
             path = directory / _name(number, part)
+            chunk = itertools.islice(itertools.chain([following], rows), config.shard_texts)
             try:
-                chunk = itertools.islice(rows, config.shard_texts)
                 shard = _write_shard(path, chunk, config, manifest.token_dtype, tokenizer)
                 texts += shard.texts
-                if shard.last and not texts:
-                    raise UserError(f"{shard.bad_row_examples[0]}; none of the rows of {name} can be read")
-                write_json(path.with_suffix(ENTRY), dataclasses.asdict(shard))
+                following = next(rows, None)
+                if following is None:
+                    if not texts:
+                        raise UserError(f"{shard.bad_row_examples[0]}; none of the rows of {name} can be read")
+                    shard = dataclasses.replace(shard, last=True)
+                write_json(path.with_suffix(".json"), dataclasses.asdict(shard))
             except OSError as error:
                 raise UserError(
                     f"{directory}: expected a place to write shard {path.name} to, found: {error.strerror or error}"
                 ) from None
             advance(shard.texts)
-            if shard.last:
-                return
+            part += 1
 
 
 @functools.lru_cache(maxsize=1)
@@ -259,34 +237,24 @@ def _tokenizer(name: str, fingerprint: str) -> Tokenizer:
     return load_tokenizer(pretrained_directory(name))
 
 
-def _with_last(items: Iterator[Item]) -> Iterator[tuple[Item, bool]]:
-    """Each item, and whether it is the last one."""
-    for item in items:
-        for following in items:
-            yield item, False
-            item = following
-        yield item, True
-
-
 def _write_shard(
     path: Path,
-    rows: Iterator[tuple[Example | Unreadable, bool]],
+    rows: Iterator[Example | Unreadable],
     config: PrepareConfig,
     token_dtype: np.dtype[Any],
     tokenizer: Tokenizer,
 ) -> Shard:
-    """Write the two files of a shard."""
+    """Write the two files of a shard, which is not the last one as far as they say."""
     counts = dict.fromkeys(("texts", "tokens", "truncated_texts", "truncated_tokens"), 0)
     bad: list[str] = []
-    last = True
     paths = path.with_suffix(TOKENS), path.with_suffix(TEXTS)
     with atomic_file(paths[0], "wb") as tokens_stream, atomic_file(paths[1], "wb") as texts_stream:
         while chunk := list(itertools.islice(rows, CHUNK)):
-            last = chunk[-1][1]
-            for record in (record for record, _ in chunk if isinstance(record, Unreadable)):
-                require_skip(record, config.reading)
-                bad.append(f"{record.where}: {record.problem}")
-            texts = [record.text for record, _ in chunk if isinstance(record, Example)]
+            for record in chunk:
+                if isinstance(record, Unreadable):
+                    require_skip(record, config.reading)
+                    bad.append(f"{record.where}: {record.problem}")
+            texts = [record.text for record in chunk if isinstance(record, Example)]
             encoded = tokenizer.encode(texts, max_length=config.max_length)
             token_ids = encoded.token_ids.astype(token_dtype)
             tokens_stream.write(token_ids.tobytes())
@@ -297,7 +265,7 @@ def _write_shard(
             counts["truncated_tokens"] += encoded.truncated_tokens
     return Shard(
         name=path.name,
-        last=last,
+        last=False,
         bad_rows=len(bad),
         bad_row_examples=tuple(bad[:BAD_ROWS_TO_NAME]),
         files={path.name: (path.stat().st_size, sha256_of(path)) for path in paths},
@@ -325,14 +293,14 @@ def _run(work: Sequence[Callable[..., None]], workers: int, directory: Path, adv
     # No fork: the tokenizer's threads would not come along.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, context, initializer=_begin_worker, initargs=(threads,))
-    seen = set(_entries(directory))
+    seen = set(directory.glob(ENTRIES))
     pending: set[Future[None]] = {pool.submit(write) for write in work}
     try:
         while pending:
             ready, pending = wait(pending, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
-            new = [path for path in _entries(directory) if path not in seen]
-            advance(_texts(list(map(_entry, new))))
-            seen.update(new)
+            new = set(directory.glob(ENTRIES)) - seen
+            advance(_texts(map(_entry, new)))
+            seen |= new
             for future in ready:
                 future.result()
     except BrokenProcessPool:

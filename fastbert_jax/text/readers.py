@@ -23,18 +23,14 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, AnyStr, BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from fastbert_jax.config import COMPRESSED_ENDINGS, Delimiter
 from fastbert_jax.errors import UserError, needs_extra
 from fastbert_jax.text.examples import Unreadable, text_problem
 from fastbert_jax.text.filesystem import (
-    MAGIC,
     Place,
     codec_of,
-    decompressed,
-    is_directory,
-    is_file,
     local_copy,
     open_bytes,
     place_of,
@@ -48,7 +44,9 @@ HEAD_ROWS = 1000
 HEAD_CHARACTERS = 2**22
 """The head ends with the row that reaches so many characters."""
 LONGEST_LINE = 2**28
-"""Bytes (of .csv files, characters) of a line: room for any text, but a small file may not unpack to an endless one."""
+"""Characters of a line: room for any text, but a small file may not unpack to an endless one."""
+NOT_UTF8 = ("\udcff\udcfe", "\udcfe\udcff", "\x1f\udc8b", "(\udcb5/\udcfd")
+"""How files of UTF-16, gzip and zstd begin when they are decoded as UTF-8 with `surrogateescape`."""
 DELIMITERS = {Delimiter.COMMA: ",", Delimiter.SEMICOLON: ";", Delimiter.TAB: "\t", Delimiter.PIPE: "|"}
 DELIMITER_RECORDS = 50
 """Records that are looked at to find the delimiter."""
@@ -58,7 +56,6 @@ BATCH_ROWS = 1024
 PARQUET_BUFFER = 2**20
 # `a.arrayrecord`, and how TFDS and others name the shards of one set: `a.array_record-00000-of-00004`.
 ARRAY_RECORD = re.compile(r"\.array_?record(-\d+-of-\d+)?$", re.IGNORECASE)
-BOM = b"\xef\xbb\xbf"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -72,8 +69,8 @@ class Row:
 
 Item = TypeVar("Item")
 Rows = Iterator[Row | Unreadable]
-Records = Iterator[tuple[int, list[str] | str]]
-"""(line where it starts, fields or what is wrong) of each record of a text file."""
+Records = Iterator[tuple[str, list[str] | str]]
+"""(place, fields or what is wrong) of each record of a text file."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,8 +89,6 @@ class Table:
     """The order of the classes by column, where the source has one."""
     row_count: int | None = None
     """How many rows there are; None when the rest has to be read to know that."""
-    share_read: Callable[[], float | None] = lambda: None
-    """How much of the file is read so far, from 0 to 1; None when that is unknown."""
     first_rows: Sequence[Row | Unreadable] | None = None
     """The head of a stream; None: `rows` can be called again."""
 
@@ -112,86 +107,72 @@ def open_table(name: str | Path, *, delimiter: Delimiter = Delimiter.AUTO) -> It
       delimiter: the character between the columns of a .csv file.
 
     Raises:
-      UserError: no such file, an ending without a reader, an empty file, an encoding other than UTF-8, a compression
-        that the name does not show, a header that cannot be read, or (also from `rows`) a damaged file.
+      UserError: no such file, an ending without a reader, a header that is missing or cannot be read, or (also from
+        `rows`) a file that is damaged, or neither UTF-8 nor of the compression that its name shows.
     """
     place = place_of(name)
-    ending = without_compression(place).suffix.lower()
-    if ARRAY_RECORD.search(str(place)):
-        ending = ".arrayrecord"
-    if ending not in (*STREAMS, ".parquet", ".arrayrecord"):
-        known = f"{', '.join(STREAMS)}, .parquet, .arrayrecord"
-        endings = f"{known}, or such an ending with {' or '.join(COMPRESSED_ENDINGS)} after it"
+    ending = ".arrayrecord" if ARRAY_RECORD.search(str(place)) else without_compression(place).suffix.lower()
+    if ending not in (*FORMATS, ".arrayrecord"):
+        endings = f"{', '.join(FORMATS)}, .arrayrecord, or {' or '.join(COMPRESSED_ENDINGS)} after a text file's ending"
         raise UserError(f"expected a file ending in {endings}, found {str(place)!r}")
     if ending == ".parquet" and codec_of(place):
         raise UserError(
             f"{place}: expected a Parquet file as it is (it compresses its own content), found {Path(place).suffix}"
         )
-    if not is_file(place):
-        found = "a directory" if is_directory(place) else "nothing"
-        raise UserError(f"expected a file, found {found} at {place}; check the path")
-    with contextlib.ExitStack() as stack:
-        if ending == ".arrayrecord":
-            yield _array_record(place, stack.enter_context(local_copy(place)))
-        elif ending == ".parquet":
-            yield _parquet(place, stack.enter_context(open_bytes(place)))
-        else:
-            raw = stack.enter_context(open_bytes(place))
-            stream = stack.enter_context(decompressed(raw, place))
-            with reading(place):
-                _check_start(place, stream.peek(4)[:4])
-            size = size_of(place)
-            table = STREAMS[ending](place, stream, delimiter)
-            yield dataclasses.replace(table, share_read=lambda: raw.tell() / size)
+    size_of(place)  # says what is wrong where there is no file
+    if ending == ".arrayrecord":
+        with local_copy(place) as path:
+            yield _array_record(place, path)
+    else:
+        with open_bytes(place) as stream:
+            yield FORMATS[ending](place, stream, delimiter)
 
 
 def open_lines(stream: BinaryIO, name: Place) -> Table:
     """A stream of one text a line as a table with the column `text`; an empty line is an empty text."""
-    rows: Rows = (
-        Row(f"{name}:{number}", {"text": line}) for number, line in enumerate(lines_of(stream, name), start=1)
-    )
-    return Table(str(name), ("text",), lambda columns: rows, text_columns=("text",))
+    return _texts(str(name), _numbered(stream, name))
 
 
-def lines_of(stream: BinaryIO, name: Place) -> Iterator[str]:
-    r"""Lines without their ending (\n or \r\n); bytes that are not UTF-8 become lone surrogates.
+def _texts(name: str, records: Iterator[tuple[str, str]]) -> Table:
+    """A table of texts with their places."""
+    rows: Rows = (Row(where, {"text": text}) for where, text in records)
+    return Table(name, ("text",), lambda columns: rows, text_columns=("text",))
+
+
+def _numbered(stream: BinaryIO, name: Place) -> Iterator[tuple[str, str]]:
+    r"""The place of each line, and the line without its ending (\n or \r\n)."""
+    for number, line in enumerate(_whole_lines(stream, name, newline="\n"), start=1):
+        yield f"{name}:{number}", line[:-1].removesuffix("\r") if line.endswith("\n") else line
+
+
+def _whole_lines(stream: BinaryIO, name: Place, *, newline: str) -> Iterator[str]:
+    """Lines with their endings; bytes that are not UTF-8 become lone surrogates.
 
     Args:
       name: the stream in errors.
+      newline: the only character that ends a line; empty: any of Python's line endings.
 
     Raises:
       UserError: a line is longer than `LONGEST_LINE`, or the stream cannot be read.
     """
-    for number, line in enumerate(_bounded(stream, name)):
-        if number == 0:
-            line = line.removeprefix(BOM)
-        if line.endswith(b"\n"):
-            line = line[:-1].removesuffix(b"\r")
-        yield line.decode("utf-8", "surrogateescape")
-
-
-def _bounded(stream: IO[AnyStr], name: Place) -> Iterator[AnyStr]:
-    """The lines of a stream with their endings, none of them longer than `LONGEST_LINE`."""
-    with reading(name):
-        lines = iter(functools.partial(stream.readline, LONGEST_LINE + 1), stream.read(0))
-        for number, line in enumerate(lines, start=1):
-            if len(line) > LONGEST_LINE:
-                raise UserError(
-                    f"{name}:{number}: expected lines of at most {LONGEST_LINE:,} bytes, found a longer one; cut it "
-                    "into texts, one a line"
-                )
-            yield line
-
-
-def _check_start(place: Place, start: bytes) -> None:
-    """Refuse a file by its first four bytes: it is empty, UTF-16 or compressed."""
-    if not start.removeprefix(BOM):
-        raise UserError(f"{place}: expected rows, found an empty file")
-    if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise UserError(f"{place}: expected UTF-8, found UTF-16; save the file again as UTF-8")
-    for magic, ending in MAGIC.items():
-        if start.startswith(magic):
-            raise UserError(f"{place}: expected text, found compressed bytes; its name should end in {ending}")
+    text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline=newline)
+    try:
+        with reading(name):
+            for number, line in enumerate(iter(functools.partial(text.readline, LONGEST_LINE + 1), ""), start=1):
+                if number == 1 and line.startswith(NOT_UTF8):
+                    raise UserError(
+                        f"{name}: expected UTF-8, found UTF-16 or compressed bytes; save the file again as UTF-8, or "
+                        f"let its name end in {' or '.join(COMPRESSED_ENDINGS)}"
+                    )
+                if len(line) > LONGEST_LINE:
+                    raise UserError(
+                        f"{name}:{number}: expected lines of at most {LONGEST_LINE:,} characters, found a longer one; "
+                        "cut it into texts, one a line"
+                    )
+                yield line
+    finally:
+        with contextlib.suppress(ValueError):  # the stream is closed already
+            text.detach()  # else it is closed with the wrapper
 
 
 def _head(items: Iterator[Item], size: Callable[[Item], int]) -> tuple[list[Item], Iterator[Item]]:
@@ -212,33 +193,23 @@ def _size(row: Row | Unreadable) -> int:
 
 def _open_tsv(place: Place, stream: BinaryIO, delimiter: Delimiter) -> Table:
     """A file of lines with tabs between the columns; quotes are characters like any other."""
-    records = ((number, line.split("\t")) for number, line in enumerate(lines_of(stream, place), start=1))
-    return _with_header(place, str(place), records)
+    return _with_header(place, str(place), ((where, line.split("\t")) for where, line in _numbered(stream, place)))
 
 
 def _open_csv(place: Place, stream: BinaryIO, delimiter: Delimiter) -> Table:
     """A file of records whose fields may be quoted, and may then hold line breaks."""
     csv.field_size_limit(LONGEST_LINE)
-    first, lines = _head(_csv_lines(place, stream), len)
+    first, lines = _head(_whole_lines(stream, place, newline=""), len)
     if delimiter is Delimiter.AUTO:
         delimiter = _delimiter_of(place, first)
     name = str(place) if delimiter is Delimiter.COMMA else f"{place} ({delimiter.value}s between its columns)"
     return _with_header(place, name, _csv_records(place, lines, delimiter))
 
 
-def _csv_lines(place: Place, stream: BinaryIO) -> Iterator[str]:
-    text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    try:
-        yield from _bounded(text, place)
-    finally:
-        with contextlib.suppress(ValueError):  # the stream is closed already
-            text.detach()  # else it is closed with the wrapper
-
-
 def _csv_records(place: Place, lines: Iterable[str], delimiter: Delimiter) -> Records:
     reader = csv.reader(lines, delimiter=DELIMITERS[delimiter], strict=True)
     while True:
-        start = reader.line_num + 1
+        where = f"{place}:{reader.line_num + 1}"
         try:
             record: list[str] | str = next(reader)
         except StopIteration:
@@ -246,16 +217,16 @@ def _csv_records(place: Place, lines: Iterable[str], delimiter: Delimiter) -> Re
         except csv.Error as error:
             if "unexpected end of data" in str(error):
                 raise UserError(
-                    f"{place}:{start}: expected a closing quote, found none up to the end of the file, so the "
+                    f"{where}: expected a closing quote, found none up to the end of the file, so the "
                     f"rows after it cannot be separated; close the quote, or double it if it belongs to the text"
                 ) from None
             if "field limit" in str(error):
                 raise UserError(
-                    f"{place}:{start}: expected fields of at most {LONGEST_LINE:,} characters, found a longer "
+                    f"{where}: expected fields of at most {LONGEST_LINE:,} characters, found a longer "
                     f"one; look for a quote that is not closed"
                 ) from None
             record = f"expected quotes around whole fields, found {error}"
-        yield start, record
+        yield where, record
 
 
 def _delimiter_of(place: Place, lines: Sequence[str]) -> Delimiter:
@@ -285,19 +256,23 @@ def _delimiter_of(place: Place, lines: Sequence[str]) -> Delimiter:
 
 def _with_header(place: Place, name: str, records: Records) -> Table:
     """A table whose first record holds the names of the columns."""
-    _, header = next(records, (1, []))
+    where, header = next(records, (f"{place}:1", []))
     if isinstance(header, str):
-        raise UserError(f"{place}:1: expected a line with the names of the columns: {header}; fix the line")
+        raise UserError(f"{where}: expected a line with the names of the columns: {header}; fix the line")
     if not header:
-        raise UserError(f"{place}:1: expected a line with the names of the columns, found none; add one")
+        raise UserError(f"{where}: expected a line with the names of the columns, found none; add one")
     columns = tuple(column.strip() for column in header)
-    _check_names(place, columns)
-    return _stream_table(name, _delimited_rows(place, columns, records), columns=columns, text_columns=columns)
+    for column in columns:
+        if problem := text_problem(column):
+            found = problem.replace("of the text", "of a column's name")
+            raise UserError(f"{where}: {found}; save the file again as UTF-8")
+        if column and columns.count(column) > 1:
+            raise UserError(f"{where}: expected each column once, found {column!r} twice; rename one")
+    return _stream_table(name, _delimited_rows(columns, records), columns=columns, text_columns=columns)
 
 
-def _delimited_rows(place: Place, columns: tuple[str, ...], records: Records) -> Rows:
-    for number, fields in records:
-        where = f"{place}:{number}"
+def _delimited_rows(columns: tuple[str, ...], records: Records) -> Rows:
+    for where, fields in records:
         if isinstance(fields, str):
             yield Unreadable(where, fields)
         elif len(fields) == len(columns):
@@ -306,20 +281,10 @@ def _delimited_rows(place: Place, columns: tuple[str, ...], records: Records) ->
             yield Unreadable(where, f"expected {len(columns)} columns, found {len(fields)}")
 
 
-def _check_names(place: Place, columns: Sequence[str]) -> None:
-    for column in columns:
-        problem = text_problem(column)
-        if problem:
-            found = problem.replace("of the text", "of a column's name")
-            raise UserError(f"{place}:1: {found}; save the file again as UTF-8")
-    twice = [column for column in dict.fromkeys(columns) if column and columns.count(column) > 1]
-    if twice:
-        raise UserError(f"{place}:1: expected each column once, found {twice[0]!r} twice; rename one")
-
-
 def _open_jsonl(place: Place, stream: BinaryIO, delimiter: Delimiter) -> Table:
     """A file of one JSON object a line; its columns are the keys of the first ones."""
-    table = _stream_table(str(place), _json_rows(place, stream))
+    lines = ((where, line) for where, line in _numbered(stream, place) if line.strip())
+    table = _stream_table(str(place), itertools.starmap(_json_row, lines))
     if not table.columns:  # the first bad line says what is wrong
         first = next(iter(table.first_rows or ()), None)
         found = f"{first.where}: {first.problem}" if isinstance(first, Unreadable) else f"{place}: found no objects"
@@ -327,13 +292,7 @@ def _open_jsonl(place: Place, stream: BinaryIO, delimiter: Delimiter) -> Table:
     return table
 
 
-def _json_rows(place: Place, stream: BinaryIO) -> Rows:
-    for number, line in enumerate(lines_of(stream, place), start=1):
-        if line.strip():
-            yield _json_row(line, f"{place}:{number}")
-
-
-def _json_row(text: str, where: str) -> Row | Unreadable:
+def _json_row(where: str, text: str) -> Row | Unreadable:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -362,7 +321,7 @@ def _keys(rows: Iterable[Row | Unreadable]) -> tuple[tuple[str, ...], tuple[str,
     return tuple(keys), tuple(key for key, holds_text in keys.items() if holds_text)
 
 
-def _parquet(place: Place, stream: BinaryIO) -> Table:
+def _open_parquet(place: Place, stream: BinaryIO, delimiter: Delimiter) -> Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -375,8 +334,6 @@ def _parquet(place: Place, stream: BinaryIO) -> Table:
                 f"{place}: expected a Parquet file, found a damaged one ({str(error).strip()}); copy it again"
             ) from None
 
-    with reading(place):
-        _check_start(place, stream.read(4))
     with whole():
         file = pq.ParquetFile(stream, buffer_size=PARQUET_BUFFER, pre_buffer=False)
 
@@ -427,35 +384,31 @@ def _array_record(place: Place, path: Path) -> Table:
     if not count:
         raise UserError(f"{place}: expected records, found none")
 
-    def records() -> Iterator[tuple[str, bytes]]:
+    def records() -> Iterator[tuple[str, str]]:
         try:
             for start in range(0, count, BATCH_ROWS):
                 batch = reader.read(start, min(start + BATCH_ROWS, count))
-                yield from ((f"{place}:{number}", record) for number, record in enumerate(batch, start=start + 1))
+                for number, record in enumerate(batch, start=start + 1):
+                    yield f"{place}:{number}", record.decode("utf-8", "surrogateescape")
         except RuntimeError as error:
             found = str(error).split(";")[0]
             raise UserError(
                 f"{place}: expected an ArrayRecord file, found a damaged one ({found}); copy it again"
             ) from None
 
-    def texts(columns: Sequence[str]) -> Rows:
-        return (Row(where, {"text": record.decode("utf-8", "surrogateescape")}) for where, record in records())
-
-    def objects(columns: Sequence[str] = ()) -> Rows:
-        for where, record in records():
-            yield _json_row(record.decode("utf-8", "surrogateescape"), where)
-
-    if isinstance(next(objects()), Unreadable):
-        return Table(f"{place} (a text in each record)", ("text",), texts, text_columns=("text",), row_count=count)
-    columns, text_columns = _keys(itertools.islice(objects(), HEAD_ROWS))
-    name = f"{place} (a JSON object in each record)"
-    return Table(name, columns, objects, text_columns=text_columns, row_count=count)
+    first, texts = next(records()), records()
+    if isinstance(_json_row(*first), Row):
+        table = _stream_table(f"{place} (a JSON object in each record)", itertools.starmap(_json_row, texts))
+    else:
+        table = _texts(f"{place} (a text in each record)", texts)
+    return dataclasses.replace(table, row_count=count)
 
 
-STREAMS: dict[str, Callable[[Place, BinaryIO, Delimiter], Table]] = {
+FORMATS: dict[str, Callable[[Place, BinaryIO, Delimiter], Table]] = {
     ".tsv": _open_tsv,
     ".csv": _open_csv,
     ".jsonl": _open_jsonl,
+    ".parquet": _open_parquet,
     ".txt": lambda place, stream, delimiter: open_lines(stream, place),
 }
-"""The text formats by the endings of their files."""
+"""The readers of files by their endings; all but Parquet may be compressed."""

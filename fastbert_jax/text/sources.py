@@ -44,19 +44,16 @@ class ExampleReader:
     need_label: bool
 
     @property
-    def row_count(self) -> int | None:
-        """How many rows there are; None when the rest has to be read to know that."""
-        return self.table.row_count
-
-    @property
     def note(self) -> str:
         """Which columns are read, and how to name others if these were guessed."""
-        return _note(self.table, self.columns if self.need_label else dataclasses.replace(self.columns, label=None))
-
-    @property
-    def guess(self) -> str:
-        """The same where columns were guessed by their contents; else empty."""
-        return self.note if self.columns.guessed else ""
+        columns = self.columns if self.need_label else dataclasses.replace(self.columns, label=None)
+        guessed = [key for key in ("text", "label") if getattr(columns, key) in columns.guessed]
+        if not guessed:
+            return f"{self.table.name}: {columns}."
+        return (
+            f"{self.table.name}: {columns}. Guessed from the contents of {' and '.join(map(repr, columns.guessed))}; "
+            f"name others with {flags(*(f'{key}_column' for key in guessed))}."
+        )
 
     def __iter__(self) -> Iterator[Example | Unreadable]:
         """Raises `UserError` when the source is damaged as a whole or ends without a row."""
@@ -81,16 +78,11 @@ class Loaded:
     note: str
     """Which columns were chosen, and how to name others; empty when the settings name all of them."""
 
-    @property
-    def skipped(self) -> int:
-        """How many rows could not be read."""
-        return len(self.rejected)
-
     def tell_skipped(self) -> None:
         """Log how many rows could not be read, if any."""
         if self.rejected:
-            first = self.rejected[0]
-            info(f"{self.skipped} rows could not be read and were left out; the first: {first.where}: {first.problem}")
+            count, first = len(self.rejected), self.rejected[0]
+            info(f"{count} rows could not be read and were left out; the first: {first.where}: {first.problem}")
 
 
 @contextlib.contextmanager
@@ -106,7 +98,13 @@ def open_examples(
     Raises:
       UserError: the source or its columns are not there.
     """
-    with _open_table(spec, data, need_label=need_label, role=role) as table:
+    with contextlib.ExitStack() as stack:
+        if spec == STDIN:
+            table = open_lines(sys.stdin.buffer, "stdin")
+        elif spec.startswith((BUILTIN, TFDS)):
+            table = _open_set(spec if "#" in spec else _with_split(spec, role, data, need_label=need_label))
+        else:
+            table = stack.enter_context(open_table(spec, delimiter=data.delimiter))
         if spec == STDIN or without_compression(spec).suffix.lower() == ".txt":
             if need_label:
                 raise UserError(f"{spec}: expected texts with labels, found lines of text alone; use a .tsv file")
@@ -136,7 +134,7 @@ def read_examples(spec: str, data: DataConfig, *, need_label: bool, role: Role =
         raise UserError(f"{bad[0].where}: {bad[0].problem}; none of the {len(bad)} rows of {table.name} can be read")
     named = spec.startswith(BUILTIN) or (data.text_column and data.label_column and data.pair_column)
     class_names = table.class_names.get(columns.label or "", ())
-    return Loaded(examples, tuple(bad), columns, class_names, "" if named else _note(table, columns))
+    return Loaded(examples, tuple(bad), columns, class_names, "" if named else reader.note)
 
 
 def require_skip(row: Unreadable, data: DataConfig) -> None:
@@ -171,27 +169,10 @@ def own_split(spec: str, role: Role, data: DataConfig, *, need_label: bool = Tru
     return own
 
 
-def _note(table: Table, columns: Columns) -> str:
-    words = f"{table.name}: {columns}."
-    if columns.guessed:
-        names = " and ".join(map(repr, columns.guessed))
-        keys = [f"{key}_column" for key in ("text", "label") if getattr(columns, key) in columns.guessed]
-        words += f" Guessed from the contents of {names}; name others with {flags(*keys)}."
-    return words
-
-
-def _open_table(
-    spec: str, data: DataConfig, *, need_label: bool, role: Role
-) -> contextlib.AbstractContextManager[Table]:
-    if spec == STDIN:
-        return contextlib.nullcontext(open_lines(sys.stdin.buffer, "stdin"))
-    if not spec.startswith((BUILTIN, TFDS)):
-        return open_table(spec, delimiter=data.delimiter)
-    if "#" not in spec:
-        spec = _with_split(spec, role, data, need_label=need_label)
+def _open_set(spec: str) -> Table:
     scheme, _, rest = spec.partition(":")
     name, _, split = rest.partition("#")
-    return contextlib.nullcontext((builtin.open_builtin if scheme == "builtin" else tfds.open_tfds)(name, split))
+    return (builtin.open_builtin if scheme == "builtin" else tfds.open_tfds)(name, split)
 
 
 def _with_split(spec: str, role: Role, data: DataConfig, *, need_label: bool) -> str:
@@ -211,14 +192,16 @@ def _example(row: Row, columns: Columns, *, need_label: bool) -> Example | Unrea
         text = text, row.values.get(columns.pair)
     value = None if columns.label is None else row.values.get(columns.label)
     label = label_name(value)
-    problem = text_problem(text) or (_label_problem(value, label) if need_label else None)
+    problem = text_problem(text)
+    if problem is None and need_label:
+        problem = _label_problem(value, label)
     return Example(text, label, row.where) if problem is None else Unreadable(row.where, problem)
 
 
 def _label_problem(value: Any, label: str | None) -> str | None:
-    if label is None and (value is None or value != value or isinstance(value, str)):
-        return "expected a label, found none"
     if label is None:
-        return f"expected a label, found the {type(value).__name__} {str(value)[:40]!r}"
+        is_empty = value is None or value != value or isinstance(value, str)
+        found = "none" if is_empty else f"the {type(value).__name__} {str(value)[:40]!r}"
+        return f"expected a label, found {found}"
     problem = text_problem(label)
     return None if problem is None else problem.replace("the text", "the label")

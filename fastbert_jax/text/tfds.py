@@ -30,6 +30,8 @@ def open_tfds(name: str, split: str) -> Table:
       UserError: no such set, no such split, or it is not prepared in a format that can be read.
     """
     builder = _builder(name)
+    import tensorflow_datasets as tfds
+
     known = tuple(builder.info.splits)
     if split.split("[")[0].split("+")[0].strip() not in (*known, "all"):
         raise UserError(
@@ -55,9 +57,8 @@ def open_tfds(name: str, split: str) -> Table:
             record, where = source[number], f"{place}:{number + 1}"
             yield Row(where, {key: _plain(record[key], classes.get(key), where=where, column=key) for key in columns})
 
-    texts = tuple(key for key, feature in features.items() if _holds_text(feature))
-    count = len(source)
-    return Table(place, tuple(features), rows, text_columns=texts, class_names=classes, row_count=count)
+    texts = tuple(key for key, feature in features.items() if isinstance(feature, tfds.features.Text))
+    return Table(place, tuple(features), rows, text_columns=texts, class_names=classes, row_count=len(source))
 
 
 def _builder(name: str) -> Any:
@@ -92,12 +93,6 @@ def _prepare_command(name: str) -> str:
         'python -c "import tensorflow_datasets as tfds, tensorflow_datasets.text; '
         f"tfds.builder('{name}', file_format='array_record').download_and_prepare()\""
     )
-
-
-def _holds_text(feature: Any) -> bool:
-    import tensorflow_datasets as tfds
-
-    return isinstance(feature, tfds.features.Text)
 
 
 def _plain(value: Any, classes: tuple[str, ...] | None, *, where: str, column: str) -> Any:

@@ -8,10 +8,10 @@ import os
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -198,24 +198,21 @@ def load_tokenizer(directory: str | Path) -> Tokenizer:
     directory = Path(directory)
     if not any((directory / file).is_file() for file in ("tokenizer.json", "vocab.txt")):
         raise UserError(f"expected a tokenizer (tokenizer.json or vocab.txt) in {directory}, found none")
-    with _without_notices():
-        from transformers import AutoTokenizer
-
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(
-                str(directory),
-                local_files_only=True,
-                use_fast=True,
-                split_special_tokens=True,
-                trust_remote_code=False,  # left open, transformers asks at the terminal
-            )
-        except Exception as error:  # the Rust tokenizer raises plain Exception on a damaged file
-            if "trust_remote_code" in str(error):
-                raise UserError(
-                    f"expected a tokenizer without code in {directory}, found one with code (`auto_map`), "
-                    "which is never run; use the tokenizer files of a plain BERT"
-                ) from None
-            raise UserError(f"expected a tokenizer in {directory}, found one that does not load: {error}") from None
+    try:
+        tokenizer = _transformers().AutoTokenizer.from_pretrained(
+            str(directory),
+            local_files_only=True,
+            use_fast=True,
+            split_special_tokens=True,
+            trust_remote_code=False,  # left open, transformers asks at the terminal
+        )
+    except Exception as error:  # the Rust tokenizer raises plain Exception on a damaged file
+        if "trust_remote_code" in str(error):
+            raise UserError(
+                f"expected a tokenizer without code in {directory}, found one with code (`auto_map`), "
+                "which is never run; use the tokenizer files of a plain BERT"
+            ) from None
+        raise UserError(f"expected a tokenizer in {directory}, found one that does not load: {error}") from None
     if tokenizer.cls_token_id is None or tokenizer.sep_token_id is None:
         raise UserError(
             f"expected a BERT tokenizer with [CLS] and [SEP] in {directory}, found {type(tokenizer).__name__}"
@@ -247,9 +244,7 @@ def vocabulary_tokenizer(path: str | Path, *, text_form: TextForm) -> Tokenizer:
     if len(vocabulary) < len(tokens):
         twice, _ = Counter(tokens).most_common(1)[0]
         raise UserError(f"{path}: expected each token once, found {twice!r} again in line {vocabulary[twice] + 1}")
-    from tokenizers import models
-
-    return _bert_tokenizer(_bert_words(models.WordPiece(vocab=vocabulary, unk_token="[UNK]")), text_form)
+    return Tokenizer(_bert_tokenizer(vocabulary, text_form))
 
 
 def train_tokenizer(texts: Iterable[str], *, vocab_size: int) -> Tokenizer:
@@ -262,21 +257,10 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int) -> Tokenizer:
         raise UserError(
             f"model.vocab_size: expected more than the {len(SPECIAL_TOKENS)} special tokens, found {vocab_size}"
         )
-    return _bert_tokenizer(_train_wordpiece(list(texts), vocab_size), TextForm.BERT)
+    from tokenizers import trainers
 
-
-def _bert_tokenizer(backend: Any, text_form: TextForm) -> Tokenizer:
-    with _without_notices():
-        from transformers import BertTokenizer
-    names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
-    settings: dict[str, Any] = dict(zip(names, SPECIAL_TOKENS, strict=True)) | {TEXT_FORM: text_form.value}
-    return Tokenizer(BertTokenizer(tokenizer_object=backend, split_special_tokens=True, **settings))
-
-
-def _train_wordpiece(texts: list[str], vocab_size: int) -> Any:
-    from tokenizers import models, trainers
-
-    learner = _bert_words(models.WordPiece(unk_token="[UNK]"))
+    texts = list(texts)
+    learner = _bert_tokenizer(None, TextForm.BERT).backend_tokenizer
     alphabet = _alphabet(learner, texts, vocab_size - len(SPECIAL_TOKENS))
     # The trainer numbers characters in the random order of a hash map and breaks ties between merges by these numbers.
     # Handed over as special tokens, in our order, they make the vocabulary the same every time.
@@ -287,18 +271,13 @@ def _train_wordpiece(texts: list[str], vocab_size: int) -> Any:
         show_progress=False,
     )
     learner.train_from_iterator(texts, trainer)
-    return _bert_words(models.WordPiece(vocab=learner.get_vocab(), unk_token="[UNK]"))
+    return Tokenizer(_bert_tokenizer(learner.get_vocab(), TextForm.BERT))
 
 
-def _bert_words(model: Any) -> Any:
-    """A tokenizer around `model` that cuts texts into words as BERT (uncased) does."""
-    import tokenizers
-    from tokenizers import normalizers, pre_tokenizers
-
-    backend = tokenizers.Tokenizer(model)
-    backend.normalizer = normalizers.BertNormalizer(lowercase=True, handle_chinese_chars=True)
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    return backend
+def _bert_tokenizer(vocabulary: dict[str, int] | None, text_form: TextForm) -> Any:
+    """BERT's tokenizer (uncased) of transformers; its vocabulary is that of `SPECIAL_TOKENS` where none is given."""
+    settings = {TEXT_FORM: text_form.value}
+    return _transformers().BertTokenizer(vocab=vocabulary, split_special_tokens=True, **settings)
 
 
 def _alphabet(backend: Any, texts: Iterable[str], room: int) -> list[str]:
@@ -318,16 +297,8 @@ def _alphabet(backend: Any, texts: Iterable[str], room: int) -> list[str]:
     return alphabet
 
 
-@contextmanager
-def _without_notices() -> Iterator[None]:
-    """Keep transformers from saying that PyTorch is not there: it is not needed."""
-    name = "TRANSFORMERS_NO_ADVISORY_WARNINGS"
-    before = os.environ.get(name)
-    os.environ[name] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
+def _transformers() -> Any:
+    """The package transformers, without its notice that PyTorch is missing: it is not needed."""
+    with mock.patch.dict(os.environ, TRANSFORMERS_NO_ADVISORY_WARNINGS="1"):
+        import transformers
+    return transformers

@@ -17,8 +17,7 @@ from jax.sharding import Mesh
 from fastbert_jax.inference.policies import entropy_uncertainty
 from fastbert_jax.model.bert import Bert
 from fastbert_jax.model.sharding import local_rows, sharding_of, share_batch, shares_of
-from fastbert_jax.text.batches import Batch, collate
-from fastbert_jax.text.plans import inference_plan
+from fastbert_jax.text.batches import Batch, collate, inference_plan
 from fastbert_jax.text.tokenizer import Encoded
 from fastbert_jax.training.loop import Evaluation
 from fastbert_jax.training.losses import cross_entropy

@@ -33,7 +33,7 @@ from fastbert_jax.atomic_files import (
     write_json,
 )
 from fastbert_jax.errors import UserError
-from fastbert_jax.text.training_batches import EpochBatches
+from fastbert_jax.text.training_batches import TrainingBatches
 
 ABOUT, VALUES = "about.json", "values.npy"
 CHUNK = 2**20
@@ -44,7 +44,7 @@ class KeptValues:
     """N values of each text of `batches`. Steps count within the phase; every process calls every method."""
 
     def __init__(
-        self, directory: Path, batches: EpochBatches, *, corpus: str, classes: int, warn: Callable[[str], None]
+        self, directory: Path, batches: TrainingBatches, *, corpus: str, classes: int, warn: Callable[[str], None]
     ) -> None:
         """Nothing is opened yet.
 

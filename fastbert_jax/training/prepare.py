@@ -20,7 +20,7 @@ from fastbert_jax.text.corpora import PreparedCorpus, TextStream, is_corpus, ope
 from fastbert_jax.text.examples import Example
 from fastbert_jax.text.labelled_data import LabelledData, label_ids, read_labelled_data, share
 from fastbert_jax.text.tokenizer import Encoded, Tokenizer, load_tokenizer, train_tokenizer
-from fastbert_jax.text.training_batches import Batches, PackedBatches, StreamedBatches, TrainingBatches
+from fastbert_jax.text.training_batches import Batches, StreamedBatches, TrainingBatches
 from fastbert_jax.training.initial import pretrained_weights
 from fastbert_jax.training.recipe import Made, RecipeModule, World
 from fastbert_jax.training.run_directory import REJECTED
@@ -38,7 +38,7 @@ class Prepared:
     tokenizer: Tokenizer
     made: Made
     batches: dict[str, Batches]
-    """By phase name: `TrainingBatches`, `PackedBatches` or `StreamedBatches`, which have one interface."""
+    """By phase name: `TrainingBatches` or `StreamedBatches`, which have one interface."""
     dev: Encoded
     dev_labels: np.ndarray
     test_labels: np.ndarray
@@ -95,7 +95,11 @@ def prepare(config: TrainConfig, mesh: Mesh, recipe: RecipeModule) -> Prepared:
         test_labels=label_ids(task.test, task.labels),
         notes=(
             *_notes(config, task, tokenizer, {"train": labelled, "dev": dev, "unlabelled": unlabelled}),
-            *(f"{name}: {made.words}" for name, made in batches.items() if isinstance(made, PackedBatches)),
+            *(
+                f"{name}: {made.words}"
+                for name, made in batches.items()
+                if isinstance(made, TrainingBatches) and made.packed
+            ),
             *(
                 f"{phase.name}: its steps end with its first epoch, so --{phase.name}.cache-teacher saves nothing"
                 for phase in made.recipe.phases
@@ -138,7 +142,6 @@ def _batches(
     encode: Callable[..., Encoded],
     mesh: Mesh,
 ) -> dict[str, Batches]:
-    max_length, buckets = config.data.max_length, config.data.lengths
     batches: dict[str, Batches] = {}
     for index, phase in enumerate(recipe.phases):
         texts, labels = streams[phase.stream]
@@ -147,29 +150,24 @@ def _batches(
         option = f"{size} / {parts}" if settings.accumulate > 1 else size
         check_batch(mesh, settings.batch_size // settings.accumulate, option)
         layout = settings if isinstance(settings, UnlabelledPhaseConfig) else UnlabelledPhaseConfig()
-        packing: dict[str, Any] = {"texts_per_row": layout.texts_per_row} if layout.pack else {}
         shared: dict[str, Any] = {
             "batch_size": settings.batch_size,
+            "buckets": config.data.lengths,
             "steps": layout.steps,
             "seed": config.seed + index,
             "local_rows": local_rows(mesh, settings.batch_size),
+            "pack": layout.pack,
+            "texts_per_row": layout.texts_per_row,
         }
         if isinstance(texts, TextStream):
             batches[phase.name] = StreamedBatches(
                 functools.partial(iter, texts),
-                functools.partial(encode, max_length=max_length),
+                functools.partial(encode, max_length=config.data.max_length),
                 window=config.data.shuffle_window,
-                buckets=buckets,
-                pack=layout.pack,
-                **packing,
                 **shared,
             )
-            continue
-        shared["epochs"] = settings.epochs
-        if layout.pack:
-            batches[phase.name] = PackedBatches(texts, labels, max_length=max_length, **packing, **shared)
         else:
-            batches[phase.name] = TrainingBatches(texts, labels, buckets=buckets, **shared)
+            batches[phase.name] = TrainingBatches(texts, labels, epochs=settings.epochs, **shared)
     return batches
 
 

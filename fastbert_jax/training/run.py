@@ -28,7 +28,7 @@ from fastbert_jax.processes import StopRequest, stop_on_sigterm
 from fastbert_jax.report.comparison import Comparison
 from fastbert_jax.report.tables import render
 from fastbert_jax.text.labelled_data import tfidf_svm_accuracy
-from fastbert_jax.text.training_batches import Batches, EpochBatches
+from fastbert_jax.text.training_batches import Batches, TrainingBatches
 from fastbert_jax.training.card import write_card
 from fastbert_jax.training.checkpoints import Checkpoints
 from fastbert_jax.training.evaluation import dev_evaluation
@@ -146,7 +146,7 @@ def _streams(prepared: Prepared, run: RunDirectory, journal: Journal) -> dict[st
     """The batches of each phase, with the values that a phase keeps in the run's directory."""
 
     def kept(phase: Phase, batches: Batches) -> KeptValues | None:
-        if KEPT not in phase.cases or not isinstance(batches, EpochBatches):
+        if KEPT not in phase.cases or not isinstance(batches, TrainingBatches):
             return None
         corpus, classes = prepared.data["unlabelled"], prepared.config.num_classes
         return KeptValues(run.teacher_answers, batches, corpus=corpus, classes=classes, warn=journal.say)

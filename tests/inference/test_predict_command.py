@@ -26,7 +26,7 @@ from fastbert_jax.inference import answer_files, predict_command
 from fastbert_jax.inference.predict_command import Row, checksum_of, chunks_of, predict
 from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.text.examples import Example, Unreadable
-from fastbert_jax.text.filesystem import decompressed, open_bytes
+from fastbert_jax.text.filesystem import open_bytes
 from fastbert_jax.text.readers import open_table
 from tests.inference.saved import LABELS, save_tiny_model, some_texts
 from tests.training.test_checkpoints import room_for
@@ -97,7 +97,7 @@ def test_all_forms_hold_the_same_records(model: Path, texts: Path, tmp_path: Pat
     for compression in (".gz", ".zst"):
         packed = tmp_path / f"a.jsonl{compression}"
         answer(model, texts, packed)
-        with open_bytes(packed) as raw, decompressed(raw, packed) as stream:
+        with open_bytes(packed) as stream:
             assert stream.read() == (tmp_path / "a.jsonl").read_bytes()
     assert gzip.decompress((tmp_path / "a.jsonl.gz").read_bytes()) == (tmp_path / "a.jsonl").read_bytes()
 
@@ -356,7 +356,7 @@ def test_a_killed_process_loses_and_doubles_nothing(model: Path, tmp_path: Path)
     for output, expected in zip(killed, whole, strict=True):
         assert output.read_bytes() == expected.read_bytes(), output.name
     assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "texts.txt", *killed, *whole])
-    with open_bytes(whole[1]) as raw, decompressed(raw, whole[1]) as stream:
+    with open_bytes(whole[1]) as stream:
         assert stream.read() == whole[0].read_bytes() and whole[0].read_bytes().count(b"\n") == KILLED_ROWS
     assert pq.read_metadata(whole[2]).num_rows == KILLED_ROWS
 

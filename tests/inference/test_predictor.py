@@ -134,14 +134,14 @@ def test_a_bad_setting_is_refused(predictor: Predictor, settings: dict, message:
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        ("one text", r"expected a list of texts, found the single text 'one text'; write \[text\]"),
-        (("a", "b"), r"found the tuple \('a', 'b'\); write \[a, b\] or \[\(a, b\)\]"),
-        (["fine", None], r"texts\[1\]: expected a string or a pair \(tuple\) of strings, found None"),
-        ([("a",)], r"texts\[0\]: expected a string or a pair"),
-        ([("a", "b", "c")], r"texts\[0\]: expected a string or a pair"),
-        ([("a", 1)], r"texts\[0\]: expected a string or a pair"),
-        ([b"bytes"], r"texts\[0\]: expected a string or a pair"),
-        (7, r"expected a list of texts, found 7"),
+        ("one text", r"expected a list of texts, found 'one text'; write \[text\] or \[\(text, pair\)\]"),
+        (("a", "b"), r"found \"\('a', 'b'\)\"; write \[text\] or \[\(text, pair\)\]"),
+        (["fine", None], r"texts\[1\]: expected a text, found none \(null\); a text is a string or a pair \(tuple\)"),
+        ([("a",)], r"texts\[0\]: expected a text or a pair of texts, found 1 of them"),
+        ([("a", "b", "c")], r"texts\[0\]: expected a text or a pair of texts, found 3 of them"),
+        ([("a", 1)], r"texts\[0\]: expected a text, found the int '1'"),
+        ([b"bytes"], r"texts\[0\]: expected a text, found the bytes"),
+        (7, r"expected a list of texts, found '7'"),
     ],
 )
 def test_what_is_no_list_of_texts_is_refused(texts: object, message: str) -> None:

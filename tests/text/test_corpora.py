@@ -12,7 +12,7 @@ from fastbert_jax.errors import UserError
 from fastbert_jax.text.corpora import PreparedCorpus
 from fastbert_jax.text.prepare import prepare
 from fastbert_jax.text.tokenizer import train_tokenizer
-from fastbert_jax.text.training_batches import PackedBatches, TrainingBatches
+from fastbert_jax.text.training_batches import TrainingBatches
 from tests.text.corpora import WORDS, preparation, some_texts, write_texts
 
 SHARD = "00000-00001.tokens"
@@ -47,7 +47,7 @@ def test_batches_do_not_depend_on_where_the_texts_are(directory, tokenizer):
     settings = {"batch_size": 8, "epochs": 1, "seed": 3}
     for make in (
         lambda texts: TrainingBatches(texts, None, buckets=(8, 16), **settings),
-        lambda texts: PackedBatches(texts, None, max_length=16, **settings),
+        lambda texts: TrainingBatches(texts, None, buckets=(16,), pack=True, **settings),
     ):
         for one, other in zip(make(corpus).stream(0), make(encoded).stream(0), strict=True):
             for left, right in zip(one, other, strict=True):
@@ -125,13 +125,6 @@ def test_a_shard_of_other_texts_is_noticed(directory):
 def test_manifests_that_cannot_be_read(directory, content):
     (directory / "manifest.json").write_text(content)
     assert_refused(directory, r"manifest.json: expected the manifest of a corpus, found")
-
-
-def test_a_corpus_of_an_older_version_is_refused(directory):
-    (directory / "manifest.json").rename(directory / "ledger.json")
-    assert_refused(
-        directory, r"expected a corpus of format 2, found one that an older version prepared; prepare it again"
-    )
 
 
 @pytest.mark.parametrize("name", ["../00000-00000", "/etc/00000-00000", "00000-00000/../a", ""])

@@ -94,7 +94,7 @@ def test_a_line_without_an_end_is_refused_and_not_held(tmp_path, ending, monkeyp
     first = '{"text": "a"}\n' if ending == ".jsonl" else "text\n"
     path = write(tmp_path / f"a{ending}", first + "a" * 101 + "\n")
     with pytest.raises(
-        UserError, match=r"a\.[a-z]+:2: expected lines of at most 100 bytes, found a longer one; cut it"
+        UserError, match=r"a\.[a-z]+:2: expected lines of at most 100 characters, found a longer one; cut it"
     ):
         values_of(path)
 

@@ -8,7 +8,6 @@ import pytest
 from fastbert_jax.errors import UserError
 from fastbert_jax.text.filesystem import (
     expand,
-    is_directory,
     is_file,
     local_copy,
     open_bytes,
@@ -30,8 +29,8 @@ def folder(request, tmp_path):
 
 def test_files_are_the_same_wherever_they_are(folder):
     place = place_of(f"{folder}/a.txt")
-    assert is_file(place) and not is_directory(place) and size_of(place) == 5
-    assert is_directory(place_of(folder)) and not is_file(place_of(folder)) and not is_file(place_of(f"{folder}/c"))
+    assert is_file(place) and size_of(place) == 5
+    assert not is_file(place_of(folder)) and not is_file(place_of(f"{folder}/c"))
     with open_bytes(place) as stream:
         assert stream.read() == b"a.txt"
     with local_copy(place) as path:

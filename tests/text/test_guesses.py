@@ -60,8 +60,8 @@ def test_names_and_settings_come_before_contents():
     [
         (
             ("Aussage", "Antwort", "Urteil"),
-            r"a\.csv: expected one column with the longest texts, found 'Antwort' \(47 characters on average\) and "
-            r"'Aussage' \(46 characters on average\); name it: --text-column \(train: --data\.text-column\), or two",
+            r"a\.csv: expected one column with the longest texts, found 'Aussage' \(46 characters on average\) and "
+            r"'Antwort' \(47 characters on average\); name it: --text-column or --pair-column \(train: --data\.text",
         ),
         (
             ("Aussage", "Urteil", "Sterne"),

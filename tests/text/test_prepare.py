@@ -14,6 +14,7 @@ import fsspec
 import numpy as np
 import pytest
 
+from fastbert_jax.atomic_files import lock_file
 from fastbert_jax.config import BadRow, PrepareConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.text import prepare as prepare_module
@@ -228,7 +229,8 @@ def test_the_command_prepares_or_verifies(given):
 def test_one_command_at_a_time(prepared, tmp_path):
     name = write_texts(tmp_path / "a.txt", 5)
     directory = prepared("corpus", name)
-    with prepare_module._only_one(directory):
+    with open(directory / ".lock", "wb") as lock:
+        lock_file(lock, directory)
         assert_refused("is locked by another process", prepared, "corpus", name)
 
 

@@ -156,11 +156,15 @@ def test_files_that_are_none(tmp_path):
     (tmp_path / "d.tsv").mkdir()
     with pytest.raises(UserError, match=r"expected a file, found a directory at"):
         open_only(tmp_path / "d.tsv")
-    for ending in (".tsv", ".csv", ".jsonl", ".parquet", ".txt"):
+    no_names = "expected a line with the names of the columns, found none"
+    messages = {".tsv": no_names, ".csv": no_names, ".jsonl": "found no objects", ".parquet": "found a damaged one"}
+    for ending, message in messages.items():
         for content in (b"", b"\xef\xbb\xbf"):
-            with pytest.raises(UserError, match=r"expected rows, found an empty file"):
+            with pytest.raises(UserError, match=message):
                 open_only(write(tmp_path / f"empty{ending}", content))
-    with pytest.raises(UserError, match=r"expected UTF-8, found UTF-16; save the file again as UTF-8"):
+    with pytest.raises(
+        UserError, match=r"expected UTF-8, found UTF-16 or compressed bytes; save the file again as UTF-8"
+    ):
         open_only(write(tmp_path / "b.tsv", "text\na\n".encode("utf-16")))
     with pytest.raises(UserError, match=r"c\.tsv:1: expected each column once, found 'text' twice"):
         open_only(write(tmp_path / "c.tsv", "text\ttext\na\tb\n"))

@@ -64,7 +64,7 @@ def test_a_bad_row_stops_with_its_line_or_is_counted(tmp_path, row, problem):
     assert str(error.value) == f"{spec}:3: {problem}; fix the row, or skip such rows: {skip}"
     loaded = read_examples(spec, SKIP, need_label=True)
     assert [e.text for e in loaded.examples] == ["good", "also good"]
-    assert loaded.skipped == 1
+    assert len(loaded.rejected) == 1
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_bad_json_rows(tmp_path, row, problem):
     with pytest.raises(UserError) as error:
         read_examples(spec, DataConfig(), need_label=True)
     assert str(error.value).startswith(f"{spec}:2: {problem}")
-    assert read_examples(spec, SKIP, need_label=True).skipped == 1
+    assert len(read_examples(spec, SKIP, need_label=True).rejected) == 1
 
 
 def test_a_stream_holds_one_record_for_every_row(tmp_path):
@@ -120,6 +120,9 @@ def test_lines_of_text_and_standard_input(tmp_path, monkeypatch):
 def test_sources_without_a_good_row(tmp_path):
     with pytest.raises(UserError, match=r"a\.tsv: expected rows, found none"):
         read_examples(write(tmp_path / "a.tsv", "label\ttext\n"), DataConfig(), need_label=True)
+    for content in (b"", b"\xef\xbb\xbf"):
+        with pytest.raises(UserError, match=r"a\.txt: expected rows, found none"):
+            records_of(write(tmp_path / "a.txt", content))
     with pytest.raises(UserError, match=r"b\.csv: expected rows, found none"):
         records_of(write(tmp_path / "b.csv", "label,text\n\n"))
     spec = write(tmp_path / "c.tsv", "label\ttext\n1\n2\n")
@@ -195,6 +198,4 @@ def test_a_file_is_opened_once(tmp_path, opened, ending):
     with open_examples(str(path), DataConfig(), need_label=not ending.startswith(".txt")) as reader:
         assert reader.columns.guessed == (() if ending == ".txt" else ("aussage", "urteil"))
         assert [example.text for example in reader] == COLUMNS["aussage"]
-        if reader.table.share_read() is not None:
-            assert reader.table.share_read() == 1
     assert opened.count(str(path)) == 1

@@ -119,7 +119,7 @@ def test_the_split_is_chosen_by_its_part_when_none_is_named():
     ]
     assert sizes == [6, 3]
     with open_examples("tfds:our_pairs", DataConfig(), role="test") as reader:
-        assert len(list(reader)) == reader.row_count == 6
+        assert len(list(reader)) == reader.table.row_count == 6
     with pytest.raises(UserError, match=r"tfds:our_bytes: expected a dev split, found \['train', 'test'\]; name one"):
         read_examples("tfds:our_bytes", DataConfig(), need_label=True, role="dev")
 
@@ -139,7 +139,7 @@ def test_bytes_that_are_no_utf8_are_a_bad_row():
     with pytest.raises(UserError, match=r"tfds:our_bytes#train:\d: expected UTF-8, found the byte 0xff"):
         read_examples("tfds:our_bytes", DataConfig(), need_label=True)
     loaded = read_examples("tfds:our_bytes", DataConfig(on_bad_row=BadRow.SKIP), need_label=True)
-    assert sorted(e.text for e in loaded.examples) == ["", "one", "three"] and loaded.skipped == 1
+    assert sorted(e.text for e in loaded.examples) == ["", "one", "three"] and len(loaded.rejected) == 1
 
 
 @pytest.mark.parametrize("column", ["tags", "box"])

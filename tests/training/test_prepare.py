@@ -13,7 +13,7 @@ from fastbert_jax.model.sharding import make_mesh
 from fastbert_jax.recipes import fastbert
 from fastbert_jax.text.corpora import PreparedCorpus
 from fastbert_jax.text.prepare import prepare as prepare_corpus
-from fastbert_jax.text.training_batches import PackedBatches, StreamedBatches, TrainingBatches
+from fastbert_jax.text.training_batches import StreamedBatches, TrainingBatches
 from fastbert_jax.training import dry_run
 from fastbert_jax.training.prepare import Prepared
 from fastbert_jax.training.prepare import prepare as prepare_run
@@ -82,8 +82,8 @@ def test_texts_from_anywhere_can_be_packed(config, corpus, tmp_path):
     for spec in ("", str(tmp_path / "more.jsonl"), corpus()):
         prepared = prepare(config(spec, distil=distil))
         batches = prepared.batches["distil"]
-        assert isinstance(batches, PackedBatches) and batches[0].cls_BxK.shape == (4, 3)
-        assert isinstance(prepared.batches["fine_tune"], TrainingBatches)
+        assert isinstance(batches, TrainingBatches) and batches[0].cls_BxK.shape == (4, 3)
+        assert prepared.batches["fine_tune"].packed is None
         assert f"distil: {batches.words}" in prepared.notes
 
 

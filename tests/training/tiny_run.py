@@ -9,7 +9,7 @@ from fastbert_jax.config import DistilConfig, FineTuneConfig, MeshConfig
 from fastbert_jax.model.sharding import make_mesh, param_shardings
 from fastbert_jax.processes import StopRequest
 from fastbert_jax.text.tokenizer import Encoded
-from fastbert_jax.text.training_batches import EpochBatches, PackedBatches, TrainingBatches
+from fastbert_jax.text.training_batches import TrainingBatches
 from fastbert_jax.training.checkpoints import Checkpoints
 from fastbert_jax.training.initial import Start
 from fastbert_jax.training.kept_values import KeptValues
@@ -36,12 +36,12 @@ def texts() -> tuple[Encoded, np.ndarray]:
     return encoded, generator.integers(0, 2, TEXTS).astype(np.int32)
 
 
-def distil_batches(*, epochs: int, pack: bool, local_rows=None) -> EpochBatches:
+def distil_batches(*, epochs: int, pack: bool, local_rows=None) -> TrainingBatches:
     """Batches of 8 texts, or of 4 rows."""
     encoded, _ = texts()
     shared = {"epochs": epochs, "seed": 1, "local_rows": local_rows}
     if pack:
-        return PackedBatches(encoded, None, max_length=24, batch_size=4, **shared)
+        return TrainingBatches(encoded, None, buckets=(24,), pack=True, batch_size=4, **shared)
     return TrainingBatches(encoded, None, buckets=(12,), batch_size=8, **shared)
 
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastbert_jax.config import DataConfig
-from fastbert_jax.text import plans
-from fastbert_jax.text.plans import choose_texts_per_row, pack
+from fastbert_jax.text import batches
+from fastbert_jax.text.batches import choose_texts_per_row, pack_rows
 from fastbert_jax.text.sources import read_examples
 from fastbert_jax.text.tokenizer import load_tokenizer
 
@@ -22,7 +22,7 @@ def tokens_of_rows(packed, lengths):
 
 @given(some_lengths, st.integers(0, 5))
 def test_every_text_is_in_one_row_and_no_row_is_too_full(lengths, most):
-    packed = pack(lengths, max_length=16, texts_per_row=most)
+    packed = pack_rows(lengths, max_length=16, texts_per_row=most)
     assert sorted(packed.texts) == list(range(len(lengths)))
     sizes = np.diff(packed.row_offsets)
     assert (sizes >= 1).all() and sizes.max(initial=1) <= packed.texts_per_row
@@ -32,21 +32,21 @@ def test_every_text_is_in_one_row_and_no_row_is_too_full(lengths, most):
 
 @given(some_lengths)
 def test_two_rows_never_fit_into_one(lengths):
-    packed = pack(lengths, max_length=16, texts_per_row=16)
+    packed = pack_rows(lengths, max_length=16, texts_per_row=16)
     assert sum(sorted(tokens_of_rows(packed, lengths))[:2]) > 16 or len(packed) < 2
 
 
 def test_windows_are_packed_by_themselves(monkeypatch):
     lengths = np.random.default_rng(0).integers(1, 17, 100)
-    monkeypatch.setattr(plans, "PACKING_WINDOW", 40)
-    packed = pack(lengths, max_length=16, texts_per_row=4)
-    parts = [pack(lengths[start : start + 40], max_length=16, texts_per_row=4) for start in (0, 40, 80)]
+    monkeypatch.setattr(batches, "PACKING_WINDOW", 40)
+    packed = pack_rows(lengths, max_length=16, texts_per_row=4)
+    parts = [pack_rows(lengths[start : start + 40], max_length=16, texts_per_row=4) for start in (0, 40, 80)]
     assert packed.texts.tolist() == np.concatenate([part.texts + 40 * i for i, part in enumerate(parts)]).tolist()
     assert len(packed) == sum(map(len, parts))
 
 
 def test_the_rows_of_some_rows_come_in_the_order_asked_for():
-    packed = pack(np.array([9, 7, 16, 8, 8]), max_length=16)
+    packed = pack_rows(np.array([9, 7, 16, 8, 8]), max_length=16)
     members, sizes = packed.members(np.array([2, 0]))
     rows = {frozenset(packed.members(np.array([row]))[0].tolist()) for row in range(len(packed))}
     assert rows == {frozenset({0, 1}), frozenset({2}), frozenset({3, 4})}
@@ -56,7 +56,7 @@ def test_the_rows_of_some_rows_come_in_the_order_asked_for():
 @pytest.mark.parametrize("lengths", [[3, 17], [0, 3]])
 def test_texts_that_fit_no_row_are_refused(lengths):
     with pytest.raises(ValueError, match="expected texts of 1 to 16 tokens, found"):
-        pack(np.array(lengths), max_length=16)
+        pack_rows(np.array(lengths), max_length=16)
 
 
 def test_texts_per_row_are_as_few_as_cost_hardly_a_row():
@@ -69,6 +69,6 @@ def test_texts_per_row_are_as_few_as_cost_hardly_a_row():
 def test_real_texts_leave_less_than_a_twentieth_for_padding(minilm_directory):
     examples = read_examples("builtin:reuters_r8#dev", DataConfig(), need_label=False).examples
     lengths = load_tokenizer(minilm_directory).encode([e.text for e in examples], max_length=128).lengths
-    packed = pack(lengths, max_length=128)
+    packed = pack_rows(lengths, max_length=128)
     assert lengths.sum() / (len(packed) * 128) >= 0.95
     assert lengths.sum() / (len(lengths) * 128) < 0.8
