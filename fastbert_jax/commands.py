@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fastbert_jax import recipes
-from fastbert_jax.command_line import TrainArguments, chosen_recipe, end_with, parse_train, read_command
+from fastbert_jax.command_line import TrainArguments, chosen_recipe, end_with, read_command, read_over_file
 from fastbert_jax.config import (
     CalibrateConfig,
     CompareConfig,
@@ -51,13 +51,14 @@ def train() -> None:
         next_step(f"the model is in {settings.run}", "explore", "--model", settings.run)
 
 
-def train_arguments(argv: Sequence[str]) -> TrainArguments[Any]:
+def train_arguments(argv: Sequence[str]) -> TrainArguments:
     """The command line of train.py, with the settings of the recipe that it chooses.
 
     Raises:
-      UserError, SystemExit: as `command_line.parse_train`; also an unknown recipe.
+      UserError, SystemExit: as `command_line.read_over_file`; also an unknown recipe.
     """
-    return parse_train(argv, recipes.recipe_module(chosen_recipe(argv)).Settings)
+    run = recipes.recipe_module(chosen_recipe(argv)).Settings
+    return read_over_file(TrainArguments, run, argv, program=program_name("train"))
 
 
 def infer() -> None:

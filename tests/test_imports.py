@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = "fastbert_jax"
 FLOORS = (
     "errors",
-    "atomic_files cache version log",
+    "atomic_files version log",
     "config",
     "config_yaml processes",
     "command_line",
