@@ -92,13 +92,12 @@ def explain(config: ExplainConfig) -> None:
     """A table per text, or a line of JSON."""
     from rich.console import Console
 
-    from fastbert_jax.inference.explain import explain
-    from fastbert_jax.report.exit_path import show
+    from fastbert_jax.inference.explain import explain, show
 
     console = Console()
     for path in explain(config):
         if config.json:
-            print_json(path.to_json())
+            print_json(path)
         else:
             show(path, console)
     next_step("a page shows every speed", "explore", "--model", config.model)
@@ -106,7 +105,7 @@ def explain(config: ExplainConfig) -> None:
 
 def explore(config: ExploreConfig) -> None:
     """A page on this machine, until Ctrl-C."""
-    from fastbert_jax.serving.explore import explore
+    from fastbert_jax.inference.explore import explore
 
     explore(config)
 
