@@ -39,9 +39,10 @@ from fastbert_jax.inference.loading import load
 from fastbert_jax.log import info, result, status
 from fastbert_jax.recipes import fastbert, joint, train, truncated
 from fastbert_jax.report.comparison import Comparison, ExitRow, SpeedPoint
-from fastbert_jax.report.tables import markdown, render_markdown
+from fastbert_jax.report.tables import render_markdown
 from fastbert_jax.text.examples import Text
 from fastbert_jax.text.labelled_data import label_ids, read_labelled_data
+from scaling import markdown
 
 SCHEMA = 1
 """The version of ablations.json; it rises when a key changes its meaning or is removed."""

@@ -2,7 +2,7 @@
 
     python benchmarks/scaling.py
 
-Nothing is measured here. FLOPs are counted by `report/flops.py`, bytes from the shapes of the parameters; the
+Nothing is measured here. FLOPs are counted by `model/flops.py`, bytes from the shapes of the parameters; the
 constants below are the assumptions, each with its source. Where `benchmarks/results/distillation.json` holds a
 utilisation that was measured on an accelerator, it gets a row of its own. `tests/test_scaling.py` fails when the page
 is not what this prints.
@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 
 from fastbert_jax.config import BertConfig
 from fastbert_jax.model.bert import Bert
+from fastbert_jax.model.flops import distillation_flops
 from fastbert_jax.model.leaves import bert_leaves
 from fastbert_jax.model.sharding import MESH, MESH_AXES
-from fastbert_jax.report.flops import distillation_flops
 
 TEXTS = 10**9
 MEAN_TOKENS = 23.6
@@ -228,10 +228,10 @@ def size(count: float) -> str:
     return f"{count / 1e6:,.0f} MB" if count < 1e9 else f"{count / 1e9:.2f} GB"
 
 
-def markdown(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
-    """A table as Markdown has it, the first column to the left."""
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, the first column to the left."""
     rule = ["---", *["---:"] * (len(header) - 1)]
-    return "\n".join("| " + " | ".join(row) + " |" for row in (header, rule, *cells))
+    return "\n".join("| " + " | ".join(row) + " |" for row in (header, rule, *rows))
 
 
 if __name__ == "__main__":

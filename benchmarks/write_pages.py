@@ -14,7 +14,7 @@ this script writes, so a result that changes must be followed by `make pages`.
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import functools
 import io
 import json
@@ -28,10 +28,10 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks import scaling
+from fastbert_jax.inference.explain import show
 from fastbert_jax.model.bert import Bert
+from fastbert_jax.model.flops import distillation_flops
 from fastbert_jax.report.comparison import Comparison
-from fastbert_jax.report.exit_path import ExitPath, PathStep, rendered
-from fastbert_jax.report.flops import distillation_flops
 from fastbert_jax.report.tables import render
 
 ROOT = Path(__file__).parent.parent
@@ -151,13 +151,9 @@ def printed_comparison(name: str) -> str:
 
 def printed_path() -> str:
     """What `infer.py explain` printed beside a committed path."""
-    found = result("explained_movie_review")
-    names = [field.name for field in dataclasses.fields(PathStep)]
-    steps = tuple(PathStep(**{name: layer[name] for name in names}) for layer in found["layers"])
-    console = Console(file=io.StringIO(), width=120)
-    with console.capture() as captured:
-        console.print(rendered(ExitPath(text=found["text"], pair=None, steps=steps, exit_layer=found["exit_layer"])))
-    lines = [line.rstrip() for line in captured.get().splitlines()]
+    with contextlib.redirect_stdout(io.StringIO()) as shown:
+        show(result("explained_movie_review"), Console(file=io.StringIO(), width=120))
+    lines = shown.getvalue().splitlines()
     first = next(at for at, line in enumerate(lines) if line.startswith("layer"))
     return "\n".join(["```", *filter(None, lines[first:]), "```"])
 

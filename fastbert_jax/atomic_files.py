@@ -23,19 +23,16 @@ CHECKSUMS = "files.json"
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path, *, meanwhile: Path | None = None) -> Iterator[Path]:
+def atomic_path(path: Path) -> Iterator[Path]:
     """The path at which to write a file or directory that becomes `path` when the block succeeds.
 
     It is then on the disk, so that a power cut cannot empty it. It replaces a file or an empty directory. When the
     block fails, nothing is left.
 
-    Args:
-      meanwhile: the path until then, in the same directory; None: one that no other process uses.
-
     Raises:
       OSError: `path` cannot be replaced.
     """
-    unfinished = meanwhile or path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
         yield unfinished
         flush(unfinished)
@@ -46,7 +43,7 @@ def atomic_path(path: Path, *, meanwhile: Path | None = None) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def atomic_file(path: Path, mode: str = "w", *, meanwhile: Path | None = None) -> Iterator[IO[Any]]:
+def atomic_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     """A file to write, which becomes `path` as `atomic_path` describes.
 
     Args:
@@ -55,7 +52,7 @@ def atomic_file(path: Path, mode: str = "w", *, meanwhile: Path | None = None) -
     Raises:
       OSError: the file cannot be written.
     """
-    with atomic_path(path, meanwhile=meanwhile) as unfinished:
+    with atomic_path(path) as unfinished:
         with open(unfinished, mode, encoding=None if "b" in mode else "utf-8") as stream:
             yield stream
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fastbert_jax import recipes
-from fastbert_jax.command_line import TrainArguments, chosen_recipe, end_with, parse_train, read_command
+from fastbert_jax.command_line import TrainArguments, chosen_recipe, end_with, read_command, read_over_file
 from fastbert_jax.config import (
     CalibrateConfig,
     CompareConfig,
@@ -51,13 +51,14 @@ def train() -> None:
         next_step(f"the model is in {settings.run}", "explore", "--model", settings.run)
 
 
-def train_arguments(argv: Sequence[str]) -> TrainArguments[Any]:
+def train_arguments(argv: Sequence[str]) -> TrainArguments:
     """The command line of train.py, with the settings of the recipe that it chooses.
 
     Raises:
-      UserError, SystemExit: as `command_line.parse_train`; also an unknown recipe.
+      UserError, SystemExit: as `command_line.read_over_file`; also an unknown recipe.
     """
-    return parse_train(argv, recipes.recipe_module(chosen_recipe(argv)).Settings)
+    run = recipes.recipe_module(chosen_recipe(argv)).Settings
+    return read_over_file(TrainArguments, run, argv, program=program_name("train"))
 
 
 def infer() -> None:
@@ -91,13 +92,12 @@ def explain(config: ExplainConfig) -> None:
     """A table per text, or a line of JSON."""
     from rich.console import Console
 
-    from fastbert_jax.inference.explain import explain
-    from fastbert_jax.report.exit_path import show
+    from fastbert_jax.inference.explain import explain, show
 
     console = Console()
     for path in explain(config):
         if config.json:
-            print_json(path.to_json())
+            print_json(path)
         else:
             show(path, console)
     next_step("a page shows every speed", "explore", "--model", config.model)
@@ -105,7 +105,7 @@ def explain(config: ExplainConfig) -> None:
 
 def explore(config: ExploreConfig) -> None:
     """A page on this machine, until Ctrl-C."""
-    from fastbert_jax.serving.explore import explore
+    from fastbert_jax.inference.explore import explore
 
     explore(config)
 

@@ -35,7 +35,7 @@ def from_dict(schema: type[Schema], values: Mapping[str, Any], *, where: str, pr
     try:
         return schema(**settings)
     except UserError as error:
-        raise UserError(f"{where}: {with_prefix(str(error), prefix)}") from None
+        raise UserError(f"{where}: {error}") from None
 
 
 def _convert(kind: Any, value: Any, *, where: str, key: str) -> Any:
@@ -61,14 +61,6 @@ def _convert(kind: Any, value: Any, *, where: str, key: str) -> Any:
     if type(value) is not kind:
         raise UserError(f"{expected}{kind.__name__}, found {value!r}")
     return value
-
-
-def with_prefix(message: str, prefix: str) -> str:
-    """A message about an option, `--speeds: ...`, with the whole name of the option, `--evaluate.speeds: ...`."""
-    section = f"--{prefix.replace('_', '-')}"
-    if message.startswith(section) or not message.startswith("--"):
-        return message
-    return section + message.removeprefix("--")
 
 
 def to_dict(config: Any) -> dict[str, Any]:

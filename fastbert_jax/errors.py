@@ -27,17 +27,13 @@ class PreemptedError(BaseException):
     """
 
 
-def closest(name: str, known: Iterable[str]) -> str | None:
-    """The known name most similar to an unknown one, preferably with the same letters; None: none is similar."""
-    like = difflib.get_close_matches(name, list(known))
-    return max(like, key=lambda other: sorted(other) == sorted(name), default=None)
-
-
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of an error about an unknown name: the most similar known one, else all of them."""
     known = list(known)
-    close = closest(name, known)
-    return f"did you mean {close!r}?" if close else "known: " + ", ".join(map(repr, known))
+    like = difflib.get_close_matches(name, known)
+    if like:  # of equally similar ones, the one with the same letters
+        return f"did you mean {max(like, key=lambda other: sorted(other) == sorted(name))!r}?"
+    return "known: " + ", ".join(map(repr, known))
 
 
 def program_name(script: str) -> str:

@@ -1,7 +1,7 @@
 """The processes of one run: how they find each other, agree, work together, and stop together on SIGTERM.
 
 A process that is alone calls the same functions. `jax.distributed` connects the processes, before anything touches a
-device; jax is imported only where it is used.
+device.
 """
 
 from __future__ import annotations
@@ -17,6 +17,11 @@ from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 from typing import Any, TypeVar
 
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
 from fastbert_jax.config import ProcessesConfig
 from fastbert_jax.errors import PreemptedError, UserError
 
@@ -29,8 +34,6 @@ def join(config: ProcessesConfig) -> None:
     Raises:
       UserError: the coordinator cannot be reached, or the launcher does not say enough.
     """
-    import jax
-
     launcher = None if config.coordinator else launcher_of(os.environ)
     if (not config.coordinator and launcher is None) or jax.distributed.is_initialized():
         return
@@ -72,32 +75,18 @@ def launcher_of(environment: Mapping[str, str]) -> str | None:
 
 def part() -> None:
     """Disconnect the processes: from here on each works alone with its own devices."""
-    import jax
-
     if jax.distributed.is_initialized():
         jax.distributed.shutdown()
 
 
-def count() -> int:
-    """The number of processes."""
-    import jax
-
-    return int(jax.process_count())
-
-
 def is_first() -> bool:
     """Whether this is the process that writes files and prints."""
-    import jax
-
     return jax.process_index() == 0
 
 
 def all_well(well: bool) -> bool:
     """Whether `well` is true in every process; all of them must call this."""
-    import numpy as np
-    from jax.experimental import multihost_utils
-
-    return well if count() == 1 else bool(np.all(multihost_utils.process_allgather(np.array(well))))
+    return well if jax.process_count() == 1 else bool(np.all(multihost_utils.process_allgather(np.array(well))))
 
 
 def together(work: Callable[[], Result]) -> Result:
@@ -131,10 +120,7 @@ def check_same(facts: str) -> None:
     Raises:
       UserError: in all of them, when one differs.
     """
-    import numpy as np
-    from jax.experimental import multihost_utils
-
-    if count() == 1:
+    if jax.process_count() == 1:
         return
     digest = np.frombuffer(hashlib.sha256(facts.encode()).digest(), np.uint8)
     if len(np.unique(multihost_utils.process_allgather(digest), axis=0)) > 1:
@@ -160,7 +146,7 @@ class StopRequest:
 
     def agreed(self) -> bool:
         """Whether to stop now. Every process calls it at the same steps."""
-        if count() == 1:
+        if jax.process_count() == 1:
             return self.here
         before, self._before = self._before, _in_any_process()(self.here)
         return before is not None and bool(before)
@@ -179,10 +165,6 @@ class StopRequest:
 @functools.cache
 def _in_any_process() -> Callable[[bool], Any]:
     """A function of each process's answer, which gives whether any of them is true: an array, perhaps not there yet."""
-    import jax
-    import numpy as np
-    from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-
     mesh = Mesh(np.array(jax.devices()), ("devices",), axis_types=(AxisType.Auto,))
     one_each = NamedSharding(mesh, PartitionSpec("devices"))
     any_of = jax.jit(jax.numpy.any, out_shardings=NamedSharding(mesh, PartitionSpec()))

@@ -11,10 +11,10 @@ import jax
 import pytest
 from jax._src.lib import xla_client
 
-from fastbert_jax import cache
+from fastbert_jax.command_line import keep_compiled_programs
 
 PROGRAM = """
-from fastbert_jax.cache import keep_compiled_programs
+from fastbert_jax.command_line import keep_compiled_programs
 keep_compiled_programs()
 import jax, jax.numpy as jnp
 jax.jit(lambda x: jnp.linalg.svd(x @ x))(jnp.ones((3, 3)))
@@ -53,5 +53,5 @@ def test_a_folder_that_cannot_be_made_is_no_error(tmp_path: Path, monkeypatch: p
     (tmp_path / "file").write_text("", encoding="utf-8")
     monkeypatch.setenv("FASTBERT_JAX_CACHE", str(tmp_path / "file"))
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
-    cache.keep_compiled_programs()
+    keep_compiled_programs()
     assert "JAX_COMPILATION_CACHE_DIR" not in os.environ

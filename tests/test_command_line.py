@@ -1,4 +1,4 @@
-"""Command lines: unknown words are refused with the nearest known one, and each end has its exit code."""
+"""Command lines: unknown words are refused, and each end has its exit code."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from fastbert_jax import command_line, commands, log
-from fastbert_jax.command_line import end_with, option_names, parse_train, read_command, read_settings
+from fastbert_jax.command_line import TrainArguments, end_with, read_command, read_over_file, read_settings
 from fastbert_jax.commands import SETTINGS, train_arguments
-from fastbert_jax.config import DataConfig, ExplainConfig, PrepareConfig
+from fastbert_jax.config import ExplainConfig, PrepareConfig
 from fastbert_jax.errors import PreemptedError, UserError, program_name
-from fastbert_jax.recipes import fastbert
+from fastbert_jax.recipes import fastbert, pkd
 from fastbert_jax.version import VERSION
 
 ROOT = Path(__file__).parent.parent
@@ -31,38 +31,26 @@ def prepare(argv: Sequence[str]) -> object:
 
 
 @pytest.mark.parametrize(
-    ("read", "argv", "message"),
+    ("read", "argv", "words"),
     [
-        (infer, ["predcit"], "a command of `python infer.py`, one of predict, explain, explore, calibrate, compare"),
-        (infer, ["predcit"], "found 'predcit'; did you mean 'predict'?"),
-        (
-            infer,
-            [],
-            "expected a command after `python infer.py`, one of predict, .*; `python infer.py --help` describes",
-        ),
-        (infer, ["predict", "--modle", "x"], "of `python infer.py predict`, found '--modle'; did you mean '--model'?"),
-        (infer, ["compare", "--model=x", "--data=y", "--exits.polcy=z"], "'--exits.polcy=z'; did you mean '--exits.po"),
-        (infer, ["verify", "runs/x", "--zzz"], "found '--zzz'; `python infer.py verify --help` lists them"),
-        (
-            train_arguments,
-            ["--data.trian", "x"],
-            "of `python train.py`, found '--data.trian'; did you mean '--data.train'?",
-        ),
-        (train_arguments, ["--train", "x"], "found '--train'; did you mean '--data.train'?"),
-        (train_arguments, ["--fine_tune.epoch", "1"], "did you mean '--fine-tune.epochs'?"),
-        (
-            prepare,
-            ["--inptu", "x"],
-            "of `python -m fastbert_jax.text.prepare`, found '--inptu'; did you mean '--input'?",
-        ),
+        (infer, ["predcit"], "predcit Available subcommands: predict, explain, explore, calibrate, compare"),
+        (infer, [], "Expected one of {predict, explain, "),
+        (infer, ["predict", "--modle", "x"], "--modle"),
+        (infer, ["predict", "--model", "x", "--modle", "y"], "--model STR Directory of a run"),
+        (infer, ["compare", "--model=x", "--data=y", "--exits.polcy=z"], "Perhaps you meant: --exits.policy"),
+        (infer, ["verify", "runs/x", "--zzz"], "--zzz For full helptext, run python infer.py verify --help"),
+        (train_arguments, ["--data.trian", "x"], "Perhaps you meant: --data.train"),
+        (train_arguments, ["--train", "x"], "Perhaps you meant: --data.train"),
+        (train_arguments, ["--fine_tune.epoch", "1"], "Perhaps you meant: --fine-tune.epochs"),
+        (prepare, ["--inptu", "x"], "For full helptext, run python -m fastbert_jax.text.prepare --help"),
     ],
 )
-def test_an_unknown_word_is_refused_with_the_nearest(
-    read: Callable[[Sequence[str]], object], argv: list[str], message: str
+def test_an_unknown_word_is_refused(
+    read: Callable[[Sequence[str]], object], argv: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pattern = re.escape(message).replace(r"\.\*", ".*")
-    with pytest.raises(UserError, match=pattern):
+    with pytest.raises(SystemExit) as end:
         read(argv)
+    assert end.value.code == 2 and words in " ".join(re.sub("[─│╭╮╰╯|]|-{3,}", "", capsys.readouterr().err).split())
 
 
 def test_what_tyro_cannot_read_ends_with_its_own_words_and_code_2(capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,12 +71,13 @@ def test_a_text_may_look_like_an_option_in_quotes_or_after_two_dashes() -> None:
 
 def test_other_settings_of_a_run_have_the_same_command_line(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
-    path.write_text("train: a.csv\nmax_length: 50\n")
-    arguments = parse_train([f"--config={path}", "--max-length", "70", "--quiet"], DataConfig)
-    assert arguments.settings == DataConfig(train="a.csv", max_length=70)
+    path.write_text("recipe: pkd\npkd: {alpha: 0.25, epochs: 7}\n")
+    arguments = train_arguments([f"--config={path}", "--pkd.epochs", "8", "--quiet"])
+    assert isinstance(arguments.settings, pkd.Settings)
+    assert (arguments.settings.pkd.alpha, arguments.settings.pkd.epochs) == (0.25, 8)
     assert (arguments.config, arguments.quiet) == (str(path), True)
-    with pytest.raises(UserError, match="found '--max-legnth'; did you mean '--max-length'?"):
-        parse_train(["--config", str(path), "--max-legnth", "70"], DataConfig)
+    with pytest.raises(UserError, match="unknown key 'pkd'"):
+        read_over_file(TrainArguments, fastbert.Settings, ["--config", str(path)], program="")
     assert train_arguments([]).settings == fastbert.Settings()
 
 
@@ -122,13 +111,7 @@ def test_help_is_grouped_by_room_and_says_how_to_complete(capsys: pytest.Capture
     assert "source <(fastbert-train --completion bash)" in printed
 
 
-def test_every_option_of_a_command_is_in_its_help(capsys: pytest.CaptureFixture[str]) -> None:
-    for name, schema in SETTINGS.items():
-        with pytest.raises(SystemExit):
-            infer([name, "--help"])
-        printed = capsys.readouterr().out
-        options = list(option_names(schema))
-        assert "--quiet" in options and [option for option in options if option not in printed] == []
+def test_every_command_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         infer(["--help"])
     printed = capsys.readouterr().out
@@ -152,14 +135,15 @@ def test_bash_completes_commands_options_and_values(tmp_path: Path, capsys: pyte
     for read in (infer, train_arguments):  # in one shell, both programs
         with pytest.raises(SystemExit) as end:
             read(["--completion", "bash"])
-        assert end.value.code == 0
+        assert not end.value.code
         texts.append(capsys.readouterr().out)
     script.write_text("\n".join(texts))
     assert completed(script, ["fastbert-infer", "ex"]) == ["explain", "explore", "export"]
     assert completed(script, ["fastbert-train", "--data.tr"]) == ["--data.train"]
     assert completed(script, ["fastbert-infer", "predict", "--mode", "b"]) == ["bucketed"]
-    with pytest.raises(UserError, match="--completion: expected one of bash, zsh, found 'bsh'; did you mean 'bash'?"):
+    with pytest.raises(SystemExit) as end:
         infer(["--completion", "bsh"])
+    assert end.value.code == 2
 
 
 def test_quiet_and_json_decide_what_is_printed_where(capsys: pytest.CaptureFixture[str]) -> None:

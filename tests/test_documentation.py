@@ -10,18 +10,25 @@ from pathlib import Path
 
 import pytest
 
-from docs.hooks.pages import HELP, fenced, help_of, requests_of
-from fastbert_jax.command_line import ALWAYS, TrainArguments, option_names
+from docs.hooks.pages import HELP, fenced, help_of, readers, requests_of
 from fastbert_jax.commands import SETTINGS
-from fastbert_jax.config import ConvertConfig, PrepareConfig
-from fastbert_jax.recipes import RECIPES, recipe_module
+from fastbert_jax.recipes import RECIPES
 from tests.pages import MAKEFILE, PAGES, ROOT, inline_code, prose, shell_lines
 
 FOLDERS = ("fastbert_jax", "configs", "benchmarks", "docs", "launch", "tests", "examples")
-RUNS = [recipe_module(name).Settings for name in RECIPES]
-SCHEMAS = (*(TrainArguments[run] for run in RUNS), *SETTINGS.values(), ConvertConfig, PrepareConfig)
-OPTIONS = {name for schema in SCHEMAS for name in option_names(schema)} | {*ALWAYS}
-OPTIONS |= {"--ablations", "--layers", "--seeds"}  # of benchmarks/ablations.py
+COMMANDS = (
+    *(f"train.py --recipe {recipe}" for recipe in RECIPES),
+    *(f"infer.py {name}" for name in SETTINGS),
+    *(command for command in readers() if command.startswith("-m")),
+)
+OPTIONS = {option for command in COMMANDS for option in re.findall(r"(?<!\S)--[a-z][\w.-]*", help_of(command))}
+OPTIONS |= {
+    "--version",
+    "--completion",
+    "--ablations",
+    "--layers",
+    "--seeds",
+}  # the last three of benchmarks/ablations.py
 FOREIGN_OPTIONS = re.compile(r"--(signal|ntasks|gpus|max-restarts|stop-timeout|kind)\b.*")
 """Of Slurm, xpk and Docker, in sentences of docs/launch/."""
 FILES_OF_USERS = {

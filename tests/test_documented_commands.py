@@ -30,9 +30,9 @@ from fastbert_jax.command_line import TrainArguments
 from fastbert_jax.commands import COMMANDS
 from fastbert_jax.config import CalibrateConfig, MeshConfig
 from fastbert_jax.inference import calibrate, loading
+from fastbert_jax.inference.explore import url_of
 from fastbert_jax.model.sharding import make_mesh
 from fastbert_jax.report.metrics import Spread
-from fastbert_jax.serving.explore import url_of
 from fastbert_jax.text import builtin
 from fastbert_jax.text.readers import Row, open_table
 from fastbert_jax.training import dry_run, run

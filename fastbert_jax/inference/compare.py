@@ -23,8 +23,8 @@ from fastbert_jax.inference.engines.engine import Results
 from fastbert_jax.inference.exit_outputs import CURVE, EvaluatedTexts
 from fastbert_jax.inference.plan import BatchedTexts
 from fastbert_jax.inference.predictor import Predictor
+from fastbert_jax.log import progress_bar
 from fastbert_jax.report.comparison import BatchSizeComparison, Comparison, ComparisonRow, Provenance, SpeedPoint
-from fastbert_jax.report.progress import progress_bar
 from fastbert_jax.version import VERSION, commit
 
 TIMED_BATCHES = 128

@@ -17,9 +17,9 @@ from fastbert_jax.inference.compare import compare, evenly
 from fastbert_jax.inference.exit_outputs import EvaluatedTexts
 from fastbert_jax.inference.loading import load
 from fastbert_jax.inference.predictor import Predictor
-from fastbert_jax.inference.report_page import DESCRIPTION, report_page
+from fastbert_jax.inference.report_page import DESCRIPTION, page_values
 from fastbert_jax.report.comparison import Comparison
-from fastbert_jax.report.tables import render_markdown
+from fastbert_jax.report.tables import render_markdown, render_page
 from fastbert_jax.text.labelled_data import label_ids, tfidf_svm_accuracy
 from fastbert_jax.text.sources import read_examples
 
@@ -63,7 +63,9 @@ def compare_data(config: CompareConfig) -> Compared:
         baselines={name: evaluate(model, texts, expected_B) for name, model in baselines.items()},
     )
     comparison = dataclasses.replace(comparison, skipped_rows=skipped_rows)
-    page = report_page(evaluated, comparison, model=config.model, data=config.data) if config.report else ""
+    page = ""
+    if config.report:
+        page = render_page(comparison, page_values(evaluated, comparison), model=config.model, data=config.data)
     return Compared(comparison, page)
 
 

@@ -17,10 +17,10 @@ from fastbert_jax.errors import UserError
 from fastbert_jax.inference.plan import BatchedTexts
 from fastbert_jax.inference.policies import exit_indices
 from fastbert_jax.inference.predictor import Predictor
+from fastbert_jax.log import progress_bar
+from fastbert_jax.model.flops import Count, total_flops
 from fastbert_jax.report.comparison import ExitRow, SpeedPoint
-from fastbert_jax.report.flops import Count, only_the_last, total_flops
-from fastbert_jax.report.metrics import accuracy, bins_of
-from fastbert_jax.report.progress import progress_bar
+from fastbert_jax.report.metrics import bins_of
 from fastbert_jax.text.examples import Text
 
 CURVE = tuple(np.linspace(0, 1, 41).round(3).tolist())
@@ -52,7 +52,7 @@ class ExitOutputs:
 
     def accuracy(self, thresholds: float | np.ndarray, expected_B: np.ndarray) -> float:
         """The share of texts that are given the expected class."""
-        return accuracy(self.labels_B(thresholds), expected_B)
+        return float((self.labels_B(thresholds) == expected_B).mean())
 
     def mean_depth(self, thresholds: float | np.ndarray) -> float:
         """Executed layers per text."""
@@ -115,7 +115,7 @@ class EvaluatedTexts:
     @functools.cached_property
     def full_flops(self) -> Flops:
         """Of full depth: all layers and the last exit alone."""
-        return self._flops(self._same_depth(self.layers), asked=only_the_last(self.predictor.network))
+        return self._flops(self._same_depth(self.layers), asked=self._alone(self.layers))
 
     @property
     def layers(self) -> int:
@@ -143,14 +143,13 @@ class EvaluatedTexts:
         """The exit after a layer (from 1), asked of all texts."""
         label_B, uncertainty_B = self.outputs.label_LxB[layer - 1], self.outputs.uncertainty_LxB[layer - 1]
         right_B, depth_B = label_B == self.expected_B, self._same_depth(layer)
-        alone = [place == layer for place in range(1, self.layers + 1)]
         return ExitRow(
             layer=layer,
             accuracy=float(right_B.mean()),
             agreement=float((label_B == self.outputs.label_LxB[-1]).mean()),
             mean_uncertainty=float(uncertainty_B.mean()),
             paper_speedup=self.full_flops.paper / self._flops(depth_B, asked=self.predictor.asked_exits).paper,
-            true_speedup=self.full_flops.true / self._flops(depth_B, asked=alone).true,
+            true_speedup=self.full_flops.true / self._flops(depth_B, asked=self._alone(layer)).true,
             bins=bins_of(uncertainty_B, right_B),
             reliability=bins_of(self.outputs.probability_LxB[layer - 1], right_B),
         )
@@ -171,6 +170,10 @@ class EvaluatedTexts:
 
     def _same_depth(self, layers: int) -> np.ndarray:
         return np.full(len(self.lengths_B), layers)
+
+    def _alone(self, layer: int) -> list[bool]:
+        """The exit after a layer (from 1) and no other."""
+        return [place == layer for place in range(1, self.layers + 1)]
 
     def _flops(self, depth_B: np.ndarray, *, asked: Sequence[bool]) -> Flops:
         """Of these executed layers per text, with the asked exits among them."""

@@ -17,8 +17,7 @@ from fastbert_jax.inference import calibrate
 from fastbert_jax.inference.answer_files import AnswerFile, AnswerFormat, StandardOutput, standard_output
 from fastbert_jax.inference.input_files import STDOUT, outputs_of, this_process
 from fastbert_jax.inference.loading import CARD, load, local_mesh, model_directory
-from fastbert_jax.log import info
-from fastbert_jax.report.progress import progress_bar
+from fastbert_jax.log import info, progress_bar
 from fastbert_jax.text.examples import Example, Unreadable
 from fastbert_jax.text.sources import open_examples, require_skip
 

@@ -6,7 +6,7 @@ Shapes in names: B texts, L layers, U speeds, N classes.
 from __future__ import annotations
 
 import dataclasses
-import math
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,7 +15,6 @@ import numpy as np
 from fastbert_jax.inference.exit_outputs import EvaluatedTexts, at_exit
 from fastbert_jax.report.comparison import BatchSizeComparison, Comparison, SpeedPoint
 from fastbert_jax.report.metrics import Bin, Spread, bins_of, calibration_error
-from fastbert_jax.report.page import render_page
 from fastbert_jax.text.examples import Text
 
 DESCRIPTION = "the report, with plots; open it in a browser"
@@ -32,24 +31,6 @@ CHARACTERS = 400
 """The most that is shown of a text or of a label."""
 
 
-def report_page(
-    evaluated: EvaluatedTexts,
-    comparison: Comparison,
-    *,
-    model: str,
-    data: str,
-    training: Sequence[dict[str, Any]] = (),
-) -> str:
-    """The HTML page.
-
-    Args:
-      comparison: measured on these texts.
-      model, data: what the page calls them: the model's directory, the texts in words.
-      training: the dev set's accuracies during training, of `training.loggers.dev_points`.
-    """
-    return render_page(comparison, page_values(evaluated, comparison, training), model=model, data=data)
-
-
 def page_values(
     evaluated: EvaluatedTexts, comparison: Comparison, training: Sequence[dict[str, Any]] = ()
 ) -> dict[str, Any]:
@@ -57,6 +38,10 @@ def page_values(
 
     Speeds are full depth (speed 0), then the curve's and the measured ones, rising. Exits are those that are asked.
     Classes are the largest; texts of other classes count everywhere else.
+
+    Args:
+      comparison: measured on these texts.
+      training: the dev set's accuracies during training, of `training.loggers.dev_points`.
     """
     measured = {row.speed for row in comparison.rows if row.speed > 0}
     points = {point.speed: point for point in comparison.curve}
@@ -83,7 +68,11 @@ def page_values(
         "hard": [_text(evaluated, one, depth_UxB[:, one]) for one in hard],
         "training": [_of_saved_exits(evaluated, point) for point in training],
     }
-    rounded: dict[str, Any] = _rounded(values)
+    rounded: dict[str, Any] = json.loads(
+        json.dumps(values),
+        parse_float=lambda number: round(float(number), DIGITS),
+        parse_constant=lambda _: None,  # NaN and infinities
+    )
     return rounded
 
 
@@ -194,15 +183,3 @@ def _text(evaluated: EvaluatedTexts, one: int, depth_U: np.ndarray) -> dict[str,
 
 def _cut(text: str) -> str:
     return text if len(text) <= CHARACTERS else text[: CHARACTERS - 1] + "…"
-
-
-def _rounded(value: Any) -> Any:
-    match value:
-        case float():
-            return round(value, DIGITS) if math.isfinite(value) else None
-        case dict():
-            return {key: _rounded(one) for key, one in value.items()}
-        case list() | tuple():
-            return [_rounded(one) for one in value]
-        case _:
-            return value

@@ -40,8 +40,8 @@ def make(settings: Settings, world: World) -> Made:
 
 def fine_tuning(network: Bert, settings: FineTuneConfig) -> Phase:
     """Labels train the backbone and the last exit (the paper's fine-tuning, section 3.2.1)."""
+    from fastbert_jax.model.flops import training_flops
     from fastbert_jax.model.network import Part
-    from fastbert_jax.report.flops import training_flops
     from fastbert_jax.training.losses import cross_entropy
     from fastbert_jax.training.recipe import forward
     from fastbert_jax.training.terms import COMPUTED, Case, Keep, Phase, Ref, Stream, Term
@@ -62,8 +62,8 @@ def self_distillation(network: Bert, settings: DistilConfig) -> tuple[Phase, ...
     every term makes. The backbone and the last exit take no dropout, unless `noisy_teacher` asks for the released
     code's behaviour.
     """
+    from fastbert_jax.model.flops import distillation_flops
     from fastbert_jax.model.network import Part
-    from fastbert_jax.report.flops import distillation_flops
     from fastbert_jax.training.losses import kl_loss
     from fastbert_jax.training.recipe import forward
     from fastbert_jax.training.terms import COMPUTED, KEPT, Case, Keep, Phase, Ref, Stream, Term

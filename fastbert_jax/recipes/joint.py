@@ -23,8 +23,8 @@ class Settings(fastbert.Settings):
 
 def make(settings: Settings, world: World) -> Made:
     """The one phase."""
+    from fastbert_jax.model.flops import training_flops
     from fastbert_jax.model.network import Part
-    from fastbert_jax.report.flops import training_flops
     from fastbert_jax.training.initial import model_start
     from fastbert_jax.training.losses import cross_entropy
     from fastbert_jax.training.recipe import Made, forward

@@ -110,8 +110,8 @@ def pkd_terms(settings: PkdConfig, pairs: list[tuple[int, int]], *, num_classes:
 def make(settings: Settings, world: World) -> Made:
     """The one phase; the student has its last exit alone."""
     from fastbert_jax.inference.loading import model_directory
+    from fastbert_jax.model.flops import forward_flops, training_flops
     from fastbert_jax.model.network import Part
-    from fastbert_jax.report.flops import forward_flops, training_flops
     from fastbert_jax.text.tokenizer import load_tokenizer
     from fastbert_jax.training.initial import model_start, trained_start
     from fastbert_jax.training.recipe import Made, forward

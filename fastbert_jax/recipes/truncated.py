@@ -31,8 +31,8 @@ class Settings(TrainConfig):
 
 def make(settings: Settings, world: World) -> Made:
     """The two phases; the second is FastBERT's."""
+    from fastbert_jax.model.flops import forward_flops, training_flops
     from fastbert_jax.model.network import Part
-    from fastbert_jax.report.flops import forward_flops, training_flops
     from fastbert_jax.training.initial import model_start, trained_start
     from fastbert_jax.training.losses import kl_loss
     from fastbert_jax.training.recipe import Made, forward

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import typing
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,6 @@ from fastbert_jax.report.metrics import Bin, Spread
 
 SCHEMA = 1
 """The version of `Comparison.to_json`; it rises when a key changes its meaning or is removed."""
-Record = TypeVar("Record")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -261,30 +261,18 @@ class Comparison:
         """
         if values.get("schema") != SCHEMA:
             raise ValueError(f"expected a comparison with schema {SCHEMA}, found {values.get('schema')!r}")
-        sizes = [
-            size | {key: _records(ComparisonRow, size.get(key, [])) for key in ("rows", "baselines")}
-            for size in values.get("batch_sizes", [])
-        ]
-        exits = [
-            row | {key: _records(Bin, row[key]) for key in ("bins", "reliability")} for row in values.get("exits", [])
-        ]
-        nested = {
-            "batch_sizes": _records(BatchSizeComparison, sizes),
-            "origin": _record(Provenance, values.get("origin", {})),
-            "exits": _records(ExitRow, exits),
-            "curve": _records(SpeedPoint, values.get("curve", [])),
-        }
-        return _record(cls, values | nested)
+        try:
+            comparison: Comparison = _read(cls, values)
+        except TypeError as error:
+            raise ValueError(f"expected the keys of a comparison: {error}") from None
+        return comparison
 
 
-def _records(kind: type[Record], rows: Sequence[dict[str, Any]]) -> tuple[Record, ...]:
-    return tuple(_record(kind, row) for row in rows)
-
-
-def _record(kind: type[Record], values: dict[str, Any]) -> Record:
-    """A dataclass from plain values: lists become tuples, and keys that are no field are left out."""
-    fields = [field.name for field in dataclasses.fields(kind) if field.name in values]  # type: ignore[arg-type]
-    try:
-        return kind(**{name: tuple(one) if isinstance(one := values[name], list) else one for name in fields})
-    except TypeError as error:
-        raise ValueError(f"expected the fields of {kind.__name__}, found {fields}: {error}") from None
+def _read(kind: Any, value: Any) -> Any:
+    """A value of a type from plain values: lists become tuples, and keys that are no field are left out."""
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        return kind(**{name: _read(hint, value[name]) for name, hint in hints.items() if name in value})  # type: ignore[operator]
+    if isinstance(value, list):
+        return tuple(_read(typing.get_args(kind)[0], item) for item in value)
+    return value

@@ -1,4 +1,4 @@
-"""Numbers about predictions: accuracy, accuracy by a value's range, and the spread of repeated measurements."""
+"""Numbers about predictions: accuracy by a value's range, and the spread of repeated measurements."""
 
 from __future__ import annotations
 
@@ -13,18 +13,6 @@ QUARTILES_FROM = 5
 BINS = 10
 """Bins of uncertainty or probability, equally wide from 0 to 1, as in the paper's figure 4."""
 EDGES = np.linspace(0, 1, BINS + 1)
-
-
-def accuracy(found: np.ndarray, expected: np.ndarray) -> float:
-    """The share of equal entries of two arrays `[texts]`.
-
-    Raises:
-      ValueError: different shapes, or no entry.
-    """
-    found, expected = np.asarray(found), np.asarray(expected)
-    if found.shape != expected.shape or found.size == 0:
-        raise ValueError(f"expected two arrays of one shape with entries, found {found.shape} and {expected.shape}")
-    return float(np.mean(found == expected))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from fastbert_jax.cache import cache_directory
+from fastbert_jax.command_line import cache_directory
 from fastbert_jax.errors import UserError, nearest
 from fastbert_jax.text.readers import Row, Table
 

@@ -25,8 +25,7 @@ from fastbert_jax.atomic_files import atomic_file, is_unfinished, lock_file, rem
 from fastbert_jax.command_line import end_with, read_settings
 from fastbert_jax.config import PrepareConfig
 from fastbert_jax.errors import UserError
-from fastbert_jax.log import result, status
-from fastbert_jax.report.progress import progress_bar
+from fastbert_jax.log import progress_bar, result, status
 from fastbert_jax.text.builtin import pretrained_directory
 from fastbert_jax.text.corpora import TEXTS, TOKENS, Manifest, Shard, read_manifest, sha256_of, texts_of_shard, verify
 from fastbert_jax.text.examples import Example, Unreadable

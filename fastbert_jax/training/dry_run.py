@@ -10,8 +10,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from fastbert_jax.config import TrainConfig
+from fastbert_jax.model.flops import Count, text_flops
 from fastbert_jax.model.sharding import make_mesh, param_shardings
-from fastbert_jax.report.flops import Count, text_flops
 from fastbert_jax.text.training_batches import Batches
 from fastbert_jax.training.prepare import prepare
 from fastbert_jax.training.recipe import RecipeModule

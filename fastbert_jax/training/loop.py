@@ -13,9 +13,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from fastbert_jax.errors import PreemptedError, UserError
+from fastbert_jax.log import progress_bar
 from fastbert_jax.model.sharding import share_batch
 from fastbert_jax.processes import StopRequest
-from fastbert_jax.report.progress import progress_bar
 from fastbert_jax.training.checkpoints import Checkpoints, Position, Restored
 from fastbert_jax.training.loggers import DEV_EVENT, Journal
 from fastbert_jax.training.performance import Meter, Profiler

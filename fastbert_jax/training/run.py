@@ -18,7 +18,7 @@ from fastbert_jax.errors import PreemptedError, UserError
 from fastbert_jax.inference.compare import compare
 from fastbert_jax.inference.exit_outputs import EvaluatedTexts
 from fastbert_jax.inference.loading import load
-from fastbert_jax.inference.report_page import DESCRIPTION, report_page
+from fastbert_jax.inference.report_page import DESCRIPTION, page_values
 from fastbert_jax.log import result, status
 from fastbert_jax.model.config_json import inference_settings
 from fastbert_jax.model.network import Params, Part
@@ -26,7 +26,7 @@ from fastbert_jax.model.sharding import make_mesh, param_shardings, sharding_of
 from fastbert_jax.model.weights import save_model
 from fastbert_jax.processes import StopRequest, stop_on_sigterm
 from fastbert_jax.report.comparison import Comparison
-from fastbert_jax.report.tables import render
+from fastbert_jax.report.tables import render, render_page
 from fastbert_jax.text.labelled_data import tfidf_svm_accuracy
 from fastbert_jax.text.training_batches import Batches, TrainingBatches
 from fastbert_jax.training.card import write_card
@@ -201,8 +201,8 @@ def _compare(config: TrainConfig, prepared: Prepared, run: RunDirectory, journal
         load(run.path), texts, prepared.test_labels, batch_tokens=config.evaluate.batch_tokens
     )
     comparison = compare(evaluated, measure=config.evaluate, baseline_accuracy=baseline)
-    points = dev_points(run.metrics)
-    page = report_page(evaluated, comparison, model=config.run, data="the run's test set", training=points)
+    values = page_values(evaluated, comparison, dev_points(run.metrics))
+    page = render_page(comparison, values, model=config.run, data="the run's test set")
     write_json(run.comparison, comparison.to_json())
     write_text(run.report, page)
     write_card(run)

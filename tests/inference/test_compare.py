@@ -20,8 +20,8 @@ from fastbert_jax.inference.engines.engine import Results
 from fastbert_jax.inference.exit_outputs import EvaluatedTexts
 from fastbert_jax.inference.loading import load
 from fastbert_jax.inference.predictor import Predictor
+from fastbert_jax.model.flops import Count, text_flops
 from fastbert_jax.report.comparison import Comparison
-from fastbert_jax.report.flops import Count, text_flops
 from tests.inference.models import LAYERS
 from tests.inference.saved import LABELS, save_tiny_model, some_texts
 

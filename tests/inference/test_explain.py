@@ -30,15 +30,14 @@ def predictor(directory: Path) -> Predictor:
 def test_a_path_ends_where_predict_does(predictor: Predictor, speed: float) -> None:
     answers = predictor.predict(TEXTS, speed=speed, mode="masked", batch_size=8)
     for path, answer in zip(exit_paths(predictor, TEXTS, speed), answers, strict=True):
-        assert (path.answer.label, path.exit_layer) == (answer.label, answer.exit_layer)
-        assert path.answer.probability == pytest.approx(answer.probability, abs=1e-5)
-        sure = [step.uncertainty < step.threshold for step in path.steps]
-        assert path.exit_layer == (sure.index(True) + 1 if any(sure) else len(sure))
+        assert (path["label"], path["exit_layer"]) == (answer.label, answer.exit_layer)
+        assert path["layers"][answer.exit_layer - 1]["probability"] == pytest.approx(answer.probability, abs=1e-5)
+        sure = [step["uncertainty"] < step["threshold"] for step in path["layers"]]
+        assert path["exit_layer"] == (sure.index(True) + 1 if any(sure) else len(sure))
 
 
 def test_json_holds_the_answer_and_every_layers(predictor: Predictor) -> None:
-    (path,) = exit_paths(predictor, [("good film", "bad film")], 0.5)
-    values = path.to_json()
+    (values,) = exit_paths(predictor, [("good film", "bad film")], 0.5)
     assert list(values) == ["text", "pair", "label", "probabilities", "exit_layer", "uncertainty", "layers"]
     assert tuple(values["probabilities"]) == LABELS and values["pair"] == "bad film"
     here = values["layers"][values["exit_layer"] - 1]
@@ -50,9 +49,9 @@ def test_pairs_and_exits_that_are_not_asked(directory: Path) -> None:
     exits = ExitConfig(every=2, policy=PolicyName.MARGIN)
     config = ExplainConfig(model=str(directory), texts=("good", "bad"), pair=("film", "plot"), speed=1.0, exits=exits)
     paths = explain(config)
-    assert [(path.text, path.pair) for path in paths] == [("good", "film"), ("bad", "plot")]
-    assert [step.asked for step in paths[0].steps] == [False, True, False, True, True]
-    assert {path.exit_layer for path in paths} == {2}
+    assert [(path["text"], path["pair"]) for path in paths] == [("good", "film"), ("bad", "plot")]
+    assert [step["asked"] for step in paths[0]["layers"]] == [False, True, False, True, True]
+    assert {path["exit_layer"] for path in paths} == {2}
 
 
 def test_a_text_that_is_cut_is_told(predictor: Predictor, capsys: pytest.CaptureFixture[str]) -> None:

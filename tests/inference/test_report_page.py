@@ -17,8 +17,8 @@ from fastbert_jax.inference.explain import exit_paths
 from fastbert_jax.inference.loading import load
 from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.inference.report_page import opening_speed, page_values
+from fastbert_jax.model.flops import Count, text_flops
 from fastbert_jax.report.comparison import SpeedPoint
-from fastbert_jax.report.flops import Count, text_flops
 from tests.inference.models import LAYERS
 from tests.inference.saved import LABELS, save_tiny_model, some_texts
 
@@ -106,7 +106,7 @@ def test_an_exit_that_the_model_does_not_have_is_not_shown(tmp_path: Path, exit_
         assert all(texts == 0 for layer, texts in enumerate(speed["texts_per_exit"], 1) if layer not in exit_layers)
         assert all(one is None for layer, one in enumerate(speed["uncertainty"], 1) if layer not in exit_layers)
     for path in exit_paths(predictor, TEXTS[:3], 0.6):
-        assert [step.layer for step in path.steps] == list(exit_layers) and path.answer.layer == path.exit_layer
+        assert [step["layer"] for step in path["layers"]] == list(exit_layers) and path["exit_layer"] in exit_layers
 
 
 def test_easy_texts_run_fewer_layers_than_hard_ones_and_each_is_shown_once(report: dict[str, Any]) -> None:

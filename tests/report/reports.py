@@ -10,9 +10,10 @@ import numpy as np
 
 from fastbert_jax.config import BertConfig
 from fastbert_jax.inference.exit_outputs import EvaluatedTexts, ExitOutputs
-from fastbert_jax.inference.report_page import page_values, report_page
+from fastbert_jax.inference.report_page import page_values
 from fastbert_jax.model.bert import Bert
 from fastbert_jax.report.comparison import Comparison
+from fastbert_jax.report.tables import render_page
 from tests.report.comparisons import COMPARISON
 
 HARM = "</script><img src=x onerror=\"document.title='harmed'\">&amp;'{{ 1 }}\u2028 & <b>"
@@ -72,4 +73,4 @@ def page_of(
     model: str = f"runs/{HARM}",
     training: list[dict[str, Any]] = TRAINING,
 ) -> str:
-    return report_page(EVALUATED, comparison, model=model, data=HARM, training=training)
+    return render_page(comparison, page_values(EVALUATED, comparison, training), model=model, data=HARM)

@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from fastbert_jax.report.page import ASSETS
+from fastbert_jax.report.tables import ASSETS
 from tests.report.reports import HARM, MEASURED, page_of
 
 

@@ -7,19 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastbert_jax.report.metrics import BINS, Spread, accuracy, bins_of, calibration_error
-
-
-def test_accuracy_is_the_share_of_right_answers() -> None:
-    assert accuracy(np.array([0, 1, 2, 2]), np.array([0, 1, 2, 0])) == 0.75
-
-
-@pytest.mark.parametrize("found", [np.zeros(3), np.zeros((2, 1))])
-def test_accuracy_refuses_arrays_that_do_not_fit(found: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="expected two arrays of one shape with entries"):
-        accuracy(found, np.zeros(2))
-    with pytest.raises(ValueError, match="with entries"):
-        accuracy(np.zeros(0), np.zeros(0))
+from fastbert_jax.report.metrics import BINS, Spread, bins_of, calibration_error
 
 
 def test_spread_is_the_middle_and_the_ends() -> None:

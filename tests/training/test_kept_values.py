@@ -13,8 +13,8 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from fastbert_jax.errors import PreemptedError, UserError
+from fastbert_jax.model.flops import distillation_flops
 from fastbert_jax.processes import StopRequest
-from fastbert_jax.report.flops import distillation_flops
 from fastbert_jax.training.checkpoints import Checkpoints
 from fastbert_jax.training.kept_values import KeptValues, tree_sha256
 from fastbert_jax.training.performance import Meter

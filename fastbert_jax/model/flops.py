@@ -10,7 +10,8 @@ from __future__ import annotations
 import enum
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+
+from fastbert_jax.model.network import Layered
 
 
 class Count(enum.Enum):
@@ -20,31 +21,8 @@ class Count(enum.Enum):
     TRUE = "true"
 
 
-class Costs(Protocol):
-    """What a network tells of its FLOPs; `model.network.Layered` has it."""
-
-    @property
-    def num_layers(self) -> int: ...
-
-    @property
-    def exits(self) -> tuple[bool, ...]:
-        """For each layer, whether it has an exit."""
-
-    def layer_flops(self, length: int) -> int:
-        """One layer on one row of `length` tokens."""
-
-    def exit_flops(self, length: int, *, texts: int = 1) -> tuple[int, int]:
-        """One exit on a row of so many texts: its first map, and what follows for the texts."""
-
-    def paper_layer_flops(self, length: int) -> int:
-        """One layer, as the paper counts."""
-
-    def paper_exit_flops(self, length: int) -> int:
-        """One exit on one text, as the paper counts."""
-
-
 def text_flops(
-    count: Count, network: Costs, length: int, executed_layers: int, *, exits_evaluated: int | None = None
+    count: Count, network: Layered, length: int, executed_layers: int, *, exits_evaluated: int | None = None
 ) -> int:
     """FLOPs of one text.
 
@@ -67,12 +45,12 @@ def text_flops(
     return layers * network.layer_flops(length) + exits * sum(network.exit_flops(length))
 
 
-def forward_flops(network: Costs, length: int, *, texts: int = 1, exits: int = 1) -> int:
+def forward_flops(network: Layered, length: int, *, texts: int = 1, exits: int = 1) -> int:
     """One row of so many texts through all layers and so many exits."""
     return network.num_layers * network.layer_flops(length) + exits * sum(network.exit_flops(length, texts=texts))
 
 
-def training_flops(network: Costs, length: int, *, texts: int = 1, exits: int = 1) -> int:
+def training_flops(network: Layered, length: int, *, texts: int = 1, exits: int = 1) -> int:
     """One row in a step that trains all layers and so many exits: forward, and twice that backward.
 
     Layers that are computed again to save memory do not count.
@@ -80,7 +58,7 @@ def training_flops(network: Costs, length: int, *, texts: int = 1, exits: int = 
     return 3 * forward_flops(network, length, texts=texts, exits=exits)
 
 
-def distillation_flops(network: Costs, length: int, *, texts: int = 1, targets_known: bool = False) -> int:
+def distillation_flops(network: Layered, length: int, *, texts: int = 1, targets_known: bool = False) -> int:
     """One row in a step of self-distillation, without the optimizer.
 
     The frozen layers and the last exit run forward; the lower exits run forward and backward. Nothing is differentiated
@@ -98,7 +76,7 @@ def distillation_flops(network: Costs, length: int, *, texts: int = 1, targets_k
 
 def total_flops(
     count: Count,
-    network: Costs,
+    network: Layered,
     lengths: Iterable[int],
     executed_layers: Iterable[int],
     *,
@@ -117,8 +95,3 @@ def total_flops(
         * text_flops(count, network, length, layers, exits_evaluated=None if asked is None else sum(asked[:layers]))
         for (length, layers), number in texts.items()
     )
-
-
-def only_the_last(network: Costs) -> tuple[bool, ...]:
-    """The exits that plain BERT evaluates: the last one."""
-    return (*[False] * (network.num_layers - 1), True)

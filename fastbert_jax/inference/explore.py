@@ -24,11 +24,11 @@ from urllib.parse import urlsplit
 
 from fastbert_jax.config import ExploreConfig
 from fastbert_jax.errors import UserError
-from fastbert_jax.inference.explain import exit_paths
+from fastbert_jax.inference.explain import ExitPath, exit_paths
 from fastbert_jax.inference.loading import load
 from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.log import info, result
-from fastbert_jax.report.page import source_hash
+from fastbert_jax.report.tables import source_hash
 
 MOST_BYTES = 64 * 1024
 """Of a request's body."""
@@ -36,7 +36,7 @@ READ_AWAY = 1024 * 1024
 """Of a body that is refused, so much is read before the answer, or the browser may never see it."""
 SECONDS = 30
 """A connection that is silent for so long is closed."""
-PAGE = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
+PAGE = Path(__file__).with_suffix(".html").read_text(encoding="utf-8")
 
 
 def explore(config: ExploreConfig) -> None:
@@ -84,7 +84,7 @@ def url_of(server: ThreadingHTTPServer) -> str:
     return f"http://{f'[{name}]' if ':' in name else name}:{port}/"
 
 
-class Refusal(Exception):
+class Refusal(UserError):
     """A request that is answered by an error."""
 
     def __init__(self, status: HTTPStatus, words: str) -> None:
@@ -103,44 +103,41 @@ class PageHandler(BaseHTTPRequestHandler):
     server_version, sys_version = "fastbert_jax", ""
 
     def do_GET(self) -> None:
-        self._respond("GET", {"/": self._page, "/model": self._facts})
+        self._respond({"/": lambda: PAGE, "/model": self._facts})
 
     def do_POST(self) -> None:
-        self._respond("POST", {"/answer": self._answer})
+        self._respond({"/answer": self._answer})
 
-    def _respond(self, method: str, routes: dict[str, Callable[[], None]]) -> None:
+    def _respond(self, routes: dict[str, Callable[[], Any]]) -> None:
         try:
             host = self.settings.host
             if not is_allowed(self.headers.get("Host"), bound=host):
                 raise Refusal(HTTPStatus.FORBIDDEN, f"Host: expected {host} or the loopback, found another name")
             path = self.path.partition("?")[0]
             if path not in routes:
-                raise Refusal(HTTPStatus.NOT_FOUND, f"expected {method} {' or '.join(routes)}, found {path!r:.80}")
-            routes[path]()
+                expected = f"{self.command} {' or '.join(routes)}"
+                raise Refusal(HTTPStatus.NOT_FOUND, f"expected {expected}, found {path!r:.80}")
+            self._send(HTTPStatus.OK, routes[path]())
         except Refusal as refusal:
-            self._send_json(refusal.status, {"error": str(refusal)})
+            self._send(refusal.status, {"error": str(refusal)})
         except UserError as error:
-            self._send_json(HTTPStatus.BAD_REQUEST, {"error": str(error)})
+            self._send(HTTPStatus.BAD_REQUEST, {"error": str(error)})
         except ConnectionError:  # the browser has gone
             self.close_connection = True
         except Exception as error:
-            self._send_json(HTTPStatus.INTERNAL_SERVER_ERROR, {"error": f"{type(error).__name__}: {error}"})
+            self._send(HTTPStatus.INTERNAL_SERVER_ERROR, {"error": f"{type(error).__name__}: {error}"})
 
-    def _page(self) -> None:
-        self._send(HTTPStatus.OK, PAGE.encode(), "text/html; charset=utf-8")
-
-    def _facts(self) -> None:
+    def _facts(self) -> dict[str, Any]:
         """What the page shows before a text is typed."""
-        facts = {
+        return {
             "name": self.settings.model,
             "labels": list(self.model.labels),
             "layers": self.model.config.num_layers,
             "max_length": self.model.max_length,
             "speed": self.settings.speed,
         }
-        self._send_json(HTTPStatus.OK, facts)
 
-    def _answer(self) -> None:
+    def _answer(self) -> ExitPath:
         """Every exit's answer to the text, or pair of texts, in the body."""
         if self.headers.get_content_type() != "application/json":
             # A form of another site can send any text here, but not as JSON.
@@ -155,7 +152,7 @@ class PageHandler(BaseHTTPRequestHandler):
         pair = None if question.get("pair") is None else _checked("pair", question["pair"])
         with self.alone:
             (path,) = exit_paths(self.model, [text if pair is None else (text, pair)], self.settings.speed)
-        self._send_json(HTTPStatus.OK, path.to_json())
+        return path
 
     def _body(self) -> bytes:
         length = self.headers.get("Content-Length", "")
@@ -167,10 +164,11 @@ class PageHandler(BaseHTTPRequestHandler):
             raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, words)
         return self.rfile.read(int(length))
 
-    def _send_json(self, status: HTTPStatus, values: dict[str, Any]) -> None:
-        self._send(status, json.dumps(values).encode(), "application/json")
-
-    def _send(self, status: HTTPStatus, body: bytes, kind: str) -> None:
+    def _send(self, status: HTTPStatus, content: Any) -> None:
+        """Send a page as it is, and other values as JSON."""
+        is_page = isinstance(content, str)
+        body = (content if is_page else json.dumps(content)).encode()
+        kind = "text/html; charset=utf-8" if is_page else "application/json"
         self.send_response(status)
         for name, value in {**HEADERS, "Content-Type": kind, "Content-Length": str(len(body))}.items():
             self.send_header(name, value)
@@ -183,7 +181,7 @@ class PageHandler(BaseHTTPRequestHandler):
         if code == HTTPStatus.NOT_IMPLEMENTED:
             code, message = HTTPStatus.METHOD_NOT_ALLOWED, "expected GET or POST"
         self.close_connection = True
-        self._send_json(HTTPStatus(code), {"error": message or HTTPStatus(code).phrase})
+        self._send(HTTPStatus(code), {"error": message or HTTPStatus(code).phrase})
 
     def log_message(self, format: str, *arguments: Any) -> None:
         """Requests are not logged."""
@@ -203,15 +201,13 @@ def is_allowed(header: str | None, *, bound: str) -> bool:
     A server bound to all addresses (`0.0.0.0`, `::`) may be called by any of them: no name can be made to be one.
     """
     try:
-        name = urlsplit(f"//{header}").hostname if header else None
+        name = urlsplit(f"//{header or ''}").hostname or ""
     except ValueError:
         return False
-    if not name:
-        return False
-    address, own = _address(name), _address(bound)
-    if _is_loopback(name) or name == bound.lower() or (address is not None and address == own):
+    if _is_loopback(name) or name == bound.lower():
         return True
-    return address is not None and own is not None and own.is_unspecified
+    address, own = _address(name), _address(bound)
+    return address is not None and own is not None and (address == own or own.is_unspecified)
 
 
 def _is_loopback(name: str) -> bool:

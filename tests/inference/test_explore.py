@@ -20,9 +20,9 @@ import pytest
 from fastbert_jax.config import ExploreConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.explain import exit_paths
+from fastbert_jax.inference.explore import MOST_BYTES, PAGE, is_allowed, open_server, url_of
 from fastbert_jax.inference.loading import load
 from fastbert_jax.inference.predictor import Predictor
-from fastbert_jax.serving.explore import MOST_BYTES, PAGE, is_allowed, open_server, url_of
 from tests.inference.saved import LABELS, save_tiny_model
 
 ROOT = Path(__file__).parent.parent.parent
@@ -73,7 +73,7 @@ def test_one_question_gives_what_every_exit_says(server: ThreadingHTTPServer, pr
         status, headers, content = ask(server, "POST", "/answer", json.dumps(question), JSON)
         (path,) = exit_paths(predictor, [text], 0.3)
         assert status == 200 and headers["Content-Type"] == "application/json"
-        assert json.loads(content) == path.to_json()
+        assert json.loads(content) == path
     status, _, content = ask(server, "GET", "/model")
     facts = {"name": "<b>runs</b>", "labels": list(LABELS), "layers": 5, "max_length": 16, "speed": 0.3}
     assert (status, json.loads(content)) == (200, facts)
@@ -153,7 +153,7 @@ def test_a_fault_of_the_model_is_an_error_of_the_server(
     def fail(*arguments: object) -> None:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr("fastbert_jax.serving.explore.exit_paths", fail)
+    monkeypatch.setattr("fastbert_jax.inference.explore.exit_paths", fail)
     status, _, content = ask(server, "POST", "/answer", '{"text": "a"}', JSON)
     assert (status, json.loads(content)) == (500, {"error": "RuntimeError: out of memory"})
     assert capfd.readouterr() == ("", "")

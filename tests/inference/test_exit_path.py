@@ -7,24 +7,34 @@ import io
 import pytest
 from rich.console import Console
 
-from fastbert_jax.report.exit_path import ExitPath, PathStep, rendered, show
+from fastbert_jax.inference.explain import ExitPath, PathStep, show
 
 
 def path_of(*uncertainties: float, exit_layer: int, text: str = "a film") -> ExitPath:
-    steps = (
-        PathStep(
-            layer=layer,
-            probabilities={"bad": 0.25, "good": 0.75},
-            uncertainty=uncertainty,
-            threshold=0.3,
-            asked=layer != 2,
-        )
+    steps: list[PathStep] = [
+        {
+            "layer": layer,
+            "label": "good",
+            "probability": 0.75,
+            "probabilities": {"bad": 0.25, "good": 0.75},
+            "uncertainty": uncertainty,
+            "threshold": 0.3,
+            "asked": layer != 2,
+        }
         for layer, uncertainty in enumerate(uncertainties, 1)
-    )
-    return ExitPath(text=text, pair=None, steps=tuple(steps), exit_layer=exit_layer)
+    ]
+    answer = steps[exit_layer - 1]
+    return {
+        "text": text,
+        "label": answer["label"],
+        "probabilities": answer["probabilities"],
+        "exit_layer": exit_layer,
+        "uncertainty": answer["uncertainty"],
+        "layers": steps,
+    }
 
 
-def shown(path: ExitPath, capsys: pytest.CaptureFixture[str], **settings: bool) -> str:
+def shown(path: ExitPath, capsys: pytest.CaptureFixture[str], **settings: object) -> str:
     show(path, Console(width=100, **settings))
     return capsys.readouterr().out
 
@@ -61,7 +71,6 @@ def test_a_text_cannot_command_the_terminal(capsys: pytest.CaptureFixture[str]) 
     assert printed.splitlines()[0] == "[red]a [2Jb c 好"
 
 
-def test_a_console_without_unicode_has_plain_bars() -> None:
-    console = Console(file=io.StringIO(), width=100)
-    console.print(rendered(path_of(0.84, exit_layer=1), unicode=False))
-    assert "########.." in console.file.getvalue()
+def test_a_console_without_unicode_has_plain_bars(capsys: pytest.CaptureFixture[str]) -> None:
+    ascii_only = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    assert "########.." in shown(path_of(0.84, exit_layer=1), capsys, file=ascii_only)

@@ -1,1 +1,0 @@
-"""A model behind HTTP: the page of `infer.py explore`."""
