@@ -159,7 +159,8 @@ def split(params: Tree, trains: Iterable[str]) -> tuple[Tree, Tree]:
     Raises:
       ValueError: a path that leads nowhere.
     """
-    flat, trained = flax.traverse_util.flatten_dict(params, sep="/"), {}
+    flat = flax.traverse_util.flatten_dict(params, sep="/")
+    trained: Tree = {}
     for path in trains:
         below = {key: leaf for key, leaf in flat.items() if f"{key}/".startswith(f"{path}/")}
         if not below:
