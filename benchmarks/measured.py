@@ -22,12 +22,12 @@ from fastbert_jax.inference.loading import model_directory
 from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.model.bert import Bert
 from fastbert_jax.model.network import Params
-from fastbert_jax.model.sharding import make_mesh, param_shardings
+from fastbert_jax.model.sharding import make_mesh
 from fastbert_jax.model.weights import load_model
 from fastbert_jax.report.metrics import Spread
 from fastbert_jax.text.tokenizer import Encoded, Tokenizer, load_tokenizer
-from fastbert_jax.training.initial import Start
-from fastbert_jax.training.step import TrainState, placed_step
+from fastbert_jax.training.recipe import Start
+from fastbert_jax.training.step import PlacedStep, TrainState
 from fastbert_jax.training.terms import Phase, Tree
 from fastbert_jax.version import commit
 
@@ -77,8 +77,8 @@ def begun(phase: Phase, params: Tree, config: BertConfig) -> tuple[Mapping[str, 
     """
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     network = Bert(config)
-    shapes = {"model": Start(network).abstract_params(param_shardings(mesh, network))}
-    placed = placed_step(phase, shapes, mesh=mesh, total_steps=TOTAL_STEPS, key=jax.random.key(1))
+    shapes = {"model": Start(network).abstract_params(mesh)}
+    placed = PlacedStep(phase, shapes, mesh=mesh, total_steps=TOTAL_STEPS, key=jax.random.key(1))
     state, frozen = placed.begin({"model": jax.tree.map(jnp.array, params["model"])})
     return placed.steps, state, frozen
 

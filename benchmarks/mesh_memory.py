@@ -22,12 +22,12 @@ from fastbert_jax.command_line import TYRO_STYLE, end_with
 from fastbert_jax.config import BertConfig, DistilConfig, FineTuneConfig, MeshConfig, Precision
 from fastbert_jax.model.bert import Bert
 from fastbert_jax.model.network import compute_dtype
-from fastbert_jax.model.sharding import make_mesh, param_shardings, sharding_of
+from fastbert_jax.model.sharding import make_mesh, sharding_of
 from fastbert_jax.recipes.fastbert import fine_tuning, self_distillation
 from fastbert_jax.text.batches import Batch
-from fastbert_jax.training.dry_run import bytes_per_device
-from fastbert_jax.training.initial import Start
-from fastbert_jax.training.step import placed_step
+from fastbert_jax.training.recipe import Start
+from fastbert_jax.training.run import bytes_per_device
+from fastbert_jax.training.step import PlacedStep
 from fastbert_jax.training.terms import COMPUTED, Phase, Tree
 from measured import publish
 from scaling import MODELS, bert
@@ -72,7 +72,7 @@ def on_mesh(config: BertConfig, sizes: tuple[int, int, int], settings: Settings)
     mesh = make_mesh(MeshConfig(data=data, fsdp=fsdp, tensor=tensor), devices)
     network = Bert(config, dropout=0.1, dtype=compute_dtype(settings.precision), remat=settings.remat)
     phases = (fine_tuning(network, FineTuneConfig()), *self_distillation(network, DistilConfig()))
-    shapes = {"model": Start(network).abstract_params(param_shardings(mesh, network))}
+    shapes = {"model": Start(network).abstract_params(mesh)}
     found: dict = {"data, fsdp, tensor": sizes}
     for phase, texts in zip(phases, (1, settings.texts_per_row), strict=True):
         batch = abstract_batch(settings.rows, settings.length, texts, mesh)
@@ -99,7 +99,7 @@ def compiled_step(phase: Phase, shapes: Tree, batch: Batch, *, mesh: Mesh) -> tu
       shapes: of all parameters `{source: tree}`, as abstract arrays with their shardings.
       batch: abstract arrays.
     """
-    placed = placed_step(phase, shapes, mesh=mesh, total_steps=1000, key=jax.random.key(0))
+    placed = PlacedStep(phase, shapes, mesh=mesh, total_steps=1000, key=jax.random.key(0))
     with jax.set_mesh(mesh):
         lowered = placed.steps[COMPUTED].lower(placed.state, placed.frozen, {"batch": batch})
         began = time.perf_counter()

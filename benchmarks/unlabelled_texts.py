@@ -34,8 +34,8 @@ from fastbert_jax.text.labelled_data import label_ids
 from fastbert_jax.text.sources import read_examples
 from fastbert_jax.text.tokenizer import Encoded, load_tokenizer
 from fastbert_jax.text.training_batches import TrainingBatches
-from fastbert_jax.training.initial import Start
-from fastbert_jax.training.step import placed_step
+from fastbert_jax.training.recipe import Start
+from fastbert_jax.training.step import PlacedStep
 from fastbert_jax.training.terms import COMPUTED, merge
 from measured import publish
 
@@ -126,8 +126,8 @@ def distilled(
         seed=seed,
         pack=True,
     )
-    shapes = {"model": Start(network).abstract_params(shardings)}
-    placed = placed_step(phase, shapes, mesh=mesh, total_steps=settings.steps, key=jax.random.key(seed))
+    shapes = {"model": Start(network).abstract_params(mesh)}
+    placed = PlacedStep(phase, shapes, mesh=mesh, total_steps=settings.steps, key=jax.random.key(seed))
     fresh = params | {"lower_exits": Bert(config).init(jax.random.key(seed))["lower_exits"]}
     state, frozen = placed.begin({"model": jax.device_put(fresh, {part: shardings[part] for part in fresh})})
     with jax.set_mesh(mesh):

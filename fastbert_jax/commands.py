@@ -38,12 +38,12 @@ def train() -> None:
     if arguments.print_config:
         print(to_yaml(settings), end="")
         return
-    from fastbert_jax.training import dry_run, run_directory
+    from fastbert_jax.training import run, run_directory
 
     if arguments.verify:
         result(run_directory.verify_run(Path(settings.run)))
     elif arguments.dry_run:
-        result(dry_run.describe(settings, recipe))
+        result(run.describe(settings, recipe))
         info("nothing is written; next: the same command without --dry-run")
     elif comparison := recipes.train(settings, recipe=recipe):
         if arguments.json:

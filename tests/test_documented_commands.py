@@ -35,7 +35,7 @@ from fastbert_jax.model.sharding import make_mesh
 from fastbert_jax.report.metrics import Spread
 from fastbert_jax.text import builtin
 from fastbert_jax.text.readers import Row, open_table
-from fastbert_jax.training import dry_run, run
+from fastbert_jax.training import run
 from tests.pages import ROOT, Command, commands
 from tests.tiny_files import BUILTIN, MINILM, write_files
 from tests.training.logger_backends import Mlflow, Wandb
@@ -136,7 +136,7 @@ def stand_ins() -> Iterator[pytest.MonkeyPatch]:
         patch.setitem(sys.modules, "wandb", Wandb().module)
         patch.setitem(sys.modules, "mlflow", Mlflow().module)
         patch.setattr(calibrate, "measured_speedup", lambda *_, **__: Spread.of([3.0]))
-        for module in (run, dry_run, loading):
+        for module in (run, loading):
             patch.setattr(module, "make_mesh", devices_asked_for)
         patch.setattr(socketserver.BaseServer, "serve_forever", answer_once)
         jax.config.update("jax_disable_most_optimizations", True)

@@ -18,7 +18,7 @@ from fastbert_jax.config_yaml import from_yaml
 from fastbert_jax.errors import UserError
 from fastbert_jax.model import sharding
 from fastbert_jax.recipes import fastbert, train
-from fastbert_jax.training import dry_run, run, run_directory
+from fastbert_jax.training import run, run_directory
 from fastbert_jax.training.run_directory import RunDirectory
 from tests.training.logger_backends import Mlflow
 
@@ -59,8 +59,7 @@ def settings(tmp_path) -> Path:
 @pytest.fixture(autouse=True)
 def _one_device(monkeypatch):
     """Runs inside the tests' own process take one of its eight devices: programs for eight compile slowly."""
-    for module in (run, dry_run):
-        monkeypatch.setattr(module, "make_mesh", lambda config: sharding.make_mesh(config, jax.devices()[:1]))
+    monkeypatch.setattr(run, "make_mesh", lambda config: sharding.make_mesh(config, jax.devices()[:1]))
 
 
 def _environment() -> dict[str, str]:
@@ -287,7 +286,7 @@ def test_a_poison_row_stops_with_file_and_line_or_is_counted(settings, tmp_path,
     path.write_bytes(b"".join([*rows[:5], b"good\t\xff\xfe\n", *rows[5:]]))
     assert "poison.tsv:6" in _refusal(settings, "--data.train", str(path))
     flags = ["--config", str(settings), "--data.train", str(path), "--data.on-bad-row", "skip"]
-    print(dry_run.describe(train_arguments(flags).settings, fastbert))
+    print(run.describe(train_arguments(flags).settings, fastbert))
     described = capsys.readouterr().out
     assert "train 54, dev 6" in described and "1 row" in described
 
@@ -297,7 +296,7 @@ def test_texts_that_are_cut_are_counted_set_by_set(settings, tmp_path, capsys):
     (tmp_path / "dev.tsv").write_text("label\ttext\ngood\t龘 龘\nbad\tfilm\n", encoding="utf-8")
     flags = ["--config", str(settings), "--data.unlabelled", str(tmp_path / "more.txt"), "--data.max-length", "8"]
     flags += ["--data.dev", str(tmp_path / "dev.tsv")]
-    print(dry_run.describe(train_arguments(flags).settings, fastbert))
+    print(run.describe(train_arguments(flags).settings, fastbert))
     described = capsys.readouterr().out
     assert "1 of 2 unlabelled texts have more than 8 tokens: 34 tokens were cut off" in described
     assert "of 60 train texts have more than 8 tokens" in described

@@ -12,7 +12,7 @@ from fastbert_jax.config import DistilConfig, FineTuneConfig, TrainConfig
 
 if TYPE_CHECKING:
     from fastbert_jax.model.bert import Bert
-    from fastbert_jax.training.recipe import Made, World
+    from fastbert_jax.training.recipe import Recipe, World
     from fastbert_jax.training.terms import Phase
 
 STORY = "Labels trained the backbone and the last exit; then both were frozen, and the last exit trained the others."
@@ -27,15 +27,13 @@ class Settings(TrainConfig):
     distil: DistilConfig = dataclasses.field(default_factory=DistilConfig)
 
 
-def make(settings: Settings, world: World) -> Made:
+def make(settings: Settings, world: World) -> Recipe:
     """The two phases; a model of one layer has the first alone."""
-    from fastbert_jax.training.initial import model_start
-    from fastbert_jax.training.recipe import Made
-    from fastbert_jax.training.terms import Recipe
+    from fastbert_jax.training.recipe import Recipe, model_start
 
     start = model_start(settings.model, labels=world.labels, vocab_size=world.tokenizer.vocab_size)
     phases = (fine_tuning(start.network, settings.fine_tune), *self_distillation(start.network, settings.distil))
-    return Made({"model": start}, Recipe(phases), STORY)
+    return Recipe({"model": start}, phases, STORY)
 
 
 def fine_tuning(network: Bert, settings: FineTuneConfig) -> Phase:
@@ -64,7 +62,7 @@ def self_distillation(network: Bert, settings: DistilConfig) -> tuple[Phase, ...
     """
     from fastbert_jax.model.flops import distillation_flops
     from fastbert_jax.model.network import Part
-    from fastbert_jax.training.losses import kl_loss
+    from fastbert_jax.training.losses import KL_LOSSES
     from fastbert_jax.training.recipe import forward
     from fastbert_jax.training.terms import COMPUTED, KEPT, Case, Keep, Phase, Ref, Stream, Term
 
@@ -72,7 +70,7 @@ def self_distillation(network: Bert, settings: DistilConfig) -> tuple[Phase, ...
         return ()
     last_exit = Ref("model", "logits_BxKxN")
     dropout_in = tuple(Part) if settings.noisy_teacher else (Part.LOWER_EXITS,)
-    term = Term("kl", Ref("model", "lower_logits_LxBxKxN"), last_exit, kl_loss(settings.kl))
+    term = Term("kl", Ref("model", "lower_logits_LxBxKxN"), last_exit, KL_LOSSES[settings.kl])
     case = Case(
         sources={"model": forward(network, *dropout_in)},
         terms=(term,),

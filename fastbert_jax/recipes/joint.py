@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fastbert_jax.recipes import fastbert
 
 if TYPE_CHECKING:
-    from fastbert_jax.training.recipe import Made, World
+    from fastbert_jax.training.recipe import Recipe, World
 
 STORY = "Labels trained the backbone and all exits at once."
 
@@ -21,14 +21,13 @@ class Settings(fastbert.Settings):
     recipe: str = "joint"
 
 
-def make(settings: Settings, world: World) -> Made:
+def make(settings: Settings, world: World) -> Recipe:
     """The one phase."""
     from fastbert_jax.model.flops import training_flops
     from fastbert_jax.model.network import Part
-    from fastbert_jax.training.initial import model_start
     from fastbert_jax.training.losses import cross_entropy
-    from fastbert_jax.training.recipe import Made, forward
-    from fastbert_jax.training.terms import COMPUTED, Case, Keep, Phase, Recipe, Ref, Stream, Term
+    from fastbert_jax.training.recipe import Recipe, forward, model_start
+    from fastbert_jax.training.terms import COMPUTED, Case, Keep, Phase, Ref, Stream, Term
 
     start = model_start(settings.model, labels=world.labels, vocab_size=world.tokenizer.vocab_size)
     network, label = start.network, Ref("batch", "label_BxK")
@@ -45,4 +44,4 @@ def make(settings: Settings, world: World) -> Made:
         row_flops=lambda length, texts: training_flops(network, length, texts=texts, exits=exits),
     )
     phase = Phase("fine_tune", {COMPUTED: case}, Stream.LABELLED, Keep.BEST, settings.fine_tune)
-    return Made({"model": start}, Recipe((phase,)), STORY)
+    return Recipe({"model": start}, (phase,), STORY)

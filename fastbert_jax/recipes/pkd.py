@@ -18,7 +18,7 @@ from fastbert_jax.config import PhaseConfig, TrainConfig, require
 from fastbert_jax.errors import UserError
 
 if TYPE_CHECKING:
-    from fastbert_jax.training.recipe import Made, World
+    from fastbert_jax.training.recipe import Recipe, World
     from fastbert_jax.training.terms import Term
 
 STORY = (
@@ -107,15 +107,14 @@ def pkd_terms(settings: PkdConfig, pairs: list[tuple[int, int]], *, num_classes:
     return terms
 
 
-def make(settings: Settings, world: World) -> Made:
+def make(settings: Settings, world: World) -> Recipe:
     """The one phase; the student has its last exit alone."""
     from fastbert_jax.inference.loading import model_directory
     from fastbert_jax.model.flops import forward_flops, training_flops
     from fastbert_jax.model.network import Part
     from fastbert_jax.text.tokenizer import load_tokenizer
-    from fastbert_jax.training.initial import model_start, trained_start
-    from fastbert_jax.training.recipe import Made, forward
-    from fastbert_jax.training.terms import COMPUTED, Case, Keep, Phase, Recipe, Stream
+    from fastbert_jax.training.recipe import Recipe, forward, model_start, trained_start
+    from fastbert_jax.training.terms import COMPUTED, Case, Keep, Phase, Stream
 
     if not settings.pkd.teacher:
         raise UserError("--pkd.teacher: expected the directory of the run that trained the teacher, found none")
@@ -140,4 +139,4 @@ def make(settings: Settings, world: World) -> Made:
         ),
     )
     phase = Phase("pkd", {COMPUTED: case}, Stream.LABELLED, Keep.BEST, settings.pkd)
-    return Made({"model": start, "teacher": teacher}, Recipe((phase,)), STORY)
+    return Recipe({"model": start, "teacher": teacher}, (phase,), STORY)

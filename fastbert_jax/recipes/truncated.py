@@ -15,7 +15,7 @@ from fastbert_jax.errors import UserError
 from fastbert_jax.recipes.fastbert import self_distillation
 
 if TYPE_CHECKING:
-    from fastbert_jax.training.recipe import Made, World
+    from fastbert_jax.training.recipe import Recipe, World
 
 STORY = "The first layers of a trained model learned its answers; then its last exit trained the others."
 
@@ -29,14 +29,13 @@ class Settings(TrainConfig):
     distil: DistilConfig = dataclasses.field(default_factory=DistilConfig)
 
 
-def make(settings: Settings, world: World) -> Made:
+def make(settings: Settings, world: World) -> Recipe:
     """The two phases; the second is FastBERT's."""
     from fastbert_jax.model.flops import forward_flops, training_flops
     from fastbert_jax.model.network import Part
-    from fastbert_jax.training.initial import model_start, trained_start
-    from fastbert_jax.training.losses import kl_loss
-    from fastbert_jax.training.recipe import Made, forward
-    from fastbert_jax.training.terms import COMPUTED, Case, Keep, Phase, Recipe, Ref, Stream, Term
+    from fastbert_jax.training.losses import KL_LOSSES
+    from fastbert_jax.training.recipe import Recipe, forward, model_start, trained_start
+    from fastbert_jax.training.terms import COMPUTED, Case, Keep, Phase, Ref, Stream, Term
 
     model = settings.model
     start = model_start(model, labels=world.labels, vocab_size=world.tokenizer.vocab_size, keep_exits=True)
@@ -51,7 +50,7 @@ def make(settings: Settings, world: World) -> Made:
     case = Case(
         sources={"model": forward(network, Part.BACKBONE, Part.LAST_EXIT), "teacher": forward(whole)},
         terms=(
-            Term("kl", Ref("model", "logits_BxKxN"), Ref("teacher", "logits_BxKxN"), kl_loss(settings.truncate.kl)),
+            Term("kl", Ref("model", "logits_BxKxN"), Ref("teacher", "logits_BxKxN"), KL_LOSSES[settings.truncate.kl]),
         ),
         trains={"model/backbone": 1.0, "model/last_exit": 1.0},
         row_flops=lambda length, texts: (
@@ -59,5 +58,5 @@ def make(settings: Settings, world: World) -> Made:
         ),
     )
     phase = Phase("truncate", {COMPUTED: case}, Stream.UNLABELLED, Keep.BEST, settings.truncate)
-    recipe = Recipe((phase, *self_distillation(network, settings.distil)))
-    return Made({"model": start, "teacher": teacher}, recipe, STORY)
+    phases = (phase, *self_distillation(network, settings.distil))
+    return Recipe({"model": start, "teacher": teacher}, phases, STORY)

@@ -9,23 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import jax
 from orbax.checkpoint import v1 as ocp
 
 from fastbert_jax import processes
 from fastbert_jax.atomic_files import CHECKSUMS, changed_files, write_checksums
 from fastbert_jax.errors import UserError
-
-RANK = "rank"
-REFUSED = "checkpoints.refused"
-"""Beside the checkpoints: those that were found damaged."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,18 +52,14 @@ class Checkpoints:
           keep: how many of the newest stay, beside the best.
         """
         policies = ocp.training.preservation_policies
+        best = policies.BestN(
+            get_metric_fn=lambda metrics: tuple(metrics["rank"]), n=1, keep_checkpoints_without_metrics=False
+        )
         self._directory = directory
         self._orbax = ocp.training.Checkpointer(
             directory.absolute(),
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-            preservation_policy=policies.AnyPreservationPolicy(
-                [
-                    policies.LatestN(keep),
-                    policies.BestN(
-                        get_metric_fn=lambda metrics: tuple(metrics[RANK]), n=1, keep_checkpoints_without_metrics=False
-                    ),
-                ]
-            ),
+            preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), best]),
             cleanup_tmp_directories=True,
         )
         self._thread = ThreadPoolExecutor(1)
@@ -88,7 +78,7 @@ class Checkpoints:
           UserError: the one before could not be written (a full disk, say), or this one cannot be begun.
         """
         self.wait()
-        metrics = None if rank is None else {RANK: list(rank)}
+        metrics = None if rank is None else {"rank": list(rank)}
         about = {"position": dataclasses.asdict(position)}
         with self._errors_of_saving(step):
             response = self._orbax.save_async(step, tree, metrics=metrics, custom_metadata=about)
@@ -142,34 +132,29 @@ class Checkpoints:
         Raises:
           UserError: there are checkpoints, and all are damaged.
         """
-        steps = self.steps()
-        for step in steps:
+        for step in self.steps():
             try:
-                processes.first_alone(functools.partial(self._check, step))
-                return processes.together(functools.partial(self._restore, step, like_at))
+                return self._whole(step, like_at)
             except UserError as error:
                 warn(str(error))
             self.put_aside(step)
-        if steps:
-            raise UserError(
-                f"{self._directory}: expected a whole checkpoint, found only damaged ones; begin a new --run"
-            )
+            if not self.steps():
+                raise UserError(
+                    f"{self._directory}: expected a whole checkpoint, found only damaged ones; begin a new --run"
+                )
         return None
-
-    def _restore(self, step: int, like_at: Callable[[Position], Any]) -> Restored:
-        position = self.position(step)
-        return Restored(step, position, self._load(step, like_at(position)))
 
     def put_aside(self, step: int) -> None:
         """Move a damaged checkpoint into `checkpoints.refused/`."""
-        processes.first_alone(lambda: self._move(step))
-        self._orbax.reload()
 
-    def _move(self, step: int) -> None:
-        aside = self._directory.parent / REFUSED
-        aside.mkdir(exist_ok=True)
-        taken = len(list(aside.glob(f"{step}*")))
-        (self._directory / str(step)).rename(aside / (f"{step}.{taken}" if taken else str(step)))
+        def move() -> None:
+            aside = self._directory.with_name("checkpoints.refused")
+            aside.mkdir(exist_ok=True)
+            taken = len(list(aside.glob(f"{step}*")))
+            (self._directory / str(step)).rename(aside / (f"{step}.{taken}" if taken else str(step)))
+
+        processes.first_alone(move)
+        self._orbax.reload()
 
     def load(self, step: int, like: Any) -> Any:
         """The tree of `step`, with the shapes, dtypes and shardings of the (abstract) arrays `like`.
@@ -178,8 +163,11 @@ class Checkpoints:
           UserError: the checkpoint is damaged, or another model's.
         """
         self.wait()
+        return self._whole(step, lambda position: like).tree
+
+    def _whole(self, step: int, like_at: Callable[[Position], Any]) -> Restored:
         processes.first_alone(lambda: self._check(step))
-        return processes.together(lambda: self._load(step, like))
+        return processes.together(lambda: self._read(step, like_at))
 
     def _check(self, step: int) -> None:
         directory = self._directory / str(step)
@@ -191,26 +179,14 @@ class Checkpoints:
         else:  # there is none before it, and Orbax has renamed it, so it is complete
             write_checksums(directory)
 
-    def position(self, step: int) -> Position:
-        """Where in the recipe the checkpoint of `step` was taken.
-
-        Raises:
-          UserError: the checkpoint is damaged.
-        """
+    def _read(self, step: int, like_at: Callable[[Position], Any]) -> Restored:
         try:
-            return Position(**self._orbax.metadata(step).custom_metadata["position"])
-        except Exception as error:
-            raise self._unreadable(step, error) from error
-
-    def _load(self, step: int, like: Any) -> Any:
-        abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), like)
-        try:
-            return self._orbax.load(step, abstract)
+            position = Position(**self._orbax.metadata(step).custom_metadata["position"])
+            return Restored(step, position, self._orbax.load(step, like_at(position)))
         except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files
-            raise self._unreadable(step, error) from error
-
-    def _unreadable(self, step: int, error: Exception) -> UserError:
-        return UserError(f"{self._directory / str(step)}: expected a checkpoint of this model, found: {error}")
+            raise UserError(
+                f"{self._directory / str(step)}: expected a checkpoint of this model, found: {error}"
+            ) from error
 
     def close(self) -> None:
         """Release the threads. The error of a save was raised by `wait`; here Orbax would raise it again."""

@@ -1,25 +1,53 @@
-"""Export a trained model: a Hugging Face directory of its backbone, with the exits beside it and a card."""
+"""A model for others: its card, README.md, and its export, a Hugging Face directory with the exits beside the backbone.
+
+The card is made from the files of the model and of its run. It names no licence: that of the weights and texts that a
+model comes from is unknown here.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
+import inspect
+import json
+from pathlib import Path, PurePath
 from typing import Any
 
+import jinja2
+import yaml
 from safetensors import SafetensorError
 
 from fastbert_jax.atomic_files import atomic_directory, check_unused, write_json, write_text
 from fastbert_jax.config import ExportConfig, LayerNormKind
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference import calibrate
-from fastbert_jax.inference.loading import CARD, model_directory
-from fastbert_jax.model.tensor_files import read_json
+from fastbert_jax.inference.loading import CARD, model_directory, saved_settings
+from fastbert_jax.model import in_numpy
+from fastbert_jax.model.config_json import read_fastbert_config
+from fastbert_jax.model.tensor_files import EXITS_FILE, read_json
 from fastbert_jax.model.weights import load_model, save_model
+from fastbert_jax.report.comparison import Comparison
+from fastbert_jax.report.tables import speed_table
+from fastbert_jax.text.sources import BUILTIN, TFDS
 from fastbert_jax.text.tokenizer import load_tokenizer
-from fastbert_jax.training.card import card_of, last_part
+from fastbert_jax.training.run_directory import RunDirectory
+
+TEMPLATE = "model_card.md.jinja"
+NOT_SHOWN = ("run", "data", "evaluate", "mesh", "processes", "checkpoints", "log", "profile")
+"""Settings that a card does not show: they are private to a machine, or do not affect what is trained."""
+MODEL_KEYS = (
+    "pretrained",
+    "first_layers",
+    "keep_exits",
+    "exit_kind",
+    "exit_size",
+    "exit_heads",
+    "dropout",
+    "precision",
+)
+"""The settings of a model that a card shows; sizes are in config.json."""
 
 
 def export(config: ExportConfig) -> str:
-    """Write the directory; its files, in words.
+    """Write the directory of an export; its files, in words.
 
     Raises:
       UserError: no trained model, one that transformers cannot compute, damaged files, or no place for the directory.
@@ -41,14 +69,114 @@ def export(config: ExportConfig) -> str:
             tokenizer.save(directory)
             save_model(directory, params, architecture, extra=extra, exits_apart=True)
             if (source / calibrate.FILE).is_file():
-                write_json(directory / calibrate.FILE, calibrations_of(source))
+                calibrations = read_json(source / calibrate.FILE)
+                shown = {target: entry | {"data": _last_part(entry["data"])} for target, entry in calibrations.items()}
+                write_json(directory / calibrate.FILE, shown)
             write_text(directory / CARD, card)
     except (OSError, SafetensorError) as error:
         raise UserError(f"--output {output}: expected a place to write the model to, found: {error}") from error
     return f"{output}: {', '.join(sorted(path.name for path in output.iterdir()))}"
 
 
-def calibrations_of(model: Path) -> dict[str, Any]:
-    """The calibrations of a model, without the names of directories."""
-    found = read_json(model / calibrate.FILE)
-    return {target: entry | {"data": last_part(entry["data"])} for target, entry in found.items()}
+def write_card(run: RunDirectory) -> None:
+    """Write the card beside the model of a run, with the measurements where there are some.
+
+    Raises:
+      UserError: a file of the run that cannot be read, or a card that cannot be written.
+    """
+    try:
+        write_text(run.model / CARD, card_of(run.model, name=run.path.resolve().name))
+    except OSError as error:
+        raise UserError(
+            f"{run.model / CARD}: cannot write the model card: {error}\nMake room and run the same command again."
+        ) from error
+
+
+def card_of(model: Path, *, name: str, exported_to: str = "") -> str:
+    """The card of a model directory, as Markdown, with a YAML head as Hugging Face's hub reads it.
+
+    Args:
+      name: the model's, for people.
+      exported_to: the name of the directory that an export of it gets; empty: the card is for `model` itself.
+
+    Raises:
+      UserError: one of the files cannot be read.
+    """
+    architecture, extra = read_fastbert_config(model)
+    settings = saved_settings(model, extra)
+    run = _run_of(model)
+    comparison = run and run["comparison"]
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template(TEMPLATE).render(
+        name=name,
+        directory=json.dumps(exported_to or model.name, ensure_ascii=False),
+        config=architecture,
+        standard_layer_norm=architecture.layer_norm is LayerNormKind.STANDARD,
+        labels=json.dumps(settings["labels"], ensure_ascii=False, indent=2),
+        max_length=settings["max_length"],
+        exits_file=EXITS_FILE if exported_to else "model.safetensors",
+        numpy_code=inspect.getsource(in_numpy).strip(),
+        story=extra.get("story", ""),
+        run=run,
+        comparison=comparison,
+        speed_table=speed_table(comparison) if comparison else "",
+    )
+
+
+def _run_of(model: Path) -> dict[str, Any] | None:
+    """What the run around a `model` directory says, without the names of directories; None where there is no run.
+
+    Raises:
+      UserError: one of its files cannot be read.
+    """
+    run = RunDirectory(model.resolve().parent)
+    if model.resolve() != run.model or not run.config.is_file():
+        return None
+    settings = _settings(run.config)
+    counts = read_json(run.data) if run.data.is_file() else {}
+    specs = {role: settings["data"][role] for role in ("train", "dev", "unlabelled", "test")}
+    shown = {key: value for key, value in settings.items() if key not in NOT_SHOWN}
+    shown["model"] = {key: settings["model"][key] for key in MODEL_KEYS}
+    return {
+        "texts": [
+            (role, f"`{_last_part(spec)}`" if spec else "", counts.get(role, ""))
+            for role, spec in specs.items()
+            if spec or role in counts
+        ],
+        "settings": yaml.safe_dump(shown, sort_keys=False).strip(),
+        "comparison": _comparison_of(run),
+    }
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """The resolved settings of a run, of whichever recipe; paths of models are shortened to their last part.
+
+    Raises:
+      UserError: the file cannot be read.
+    """
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for section in settings.values():
+            if isinstance(section, dict):
+                section |= {key: _last_part(section[key]) for key in ("pretrained", "teacher") if section.get(key)}
+        return dict(settings)
+    except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: expected the settings of a run, found a file that cannot be read: {error}") from None
+
+
+def _comparison_of(run: RunDirectory) -> Comparison | None:
+    """The run's measurements; None where there are none, or only some of another version."""
+    try:
+        return Comparison.from_json(read_json(run.comparison)) if run.comparison.is_file() else None
+    except ValueError:
+        return None
+
+
+def _last_part(spec: str) -> str:
+    """A SPEC without the directories that it is in, which are private to a machine."""
+    return spec if spec.startswith((BUILTIN, TFDS)) else PurePath(spec).name

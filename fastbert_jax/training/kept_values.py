@@ -37,7 +37,7 @@ from fastbert_jax.text.training_batches import TrainingBatches
 
 ABOUT, VALUES = "about.json", "values.npy"
 CHUNK = 2**20
-"""Texts that are read or written at a time."""
+"""Texts that are written at a time."""
 
 
 class KeptValues:
@@ -68,8 +68,8 @@ class KeptValues:
           UserError: the directory cannot be read or written.
         """
         self._about["parameters"] = tree_sha256(frozen)
-        processes.first_alone(lambda: self._open_or_begin(done))
-        self._open_if_complete()
+        processes.first_alone(lambda: self._find_or_begin(done))
+        self._open_values()
 
     def view(self, step: int) -> np.ndarray | None:
         """The values of this process's rows of the batch of `step`, counted from 0; None in an epoch without.
@@ -98,9 +98,9 @@ class KeptValues:
         if not self._complete:
             processes.first_alone(lambda: self._flush(done))
             if done % self._batches.batches_per_epoch == 0:
-                self._open_if_complete()
+                self._open_values()
 
-    def _open_or_begin(self, done: int) -> None:
+    def _find_or_begin(self, done: int) -> None:
         about, checksums = self._directory / ABOUT, self._directory / CHECKSUMS
         epoch_began = done - done % self._batches.batches_per_epoch
         with self._errors():
@@ -115,7 +115,6 @@ class KeptValues:
                     self._warn(f"{self._directory}: kept values are missing; they are computed again")
             elif epoch_began < json.loads(about.read_text(encoding="utf-8"))["complete_after"]:
                 checksums.unlink()  # the run was stopped before the state after the last of these steps was saved
-            self._values = self._mapped("r+")
 
     def _problem(self) -> str:
         """Why the values in the directory cannot be used; empty: they can."""
@@ -148,24 +147,25 @@ class KeptValues:
         with self._errors():
             self._values.flush()
             if done % self._batches.batches_per_epoch == 0:
-                chunks = (self._values[start : start + CHUNK] for start in range(0, len(self._values), CHUNK))
-                missing = sum(int(np.isnan(chunk).any(axis=1).sum()) for chunk in chunks)
-                if missing:
+                if missing := int(np.isnan(self._values[:, 0]).sum()):
                     self._warn(f"{self._directory}: values of {missing} texts are missing; another epoch computes them")
                 else:
                     write_json(self._directory / ABOUT, self._about | {"complete_after": done})
                     write_checksums(self._directory)
 
-    def _open_if_complete(self) -> None:
-        """Find out, with one answer for all processes, whether the values are complete, and open them if so."""
-        complete = processes.is_first() and (self._directory / CHECKSUMS).exists()
-        self._complete = processes.all_well(complete or not processes.is_first())
-        if self._complete:
-            processes.together(lambda: None if processes.is_first() else self._open_to_read())
+    def _open_values(self) -> None:
+        """Find out, with one answer for all processes, whether the values are complete; open them if so.
 
-    def _open_to_read(self) -> None:
-        with self._errors():
-            self._values = self._mapped("r")
+        The first process, which writes them, opens them in any case.
+        """
+        first = processes.is_first()
+        self._complete = processes.all_well(not first or (self._directory / CHECKSUMS).exists())
+
+        def open_own() -> None:
+            with self._errors():
+                self._values = self._mapped("r+" if first else "r")
+
+        processes.together(open_own if first or self._complete else lambda: None)
 
     def _mapped(self, mode: Any) -> np.memmap:
         values: np.memmap = np.load(self._directory / VALUES, mmap_mode=mode)

@@ -67,9 +67,12 @@ class _TensorBoard(Logger):
     package = "tensorboardX"
 
     def __init__(self, directory: Path, config: TrainConfig, identity: str) -> None:
-        self._directory, self._config = directory / "tensorboard", config
-        self._writer: Any = None
-        self._flushed = 0.0
+        from tensorboardX.event_file_writer import EventsWriter
+
+        self._config, self._flushed = config, 0.0
+        (directory / "tensorboard").mkdir(exist_ok=True)
+        # tensorboardX's own suffix is the second, which two processes may share.
+        self._writer: Any = EventsWriter(str(directory / "tensorboard" / "events"), f".{time.time_ns()}")
 
     def resume(self, step: int) -> None:
         from tensorboardX.proto.event_pb2 import SessionLog
@@ -86,8 +89,7 @@ class _TensorBoard(Logger):
         self._add_text("comparison", render(comparison), step=0)
 
     def close(self, *, done: bool) -> None:
-        if self._writer is not None:
-            self._writer.close()
+        self._writer.close()
 
     def _add_text(self, name: str, text: str, *, step: int) -> None:
         from tensorboardX import summary
@@ -95,13 +97,8 @@ class _TensorBoard(Logger):
         self._add(step=step, summary=summary.text(name, f"```\n{text}\n```"))
 
     def _add(self, **event: Any) -> None:
-        from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import Event
 
-        if self._writer is None:
-            self._directory.mkdir(exist_ok=True)
-            # tensorboardX's own suffix is the second, which two processes may share.
-            self._writer = EventsWriter(str(self._directory / "events"), f".{time.time_ns()}")
         now = time.time()
         self._writer.write_event(Event(wall_time=now, **event))
         if now - self._flushed > FLUSH_SECONDS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Generator, Mapping
 from typing import Any
@@ -16,12 +17,14 @@ from fastbert_jax.errors import PreemptedError, UserError
 from fastbert_jax.log import progress_bar
 from fastbert_jax.model.sharding import share_batch
 from fastbert_jax.processes import StopRequest
+from fastbert_jax.text.training_batches import Batches
 from fastbert_jax.training.checkpoints import Checkpoints, Position, Restored
+from fastbert_jax.training.kept_values import KeptValues
 from fastbert_jax.training.loggers import DEV_EVENT, Journal
 from fastbert_jax.training.performance import Meter, Profiler
-from fastbert_jax.training.step import StepMetrics, TrainState, placed_step
-from fastbert_jax.training.streams import ViewStream
-from fastbert_jax.training.terms import Keep, Phase, Recipe, Tree, Views, merge
+from fastbert_jax.training.recipe import Recipe
+from fastbert_jax.training.step import PlacedStep, StepMetrics, TrainState
+from fastbert_jax.training.terms import COMPUTED, KEPT, Keep, Kept, Phase, Tree, Views, merge
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,33 +57,34 @@ class Surroundings:
 
 def run_recipe(
     recipe: Recipe,
-    init: Callable[[], Tree],
-    streams: Mapping[str, ViewStream],
+    batches: Mapping[str, Batches],
+    kept: Mapping[str, KeptValues],
     *,
-    shapes: Tree,
     seed: int,
     surroundings: Surroundings,
 ) -> Tree:
     """Run the phases that are not done yet; the parameters that the last one hands on.
 
     Args:
-      init: makes the initial parameters `{source: tree}`, for this loop to keep; not called when there is a checkpoint.
-      streams: the batches of each phase, by its name; their number is the phase's length.
-      shapes: what `init` makes, as abstract arrays with their shardings.
+      batches: of each phase, by its name; their number is the phase's length.
+      kept: of each phase that keeps values for later epochs, by its name.
 
     Raises:
       PreemptedError: a stop was asked for, and the state is saved.
-      UserError: a loss that is no number, a checkpoint that cannot be written or read.
+      UserError: a loss that is no number, weights that cannot be read, a checkpoint that cannot be written or read.
     """
-    checkpoints, journal = surroundings.checkpoints, surroundings.journal
+    checkpoints, journal, mesh = surroundings.checkpoints, surroundings.journal, surroundings.mesh
     names = [phase.name for phase in recipe.phases]
+    first_steps = list(itertools.accumulate((len(batches[name]) for name in names), initial=0))
+    shapes = {name: start.abstract_params(mesh) for name, start in recipe.starts.items()}
     runs = [
         _PhaseRun(
             phase,
-            streams[phase.name],
+            batches[phase.name],
+            kept.get(phase.name),
             {name: shapes[name] for name in recipe.sources_from(index) if name in shapes},
             index=index,
-            first_step=sum(len(streams[name]) for name in names[:index]),
+            first_step=first_steps[index],
             key=jax.random.fold_in(jax.random.key(seed), index),
             surroundings=surroundings,
         )
@@ -90,19 +94,20 @@ def run_recipe(
         restored = checkpoints.newest(lambda position: runs[names.index(position.phase)].abstract, warn=journal.say)
     resumed_at = 0 if restored is None else restored.step
     journal.resume(resumed_at)
-    surroundings.profiler.resume(resumed_at, total=sum(len(streams[name]) for name in names))
-    first = 0 if restored is None else names.index(restored.position.phase)
-    params: Tree | None = None
-    for run in runs[first:]:
-        if restored is not None:
-            run.restore(restored)
-            restored = None  # the run's own from here on
+    surroundings.profiler.resume(resumed_at, total=first_steps[-1])
+    if restored is None:
+        left, params = runs, {name: start.params(seed=seed, mesh=mesh) for name, start in recipe.starts.items()}
+    else:
+        left, params = runs[names.index(restored.position.phase) :], {}
+    for run in left:
+        if restored is None:
+            run.begin(params)
         else:
-            run.begin(init() if params is None else params)
-            params = None  # the run's own from here on
+            run.restore(restored)
+        restored, params = None, {}  # the run's own from here on
         params = run.finish()
     checkpoints.wait()
-    return init() if params is None else params
+    return params
 
 
 class _PhaseRun:
@@ -111,7 +116,8 @@ class _PhaseRun:
     def __init__(
         self,
         phase: Phase,
-        stream: ViewStream,
+        batches: Batches,
+        kept: KeptValues | None,
         shapes: Tree,
         *,
         index: int,
@@ -119,12 +125,12 @@ class _PhaseRun:
         key: jax.Array,
         surroundings: Surroundings,
     ) -> None:
-        self._phase, self._index, self._stream, self._first_step = phase, index, stream, first_step
+        self._phase, self._index, self._batches, self._kept, self._first_step = phase, index, batches, kept, first_step
         self._sources = tuple(shapes)
         self._around = surroundings
-        decay_steps = phase.settings.decay_epochs * stream.batches_per_epoch
-        rate_steps = min(decay_steps or len(stream), len(stream))
-        self._step = placed_step(phase, shapes, mesh=surroundings.mesh, total_steps=rate_steps, key=key)
+        decay_steps = phase.settings.decay_epochs * batches.batches_per_epoch
+        rate_steps = min(decay_steps or len(batches), len(batches))
+        self._step = PlacedStep(phase, shapes, mesh=surroundings.mesh, total_steps=rate_steps, key=key)
         self._state: TrainState
         self._frozen: Tree
         self._best_step: int | None = None
@@ -137,47 +143,43 @@ class _PhaseRun:
 
     def begin(self, params: Tree) -> None:
         """Start at the first step; the parameters are this phase's from now on."""
-        if self._phase.enter is not None:
-            params = self._phase.enter(params)
-        own = {name: params[name] for name in self._sources}
-        self._state, self._frozen = self._step.begin(own)
+        self._state, self._frozen = self._step.begin({name: params[name] for name in self._sources})
 
     def restore(self, restored: Restored) -> None:
         """Start where a checkpoint of this phase was taken."""
         self._state, self._frozen = restored.tree
         position = restored.position
         self._best_step, self._best_score = position.best_step, position.best_score
-        self._around.journal.say(f"{self._phase.name}: resumed at step {position.phase_step} of {len(self._stream)}")
+        self._around.journal.say(f"{self._phase.name}: resumed at step {position.phase_step} of {len(self._batches)}")
 
     def finish(self) -> Tree:
         """Run the steps that are left; the parameters the phase hands on."""
-        done, total = int(self._state.step), len(self._stream)
+        around, done, total = self._around, int(self._state.step), len(self._batches)
         unread: tuple[int, StepMetrics, str, Views] | None = None
-        with self._around.meter.spending("restore"):
-            self._stream.open(self._frozen, done=done)
+        if self._kept is not None:
+            with around.meter.spending("restore"):
+                self._kept.open(self._frozen, done=done)
         with (
-            contextlib.closing(self._timed_stream(done)) as steps,
+            contextlib.closing(self._views(done)) as steps,
             progress_bar(self._phase.name, total=total, unit="steps", done=done) as advance,
         ):
             for step, kind, views in steps:
-                profiled = self._around.profiler.step(self._first_step + step)
-                with profiled, jax.set_mesh(self._around.mesh):
-                    rows = self._phase.settings.batch_size
-                    shared = share_batch(self._around.mesh, dict(views), rows)
+                with around.profiler.step(self._first_step + step), jax.set_mesh(around.mesh):
+                    shared = share_batch(around.mesh, views, self._phase.settings.batch_size)
                     self._state, metrics = self._step.steps[kind](self._state, self._frozen, shared)
                 # A step's metrics are read when the next step is under way, so that the device never waits.
                 if unread is not None:
                     advance(1, self._log(*unread))
                 unread = (step, metrics, kind, views)
-                self._around.profiler.end_after(self._first_step + step, metrics)
-                stopping = self._around.stop.agreed()
+                around.profiler.end_after(self._first_step + step, metrics)
+                stopping = around.stop.agreed()
                 evaluating = self._is_time_to_evaluate(step)
                 if evaluating or stopping or self._is_time_to_save(step):
                     advance(1, self._log(*unread))
                     unread = None
-                    self._evaluate_and_save(step) if evaluating else self._save(step, score=None)
+                    self._save(step, score=self._evaluate(step) if evaluating else None)
                 if stopping:
-                    self._around.checkpoints.wait()
+                    around.checkpoints.wait()
                     raise PreemptedError(
                         f"{self._phase.name}: stopped by SIGTERM and saved at step {step} of {total}; "
                         "the same command goes on"
@@ -187,6 +189,18 @@ class _PhaseRun:
         params = merge(self._state.trained, self._frozen)
         del self._state, self._frozen  # the optimizer's moments would fill the devices during the next phase
         return params
+
+    def _views(self, done: int) -> Generator[tuple[int, str, Views]]:
+        """Steps from `done` on with the kinds and the views of their batches; the wait for them is measured."""
+        with contextlib.closing(self._batches.stream(done)) as stream:
+            for step in range(done, len(self._batches)):
+                with self._around.meter.spending("data"):
+                    batch = next(stream)
+                    values_BxKxN = None if self._kept is None else self._kept.view(step)
+                if values_BxKxN is None:
+                    yield step + 1, COMPUTED, {"batch": batch}
+                else:
+                    yield step + 1, KEPT, {"batch": batch, "kept": Kept(values_BxKxN)}
 
     def _go_to_the_best(self, step: int) -> None:
         around = self._around
@@ -198,35 +212,27 @@ class _PhaseRun:
             if step in around.checkpoints.steps():
                 around.checkpoints.put_aside(step)
 
-    def _timed_stream(self, done: int) -> Generator[tuple[int, str, Views]]:
-        """Steps from `done` on with the kinds and the views of their batches; the wait for them is measured."""
-        with contextlib.closing(self._stream.views(done)) as stream:
-            for step in range(done + 1, len(self._stream) + 1):
-                with self._around.meter.spending("data"):
-                    kind, views = next(stream)
-                yield step, kind, views
-
     def _is_time_to_evaluate(self, step: int) -> bool:
         """As often per epoch as asked, spread evenly, the end of every epoch and of the phase always among them."""
         evaluations = self._phase.settings.evaluations_per_epoch
-        in_epoch = min(self._stream.batches_per_epoch, len(self._stream))
-        return step == len(self._stream) or step * evaluations // in_epoch > (step - 1) * evaluations // in_epoch
+        in_epoch = min(self._batches.batches_per_epoch, len(self._batches))
+        return step == len(self._batches) or step * evaluations // in_epoch > (step - 1) * evaluations // in_epoch
 
     def _is_time_to_save(self, step: int) -> bool:
         every = self._around.save_every
         return every > 0 and step % every == 0
 
-    def _evaluate_and_save(self, step: int) -> None:
-        run_step, total = self._first_step + step, len(self._stream)
-        around = self._around
+    def _evaluate(self, step: int) -> float | None:
+        """Measure dev and log it; the score where it chooses the step that is handed on."""
+        run_step, around = self._first_step + step, self._around
         with around.meter.spending("evaluation"), jax.set_mesh(around.mesh):
             evaluation = around.evaluate(merge(self._state.trained, self._frozen))
         around.journal.log(DEV_EVENT, step=run_step, values=evaluation.values)
-        around.journal.say(f"{self._phase.name} step {step} of {total}: {evaluation.words}")
+        around.journal.say(f"{self._phase.name} step {step} of {len(self._batches)}: {evaluation.words}")
         speed = around.meter.report(self._phase.name, step=run_step)
         if speed:
             around.journal.say(f"  {speed}")
-        self._save(step, score=evaluation.score if self._phase.keep is Keep.BEST else None)
+        return evaluation.score if self._phase.keep is Keep.BEST else None
 
     def _save(self, step: int, *, score: float | None) -> None:
         run_step = self._first_step + step
@@ -236,7 +242,8 @@ class _PhaseRun:
         position = Position(self._phase.name, step, self._best_step, self._best_score)
         rank = None if score is None else (self._index, score)
         with self._around.meter.spending("checkpoint"):
-            self._stream.settle(step)
+            if self._kept is not None:
+                self._kept.settle(step)
             self._around.checkpoints.save(run_step, (self._state, self._frozen), position, rank=rank)
 
     def _log(self, step: int, metrics: StepMetrics, kind: str, views: Views) -> str:
@@ -250,8 +257,8 @@ class _PhaseRun:
         terms = {name: np.asarray(value).tolist() for name, value in metrics.terms.items()}
         values = {"loss": loss, "terms": terms, "gradient_norm": gradient_norm}
         self._around.journal.log(self._phase.name, step=self._first_step + step, values=values)
-        if metrics.kept_BxKxN is not None:
-            self._stream.keep(step - 1, metrics.kept_BxKxN)
+        if self._kept is not None and metrics.kept_BxKxN is not None:
+            self._kept.keep(step - 1, metrics.kept_BxKxN)
         batch, rows = views["batch"], self._phase.settings.batch_size
         length, places = batch.text_BxS.shape[1], batch.valid_BxK.shape[1]
         self._around.meter.count(

@@ -6,8 +6,6 @@ B batch, K texts per row, H hidden, N classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 import optax
@@ -49,14 +47,8 @@ def kl_teacher_student(
     return jnp.sum(jnp.exp(log_teacher) * (log_teacher - log_student), axis=-1)
 
 
-def kl_loss(direction: KLDirection) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """The KL of a direction."""
-    match direction:
-        case KLDirection.STUDENT_TEACHER:
-            return kl_student_teacher
-        case KLDirection.TEACHER_STUDENT:
-            return kl_teacher_student
-    raise ValueError(f"expected one of {list(KLDirection)}, found {direction!r}")
+KL_LOSSES = {KLDirection.STUDENT_TEACHER: kl_student_teacher, KLDirection.TEACHER_STUDENT: kl_teacher_student}
+"""The KL of each direction."""
 
 
 def squared_error(student: Float[Array, "*lead H"], target: Float[Array, "*lead H"]) -> Float32[jax.Array, "*lead"]:
@@ -71,15 +63,14 @@ def directions_squared_error(
 
     Of a vector of zeros, whose direction is not defined, nothing is learned.
     """
-    return squared_error(_unit(student), _unit(target))
 
+    def unit(vectors: Array) -> jax.Array:
+        vectors = jnp.asarray(vectors, jnp.float32)
+        squares = jnp.square(vectors).sum(-1, keepdims=True)
+        is_zero = squares == 0
+        return jnp.where(is_zero, 0.0, vectors * jax.lax.rsqrt(jnp.where(is_zero, 1.0, squares)))
 
-def _unit(vectors: Array) -> jax.Array:
-    """Vectors at length 1; those of length 0 stay, with a gradient of 0."""
-    vectors = jnp.asarray(vectors, jnp.float32)
-    squares = jnp.square(vectors).sum(-1, keepdims=True)
-    is_zero = squares == 0
-    return jnp.where(is_zero, 0.0, vectors * jax.lax.rsqrt(jnp.where(is_zero, 1.0, squares)))
+    return squared_error(unit(student), unit(target))
 
 
 def _log_softmaxes(student: Array, teacher: Array, temperature: float) -> tuple[jax.Array, jax.Array]:

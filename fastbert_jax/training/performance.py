@@ -40,9 +40,13 @@ class Meter:
         """
         self._path, self._dtype, self._journal = path, dtype, journal
         self._began = time.perf_counter()
+        self._seconds_reported: defaultdict[str, float] = defaultdict(float)
+        self._begin_report()
+
+    def _begin_report(self) -> None:
+        self._report_began, self._compiled = time.perf_counter(), _compile_clock()["seconds"]
         self._seconds: defaultdict[str, float] = defaultdict(float)
-        """Up to the last report."""
-        self._window = _Window()
+        self._counts: defaultdict[str, float] = defaultdict(float)
 
     @contextlib.contextmanager
     def spending(self, on: str) -> Iterator[None]:
@@ -51,7 +55,7 @@ class Meter:
         try:
             yield
         finally:
-            self._window.seconds[on] += time.perf_counter() - began - (_compile_clock()["seconds"] - compiled)
+            self._seconds[on] += time.perf_counter() - began - (_compile_clock()["seconds"] - compiled)
 
     def count(self, *, texts: float, tokens: float, places: int, flops: float) -> None:
         """Count a step.
@@ -62,16 +66,17 @@ class Meter:
           flops: of its arithmetic, padding included.
         """
         for name, value in {"texts": texts, "tokens": tokens, "places": places, "flops": flops}.items():
-            self._window.counts[name] += value
+            self._counts[name] += value
 
     def report(self, event: str, *, step: int) -> str:
         """Write the rates since the last report to the file and the loggers; the same in words, empty without steps."""
-        window, self._window = self._window, _Window()
-        counts, seconds, now = window.counts, window.seconds, self._window.began
-        seconds["compile"] += self._window.compiled - window.compiled
+        counts, seconds, began, compiled = self._counts, self._seconds, self._report_began, self._compiled
+        self._begin_report()
+        now = self._report_began
+        seconds["compile"] += self._compiled - compiled
         for name, value in seconds.items():
-            self._seconds[name] += value
-        stepping = now - window.began - sum(seconds[name] for name in BETWEEN_STEPS)
+            self._seconds_reported[name] += value
+        stepping = now - began - sum(seconds[name] for name in BETWEEN_STEPS)
         if not counts["places"] or stepping <= 0:
             return ""
         values: dict[str, Any] = {
@@ -79,8 +84,8 @@ class Meter:
             "tokens_per_second": counts["tokens"] / stepping,
             "padding_share": 1 - counts["tokens"] / counts["places"],
             "data_wait_share": seconds["data"] / stepping,
-            "goodput": max(0.0, 1 - sum(self._seconds.values()) / (now - self._began)),
-            "seconds": self._seconds | {"all": now - self._began},
+            "goodput": max(0.0, 1 - sum(self._seconds_reported.values()) / (now - self._began)),
+            "seconds": self._seconds_reported | {"all": now - self._began},
         }
         words = (
             f"{values['texts_per_second']:.0f} texts/s, {values['tokens_per_second']:.0f} tokens/s, "
@@ -103,15 +108,6 @@ class Meter:
         """FLOP/s of all devices, measured on one of them."""
         with self.spending("peak"):
             return jax.device_count() * measured_peak(self._dtype)
-
-
-class _Window:
-    """What is counted between two reports."""
-
-    def __init__(self) -> None:
-        self.began, self.compiled = time.perf_counter(), _compile_clock()["seconds"]
-        self.seconds: defaultdict[str, float] = defaultdict(float)
-        self.counts: defaultdict[str, float] = defaultdict(float)
 
 
 @functools.cache

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,9 @@ from fastbert_jax.text.examples import Example
 from fastbert_jax.text.labelled_data import LabelledData, label_ids, read_labelled_data, share
 from fastbert_jax.text.tokenizer import Encoded, Tokenizer, load_tokenizer, train_tokenizer
 from fastbert_jax.text.training_batches import Batches, StreamedBatches, TrainingBatches
-from fastbert_jax.training.initial import pretrained_weights
-from fastbert_jax.training.recipe import Made, RecipeModule, World
+from fastbert_jax.training.recipe import Recipe, RecipeModule, World, pretrained_weights
 from fastbert_jax.training.run_directory import REJECTED
-from fastbert_jax.training.terms import KEPT, Recipe, Stream
+from fastbert_jax.training.terms import KEPT, Stream
 
 Texts = Encoded | PreparedCorpus | TextStream
 """Where a phase's texts are."""
@@ -36,7 +36,7 @@ class Prepared:
 
     task: LabelledData
     tokenizer: Tokenizer
-    made: Made
+    recipe: Recipe
     batches: dict[str, Batches]
     """By phase name: `TrainingBatches` or `StreamedBatches`, which have one interface."""
     dev: Encoded
@@ -50,10 +50,10 @@ class Prepared:
     @property
     def config(self) -> BertConfig:
         """The architecture of the network that is trained."""
-        return self.made.network.config
+        return self.recipe.network.config
 
 
-def prepare(config: TrainConfig, mesh: Mesh, recipe: RecipeModule) -> Prepared:
+def prepare(config: TrainConfig, mesh: Mesh, module: RecipeModule) -> Prepared:
     """Read texts, look at the weights, make the recipe, lay out the batches. Writes nothing.
 
     Raises:
@@ -62,33 +62,36 @@ def prepare(config: TrainConfig, mesh: Mesh, recipe: RecipeModule) -> Prepared:
     task = read_labelled_data(config.data)
     pretrained = pretrained_weights(config.model.pretrained)
     tokenizer = _tokenizer(config, task, pretrained)
-    made = recipe.make(config, World(task.labels, tokenizer))
-    architecture = made.network.config
+    recipe = module.make(config, World(task.labels, tokenizer))
+    architecture = recipe.network.config
     check_vocabulary(tokenizer.vocab_size, architecture)
     if config.data.max_length > architecture.max_positions:
         raise UserError(
             f"--data.max-length: expected at most the backbone's {architecture.max_positions} positions, "
             f"found {config.data.max_length}"
         )
-    for start in made.starts.values():
+    for start in recipe.starts.values():
         param_shardings(mesh, start.network)  # whether the mesh divides the model
         start.check()
-    encode = functools.partial(_encode, tokenizer, max_length=config.data.max_length)
+
+    def encode(examples: Sequence[Example]) -> Encoded:
+        return tokenizer.encode([example.text for example in examples], max_length=config.data.max_length)
+
     labelled, dev = encode(task.train), encode(task.dev)
     unlabelled: Texts
     if is_corpus(config.data.unlabelled):
-        unlabelled = _corpus(config, made.recipe, tokenizer)
+        unlabelled = _corpus(config, recipe, tokenizer)
     else:
         unlabelled = labelled if task.unlabelled is task.train else encode(task.unlabelled)
     streams: dict[Stream, tuple[Texts, np.ndarray | None]] = {
         Stream.LABELLED: (labelled, label_ids(task.train, task.labels)),
         Stream.UNLABELLED: (unlabelled, None),
     }
-    batches = _batches(config, made.recipe, streams, encode=tokenizer.encode, mesh=mesh)
+    batches = _batches(config, recipe, streams, encode=tokenizer.encode, mesh=mesh)
     return Prepared(
         task=task,
         tokenizer=tokenizer,
-        made=made,
+        recipe=recipe,
         batches=batches,
         dev=dev,
         dev_labels=label_ids(task.dev, task.labels),
@@ -102,7 +105,7 @@ def prepare(config: TrainConfig, mesh: Mesh, recipe: RecipeModule) -> Prepared:
             ),
             *(
                 f"{phase.name}: its steps end with its first epoch, so --{phase.name}.cache-teacher saves nothing"
-                for phase in made.recipe.phases
+                for phase in recipe.phases
                 if KEPT in phase.cases and len(batches[phase.name]) <= batches[phase.name].batches_per_epoch
             ),
         ),
@@ -130,8 +133,9 @@ def _corpus(config: TrainConfig, recipe: Recipe, tokenizer: Tokenizer) -> Prepar
 def _tokenizer(config: TrainConfig, task: LabelledData, pretrained: Path | None) -> Tokenizer:
     if pretrained is not None:
         return load_tokenizer(pretrained)
-    texts = task.train if task.unlabelled is task.train else [*task.train, *task.unlabelled]
-    return train_tokenizer(_single_texts(texts), vocab_size=config.model.vocab_size)
+    examples = task.train if task.unlabelled is task.train else [*task.train, *task.unlabelled]
+    texts = ([example.text] if isinstance(example.text, str) else example.text for example in examples)
+    return train_tokenizer(itertools.chain.from_iterable(texts), vocab_size=config.model.vocab_size)
 
 
 def _batches(
@@ -182,9 +186,7 @@ def _notes(
             f"{first.problem}; {REJECTED} in the run's directory lists them all"
         )
     for name, texts in encoded.items():
-        if isinstance(texts, TextStream):
-            continue
-        if texts is encoded["train"] and name != "train":
+        if isinstance(texts, TextStream) or (texts is encoded["train"] and name != "train"):
             continue
         max_length = texts.max_length if isinstance(texts, PreparedCorpus) else config.data.max_length
         if texts.truncated_texts:
@@ -207,12 +209,3 @@ def _fingerprint(examples: Sequence[Example]) -> str:
     for example in examples:
         digest.update(repr((example.text, example.label)).encode("utf-8"))
     return f"{len(examples)} texts, sha256 {digest.hexdigest()}"
-
-
-def _encode(tokenizer: Tokenizer, examples: Sequence[Example], *, max_length: int) -> Encoded:
-    return tokenizer.encode([example.text for example in examples], max_length=max_length)
-
-
-def _single_texts(examples: Sequence[Example]) -> Iterator[str]:
-    for example in examples:
-        yield from [example.text] if isinstance(example.text, str) else example.text

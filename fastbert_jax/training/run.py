@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from safetensors import SafetensorError
 
@@ -21,17 +24,18 @@ from fastbert_jax.inference.loading import load
 from fastbert_jax.inference.report_page import DESCRIPTION, page_values
 from fastbert_jax.log import result, status
 from fastbert_jax.model.config_json import inference_settings
+from fastbert_jax.model.flops import Count, text_flops
 from fastbert_jax.model.network import Params, Part
-from fastbert_jax.model.sharding import make_mesh, param_shardings, sharding_of
+from fastbert_jax.model.sharding import make_mesh
 from fastbert_jax.model.weights import save_model
 from fastbert_jax.processes import StopRequest, stop_on_sigterm
 from fastbert_jax.report.comparison import Comparison
 from fastbert_jax.report.tables import render, render_page
 from fastbert_jax.text.labelled_data import tfidf_svm_accuracy
 from fastbert_jax.text.training_batches import Batches, TrainingBatches
-from fastbert_jax.training.card import write_card
 from fastbert_jax.training.checkpoints import Checkpoints
 from fastbert_jax.training.evaluation import dev_evaluation
+from fastbert_jax.training.export import write_card
 from fastbert_jax.training.kept_values import KeptValues
 from fastbert_jax.training.loggers import Journal, check_installed, dev_points
 from fastbert_jax.training.loop import Surroundings, run_recipe
@@ -39,8 +43,8 @@ from fastbert_jax.training.performance import Meter, Profiler
 from fastbert_jax.training.prepare import Prepared, prepare
 from fastbert_jax.training.recipe import RecipeModule
 from fastbert_jax.training.run_directory import RunDirectory
-from fastbert_jax.training.streams import BatchStream
-from fastbert_jax.training.terms import KEPT, Phase
+from fastbert_jax.training.step import PlacedStep
+from fastbert_jax.training.terms import KEPT, Phase, Tree
 
 
 def train(config: TrainConfig, recipe: RecipeModule) -> Comparison | None:
@@ -61,19 +65,21 @@ def train(config: TrainConfig, recipe: RecipeModule) -> Comparison | None:
         run = RunDirectory(Path(config.run))
         settings = dataclasses.replace(config, processes=ProcessesConfig())
         processes.check_same(repr((settings, prepared.task.labels, prepared.data)))
-        processes.first_alone(lambda: run.claim(config, prepared.task.labels, prepared.data))
-        processes.first_alone(lambda: held.enter_context(run.locked()))
-        processes.first_alone(lambda: run.list_rejected(prepared.task.rejected))
-        if processes.is_first():
+        journal = Journal(run.metrics)
+
+        def begin() -> None:
+            run.claim(config, prepared.task.labels, prepared.data)
+            held.enter_context(run.locked())
+            run.list_rejected(prepared.task.rejected)
             for note in prepared.notes:
                 status(note)
-        journal = Journal(run.metrics)
-        held.callback(journal.close)
-        processes.first_alone(lambda: journal.open_loggers(config))
+            held.callback(journal.close)
+            journal.open_loggers(config)
+
+        processes.first_alone(begin)
         if not processes.all_well(run.model.exists()):
-            params = _train(config, prepared, run, mesh, stop, journal)
-            host = on_host(params, mesh)
-            processes.first_alone(lambda: _save(config, prepared, run, host))
+            params = _on_host(_train(config, prepared, run, mesh, stop, journal))
+            processes.first_alone(lambda: _save(config, prepared, run, params))
         elif config.profile and processes.is_first():
             status(f"profile: of the steps {config.profile}, none left: the run is done")
         measures = processes.is_first()
@@ -81,13 +87,11 @@ def train(config: TrainConfig, recipe: RecipeModule) -> Comparison | None:
         return _compare(config, prepared, run, journal) if measures else None
 
 
-def on_host(params: Params, mesh: Mesh) -> Params | None:
-    """Whole copies in the memory of the first process, one leaf after the other; None in the others."""
-
-    gather = jax.jit(lambda array: array, out_shardings=sharding_of(mesh, ()))
+def _on_host(params: Params) -> Params:
+    """Whole copies in the memory of the first process, one leaf after the other; None for each leaf in the others."""
 
     def fetch(leaf: jax.Array) -> np.ndarray | None:
-        whole = leaf if leaf.is_fully_addressable else gather(leaf)
+        whole = leaf if leaf.is_fully_addressable else multihost_utils.process_allgather(leaf, tiled=True)
         return np.asarray(whole) if processes.is_first() else None
 
     host: Params = jax.tree.map(fetch, params)
@@ -97,38 +101,25 @@ def on_host(params: Params, mesh: Mesh) -> Params | None:
 def _train(
     config: TrainConfig, prepared: Prepared, run: RunDirectory, mesh: Mesh, stop: StopRequest, journal: Journal
 ) -> Params:
-    starts = prepared.made.starts
-    shardings = {name: param_shardings(mesh, start.network) for name, start in starts.items()}
+    recipe, first = prepared.recipe, processes.is_first()
     checkpoints = Checkpoints(run.checkpoints, keep=config.checkpoints.keep)
-    profiler = Profiler(run.profile if processes.is_first() else None, config.profiled, say=journal.say)
+    profiler = Profiler(run.profile if first else None, config.profiled, say=journal.say)
     surroundings = Surroundings(
         mesh=mesh,
         evaluate=dev_evaluation(
-            prepared.made.network,
-            prepared.dev,
-            prepared.dev_labels,
-            buckets=config.data.lengths,
-            mesh=mesh,
+            recipe.network, prepared.dev, prepared.dev_labels, buckets=config.data.lengths, mesh=mesh
         ),
         checkpoints=checkpoints,
         journal=journal,
-        meter=Meter(
-            run.throughput if processes.is_first() else None, dtype=prepared.made.network.dtype, journal=journal
-        ),
+        meter=Meter(run.throughput if first else None, dtype=recipe.network.dtype, journal=journal),
         stop=stop,
         save_every=config.checkpoints.every,
         profiler=profiler,
     )
     try:
         stop.heeded = True
-        params = run_recipe(
-            prepared.made.recipe,
-            lambda: {name: start.params(seed=config.seed, shardings=shardings[name]) for name, start in starts.items()},
-            _streams(prepared, run, journal),
-            shapes={name: start.abstract_params(shardings[name]) for name, start in starts.items()},
-            seed=config.seed,
-            surroundings=surroundings,
-        )
+        kept = _kept_values(prepared, run, journal)
+        params = run_recipe(recipe, prepared.batches, kept, seed=config.seed, surroundings=surroundings)
         if stop.anywhere():
             raise PreemptedError("stopped by SIGTERM after the last step was saved; the same command goes on")
     except KeyboardInterrupt:
@@ -142,27 +133,23 @@ def _train(
     return model
 
 
-def _streams(prepared: Prepared, run: RunDirectory, journal: Journal) -> dict[str, BatchStream]:
-    """The batches of each phase, with the values that a phase keeps in the run's directory."""
-
-    def kept(phase: Phase, batches: Batches) -> KeptValues | None:
-        if KEPT not in phase.cases or not isinstance(batches, TrainingBatches):
-            return None
-        corpus, classes = prepared.data["unlabelled"], prepared.config.num_classes
-        return KeptValues(run.teacher_answers, batches, corpus=corpus, classes=classes, warn=journal.say)
-
-    return {
-        phase.name: BatchStream(prepared.batches[phase.name], kept(phase, prepared.batches[phase.name]))
-        for phase in prepared.made.recipe.phases
-    }
+def _kept_values(prepared: Prepared, run: RunDirectory, journal: Journal) -> dict[str, KeptValues]:
+    """Of each phase that keeps values, by its name."""
+    kept = {}
+    for phase in prepared.recipe.phases:
+        batches = prepared.batches[phase.name]
+        if KEPT in phase.cases and isinstance(batches, TrainingBatches):
+            corpus, classes = prepared.data["unlabelled"], prepared.config.num_classes
+            kept[phase.name] = KeptValues(
+                run.teacher_answers, batches, corpus=corpus, classes=classes, warn=journal.say
+            )
+    return kept
 
 
 def _with_trained_exits(prepared: Prepared, params: Params) -> tuple[Params, BertConfig]:
     """The model without lower exits that nothing has trained, which would give random answers."""
-    trained = {
-        path for phase in prepared.made.recipe.phases if len(prepared.batches[phase.name]) for path in phase.trains
-    }
-    start, config = prepared.made.starts["model"], prepared.config
+    trained = {path for phase in prepared.recipe.phases if len(prepared.batches[phase.name]) for path in phase.trains}
+    start, config = prepared.recipe.starts["model"], prepared.config
     was_trained = start.stored is not None and start.stored.lower_exit_layers
     if was_trained or "model/lower_exits" in trained or not config.lower_exit_layers:
         return params, config
@@ -170,15 +157,14 @@ def _with_trained_exits(prepared: Prepared, params: Params) -> tuple[Params, Ber
     return without, dataclasses.replace(config, exit_layers=config.exit_layers[-1:])
 
 
-def _save(config: TrainConfig, prepared: Prepared, run: RunDirectory, params: Params | None) -> None:
+def _save(config: TrainConfig, prepared: Prepared, run: RunDirectory, params: Params) -> None:
     """Write `model/`, which is there only when it is complete."""
-    assert params is not None
     extra = inference_settings(
         labels=prepared.task.labels,
         max_length=config.data.max_length,
         length_buckets=config.data.lengths,
         precision=config.model.precision,
-    ) | {"story": prepared.made.story}
+    ) | {"story": prepared.recipe.story}
     try:
         with atomic_directory(run.model) as directory:
             prepared.tokenizer.save(directory)
@@ -210,3 +196,56 @@ def _compare(config: TrainConfig, prepared: Prepared, run: RunDirectory, journal
     result(render(comparison))
     status(f"{run.report}: {DESCRIPTION}")
     return comparison
+
+
+def describe(config: TrainConfig, recipe: RecipeModule) -> str:
+    """The plan of the run in words: texts, shapes, steps, FLOPs, and the memory of each device. Writes nothing.
+
+    Raises:
+      UserError: what `prepare` raises.
+    """
+    config = config.resolved
+    mesh = make_mesh(config.mesh)
+    prepared = prepare(config, mesh, recipe)
+    architecture, task = prepared.config, prepared.task
+    shapes = {name: start.abstract_params(mesh) for name, start in prepared.recipe.starts.items()}
+    sizes = {part: sum(leaf.size for leaf in jax.tree.leaves(tree)) for part, tree in shapes["model"].items()}
+    lines = [
+        f"texts       train {len(task.train)}, dev {len(task.dev)}, test {len(task.test)}, "
+        f"unlabelled {len(task.unlabelled) or config.data.unlabelled}",
+        f"labels      {', '.join(task.labels)}",
+        *(f"            {note}" for note in prepared.notes),
+        f"model       {architecture.num_layers} layers of width {architecture.hidden_size}, "
+        f"{sum(sizes.values()):,} parameters: " + ", ".join(f"{part} {size:,}" for part, size in sizes.items()),
+    ]
+    lines.append("devices     " + " x ".join(f"{size} {axis}" for axis, size in mesh.shape.items()))
+    for phase in prepared.recipe.phases:
+        lines += _phase_lines(phase, prepared.batches[phase.name], shapes, mesh)
+    length = config.data.max_length
+    network = prepared.recipe.network
+    full = text_flops(Count.TRUE, network, length, network.num_layers, exits_evaluated=1)
+    first = text_flops(Count.TRUE, network, length, 1)
+    lines.append(
+        f"FLOPs       {full:,} for a text of {length} tokens at full depth, {first:,} if it exits at the first layer"
+    )
+    return "\n".join(lines)
+
+
+def _phase_lines(phase: Phase, batches: Batches, shapes: Tree, mesh: Mesh) -> list[str]:
+    rows = phase.settings.batch_size
+    lengths = Counter(planned.length for planned in batches.plan(0))
+    placed = PlacedStep(phase, shapes, mesh=mesh, total_steps=max(len(batches), 1), key=jax.random.key(0))
+    held = bytes_per_device((placed.state, placed.frozen))
+    return [
+        f"{phase.name:<11} {len(batches)} steps of {rows} rows, {batches.batches_per_epoch} an epoch; "
+        f"trains {', '.join(phase.trains)}",
+        f"            each device holds {held / 1e6:,.1f} MB of parameters and optimizer state",
+        *(f"            {count} x [{rows}, {length}]" for length, count in sorted(lengths.items())),
+    ]
+
+
+def bytes_per_device(tree: Any) -> int:
+    """What one device holds of (abstract) arrays."""
+    return sum(
+        int(np.prod(leaf.sharding.shard_shape(leaf.shape))) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)
+    )

@@ -77,7 +77,11 @@ class RunDirectory:
                 write_text(self.config, to_yaml(config))  # last: it makes the directory a run's
         except OSError as error:
             raise UserError(f"--run {self.path}: expected a directory that can be written, found {error}") from None
-        old, new = self._settings(type(config)), to_flat(config)
+        recipe = yaml.safe_load(self.config.read_text(encoding="utf-8")).get("recipe")
+        old: dict[str, Any] = {"recipe": recipe}  # alone where it is another one, whose settings have other names
+        if recipe == type(config).recipe:
+            old = to_flat(from_yaml(type(config), self.config))
+        new = to_flat(config)
         changed = [key for key in old if old[key] != new[key] and key.split(".")[0] not in FREE_KEYS]
         if changed:
             differences = "\n".join(f"  {key}: there {old[key]!r}, now {new[key]!r}" for key in changed)
@@ -100,11 +104,6 @@ class RunDirectory:
             write_text(self.path / REJECTED, "".join(json.dumps(dataclasses.asdict(row)) + "\n" for row in rows))
         except OSError as error:
             raise UserError(f"{self.path / REJECTED}: expected to list the rows left out, found {error}") from None
-
-    def _settings(self, schema: type[TrainConfig]) -> dict[str, Any]:
-        """The run's settings by their whole names; the recipe alone where it is not that of `schema`."""
-        recipe = yaml.safe_load(self.config.read_text(encoding="utf-8")).get("recipe")
-        return to_flat(from_yaml(schema, self.config)) if recipe == schema.recipe else {"recipe": recipe}
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -141,22 +140,24 @@ def verify_run(directory: Path) -> str:
     if not run.config.is_file():
         raise UserError(f"expected the directory of a run, with a config.yaml, found none in {directory}")
     steps = sorted((int(path.name) for path in run.checkpoints.glob("*") if path.name.isdigit()), reverse=True)
-    checkpoints = {f"checkpoint {step}": run.checkpoints / str(step) for step in steps}
-    # A run that is stopped may leave a complete checkpoint without its checksums.
-    saved = {name: path for name, path in checkpoints.items() if (path / CHECKSUMS).exists()}
-    unknown = [f"{name}: cannot be checked, it has no {CHECKSUMS}" for name in checkpoints if name not in saved]
-    if run.model.is_dir():
-        saved["model"] = run.model
-    if (run.teacher_answers / CHECKSUMS).is_file():  # there when the answers are complete
-        saved["teacher's answers"] = run.teacher_answers
-    written_later = frozenset({calibrate.FILE, CARD})
-    changed = {
-        name: changed_files(path, may_change=written_later if path == run.model else frozenset())
-        for name, path in saved.items()
-    }
-    whole = f"whole: {', '.join(name for name in saved if not changed[name]) or 'nothing'}"
-    if any(changed.values()):
-        raise UserError("\n".join([*(line for lines in changed.values() for line in lines), *unknown, whole]))
-    if not saved and not unknown:
+    parts = {f"checkpoint {step}": run.checkpoints / str(step) for step in steps}
+    # A run that is stopped may leave a complete checkpoint, or incomplete answers, without their checksums.
+    unknown = [
+        f"{name}: cannot be checked, it has no {CHECKSUMS}"
+        for name, path in parts.items()
+        if not (path / CHECKSUMS).is_file()
+    ]
+    parts |= {"model": run.model, "teacher's answers": run.teacher_answers}
+    whole, changed = [], []
+    for name, path in parts.items():
+        if (path / CHECKSUMS).is_file() or (path == run.model and path.is_dir()):
+            written_later = frozenset({calibrate.FILE, CARD} if path == run.model else ())
+            problems = changed_files(path, may_change=written_later)
+            changed += problems
+            whole += [] if problems else [name]
+    words = f"whole: {', '.join(whole) or 'nothing'}"
+    if changed:
+        raise UserError("\n".join([*changed, *unknown, words]))
+    if not whole and not unknown:
         raise UserError(f"{directory}: expected checkpoints or a model, found neither; has the run begun?")
-    return "\n".join([*unknown, f"{directory}: {whole}"])
+    return "\n".join([*unknown, f"{directory}: {words}"])

@@ -1,4 +1,4 @@
-"""Training as data: sources give traces, terms compare them, cases run batches, phases train, a recipe is its phases.
+"""Training as data: sources give traces, terms compare them, cases run batches, phases train.
 
 A *trace* is the output of one forward pass (any named tuple, such as `model.network.Trace`). A *source* makes a trace
 from its parameters and from the traces before it. The views of a batch are the first traces: `batch` is its texts and
@@ -141,8 +141,6 @@ class Phase:
     stream: Stream
     keep: Keep
     settings: PhaseConfig
-    enter: Callable[[Tree], Tree] | None = None
-    """Changes the parameters before the first step: begins one source from another's result, say."""
 
     @property
     def trains(self) -> tuple[str, ...]:
@@ -155,17 +153,6 @@ class Phase:
         return tuple(dict.fromkeys(name for case in self.cases.values() for name in case.sources))
 
 
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """Phases, one after the other, on one tree of parameters `{source: parameters}`."""
-
-    phases: tuple[Phase, ...]
-
-    def sources_from(self, index: int) -> list[str]:
-        """The sources of a phase and of those after it; the parameters of all others are dropped."""
-        return sorted({name for phase in self.phases[index:] for name in phase.sources})
-
-
 def split(params: Tree, trains: Iterable[str]) -> tuple[Tree, Tree]:
     """The subtrees at the paths `trains`, and the rest. Together they are `params`; see `merge`.
 
@@ -173,15 +160,14 @@ def split(params: Tree, trains: Iterable[str]) -> tuple[Tree, Tree]:
       ValueError: a path that leads nowhere.
     """
     flat = flax.traverse_util.flatten_dict(params, sep="/")
-    chosen: set[str] = set()
+    trained: Tree = {}
     for path in trains:
-        below = {key for key in flat if key == path or key.startswith(path + "/")}
+        below = {key: leaf for key, leaf in flat.items() if f"{key}/".startswith(f"{path}/")}
         if not below:
             raise ValueError(f"trains: expected a path of {sorted(params)}, found {path!r}")
-        chosen |= below
-    parts = ({k: v for k, v in flat.items() if (k in chosen) is taken} for taken in (True, False))
-    trained, frozen = (flax.traverse_util.unflatten_dict(part, sep="/") for part in parts)
-    return trained, frozen
+        trained |= below
+    frozen = {key: leaf for key, leaf in flat.items() if key not in trained}
+    return flax.traverse_util.unflatten_dict(trained, sep="/"), flax.traverse_util.unflatten_dict(frozen, sep="/")
 
 
 def merge(*parts: Tree) -> Tree:
@@ -191,15 +177,6 @@ def merge(*parts: Tree) -> Tree:
         flat |= flax.traverse_util.flatten_dict(part)
     whole: Tree = flax.traverse_util.unflatten_dict(flat)
     return whole
-
-
-class LossParts(NamedTuple):
-    """What computing a loss gives besides it."""
-
-    terms: dict[str, jax.Array]
-    """Each term's own unweighted mean."""
-    kept_BxKxN: jax.Array | None
-    """What `Case.keeps` points at; None where it is None."""
 
 
 def counts_of(case: Case, views: Views) -> dict[str, jax.Array]:
@@ -216,7 +193,7 @@ def case_loss(
     *,
     step: jax.Array,
     key: jax.Array,
-) -> tuple[jax.Array, LossParts]:
+) -> tuple[jax.Array, tuple[dict[str, jax.Array], jax.Array | None]]:
     """The loss of a batch, or of a part of one: the losses of the parts add up to that of the batch.
 
     Frozen parameters are outside the differentiated argument, and every target is behind `stop_gradient`.
@@ -225,6 +202,9 @@ def case_loss(
       counts: `counts_of` the whole batch.
       step: steps of the phase that are done.
       key: of dropout.
+
+    Returns:
+      The loss; and beside it each term's own unweighted mean, and what `case.keeps` points at, None where it is None.
     """
     params = merge(trained, frozen)
     traces: dict[str, Any] = dict(views)
@@ -235,4 +215,4 @@ def case_loss(
         means[term.name] = term.sums(traces) / counts[term.name]
         weight = term.weight(step) if callable(term.weight) else term.weight
         loss += weight * means[term.name].sum()
-    return loss, LossParts(means, None if case.keeps is None else case.keeps.resolve(traces))
+    return loss, (means, None if case.keeps is None else case.keeps.resolve(traces))

@@ -16,8 +16,7 @@ from fastbert_jax.model.exits import Exit
 from fastbert_jax.model.flops import Count
 from fastbert_jax.recipes.fastbert import self_distillation
 from fastbert_jax.text.batches import Batch
-from fastbert_jax.training.optimizer import Optimizer
-from fastbert_jax.training.step import init_state, train_step
+from fastbert_jax.training.step import Optimizer, init_state, train_step
 from fastbert_jax.training.terms import COMPUTED, KEPT, Kept, split
 
 BERT_BASE = Bert(

@@ -16,8 +16,7 @@ from fastbert_jax.model.bert import Bert
 from fastbert_jax.recipes import RECIPES, fastbert, joint, official, pkd, recipe_module, truncated
 from fastbert_jax.recipes.pkd import LayerMap, PkdConfig, layer_pairs, pkd_terms
 from fastbert_jax.training import losses
-from fastbert_jax.training.initial import Start
-from fastbert_jax.training.recipe import World
+from fastbert_jax.training.recipe import Start, World
 from fastbert_jax.training.terms import COMPUTED, case_loss, counts_of, split
 from tests.training import tiny
 
@@ -29,16 +28,15 @@ WORLD = World(("a", "b"), types.SimpleNamespace(vocab_size=30))
 def _loss(phase, params, batch):
     case, views = phase.cases[COMPUTED], {"batch": batch}
     trained, frozen = split(params, case.trains)
-    loss, parts = jax.jit(lambda t, f: case_loss(t, f, case, views, counts_of(case, views), step=STEP, key=KEY))(
-        trained, frozen
-    )
-    return loss, parts.terms
+    run = jax.jit(lambda t, f: case_loss(t, f, case, views, counts_of(case, views), step=STEP, key=KEY))
+    loss, (terms, _) = run(trained, frozen)
+    return loss, terms
 
 
 def test_the_joint_recipe_teaches_every_exit_the_labels_and_freezes_nothing():
     model = dataclasses.replace(RANDOM, dropout=0.0)
     made = joint.make(joint.Settings(model=model), WORLD)
-    (phase,) = made.recipe.phases
+    (phase,) = made.phases
     params = {"model": made.network.init(KEY)}
     batch = tiny.batch(valid=6)
     assert split(params, phase.trains)[1] == {}
@@ -48,7 +46,7 @@ def test_the_joint_recipe_teaches_every_exit_the_labels_and_freezes_nothing():
     expected_L = -np.take_along_axis(np.asarray(log_LxBxN), batch.label_BxK[None, :6], axis=-1).mean((1, 2))
     np.testing.assert_allclose([*terms["lower_exits"], terms["label"]], expected_L, rtol=1e-5)
     np.testing.assert_allclose(loss, expected_L.sum(), rtol=1e-5)
-    fine_tune = fastbert.make(fastbert.Settings(model=model), WORLD).recipe.phases[0]
+    fine_tune = fastbert.make(fastbert.Settings(model=model), WORLD).phases[0]
     assert phase.cases[COMPUTED].row_flops(10, 1) > fine_tune.cases[COMPUTED].row_flops(10, 1)
 
 
@@ -58,7 +56,7 @@ def _teacher_and_student(monkeypatch, layers):
     for name in ("model_start", "trained_start"):
         network = small if name == "model_start" else tiny.model(0.5)
         start = Start(network, directory=object(), stored_exits=network.config.exit_layers)
-        monkeypatch.setattr(f"fastbert_jax.training.initial.{name}", lambda *_, start=start, **__: start)
+        monkeypatch.setattr(f"fastbert_jax.training.recipe.{name}", lambda *_, start=start, **__: start)
 
 
 def test_the_truncated_recipe_teaches_the_last_exit_by_a_teacher_that_stays_as_it_is(monkeypatch):
@@ -67,9 +65,9 @@ def test_the_truncated_recipe_teaches_the_last_exit_by_a_teacher_that_stays_as_i
         model=ModelConfig(first_layers=2), truncate=TruncateConfig(kl=KLDirection.TEACHER_STUDENT)
     )
     made = truncated.make(settings, WORLD)
-    assert [phase.name for phase in made.recipe.phases] == ["truncate", "distil"]
-    assert [made.recipe.sources_from(index) for index in (0, 1)] == [["model", "teacher"], ["model"]]
-    phase, batch = made.recipe.phases[0], tiny.batch(valid=6)
+    assert [phase.name for phase in made.phases] == ["truncate", "distil"]
+    assert [made.sources_from(index) for index in (0, 1)] == [["model", "teacher"], ["model"]]
+    phase, batch = made.phases[0], tiny.batch(valid=6)
     params = {"model": made.network.init(jax.random.key(1)), "teacher": tiny.params()["model"]}
     trained, frozen = split(params, phase.trains)
     assert set(trained) == {"model"} and set(trained["model"]) == {"backbone", "last_exit"} and "teacher" in frozen
@@ -96,9 +94,9 @@ def test_a_model_without_lower_exits_has_none_to_teach(layers):
 def test_the_released_codes_settings_take_the_place_of_those_given():
     settings = official.Settings(model=RANDOM, fine_tune=FineTuneConfig(epochs=2)).resolved
     assert settings.distil.decay_epochs == 2 and settings.fine_tune.clip_norm == 0
-    phases = {module: module.make(settings, WORLD).recipe.phases for module in (official, fastbert)}
+    phases = {module: module.make(settings, WORLD).phases for module in (official, fastbert)}
     assert phases[official][1].cases[COMPUTED].terms[0].loss is losses.kl_teacher_student
-    plain = fastbert.make(fastbert.Settings(model=RANDOM).resolved, WORLD).recipe.phases
+    plain = fastbert.make(fastbert.Settings(model=RANDOM).resolved, WORLD).phases
     assert plain[1].cases[COMPUTED].terms[0].loss is losses.kl_student_teacher
 
 
@@ -196,7 +194,7 @@ def test_pkd_trains_the_student_alone_and_reads_the_first_tokens(monkeypatch):
     monkeypatch.setattr("fastbert_jax.text.tokenizer.load_tokenizer", lambda _: types.SimpleNamespace(fingerprint="x"))
     world = World(("a", "b"), types.SimpleNamespace(vocab_size=30, fingerprint="x"))
     made = pkd.make(pkd.Settings(pkd=PkdConfig(teacher="somewhere")), world)
-    (phase,) = made.recipe.phases
+    (phase,) = made.phases
     assert set(phase.trains) == {"model/backbone", "model/last_exit"} and set(phase.sources) == {"model", "teacher"}
     trace = jax.jit(tiny.model(0.0).trace)(tiny.params()["model"], tiny.batch())
     np.testing.assert_array_equal(trace.first_LxBxKxH[:, :, 0], trace.hidden_LxBxSxH[:, :, 0])

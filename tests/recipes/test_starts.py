@@ -22,13 +22,12 @@ from fastbert_jax.config import (
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.loading import load
 from fastbert_jax.model import sharding
-from fastbert_jax.model.sharding import make_mesh, param_shardings
+from fastbert_jax.model.sharding import make_mesh
 from fastbert_jax.model.weights import load_model
 from fastbert_jax.recipes import fastbert, train, truncated
 from fastbert_jax.text.tokenizer import load_tokenizer
 from fastbert_jax.training import run
-from fastbert_jax.training.initial import Start, model_start
-from fastbert_jax.training.recipe import World
+from fastbert_jax.training.recipe import Start, World, model_start
 
 TEXTS = ["good film", "a bad bad film", "good", "the cast was poor", "fine and good", "poor plot", "bad"] * 5
 ONE_DEVICE = make_mesh(MeshConfig(), jax.devices()[:1])
@@ -162,8 +161,7 @@ def test_new_exits_on_first_layers_are_those_of_the_seed(
     found = start.network.config
     assert (found.num_layers, found.num_classes, found.exit_kind) == (2, 3, kind)
     start.check()
-    shardings = param_shardings(ONE_DEVICE, start.network)
-    made, random = (each.params(seed=5, shardings=shardings) for each in (start, Start(start.network)))
+    made, random = (each.params(seed=5, mesh=ONE_DEVICE) for each in (start, Start(start.network)))
     whole = load_model(straight / "model")[0]
     jax.tree.map(np.testing.assert_array_equal, made["lower_exits"], random["lower_exits"])
     jax.tree.map(

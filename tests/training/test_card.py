@@ -16,8 +16,8 @@ from fastbert_jax.config import TrainConfig
 from fastbert_jax.config_yaml import to_yaml
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.predict_command import model_checksum
-from fastbert_jax.training import card as module
-from fastbert_jax.training.card import write_card
+from fastbert_jax.training import export as module
+from fastbert_jax.training.export import write_card
 from fastbert_jax.training.run_directory import RunDirectory, verify_run
 from tests.inference.saved import save_tiny_model
 from tests.report.comparisons import COMPARISON

@@ -9,9 +9,9 @@ import pytest
 
 from fastbert_jax.config import BertConfig, DistilConfig, FineTuneConfig, MeshConfig
 from fastbert_jax.model.bert import Bert
-from fastbert_jax.model.sharding import make_mesh, param_shardings, sharding_of, share_batch
-from fastbert_jax.training.initial import Start
-from fastbert_jax.training.step import placed_step
+from fastbert_jax.model.sharding import make_mesh, sharding_of, share_batch
+from fastbert_jax.training.recipe import Start
+from fastbert_jax.training.step import PlacedStep
 from fastbert_jax.training.terms import COMPUTED, KEPT, Kept
 from tests.training import tiny
 
@@ -47,15 +47,15 @@ def _phase(config: BertConfig, index: int, *, cache_teacher: bool = False, **set
 
 def _step(phase, mesh, config):
     shapes = {"model": _abstract_params(config, mesh)}
-    return placed_step(phase, shapes, mesh=mesh, total_steps=10, key=jax.random.key(7))
+    return PlacedStep(phase, shapes, mesh=mesh, total_steps=10, key=jax.random.key(7))
 
 
 def _abstract_params(config, mesh):
-    return Start(Bert(config)).abstract_params(param_shardings(mesh, Bert(config)))
+    return Start(Bert(config)).abstract_params(mesh)
 
 
 def _params(config, mesh):
-    return Start(Bert(config)).params(seed=0, shardings=param_shardings(mesh, Bert(config)))
+    return Start(Bert(config)).params(seed=0, mesh=mesh)
 
 
 def _train(sizes, index, **settings):

@@ -8,7 +8,7 @@ import pytest
 
 from fastbert_jax.config import BertConfig, PhaseConfig
 from fastbert_jax.model.bert import Bert
-from fastbert_jax.training.optimizer import Optimizer, decay_mask, schedule
+from fastbert_jax.training.step import Optimizer, decay_mask, schedule
 
 STEP = jnp.int32(0)
 

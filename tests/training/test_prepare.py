@@ -14,7 +14,7 @@ from fastbert_jax.recipes import fastbert
 from fastbert_jax.text.corpora import PreparedCorpus
 from fastbert_jax.text.prepare import prepare as prepare_corpus
 from fastbert_jax.text.training_batches import StreamedBatches, TrainingBatches
-from fastbert_jax.training import dry_run
+from fastbert_jax.training import run
 from fastbert_jax.training.prepare import Prepared
 from fastbert_jax.training.prepare import prepare as prepare_run
 from fastbert_jax.training.terms import KEPT
@@ -99,8 +99,8 @@ def test_a_stream_is_distilled_on_for_so_many_steps(config, tmp_path, pack, monk
     batches = prepared.batches["distil"]
     assert isinstance(batches, StreamedBatches) and len(list(batches.stream(0))) == 9
     assert prepared.data["unlabelled"].startswith("stream of 1 files, ")
-    monkeypatch.setattr(dry_run, "make_mesh", lambda config: MESH)
-    assert "9 steps" in dry_run.describe(settings, fastbert)
+    monkeypatch.setattr(run, "make_mesh", lambda config: MESH)
+    assert "9 steps" in run.describe(settings, fastbert)
 
 
 def test_a_cached_teacher_needs_texts_with_a_number_and_a_second_epoch(config, corpus, tmp_path):
@@ -108,7 +108,7 @@ def test_a_cached_teacher_needs_texts_with_a_number_and_a_second_epoch(config, c
     for spec in ("", str(tmp_path / "more.jsonl"), corpus()):
         for epochs in (1, 2):
             prepared = prepare(config(spec, distil=DistilConfig(batch_size=4, epochs=epochs, cache_teacher=True)))
-            assert KEPT in prepared.made.recipe.phases[1].cases
+            assert KEPT in prepared.recipe.phases[1].cases
             assert (saves_nothing in prepared.notes) is (epochs == 1)
     with pytest.raises(
         UserError, match="--distil.cache-teacher: expected texts that have numbers, those of a file or of prep"

@@ -13,9 +13,8 @@ import pytest
 from fastbert_jax.config import DistilConfig, FineTuneConfig, PhaseConfig
 from fastbert_jax.model.bert import Bert
 from fastbert_jax.training.losses import cross_entropy
-from fastbert_jax.training.optimizer import Optimizer
 from fastbert_jax.training.recipe import forward
-from fastbert_jax.training.step import init_state, train_step
+from fastbert_jax.training.step import Optimizer, init_state, train_step
 from fastbert_jax.training.terms import (
     COMPUTED,
     KEPT,

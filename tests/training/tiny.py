@@ -7,7 +7,7 @@ from fastbert_jax.config import BertConfig, DistilConfig, FineTuneConfig
 from fastbert_jax.model.bert import Bert
 from fastbert_jax.recipes.fastbert import fine_tuning, self_distillation
 from fastbert_jax.text.batches import Batch
-from fastbert_jax.training.terms import Recipe
+from fastbert_jax.training.recipe import Recipe, Start
 
 CONFIG = BertConfig(
     vocab_size=30, hidden_size=16, num_layers=3, num_heads=2, feed_forward_size=32, max_positions=16, exit_size=8
@@ -29,7 +29,8 @@ def recipe(dropout: float = 0.1, **settings):
 
 def fastbert(network: Bert, *, fine_tune: FineTuneConfig, distil: DistilConfig) -> Recipe:
     """FastBERT's phases on a network."""
-    return Recipe((fine_tuning(network, fine_tune), *self_distillation(network, distil)))
+    phases = (fine_tuning(network, fine_tune), *self_distillation(network, distil))
+    return Recipe({"model": Start(network)}, phases, "")
 
 
 def batch(rows: int = 8, length: int = 10, *, seed: int = 0, valid: int | None = None) -> Batch:

@@ -6,17 +6,15 @@ import jax
 import numpy as np
 
 from fastbert_jax.config import DistilConfig, FineTuneConfig, MeshConfig
-from fastbert_jax.model.sharding import make_mesh, param_shardings
+from fastbert_jax.model.sharding import make_mesh
 from fastbert_jax.processes import StopRequest
 from fastbert_jax.text.tokenizer import Encoded
 from fastbert_jax.text.training_batches import TrainingBatches
 from fastbert_jax.training.checkpoints import Checkpoints
-from fastbert_jax.training.initial import Start
 from fastbert_jax.training.kept_values import KeptValues
 from fastbert_jax.training.loggers import Journal
 from fastbert_jax.training.loop import Evaluation, Surroundings, run_recipe
 from fastbert_jax.training.performance import Meter, Profiler
-from fastbert_jax.training.streams import BatchStream
 from tests.training import tiny
 
 TEXTS = 22
@@ -90,14 +88,12 @@ def run(
     checkpoints = Checkpoints(directory / "checkpoints")
     journal = Journal(directory / "metrics.jsonl")
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-    shardings = {"model": param_shardings(mesh, tiny.model())}
     kept = KeptValues(directory / "kept", batches["distil"], corpus="texts", classes=2, warn=journal.say)
     try:
         params = run_recipe(
             tiny.fastbert(tiny.model(), fine_tune=fine_tune, distil=distil),
-            lambda: jax.device_put(tiny.params(), shardings),
-            {name: BatchStream(own, kept if cache and name == "distil" else None) for name, own in batches.items()},
-            shapes={"model": Start(tiny.model()).abstract_params(shardings["model"])},
+            batches,
+            {"distil": kept} if cache else {},
             seed=0,
             surroundings=Surroundings(
                 mesh=mesh,
