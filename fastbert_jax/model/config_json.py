@@ -35,13 +35,15 @@ class ConfigJson:
     values: dict[str, Any]
 
     @classmethod
-    def read(cls, directory: str | Path) -> ConfigJson:
-        """Read the file in a model directory.
+    def read(cls, source: ModelSource) -> ConfigJson:
+        """Read the file in a model directory, unless it was read already.
 
         Raises:
           UserError: no readable config.json.
         """
-        path = Path(directory) / "config.json"
+        if isinstance(source, ConfigJson):
+            return source
+        path = Path(source) / "config.json"
         return cls(path, read_json(path))
 
     @property
@@ -84,11 +86,6 @@ ModelSource = str | Path | ConfigJson
 """A model directory, or its `config.json` where that was read already."""
 
 
-def read_config_json(source: ModelSource) -> ConfigJson:
-    """The `config.json` of a model directory, read now if it was not yet."""
-    return source if isinstance(source, ConfigJson) else ConfigJson.read(source)
-
-
 def read_bert_config(source: ModelSource, **exits: Any) -> BertConfig:
     """The architecture that a directory's Hugging Face `config.json` describes, with our exits on it.
 
@@ -98,7 +95,7 @@ def read_bert_config(source: ModelSource, **exits: Any) -> BertConfig:
     Raises:
       UserError: no readable config.json, not a BERT encoder, or a key missing or out of range.
     """
-    file = read_config_json(source)
+    file = ConfigJson.read(source)
     path, get = file.path, file.get
     for key, expected in ENCODER_KEYS.items():
         found = file.values.get(key, None if key == "model_type" else expected)
@@ -131,7 +128,7 @@ def read_fastbert_config(source: ModelSource) -> tuple[BertConfig, dict[str, Any
     Raises:
       UserError: not a directory of `save_model`.
     """
-    file = read_config_json(source)
+    file = ConfigJson.read(source)
     section = file.values.get("fastbert")
     if not isinstance(section, dict) or not isinstance(section.get("extra"), dict):
         raise UserError(

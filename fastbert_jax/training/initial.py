@@ -12,10 +12,10 @@ from fastbert_jax.config import BertConfig, ModelConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.loading import model_directory
 from fastbert_jax.model.bert import Bert
-from fastbert_jax.model.config_json import ConfigJson, read_bert_config, read_fastbert_config
+from fastbert_jax.model.config_json import read_bert_config, read_fastbert_config
 from fastbert_jax.model.network import Params, compute_dtype
 from fastbert_jax.model.networks import make_network
-from fastbert_jax.model.weights import check_weights, load_backbone, load_params
+from fastbert_jax.model.weights import check_weights, load_params
 from fastbert_jax.text.builtin import pretrained_directory
 
 RANDOM = "random"
@@ -59,11 +59,9 @@ class Start:
           UserError: files that are damaged, or have other tensors.
         """
         read: Params = {}
-        if self.directory is not None and self.stored is not None:
-            read = load_params(self.directory, self.stored, shardings=shardings)
-        elif self.directory is not None:
-            config = self.network.config
-            read = {"backbone": load_backbone(self.directory, config, shardings=shardings["backbone"])}
+        if self.directory is not None:
+            config, exits = self.stored or self.network.config, self.stored is not None
+            read = load_params(self.directory, config, exits=exits, shardings=shardings)
 
         def init() -> Params:
             params = self.network.init(jax.random.key(seed))
@@ -169,7 +167,7 @@ def trained_architecture(directory: Path, labels: tuple[str, ...]) -> BertConfig
     Raises:
       UserError: not a trained model, or one with other labels.
     """
-    architecture, extra = read_fastbert_config(ConfigJson.read(directory))
+    architecture, extra = read_fastbert_config(directory)
     known = tuple(extra.get("labels", ()))
     if known != labels:
         raise UserError(
