@@ -77,7 +77,7 @@ def begun(phase: Phase, params: Tree, config: BertConfig) -> tuple[Mapping[str, 
     """
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     network = Bert(config)
-    shapes = {"model": Start(network).abstract_params(param_shardings(mesh, network))}
+    shapes = {"model": Start(network).abstract_params(param_shardings(mesh, network.config))}
     placed = placed_step(phase, shapes, mesh=mesh, total_steps=TOTAL_STEPS, key=jax.random.key(1))
     state, frozen = placed.begin({"model": jax.tree.map(jnp.array, params["model"])})
     return placed.steps, state, frozen

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from fastbert_jax.config import BertConfig
 from fastbert_jax.model.bert import Bert
-from fastbert_jax.model.leaves import bert_leaves
+from fastbert_jax.model.network import bert_leaves
 from fastbert_jax.model.sharding import MESH, MESH_AXES
 from fastbert_jax.report.flops import distillation_flops
 

@@ -111,7 +111,7 @@ def distilled(
     """The parameters with new students, taught by the teacher on these texts."""
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     network = Bert(config, dropout=0.1)
-    shardings = param_shardings(mesh, network)
+    shardings = param_shardings(mesh, network.config)
     distil = DistilConfig(
         batch_size=settings.rows, learning_rate=settings.learning_rate, kl=settings.kl, steps=settings.steps, pack=True
     )

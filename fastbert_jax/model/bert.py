@@ -20,7 +20,6 @@ from fastbert_jax.config import BertConfig, ExitKind
 from fastbert_jax.model.attention import attention
 from fastbert_jax.model.exits import Exit
 from fastbert_jax.model.layers import Dropout, Linear, activate, layer_norm
-from fastbert_jax.model.leaves import Leaf, bert_leaves
 from fastbert_jax.model.network import Array, Params, Part, Trace
 from fastbert_jax.model.sharding import keep_sharded
 from fastbert_jax.text.batches import Batch
@@ -99,7 +98,7 @@ class EncoderLayer(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Bert:
-    """A BERT with exits, as a `Layered` network.
+    """A BERT with exits: training runs `trace`, the engines run its layers and exits one by one.
 
     Parameters are one plain tree, `{"backbone": {"embeddings", "layers"}, "lower_exits", "last_exit"}`, so that
     freezing a part is leaving its subtree out. `layers` is stacked `[L, ...]`, `lower_exits` over the layers below the
@@ -118,33 +117,13 @@ class Bert:
 
     @property
     def num_layers(self) -> int:
-        """L."""
+        """L, which `report/flops.py` reads."""
         return self.config.num_layers
-
-    @property
-    def num_classes(self) -> int:
-        """N."""
-        return self.config.num_classes
-
-    @property
-    def hidden_size(self) -> int:
-        """H."""
-        return self.config.hidden_size
 
     @property
     def exits(self) -> tuple[bool, ...]:
         """For each layer, whether it has an exit."""
         return tuple(layer in self.config.exit_layers for layer in range(1, self.num_layers + 1))
-
-    @property
-    def leaves(self) -> list[Leaf]:
-        """Every parameter."""
-        return bert_leaves(self.config, exits=True)
-
-    @property
-    def indivisible(self) -> dict[str, tuple[int, str]]:
-        """An attention head is computed on one device."""
-        return {"heads": (self.config.num_heads, "heads")}
 
     @functools.partial(jax.jit, static_argnums=0)
     def init(self, key: jax.Array) -> Params:
@@ -245,7 +224,7 @@ class Bert:
             return self.exit(exit_, hidden_BxSxH, text_BxS, cls_BxK, key)
 
         lower = np.array([layer for layer in self.config.lower_exit_layers if layer <= depth], int)
-        lower_logits_LxBxKxN = jnp.zeros((0, *cls_BxK.shape, self.num_classes))
+        lower_logits_LxBxKxN = jnp.zeros((0, *cls_BxK.shape, self.config.num_classes))
         if lower.size:
             lower_logits_LxBxKxN = jax.vmap(lower_exit)(
                 params["lower_exits"], hidden_LxBxSxH[lower - 1], _split(keys[Part.LOWER_EXITS], len(lower))

@@ -25,7 +25,7 @@ from fastbert_jax.config import (
 from fastbert_jax.errors import UserError
 from fastbert_jax.log import result
 from fastbert_jax.model.config_json import inference_settings
-from fastbert_jax.model.leaves import bert_leaves
+from fastbert_jax.model.network import bert_leaves
 from fastbert_jax.model.state_dicts import read_state_dict
 from fastbert_jax.model.tensor_files import Stored, differences
 from fastbert_jax.model.weights import save_tensors

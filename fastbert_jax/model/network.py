@@ -1,24 +1,20 @@
-"""What training and inference ask of a network, whatever its architecture.
-
-Training asks a `Network`: its leaves, its initial parameters, and one forward pass as a `Trace`. The engines of early
-exit ask a `Layered` network, which they run layer by layer. Both run the same functions.
+"""The parameter tree of a BERT with exits, its tensors in weight files, and what a forward pass gives.
 
 Shapes in names: B batch, S sequence, H hidden, A heads, K texts per row, L layers, N classes.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import enum
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fastbert_jax.config import Precision
-from fastbert_jax.model.leaves import Leaf
-from fastbert_jax.text.batches import Batch
+from fastbert_jax.config import BertConfig, ExitKind
 
 Array = jax.Array | np.ndarray
 Params = dict[str, Any]
@@ -55,84 +51,112 @@ class Trace(NamedTuple):
         return jnp.concatenate([self.lower_logits_LxBxKxN, self.logits_BxKxN[None]])
 
 
-class Network(Protocol):
-    """What training asks. Parameters are float32 whatever the dtype of the arithmetic."""
+@dataclasses.dataclass(frozen=True)
+class Leaf:
+    """One leaf of the tree: the tensors of a file that it is made of, and the shape of each of them there.
+
+    A tensor named `weight` of a linear map is [out, in] in a file and [in, out] in the tree.
+    """
+
+    path: str
+    tensors: tuple[str, ...]
+    stacked: bool
+    """Whether the tensors are those of several layers, stacked in the tree."""
+    axes: tuple[str, ...]
+    """What each axis of such a tensor is. `heads` are all heads side by side: as wide as `hidden`, but another axis."""
+    shape: tuple[int, ...]
 
     @property
-    def leaves(self) -> Sequence[Leaf]:
-        """Every parameter: its path, its axes, its shape and its names in a file."""
+    def transposed(self) -> bool:
+        """Whether the tree has the axes the other way round."""
+        return self.path.endswith("/kernel")
 
     @property
-    def indivisible(self) -> Mapping[str, tuple[int, str]]:
-        """By axis of a leaf, how many units it is made of that no device can share, and what they are called."""
-
-    def init(self, key: jax.Array) -> Params:
-        """Random parameters."""
-
-    def trace(
-        self,
-        params: Params,
-        batch: Batch,
-        key: jax.Array | None = None,
-        dropout_in: frozenset[Part] = frozenset(),
-    ) -> Trace:
-        """One forward pass; dropout acts in the parts `dropout_in`, which need a key."""
-
-
-class Layered(Network, Protocol):
-    """What the engines ask: a network of layers of one shape, with exits."""
+    def tree_axes(self) -> tuple[str, ...]:
+        """The axes of the leaf as the tree has it."""
+        axes = self.axes[::-1] if self.transposed else self.axes
+        return ("layers", *axes) if self.stacked else axes
 
     @property
-    def num_layers(self) -> int: ...
-
-    @property
-    def num_classes(self) -> int: ...
-
-    @property
-    def hidden_size(self) -> int: ...
-
-    @property
-    def dtype(self) -> Any:
-        """Of the hidden states."""
-
-    @property
-    def exits(self) -> tuple[bool, ...]:
-        """For each layer, whether it has an exit; the last one has."""
-
-    def hidden_states(self, params: Params, batch: Batch) -> jax.Array:
-        """The embeddings, then every layer's output, `[L + 1, B, S, H]`; needs the backbone's parameters alone."""
-
-    def last_hidden_state(self, params: Params, batch: Batch) -> jax.Array:
-        """The output of the last layer, `[B, S, H]`; no exit runs."""
-
-    def embed(self, params: Params, batch: Batch) -> jax.Array:
-        """The embeddings `[B, S, H]`; `params` is the whole tree."""
-
-    def layer(self, layer: Params, hidden_BxSxH: jax.Array, text_BxS: Array) -> tuple[jax.Array, jax.Array]:
-        """The output of one layer `[B, S, H]`, and its attention scores."""
-
-    def exit(self, exit_: Params, hidden_BxSxH: jax.Array, text_BxS: Array, cls_BxK: Array) -> jax.Array:
-        """Float32 logits `[B, K, N]` of one exit."""
-
-    def stacked_layers(self, params: Params) -> Params:
-        """The parameters of all layers, `[L, ...]`."""
-
-    def exit_of(self, params: Params, layer: int) -> Params:
-        """The parameters of the exit after a layer, from 0; of the last exit where the layer has none."""
-
-    def layer_flops(self, length: int) -> int:
-        """FLOPs of one layer on one text of `length` tokens, padding included; a multiply-add is two."""
-
-    def exit_flops(self, length: int, *, texts: int = 1) -> tuple[int, int]:
-        """FLOPs of one exit on a row of so many texts: of its first map, and of what follows for the texts."""
-
-    def paper_layer_flops(self, length: int) -> int:
-        """FLOPs of one layer as the FastBERT paper counts them."""
-
-    def paper_exit_flops(self, length: int) -> int:
-        """FLOPs of one exit as the FastBERT paper counts them."""
+    def tree_shape(self) -> tuple[int, ...]:
+        """The shape of the leaf as the tree has it."""
+        shape = self.shape[::-1] if self.transposed else self.shape
+        return (len(self.tensors), *shape) if self.stacked else shape
 
 
-def compute_dtype(precision: Precision) -> jnp.dtype:
-    """The jax dtype of a `Precision`."""
-    return jnp.dtype(precision.value)
+Name = tuple[str, str, tuple[str, ...]]
+"""The path of a leaf, its tensor in a file, and the tensor's axes. `{i}` counts layers from 0, or exits from 1."""
+
+
+def _linear(path: str, tensor: str, *axes: str) -> tuple[Name, Name]:
+    return (f"{path}/kernel", f"{tensor}.weight", axes), (f"{path}/bias", f"{tensor}.bias", axes[:1])
+
+
+def _norm(path: str, tensor: str) -> tuple[Name, Name]:
+    return (f"{path}/scale", f"{tensor}.weight", ("hidden",)), (f"{path}/bias", f"{tensor}.bias", ("hidden",))
+
+
+EMBEDDINGS: tuple[Name, ...] = (
+    ("embeddings/token/embedding", "embeddings.word_embeddings.weight", ("vocabulary", "hidden")),
+    ("embeddings/position/embedding", "embeddings.position_embeddings.weight", ("positions", "hidden")),
+    ("embeddings/token_type/embedding", "embeddings.token_type_embeddings.weight", ("token_types", "hidden")),
+    *_norm("embeddings/norm", "embeddings.LayerNorm"),
+)
+LAYER: tuple[Name, ...] = (
+    *_linear("layers/query", "encoder.layer.{i}.attention.self.query", "heads", "hidden"),
+    *_linear("layers/key", "encoder.layer.{i}.attention.self.key", "heads", "hidden"),
+    *_linear("layers/value", "encoder.layer.{i}.attention.self.value", "heads", "hidden"),
+    *_linear("layers/attention_output", "encoder.layer.{i}.attention.output.dense", "hidden", "heads"),
+    *_norm("layers/attention_norm", "encoder.layer.{i}.attention.output.LayerNorm"),
+    *_linear("layers/intermediate", "encoder.layer.{i}.intermediate.dense", "feed_forward", "hidden"),
+    *_linear("layers/output", "encoder.layer.{i}.output.dense", "hidden", "feed_forward"),
+    *_norm("layers/output_norm", "encoder.layer.{i}.output.LayerNorm"),
+)
+EXIT: dict[ExitKind, tuple[Name, ...]] = {
+    ExitKind.ATTENTION: (
+        *_linear("narrow", "exits.{i}.narrow", "exit", "hidden"),
+        *_linear("query", "exits.{i}.query", "exit", "exit"),
+        ("key/kernel", "exits.{i}.key.weight", ("exit", "exit")),  # no bias: it drops out of the softmax
+        *_linear("value", "exits.{i}.value", "exit", "exit"),
+        *_linear("attention_output", "exits.{i}.attention_output", "exit", "exit"),
+        *_linear("dense", "exits.{i}.dense", "exit", "exit"),
+        *_linear("classifier", "exits.{i}.classifier", "classes", "exit"),
+    ),
+    ExitKind.LINEAR: _linear("classifier", "exits.{i}.classifier", "classes", "hidden"),
+}
+
+
+def bert_leaves(config: BertConfig, *, exits: bool) -> list[Leaf]:
+    """All leaves of the parameter tree of a BERT, with or without those of the exits."""
+    sizes = {
+        "vocabulary": config.vocab_size,
+        "positions": config.max_positions,
+        "token_types": config.token_types,
+        "hidden": config.hidden_size,
+        "heads": config.hidden_size,
+        "feed_forward": config.feed_forward_size,
+        "exit": config.exit_size,
+        "classes": config.num_classes,
+    }
+    groups: list[tuple[Part, tuple[Name, ...], Sequence[int], bool]] = [
+        (Part.BACKBONE, EMBEDDINGS, [0], False),
+        (Part.BACKBONE, LAYER, range(config.num_layers), True),
+    ]
+    if exits:
+        names = EXIT[config.exit_kind]
+        groups += [
+            (Part.LOWER_EXITS, names, config.lower_exit_layers, True),
+            (Part.LAST_EXIT, names, [config.num_layers], False),
+        ]
+    return [
+        Leaf(
+            path=f"{part.value}/{path}",
+            tensors=tuple(tensor.format(i=i) for i in numbers),
+            stacked=stacked,
+            axes=axes,
+            shape=tuple(sizes[axis] for axis in axes),
+        )
+        for part, names, numbers, stacked in groups
+        for path, tensor, axes in names
+        if numbers  # a model without lower exits has no such leaves
+    ]

@@ -16,9 +16,9 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from fastbert_jax.config import MeshConfig
+from fastbert_jax.config import BertConfig, MeshConfig
 from fastbert_jax.errors import UserError
-from fastbert_jax.model.network import Network, Params
+from fastbert_jax.model.network import Params, bert_leaves
 
 MESH = ("data", "fsdp", "tensor")
 """The axes of every mesh."""
@@ -39,8 +39,6 @@ MESH_AXES: dict[str, tuple[str, ...]] = {
 }
 """From an axis's name to the mesh's axes that share it. `hidden` is the width of parameters, `features` of activations,
 which are whole on each device that has their rows; `rows` are a batch's where `fsdp` has something else to share."""
-LIMITS = {"hidden": "the backbone's width", "heads": "the heads' joint width", "feed_forward": "the feed-forward width"}
-"""Axes that a mesh can fail to divide, in words."""
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -80,19 +78,18 @@ def sharding_of(mesh: Mesh, axes: Sequence[str]) -> NamedSharding:
     return NamedSharding(mesh, partition(axes))
 
 
-def param_shardings(mesh: Mesh, network: Network) -> Params:
-    """The shardings of a network's parameters, in their tree.
+def param_shardings(mesh: Mesh, config: BertConfig) -> Params:
+    """The shardings of the parameters of a BERT, in their tree.
 
     Raises:
       UserError: a size of the model that the mesh does not divide, with both numbers.
     """
-    for leaf in network.leaves:
-        for axis, size in zip(leaf.tree_axes, leaf.tree_shape, strict=True):
-            _check_divides(mesh, axis, size, LIMITS.get(axis, axis))
-    for axis, (count, words) in network.indivisible.items():
-        if count % shares_of(mesh, axis):
-            raise UserError(f"{_options(axis)}: expected a divisor of the {count} {words}, {_found(mesh, axis)}")
-    flat = {leaf.path: sharding_of(mesh, leaf.tree_axes) for leaf in network.leaves}
+    _check_divides(mesh, "hidden", f"the backbone's width {config.hidden_size}", config.hidden_size)
+    _check_divides(mesh, "heads", f"the {config.num_heads} heads", config.num_heads)  # each is computed on one device
+    inner = config.feed_forward_size
+    _check_divides(mesh, "feed_forward", f"the feed-forward width {inner}", inner)
+    leaves = bert_leaves(config, exits=True)
+    flat = {leaf.path: sharding_of(mesh, leaf.tree_axes) for leaf in leaves}
     shardings: Params = flax.traverse_util.unflatten_dict(flat, sep="/")
     return shardings
 
@@ -106,25 +103,19 @@ def check_batch(mesh: Mesh, size: int, key: str) -> None:
     Raises:
       UserError: with the setting, the axes and the numbers.
     """
-    _check_divides(mesh, "batch", size, f"{key} =")
+    _check_divides(mesh, "batch", f"{key} = {size}", size)
 
 
-def _check_divides(mesh: Mesh, axis: str, size: int, words: str) -> None:
+def _check_divides(mesh: Mesh, axis: str, words: str, size: int) -> None:
     if size % shares_of(mesh, axis):
-        raise UserError(f"{_options(axis)}: expected a divisor of {words} {size}, {_found(mesh, axis)}")
+        options = " x ".join(f"--mesh.{name}" for name in MESH_AXES[axis])
+        found = " x ".join(str(mesh.shape[name]) for name in MESH_AXES[axis])
+        raise UserError(f"{options}: expected a divisor of {words}, found {found}")
 
 
 def shares_of(mesh: Mesh, axis: str) -> int:
     """Into how many pieces the mesh cuts an axis."""
     return math.prod(mesh.shape[name] for name in MESH_AXES[axis])
-
-
-def _options(axis: str) -> str:
-    return " x ".join(f"--mesh.{name}" for name in MESH_AXES[axis])
-
-
-def _found(mesh: Mesh, axis: str) -> str:
-    return f"found {' x '.join(str(mesh.shape[name]) for name in MESH_AXES[axis])}"
 
 
 def local_rows(mesh: Mesh, rows: int) -> np.ndarray:

@@ -1,6 +1,6 @@
 """The tensors of model directories, Hugging Face BERTs and our own, to and from the parameter tree.
 
-The table of `leaves.py` says which tensor of a file is which leaf of the tree.
+The table of `network.py` says which tensor of a file is which leaf of the tree.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ from fastbert_jax.atomic_files import atomic_path, flush
 from fastbert_jax.config import BertConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.model.config_json import ConfigJson, ModelSource, bert_values, exits_values, read_fastbert_config
-from fastbert_jax.model.leaves import Leaf, bert_leaves
-from fastbert_jax.model.network import Params
+from fastbert_jax.model.network import Leaf, Params, bert_leaves
 from fastbert_jax.model.tensor_files import EXITS_FILE, IGNORED, find_tensors
 
 NOT_BACKBONE = (*IGNORED, "exits.")
@@ -43,21 +42,17 @@ def check_vocabulary(tokenizer_vocab_size: int, config: BertConfig) -> None:
         )
 
 
-def check_weights(source: ModelSource, config: BertConfig, *, exits: bool) -> None:
-    """Look whether `load_params` will find what it needs, without reading it.
+def find_weights(source: ModelSource, config: BertConfig, *, exits: bool) -> tuple[list[Leaf], dict[str, Any]]:
+    """What `load_params` reads, without reading it: the leaves, and by name the slices of their tensors in the files.
 
     Raises:
-      UserError: what `load_params` raises.
+      UserError: no safetensors, an unreadable file, or tensors missing, unknown or misshaped, all in one message.
     """
-    _find(ConfigJson.read(source), config, exits=exits)
-
-
-def _find(file: ConfigJson, config: BertConfig, *, exits: bool) -> tuple[list[Leaf], dict[str, Any]]:
-    """The leaves of a model of `config`, and the slices of their tensors in a directory's files."""
+    file = ConfigJson.read(source)
     leaves = bert_leaves(config, exits=exits)
     ignored = (*(() if exits else NOT_BACKBONE), *_left_out(file, config))
     expected = {name: leaf.shape for leaf in leaves for name in leaf.tensors}
-    return leaves, find_tensors(file.directory, expected, ignored=ignored)
+    return leaves, find_tensors(file.path.parent, expected, ignored=ignored)
 
 
 def _left_out(file: ConfigJson, config: BertConfig) -> tuple[str, ...]:
@@ -94,9 +89,9 @@ def load_params(
       The tree that `Bert` describes, float32; jax arrays with shardings, numpy arrays without.
 
     Raises:
-      UserError: no safetensors, an unreadable file, or tensors missing, unknown or misshaped, all in one message.
+      UserError: what `find_weights` raises.
     """
-    leaves, slices = _find(ConfigJson.read(source), config, exits=exits)
+    leaves, slices = find_weights(source, config, exits=exits)
     flat_shardings = None if shardings is None else flax.traverse_util.flatten_dict(shardings, sep="/")
     arrays: dict[str, Any] = {}
     for leaf in leaves:

@@ -125,15 +125,16 @@ def make(settings: Settings, world: World) -> Made:
     teacher = trained_start(settings.model, directory, labels=world.labels)
     start = model_start(settings.model, labels=world.labels, vocab_size=world.tokenizer.vocab_size, lower_exits=False)
     network, whole = start.network, teacher.network
-    if network.hidden_size != whole.hidden_size:
+    classes, width = network.config.num_classes, network.config.hidden_size
+    if width != whole.config.hidden_size:
         raise UserError(
-            f"--model.pretrained: expected hidden states of {whole.hidden_size} numbers, as the teacher's, found "
-            f"{network.hidden_size}"
+            f"--model.pretrained: expected hidden states of {whole.config.hidden_size} numbers, as the teacher's, "
+            f"found {width}"
         )
     pairs = layer_pairs(network.num_layers, whole.num_layers, settings.pkd.layers)
     case = Case(
         sources={"model": forward(network, Part.BACKBONE, Part.LAST_EXIT), "teacher": forward(whole)},
-        terms=tuple(pkd_terms(settings.pkd, pairs, num_classes=network.num_classes, hidden_size=network.hidden_size)),
+        terms=tuple(pkd_terms(settings.pkd, pairs, num_classes=classes, hidden_size=width)),
         trains={"model/backbone": 1.0, "model/last_exit": 1.0},
         row_flops=lambda length, texts: (
             training_flops(network, length, texts=texts) + forward_flops(whole, length, texts=texts)

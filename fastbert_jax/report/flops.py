@@ -21,7 +21,7 @@ class Count(enum.Enum):
 
 
 class Costs(Protocol):
-    """What a network tells of its FLOPs; `model.network.Layered` has it."""
+    """What a network tells of its FLOPs; `model.bert.Bert` has it."""
 
     @property
     def num_layers(self) -> int: ...

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from fastbert_jax.config import BadRow, DataConfig
+from fastbert_jax.config import BadRow, ReadingConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.log import info
 from fastbert_jax.text import builtin, tfds
@@ -95,7 +95,7 @@ class Loaded:
 
 @contextlib.contextmanager
 def open_examples(
-    spec: str, data: DataConfig, *, need_label: bool = False, role: Role = "train"
+    spec: str, data: ReadingConfig, *, need_label: bool = False, role: Role = "train"
 ) -> Iterator[ExampleReader]:
     """Open the rows of `spec`; `-` reads one text a line from standard input.
 
@@ -116,7 +116,7 @@ def open_examples(
         yield ExampleReader(table, columns, need_label)
 
 
-def read_examples(spec: str, data: DataConfig, *, need_label: bool, role: Role = "train") -> Loaded:
+def read_examples(spec: str, data: ReadingConfig, *, need_label: bool, role: Role = "train") -> Loaded:
     """All examples of `spec`; bad rows stop or are counted, as `data.on_bad_row` says.
 
     Raises:
@@ -139,7 +139,7 @@ def read_examples(spec: str, data: DataConfig, *, need_label: bool, role: Role =
     return Loaded(examples, tuple(bad), columns, class_names, "" if named else _note(table, columns))
 
 
-def require_skip(row: Unreadable, data: DataConfig) -> None:
+def require_skip(row: Unreadable, data: ReadingConfig) -> None:
     """Raise `UserError` at a bad row unless `data` says that such rows are skipped."""
     if data.on_bad_row is BadRow.STOP:
         raise UserError(
@@ -147,7 +147,7 @@ def require_skip(row: Unreadable, data: DataConfig) -> None:
         )
 
 
-def own_split(spec: str, role: Role, data: DataConfig, *, need_label: bool = True) -> str | None:
+def own_split(spec: str, role: Role, data: ReadingConfig, *, need_label: bool = True) -> str | None:
     """The SPEC of another split of the same set that has `role`; None for files and for sets without one.
 
     Where labels are needed, a test split without them, as GLUE's are, does not count.
@@ -181,7 +181,7 @@ def _note(table: Table, columns: Columns) -> str:
 
 
 def _open_table(
-    spec: str, data: DataConfig, *, need_label: bool, role: Role
+    spec: str, data: ReadingConfig, *, need_label: bool, role: Role
 ) -> contextlib.AbstractContextManager[Table]:
     if spec == STDIN:
         return contextlib.nullcontext(open_lines(sys.stdin.buffer, "stdin"))
@@ -194,7 +194,7 @@ def _open_table(
     return contextlib.nullcontext((builtin.open_builtin if scheme == "builtin" else tfds.open_tfds)(name, split))
 
 
-def _with_split(spec: str, role: Role, data: DataConfig, *, need_label: bool) -> str:
+def _with_split(spec: str, role: Role, data: ReadingConfig, *, need_label: bool) -> str:
     """`spec` with the split that has `role`; dev replaces a test split that is missing or lacks its labels."""
     own = own_split(spec, role, data, need_label=need_label)
     if own is None and role == "test":

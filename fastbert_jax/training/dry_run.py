@@ -30,7 +30,7 @@ def describe(config: TrainConfig, recipe: RecipeModule) -> str:
     prepared = prepare(config, mesh, recipe)
     architecture, task = prepared.config, prepared.task
     shapes = {
-        name: start.abstract_params(param_shardings(mesh, start.network))
+        name: start.abstract_params(param_shardings(mesh, start.network.config))
         for name, start in prepared.made.starts.items()
     }
     sizes = {part: sum(leaf.size for leaf in jax.tree.leaves(tree)) for part, tree in shapes["model"].items()}

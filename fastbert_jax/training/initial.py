@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from fastbert_jax.config import BertConfig, ModelConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.loading import model_directory
 from fastbert_jax.model.bert import Bert
 from fastbert_jax.model.config_json import read_bert_config, read_fastbert_config
-from fastbert_jax.model.network import Params, compute_dtype
-from fastbert_jax.model.networks import make_network
-from fastbert_jax.model.weights import check_weights, load_params
+from fastbert_jax.model.network import Params
+from fastbert_jax.model.weights import find_weights, load_params
 from fastbert_jax.text.builtin import pretrained_directory
 
 RANDOM = "random"
@@ -45,10 +45,10 @@ class Start:
         """Look whether the weights are there, without reading them.
 
         Raises:
-          UserError: what `check_weights` raises.
+          UserError: what `find_weights` raises.
         """
         if self.directory is not None:
-            check_weights(self.directory, self.stored or self.network.config, exits=self.stored is not None)
+            find_weights(self.directory, self.stored or self.network.config, exits=self.stored is not None)
 
     def params(self, *, seed: int, shardings: Params) -> Params:
         """The parameters; every device makes or reads its own part alone.
@@ -95,10 +95,10 @@ def pretrained_weights(name: str) -> Path | None:
 
 def _network(model: ModelConfig, architecture: BertConfig) -> Bert:
     """The network of an architecture, with the arithmetic that the settings ask for."""
-    return make_network(
+    return Bert(
         architecture,
         dropout=model.dropout,
-        dtype=compute_dtype(model.precision),
+        dtype=jnp.dtype(model.precision.value),
         remat=model.remat,
         unroll=model.unroll,
     )

@@ -71,7 +71,7 @@ def prepare(config: TrainConfig, mesh: Mesh, recipe: RecipeModule) -> Prepared:
             f"found {config.data.max_length}"
         )
     for start in made.starts.values():
-        param_shardings(mesh, start.network)  # whether the mesh divides the model
+        param_shardings(mesh, start.network.config)  # whether the mesh divides the model
         start.check()
     encode = functools.partial(_encode, tokenizer, max_length=config.data.max_length)
     labelled, dev = encode(task.train), encode(task.dev)

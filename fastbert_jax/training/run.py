@@ -98,7 +98,7 @@ def _train(
     config: TrainConfig, prepared: Prepared, run: RunDirectory, mesh: Mesh, stop: StopRequest, journal: Journal
 ) -> Params:
     starts = prepared.made.starts
-    shardings = {name: param_shardings(mesh, start.network) for name, start in starts.items()}
+    shardings = {name: param_shardings(mesh, start.network.config) for name, start in starts.items()}
     checkpoints = Checkpoints(run.checkpoints, keep=config.checkpoints.keep)
     profiler = Profiler(run.profile if processes.is_first() else None, config.profiled, say=journal.say)
     surroundings = Surroundings(

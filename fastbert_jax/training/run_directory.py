@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from flax.traverse_util import flatten_dict
 
 from fastbert_jax.atomic_files import (
     CHECKSUMS,
@@ -26,7 +27,7 @@ from fastbert_jax.atomic_files import (
     write_text,
 )
 from fastbert_jax.config import TrainConfig
-from fastbert_jax.config_yaml import from_yaml, to_flat, to_yaml
+from fastbert_jax.config_yaml import from_yaml, to_dict, to_yaml
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference import calibrate
 from fastbert_jax.inference.loading import CARD
@@ -77,7 +78,7 @@ class RunDirectory:
                 write_text(self.config, to_yaml(config))  # last: it makes the directory a run's
         except OSError as error:
             raise UserError(f"--run {self.path}: expected a directory that can be written, found {error}") from None
-        old, new = self._settings(type(config)), to_flat(config)
+        old, new = self._settings(type(config)), flatten_dict(to_dict(config), sep=".")
         changed = [key for key in old if old[key] != new[key] and key.split(".")[0] not in FREE_KEYS]
         if changed:
             differences = "\n".join(f"  {key}: there {old[key]!r}, now {new[key]!r}" for key in changed)
@@ -104,7 +105,10 @@ class RunDirectory:
     def _settings(self, schema: type[TrainConfig]) -> dict[str, Any]:
         """The run's settings by their whole names; the recipe alone where it is not that of `schema`."""
         recipe = yaml.safe_load(self.config.read_text(encoding="utf-8")).get("recipe")
-        return to_flat(from_yaml(schema, self.config)) if recipe == schema.recipe else {"recipe": recipe}
+        if recipe != schema.recipe:
+            return {"recipe": recipe}
+        settings: dict[str, Any] = flatten_dict(to_dict(from_yaml(schema, self.config)), sep=".")
+        return settings
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fastbert_jax.model.bert import Bert
-from fastbert_jax.model.network import Part
+from fastbert_jax.model.network import Part, bert_leaves
 from fastbert_jax.text.batches import Batch
 from tests.inference.models import batch_of, random_texts, tiny_config, tiny_params
 
@@ -97,7 +97,7 @@ def test_leaves_describe_what_init_makes_and_a_trace_has_an_exit_for_each_layer_
     network = Bert(dataclasses.replace(CONFIG, exit_layers=exit_layers))
     shapes = jax.eval_shape(network.init, jax.random.key(0))
     found = {path: leaf.shape for path, leaf in flax.traverse_util.flatten_dict(shapes, sep="/").items()}
-    assert found == {leaf.path: leaf.tree_shape for leaf in network.leaves}
+    assert found == {leaf.path: leaf.tree_shape for leaf in bert_leaves(network.config, exits=True)}
     params, batch = tiny_params(CONFIG), batch_of(TEXTS, batch_size=8, length=8)
     every = jax.jit(Bert(CONFIG).trace)(params, batch).exit_logits_LxBxKxN
     kept = [layer - 1 for layer in network.config.exit_layers]

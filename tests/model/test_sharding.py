@@ -20,7 +20,7 @@ def test_every_leaf_of_the_tree_has_a_sharding_and_none_holds_more_than_its_part
     mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
     shapes = jax.eval_shape(lambda: Bert(CONFIG).init(jax.random.key(0)))
     flat, shardings = (
-        flax.traverse_util.flatten_dict(tree, sep="/") for tree in (shapes, param_shardings(mesh, Bert(CONFIG)))
+        flax.traverse_util.flatten_dict(tree, sep="/") for tree in (shapes, param_shardings(mesh, CONFIG))
     )
     assert flat.keys() == shardings.keys()
     parts = {path: leaf.size // np.prod(shardings[path].shard_shape(leaf.shape)) for path, leaf in flat.items()}
@@ -41,16 +41,16 @@ def test_every_leaf_of_the_tree_has_a_sharding_and_none_holds_more_than_its_part
 def test_a_mesh_that_does_not_fit_is_refused_with_axis_and_numbers(sizes, words):
     config = MeshConfig(**({"data": -1} | sizes))
     if words is None:
-        param_shardings(make_mesh(config), Bert(CONFIG))
+        param_shardings(make_mesh(config), CONFIG)
         return
     with pytest.raises(UserError, match=words):
-        param_shardings(make_mesh(config), Bert(CONFIG))
+        param_shardings(make_mesh(config), CONFIG)
 
 
 def test_a_width_that_the_mesh_does_not_divide_is_named():
     narrow = dataclasses.replace(CONFIG, hidden_size=20, num_heads=4)
     with pytest.raises(UserError, match=r"--mesh.fsdp: expected a divisor of the backbone's width 20, found 8"):
-        param_shardings(make_mesh(MeshConfig(fsdp=8)), Bert(narrow))
+        param_shardings(make_mesh(MeshConfig(fsdp=8)), narrow)
 
 
 def test_a_batch_that_the_mesh_does_not_divide_is_named():

@@ -170,7 +170,8 @@ def test_all_that_differs_is_in_one_error(tiny_bert_directory: Path) -> None:
     head, *problems = str(error.value).split("\n  ")
     assert head.startswith(f"{tiny_bert_directory}: expected the tensors that its config.json describes, found 6")
     assert sorted(problems) == [
-        "dtype: encoder.layer.2.intermediate.dense.bias: expected one of ['float16', 'bfloat16', 'float32', 'float64'], found I8",
+        "dtype: encoder.layer.2.intermediate.dense.bias: expected one of ['float16', 'bfloat16', 'float32', "
+        "'float64'], found I8",
         "extra: encoder.layer.0.adapter.weight [2, 2]",
         "missing: embeddings.LayerNorm.weight [16]",
         "missing: encoder.layer.1.output.dense.bias [16]",
@@ -222,9 +223,9 @@ def test_no_weights_at_all(tiny_bert_directory: Path) -> None:
         ({"is_decoder": True}, "is_decoder: expected False, found True"),
         ({"position_embedding_type": "relative_key"}, "expected 'absolute', found 'relative_key'"),
         ({"hidden_act": "silu"}, "hidden_act: expected one of .*'gelu_new'.*, found 'silu'"),
-        ({"hidden_act": ["gelu"]}, "hidden_act: expected str, found"),
+        ({"hidden_act": ["gelu"]}, r"hidden_act: expected one of .*, found \['gelu'\]"),
         ({"layer_norm": "rms"}, r"layer_norm: expected one of \['standard', 'unbiased'\], found 'rms'"),
-        ({"hidden_size": "remove"}, "hidden_size: expected int, found no such key"),
+        ({"hidden_size": "remove"}, r"expected the keys \['hidden_size'\], found \[.*'vocab_size'"),
         ({"hidden_size": "16"}, "hidden_size: expected int, found '16'"),
         ({"vocab_size": True}, "vocab_size: expected int, found True"),
         ({"num_hidden_layers": 0}, "num_layers: expected 1 or more, found 0"),
@@ -403,7 +404,7 @@ def test_a_fastbert_section_without_its_sizes(tmp_path: Path, size: object) -> N
     weights.save_model(tmp_path, params, config, extra={})
     section = json.loads((tmp_path / "config.json").read_text())["fastbert"] | {"exit_size": size}
     set_config(tmp_path, fastbert=section)
-    with pytest.raises(UserError, match="fastbert: expected whole numbers of 1 or more, found"):
+    with pytest.raises(UserError, match=r"config\.json: (model )?exit_size: expected (int|1 or more), found"):
         weights.load_model(tmp_path)
 
 

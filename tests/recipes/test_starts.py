@@ -162,7 +162,7 @@ def test_new_exits_on_first_layers_are_those_of_the_seed(
     found = start.network.config
     assert (found.num_layers, found.num_classes, found.exit_kind) == (2, 3, kind)
     start.check()
-    shardings = param_shardings(ONE_DEVICE, start.network)
+    shardings = param_shardings(ONE_DEVICE, start.network.config)
     made, random = (each.params(seed=5, shardings=shardings) for each in (start, Start(start.network)))
     whole = load_model(straight / "model")[0]
     jax.tree.map(np.testing.assert_array_equal, made["lower_exits"], random["lower_exits"])

@@ -126,7 +126,7 @@ def test_distillation_flops_are_those_of_the_step(
     places = jax.ShapeDtypeStruct((rows, texts), np.int32)
     views = {"batch": Batch(ids, ids, ids, ids, places, places, jax.ShapeDtypeStruct((rows, texts), np.bool_))}
     if case == KEPT:
-        views["kept"] = Kept(jax.ShapeDtypeStruct((rows, texts, network.num_classes), np.float32))
+        views["kept"] = Kept(jax.ShapeDtypeStruct((rows, texts, network.config.num_classes), np.float32))
     (phase,) = self_distillation(network, DistilConfig(cache_teacher=case == KEPT))
     optimizer = Optimizer(phase.settings, 9)
 

@@ -51,11 +51,11 @@ def _step(phase, mesh, config):
 
 
 def _abstract_params(config, mesh):
-    return Start(Bert(config)).abstract_params(param_shardings(mesh, Bert(config)))
+    return Start(Bert(config)).abstract_params(param_shardings(mesh, config))
 
 
 def _params(config, mesh):
-    return Start(Bert(config)).params(seed=0, shardings=param_shardings(mesh, Bert(config)))
+    return Start(Bert(config)).params(seed=0, shardings=param_shardings(mesh, config))
 
 
 def _train(sizes, index, **settings):

@@ -105,7 +105,7 @@ def test_a_step_on_kept_values_runs_a_layer_less_and_copies_none():
     network = Bert(dataclasses.replace(tiny.CONFIG, num_layers=11, exit_layers=()))
     phase = tiny.fastbert(network, fine_tune=FineTuneConfig(), distil=DistilConfig(cache_teacher=True)).phases[1]
     state, frozen = _start(phase, {"model": network.init(KEY)})
-    turns, width = {}, f"{network.hidden_size},{network.config.feed_forward_size}"
+    turns, width = {}, f"{network.config.hidden_size},{network.config.feed_forward_size}"
     kept = {"kept": Kept(np.zeros((8, 1, 2), np.float32))}
     for kind, extra in ((COMPUTED, {}), (KEPT, kept)):
         program = _step(phase, kind).lower(state, frozen, views(rows=8) | extra).compile().as_text()

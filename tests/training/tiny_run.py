@@ -90,7 +90,7 @@ def run(
     checkpoints = Checkpoints(directory / "checkpoints")
     journal = Journal(directory / "metrics.jsonl")
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-    shardings = {"model": param_shardings(mesh, tiny.model())}
+    shardings = {"model": param_shardings(mesh, tiny.model().config)}
     kept = KeptValues(directory / "kept", batches["distil"], corpus="texts", classes=2, warn=journal.say)
     try:
         params = run_recipe(

@@ -69,7 +69,7 @@ class Bucketed(Engine):
     def _classify(self, batch: Batch, thresholds_L: np.ndarray) -> Generator[None, None, Results]:
         runtime, batch_size = self.runtime, len(batch.text_BxS)
         buckets = batch_buckets(batch_size)
-        results = Results.empty(batch_size, runtime.network.num_classes)
+        results = Results.empty(batch_size, runtime.network.config.num_classes)
         row_of_slot, live = np.arange(batch_size), np.array(batch.valid_BxK[:, 0], bool)
         texts = Survivors(
             self._embed(runtime.params, batch), batch.text_BxS, batch.cls_BxK, runtime.policy.start(batch_size)

@@ -138,7 +138,7 @@ class Cascade(Engine):
     def _empty_queues(self, *, rows: int, length: int) -> list[Queue]:
         network = self.runtime.network
         like = QueuedTexts(
-            jnp.zeros((rows, length, network.hidden_size), network.dtype),
+            jnp.zeros((rows, length, network.config.hidden_size), network.dtype),
             jnp.zeros((rows, length), jnp.int32),
             jnp.zeros((rows, 1), jnp.int32),
             self.runtime.policy.start(rows),
@@ -195,7 +195,7 @@ class _Flow:
     def add(self, batch: Batch) -> Iterator[Results]:
         """Take a batch in and run all steps that are full; the results of batches that are now whole."""
         total = len(batch.text_BxS)
-        self._open.append(_PendingBatch.of(batch, self._tickets, self._engine.runtime.network.num_classes))
+        self._open.append(_PendingBatch.of(batch, self._tickets, self._engine.runtime.network.config.num_classes))
         for start in range(0, total, self.rows):
             part: Batch = Batch(*(leaf[start : start + self.rows] for leaf in batch))
             if texts := texts_of(part):

@@ -217,7 +217,7 @@ class _Schedule:
 
     def start(self) -> Loop:
         """Empty stacks, no results."""
-        layers, total, classes = self._num_layers, len(self._batch.text_BxS), self._runtime.network.num_classes
+        layers, total, classes = self._num_layers, len(self._batch.text_BxS), self._runtime.network.config.num_classes
         like = jax.eval_shape(self._embed, jnp.int32(0)).texts
         texts = jax.tree.map(lambda leaf: jnp.zeros((layers, 2 * self._rows, *leaf.shape[1:]), leaf.dtype), like)
         found = Results(jnp.zeros((total, classes)), jnp.zeros(total, jnp.int32), jnp.zeros(total))
@@ -272,7 +272,7 @@ class _Schedule:
         texts = QueuedTexts(
             self._runtime.network.embed(self._model.params, batch), batch.text_BxS, batch.cls_BxK, state, ticket_B
         )
-        nothing_BxN = jnp.zeros((rows, self._runtime.network.num_classes))
+        nothing_BxN = jnp.zeros((rows, self._runtime.network.config.num_classes))
         return Moved(texts, ticket_B < self._texts, jnp.zeros(rows, bool), nothing_BxN, jnp.zeros(rows))
 
     def _parts(self, depth: jax.Array) -> tuple[Params, Params]:

@@ -16,7 +16,8 @@ from jax.sharding import Mesh
 
 from fastbert_jax.config import ExitConfig
 from fastbert_jax.inference.policies import PolicyState, make_policy
-from fastbert_jax.model.network import Array, Layered, Params
+from fastbert_jax.model.bert import Bert
+from fastbert_jax.model.network import Array, Params
 from fastbert_jax.model.sharding import param_shardings, sharding_of
 from fastbert_jax.text.batches import Batch
 
@@ -34,7 +35,7 @@ class Runtime:
     def __init__(
         self,
         params: Params,
-        network: Layered,
+        network: Bert,
         *,
         exits: ExitConfig = ExitConfig(),  # noqa: B008, frozen
         mesh: Mesh | None = None,
@@ -75,7 +76,7 @@ class Runtime:
     def _shardings(self, params: Params) -> Params:
         """Where the leaves of `params` lie on the mesh, layers and exits still stacked."""
         assert self._mesh is not None
-        shardings = param_shardings(self._mesh, self.network)
+        shardings = param_shardings(self._mesh, self.network.config)
         return {part: shardings[part] for part in params}
 
     @functools.cached_property
