@@ -20,6 +20,7 @@ import functools
 from collections.abc import Callable, Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import tyro
 
@@ -29,7 +30,6 @@ from fastbert_jax.errors import UserError
 from fastbert_jax.inference.compare import evenly, interleaved_times
 from fastbert_jax.model.bert import Bert
 from fastbert_jax.model.flops import distillation_flops
-from fastbert_jax.model.network import compute_dtype
 from fastbert_jax.recipes.fastbert import self_distillation
 from fastbert_jax.report.metrics import Spread
 from fastbert_jax.text.batches import Batch, collate
@@ -82,7 +82,7 @@ class Distillation:
     """The second phase of the recipe on one model, step by step."""
 
     def __init__(self, config: BertConfig, precision: Precision) -> None:
-        network = Bert(config, dropout=0.1, dtype=compute_dtype(precision))
+        network = Bert(config, dropout=0.1, dtype=jnp.dtype(precision.value))
         distil = DistilConfig(cache_teacher=True)
         (phase,) = self_distillation(network, distil)
         self._params = {"model": Bert(config).init(jax.random.key(0))}

@@ -14,6 +14,7 @@ import time
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import tyro
 from jax.sharding import Mesh
@@ -21,7 +22,6 @@ from jax.sharding import Mesh
 from fastbert_jax.command_line import TYRO_STYLE, end_with
 from fastbert_jax.config import BertConfig, DistilConfig, FineTuneConfig, MeshConfig, Precision
 from fastbert_jax.model.bert import Bert
-from fastbert_jax.model.network import compute_dtype
 from fastbert_jax.model.sharding import make_mesh, sharding_of
 from fastbert_jax.recipes.fastbert import fine_tuning, self_distillation
 from fastbert_jax.text.batches import Batch
@@ -70,7 +70,7 @@ def on_mesh(config: BertConfig, sizes: tuple[int, int, int], settings: Settings)
     data, fsdp, tensor = sizes
     devices = jax.devices()[: data * fsdp * tensor]
     mesh = make_mesh(MeshConfig(data=data, fsdp=fsdp, tensor=tensor), devices)
-    network = Bert(config, dropout=0.1, dtype=compute_dtype(settings.precision), remat=settings.remat)
+    network = Bert(config, dropout=0.1, dtype=jnp.dtype(settings.precision.value), remat=settings.remat)
     phases = (fine_tuning(network, FineTuneConfig()), *self_distillation(network, DistilConfig()))
     shapes = {"model": Start(network).abstract_params(mesh)}
     found: dict = {"data, fsdp, tensor": sizes}

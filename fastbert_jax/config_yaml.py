@@ -31,21 +31,26 @@ def from_dict(schema: type[Schema], values: Mapping[str, Any], *, where: str, pr
     for key, value in values.items():
         if key not in known:
             raise UserError(f"{where}: unknown key {prefix + str(key)!r}; {nearest(str(key), known)}")
-        settings[key] = _convert(hints[key], value, where=where, key=prefix + key)
+        settings[key] = convert(hints[key], value, where=where, key=prefix + key)
     try:
         return schema(**settings)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
 
 
-def _convert(kind: Any, value: Any, *, where: str, key: str) -> Any:
+def convert(kind: Any, value: Any, *, where: str, key: str) -> Any:
+    """A plain value, as YAML and JSON files hold it, as a setting of a type.
+
+    Raises:
+      UserError: a value of another type or out of its range; `where` and `key` name its place.
+    """
     expected = f"{where}: {key}: expected "
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return from_dict(kind, value, where=where, prefix=key + ".")
     if typing.get_origin(kind) is tuple:
         if not isinstance(value, list | tuple):
             raise UserError(f"{expected}a list, found {value!r}")
-        return tuple(_convert(typing.get_args(kind)[0], item, where=where, key=key) for item in value)
+        return tuple(convert(typing.get_args(kind)[0], item, where=where, key=key) for item in value)
     if issubclass(kind, enum.Enum):
         choices = [member.value for member in kind]
         if value not in choices:
@@ -77,18 +82,6 @@ def to_dict(config: Any) -> dict[str, Any]:
         return value
 
     return {key: plain(value) for key, value in dataclasses.asdict(config).items()}
-
-
-def to_flat(config: Any) -> dict[str, Any]:
-    """The plain values of a config by their whole names: `fine_tune.epochs`."""
-
-    def flat(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for key, value in values.items():
-            found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-        return found
-
-    return flat(to_dict(config), "")
 
 
 def from_yaml(schema: type[Schema], path: str | Path) -> Schema:

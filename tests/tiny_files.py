@@ -7,7 +7,8 @@ import json
 import random
 from pathlib import Path
 
-from tests.model.torch_files import arrays_of, write_state_dict
+from fastbert_jax.model.state_dicts import read_state_dict
+from tests.model.torch_files import write_state_dict
 from tests.pages import ROOT
 from tests.tiny_bert import write_tiny_bert
 
@@ -41,7 +42,7 @@ def write_files(official: Path) -> None:
     # The official checkpoint has three classes; the page's has two.
     tensors = {
         name: array[:2] if ".output_layer_2." in name else array
-        for name, array in arrays_of(official / "package.bin").items()
+        for name, array in read_state_dict(official / "package.bin").items()
     }
     write_state_dict(Path("fastbert.bin"), tensors)
     Path("google_uncased_en_vocab.txt").write_bytes((official / "vocab.txt").read_bytes())

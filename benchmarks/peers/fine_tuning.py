@@ -40,7 +40,7 @@ from fastbert_jax.inference.compare import evenly, interleaved_times
 from fastbert_jax.model.bert import Bert
 from fastbert_jax.model.config_json import read_bert_config
 from fastbert_jax.model.network import Params
-from fastbert_jax.model.weights import load_backbone
+from fastbert_jax.model.weights import load_params
 from fastbert_jax.recipes.fastbert import fine_tuning
 from fastbert_jax.report.metrics import Spread
 from fastbert_jax.text.batches import Batch
@@ -177,7 +177,7 @@ def measure(settings: Settings) -> dict:
     directory = pretrained_directory("builtin:minilm")
     encoded, labels = texts_of(settings, directory)
     config = read_bert_config(directory, num_classes=int(labels.max()) + 1, exit_size=128, exit_heads=2)
-    params = Bert(config).init(jax.random.key(0)) | {"backbone": load_backbone(directory, config)}
+    params = Bert(config).init(jax.random.key(0)) | load_params(directory, config, exits=False)
     params = jax.device_put(params)
     ours, theirs = Ours(config, params, settings.unroll), Theirs(directory, config, jax.device_get(params["last_exit"]))
 

@@ -39,7 +39,7 @@ from fastbert_jax.inference.plan import BatchedTexts, plan_batches
 from fastbert_jax.model.bert import Bert
 from fastbert_jax.model.config_json import read_bert_config
 from fastbert_jax.model.network import Params
-from fastbert_jax.model.weights import load_backbone, save_model
+from fastbert_jax.model.weights import load_params, save_model
 from fastbert_jax.report.metrics import Spread
 from fastbert_jax.text.batches import Batch
 from fastbert_jax.text.builtin import pretrained_directory
@@ -92,7 +92,7 @@ def minilm(settings: Settings) -> dict[str, dict]:
     """The pretrained backbone on real texts, in both layouts."""
     directory = pretrained_directory("builtin:minilm")
     config = read_bert_config(directory, num_classes=2, exit_size=128, exit_heads=2)
-    params = Bert(config).init(jax.random.key(0)) | {"backbone": load_backbone(directory, config)}
+    params = Bert(config).init(jax.random.key(0)) | load_params(directory, config, exits=False)
     data = DataConfig()
     examples = read_examples(settings.data, data, need_label=False, role="test").examples
     texts = [examples[i].text for i in evenly(len(examples), settings.texts)]

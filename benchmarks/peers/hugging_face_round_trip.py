@@ -37,7 +37,7 @@ from fastbert_jax.model.bert import Bert
 from fastbert_jax.model.config_json import read_bert_config
 from fastbert_jax.model.in_numpy import exit_logits, read_model
 from fastbert_jax.model.tensor_files import IGNORED
-from fastbert_jax.model.weights import load_backbone, save_model
+from fastbert_jax.model.weights import load_params, save_model
 from fastbert_jax.text.builtin import pretrained_directory
 from fastbert_jax.text.sources import read_examples
 from fastbert_jax.training.export import export
@@ -80,7 +80,7 @@ def pretrained_round_trip(directory: Path) -> int:
     """How many tensors of the pretrained BERT come back from our model directory with the same bytes: all."""
     original = pretrained_directory("builtin:minilm")
     config = read_bert_config(original, num_classes=2, exit_size=128, exit_heads=2)
-    params = Bert(config).init(jax.random.key(0)) | {"backbone": load_backbone(original, config)}
+    params = Bert(config).init(jax.random.key(0)) | load_params(original, config, exits=False)
     save_model(directory, jax.device_get(params), config, extra={}, exits_apart=True)
     before, after = (safetensors.numpy.load_file(path / "model.safetensors") for path in (original, directory))
     before = {name: tensor for name, tensor in before.items() if not name.startswith(IGNORED)}

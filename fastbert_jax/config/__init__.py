@@ -3,20 +3,6 @@
 The line below a key is its meaning, which `tyro` shows as the command line's help. Nothing in this room needs jax.
 """
 
-from fastbert_jax.config.choices import ANSWER_ENDINGS as ANSWER_ENDINGS
-from fastbert_jax.config.choices import BATCH_TOKENS as BATCH_TOKENS
-from fastbert_jax.config.choices import COMPRESSED_ENDINGS as COMPRESSED_ENDINGS
-from fastbert_jax.config.choices import BadRow as BadRow
-from fastbert_jax.config.choices import CheckpointKind as CheckpointKind
-from fastbert_jax.config.choices import Delimiter as Delimiter
-from fastbert_jax.config.choices import ExitKind as ExitKind
-from fastbert_jax.config.choices import KLDirection as KLDirection
-from fastbert_jax.config.choices import LayerNormKind as LayerNormKind
-from fastbert_jax.config.choices import LogTarget as LogTarget
-from fastbert_jax.config.choices import Mode as Mode
-from fastbert_jax.config.choices import PolicyName as PolicyName
-from fastbert_jax.config.choices import Precision as Precision
-from fastbert_jax.config.choices import TextForm as TextForm
 from fastbert_jax.config.data import DataConfig as DataConfig
 from fastbert_jax.config.data import PrepareConfig as PrepareConfig
 from fastbert_jax.config.data import ReadingConfig as ReadingConfig
@@ -34,10 +20,24 @@ from fastbert_jax.config.model import Activation as Activation
 from fastbert_jax.config.model import BertConfig as BertConfig
 from fastbert_jax.config.model import ConvertConfig as ConvertConfig
 from fastbert_jax.config.model import ModelConfig as ModelConfig
+from fastbert_jax.config.shared import ANSWER_ENDINGS as ANSWER_ENDINGS
+from fastbert_jax.config.shared import BATCH_TOKENS as BATCH_TOKENS
+from fastbert_jax.config.shared import COMPRESSED_ENDINGS as COMPRESSED_ENDINGS
+from fastbert_jax.config.shared import BadRow as BadRow
+from fastbert_jax.config.shared import CheckpointKind as CheckpointKind
+from fastbert_jax.config.shared import Delimiter as Delimiter
+from fastbert_jax.config.shared import ExitKind as ExitKind
 from fastbert_jax.config.shared import JsonFile as JsonFile
+from fastbert_jax.config.shared import KLDirection as KLDirection
+from fastbert_jax.config.shared import LayerNormKind as LayerNormKind
+from fastbert_jax.config.shared import LogTarget as LogTarget
 from fastbert_jax.config.shared import MeshConfig as MeshConfig
+from fastbert_jax.config.shared import Mode as Mode
+from fastbert_jax.config.shared import PolicyName as PolicyName
+from fastbert_jax.config.shared import Precision as Precision
 from fastbert_jax.config.shared import ProcessesConfig as ProcessesConfig
 from fastbert_jax.config.shared import QuietCommand as QuietCommand
+from fastbert_jax.config.shared import TextForm as TextForm
 from fastbert_jax.config.shared import as_option as as_option
 from fastbert_jax.config.shared import require as require
 from fastbert_jax.config.training import CheckpointConfig as CheckpointConfig

@@ -4,12 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 
-from fastbert_jax.config.choices import BadRow, Delimiter
-from fastbert_jax.config.shared import require
+from fastbert_jax.config.shared import BadRow, Delimiter, require
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DataConfig:
+class ReadingConfig:
+    """How rows of texts are read."""
+
+    text_column: str = ""
+    """Column of the text; empty: found by its name, else by its content."""
+    pair_column: str = ""
+    """Column of the second text; empty: found by its name; `none`: single texts."""
+    label_column: str = ""
+    """Column of the label; empty: found by its name, else by its content."""
+    on_bad_row: BadRow = BadRow.STOP
+    """`stop` at a row that cannot be read, with its file and line, or `skip` and count it."""
+    delimiter: Delimiter = Delimiter.AUTO
+    """Character between the columns of .csv files; `auto`: the one that fits the first lines."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig(ReadingConfig):
     """Where the texts are and how they are cut.
 
     A SPEC is `builtin:NAME`, `tfds:NAME`, or a .tsv, .csv, .jsonl, .parquet or .arrayrecord file, the text ones as they
@@ -30,14 +45,6 @@ class DataConfig:
     and tokenised while training runs, repeatedly until distil.steps are done."""
     shuffle_window: int = 65_536
     """stream: only: texts that are held, shuffled and batched at a time, 1 or more."""
-    text_column: str = ""
-    """Column of the text; empty: found by its name, else by its contents."""
-    pair_column: str = ""
-    """Column of the second text; empty: found by its name; `none`: single texts."""
-    label_column: str = ""
-    """Column of the label; empty: found by its name, else by its contents."""
-    delimiter: Delimiter = Delimiter.AUTO
-    """Character between the columns of .csv files; `auto`: the one that fits the first lines."""
     labels: tuple[str, ...] = ()
     """Labels in their order; empty: the data set's own order, else sorted."""
     on_bad_row: BadRow = BadRow.STOP
@@ -69,27 +76,6 @@ class DataConfig:
     def lengths(self) -> tuple[int, ...]:
         """The static lengths in use: the buckets below max_length, then max_length itself."""
         return (*(b for b in self.length_buckets if b < self.max_length), self.max_length)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ReadingConfig:
-    """How a command reads rows of texts."""
-
-    text_column: str = ""
-    """Column of the text; empty: found by its name, else by its content."""
-    pair_column: str = ""
-    """Column of the second text; empty: found by its name; `none`: single texts."""
-    label_column: str = ""
-    """Column of the label; empty: found by its name, else by its content."""
-    on_bad_row: BadRow = BadRow.STOP
-    """`stop` at a row that cannot be read, with its file and line, or `skip` and count it."""
-    delimiter: Delimiter = Delimiter.AUTO
-    """Character between the columns of .csv files; `auto`: the one that fits the first lines."""
-
-    @property
-    def reading(self) -> DataConfig:
-        """The same, as the readers of texts take it."""
-        return DataConfig(**{field.name: getattr(self, field.name) for field in dataclasses.fields(ReadingConfig)})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

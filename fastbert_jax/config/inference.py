@@ -7,16 +7,20 @@ from typing import Annotated
 
 import tyro
 
-from fastbert_jax.config.choices import (
+from fastbert_jax.config.data import ReadingConfig
+from fastbert_jax.config.shared import (
     ANSWER_ENDINGS,
     BATCH_TOKENS,
     COMPRESSED_ENDINGS,
     BadRow,
+    JsonFile,
+    MeshConfig,
     Mode,
     PolicyName,
+    QuietCommand,
+    require,
+    require_batches,
 )
-from fastbert_jax.config.data import ReadingConfig
-from fastbert_jax.config.shared import JsonFile, MeshConfig, QuietCommand, require, require_batches
 from fastbert_jax.errors import UserError
 
 MOST_PORT = 65535

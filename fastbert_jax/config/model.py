@@ -5,10 +5,8 @@ from __future__ import annotations
 import dataclasses
 import enum
 import itertools
-from typing import ClassVar
 
-from fastbert_jax.config.choices import CheckpointKind, ExitKind, LayerNormKind, Precision
-from fastbert_jax.config.shared import require
+from fastbert_jax.config.shared import CheckpointKind, ExitKind, LayerNormKind, Precision, require
 
 
 class Activation(enum.Enum):
@@ -22,9 +20,6 @@ class Activation(enum.Enum):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BertConfig:
     """The architecture of one BERT: its backbone, and the exits after its layers."""
-
-    MODEL_TYPE: ClassVar[str] = "bert"
-    """Of Hugging Face's `config.json`."""
 
     vocab_size: int
     hidden_size: int
@@ -49,8 +44,8 @@ class BertConfig:
     def __post_init__(self) -> None:
         if not self.exit_layers:
             object.__setattr__(self, "exit_layers", tuple(range(1, self.num_layers + 1)))
-        for field in ("vocab_size", "hidden_size", "num_layers", "num_heads", "feed_forward_size", "max_positions"):
-            require(getattr(self, field) >= 1, f"model {field}", "1 or more", getattr(self, field))
+        for field, value in dataclasses.asdict(self).items():
+            require(type(value) is not int or value >= 1, f"model {field}", "1 or more", value)
         require(
             self.hidden_size % self.num_heads == 0,
             "model hidden_size",

@@ -6,11 +6,10 @@ import dataclasses
 import re
 from typing import ClassVar, Self
 
-from fastbert_jax.config.choices import KLDirection, LogTarget
 from fastbert_jax.config.data import DataConfig
 from fastbert_jax.config.inference import EvaluateConfig
 from fastbert_jax.config.model import ModelConfig
-from fastbert_jax.config.shared import MeshConfig, ProcessesConfig, require
+from fastbert_jax.config.shared import KLDirection, LogTarget, MeshConfig, ProcessesConfig, require
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

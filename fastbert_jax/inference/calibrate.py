@@ -99,7 +99,7 @@ def calibrate(config: CalibrateConfig) -> Calibration:
     predictor = load(config.model, exits=config.exits)
     predictor.require_exits()
     need_label = config.max_drop is not None
-    found_texts = read_examples(config.data, config.reading, need_label=need_label, role="dev")
+    found_texts = read_examples(config.data, config, need_label=need_label, role="dev")
     found_texts.tell_skipped()
     examples = found_texts.examples
     expected_B, no_accuracy = None, "" if need_label else missing_labels(examples, predictor.labels)

@@ -43,13 +43,13 @@ def compare_data(config: CompareConfig) -> Compared:
     predictor = load(config.model, exits=config.exits)
     predictor.require_exits()
     baselines = baseline_models(config.baselines, predictor.labels)
-    test = read_examples(config.data, config.reading, need_label=True, role="test")
+    test = read_examples(config.data, config, need_label=True, role="test")
     examples = [test.examples[i] for i in evenly(len(test.examples), config.limit)]
     skipped_rows = len(test.rejected)
     expected_B = label_ids(examples, predictor.labels, remedy="fix the row, or compare a model that knows this label")
     baseline_accuracy = None
     if config.baseline:
-        train = read_examples(config.baseline, config.reading, need_label=True, role="train")
+        train = read_examples(config.baseline, config, need_label=True, role="train")
         baseline_accuracy = tfidf_svm_accuracy(train.examples, examples)
         skipped_rows += len(train.rejected)
     texts = [example.text for example in examples]

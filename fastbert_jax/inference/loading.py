@@ -13,7 +13,7 @@ from fastbert_jax.errors import UserError, program_name
 from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.model.config_json import ConfigJson, read_bert_config
 from fastbert_jax.model.sharding import make_mesh
-from fastbert_jax.model.weights import check_vocabulary, load_backbone, load_model
+from fastbert_jax.model.weights import check_vocabulary, load_model, load_params
 from fastbert_jax.text.tokenizer import load_tokenizer
 
 CARD = "README.md"
@@ -45,7 +45,7 @@ def load(directory: str | Path, *, exits: ExitConfig | None = None, mesh: Mesh |
         settings = saved_settings(directory, extra)
     else:
         config = read_bert_config(config_json)
-        params = {"backbone": load_backbone(config_json, config)}
+        params = load_params(config_json, config, exits=False)
         lengths = DataConfig(max_length=config.max_positions).lengths
         settings = {"labels": (), "max_length": config.max_positions, "length_buckets": lengths}
     tokenizer = load_tokenizer(directory)

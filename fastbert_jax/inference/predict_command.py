@@ -95,7 +95,7 @@ class _Model:
           prefix: of the notes about it.
         """
         before = unreadable = cut = 0
-        with open_examples(name, self._config.reading, role="test") as rows, self._opened(name, output) as file:
+        with open_examples(name, self._config, role="test") as rows, self._opened(name, output) as file:
             if rows.columns.guessed:
                 info(rows.note)
             with progress_bar("predict", total=rows.table.row_count, unit="texts") as advance:
@@ -131,7 +131,7 @@ class _Model:
         texts = [row.text for row in chunk if isinstance(row, Example)]
         for row in chunk:
             if isinstance(row, Unreadable):
-                require_skip(row, self._config.reading)
+                require_skip(row, self._config)
         advance(len(chunk) - len(texts))
         plan = self.predictor.plan(texts, **self._batches)
         answers = iter(self.predictor.predict_plan(plan, speed=self._speed, mode=self._config.mode, on_batch=advance))

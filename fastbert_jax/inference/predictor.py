@@ -19,7 +19,7 @@ from fastbert_jax.inference.engines.static_sizes import full_batch
 from fastbert_jax.inference.plan import BatchedTexts, batch_rows, plan_batches
 from fastbert_jax.inference.policies import layer_thresholds
 from fastbert_jax.inference.prediction import Prediction, Predictions
-from fastbert_jax.model.network import Params, compute_dtype
+from fastbert_jax.model.network import Params
 from fastbert_jax.model.networks import make_network
 from fastbert_jax.model.sharding import copies_of
 from fastbert_jax.text.examples import Text
@@ -76,7 +76,7 @@ class Predictor:
         if labels and len(labels) != config.num_classes:
             raise UserError(f"expected {config.num_classes} labels, one per class of the model, found {len(labels)}")
         self.config = config
-        self.network = make_network(config, dtype=compute_dtype(precision))
+        self.network = make_network(config, dtype=np.dtype(precision.value))
         self.tokenizer = tokenizer
         self.labels = tuple(labels)
         self.max_length = max_length

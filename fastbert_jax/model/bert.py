@@ -20,8 +20,8 @@ from fastbert_jax.config import BertConfig, ExitKind
 from fastbert_jax.model.attention import attention
 from fastbert_jax.model.exits import Exit
 from fastbert_jax.model.layers import Dropout, Linear, activate, layer_norm
-from fastbert_jax.model.leaves import Leaf, bert_leaves
-from fastbert_jax.model.network import Array, Params, Part, Trace
+from fastbert_jax.model.leaves import bert_leaves
+from fastbert_jax.model.network import Array, Leaf, Params, Part, Trace
 from fastbert_jax.model.sharding import keep_sharded
 from fastbert_jax.text.batches import Batch
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import re
 import sys
 from collections.abc import Mapping
@@ -27,11 +25,10 @@ from fastbert_jax.config import (
 from fastbert_jax.errors import UserError
 from fastbert_jax.log import result
 from fastbert_jax.model.config_json import inference_settings
-from fastbert_jax.model.leaves import Leaf, bert_leaves
-from fastbert_jax.model.network import Params
-from fastbert_jax.model.state_dicts import StateDict, open_state_dict
-from fastbert_jax.model.tensor_files import match_tensors
-from fastbert_jax.model.weights import read_params, save_backbone, save_model
+from fastbert_jax.model.leaves import bert_leaves
+from fastbert_jax.model.state_dicts import read_state_dict
+from fastbert_jax.model.tensor_files import Stored, differences
+from fastbert_jax.model.weights import save_tensors
 from fastbert_jax.text.tokenizer import Tokenizer, vocabulary_tokenizer
 
 OFFICIAL_NAMES = {
@@ -57,6 +54,7 @@ OFFICIAL_NAMES = {
 }
 """The parts of a model by our names in a file -> by the official ones, which count exits from 0."""
 WORD_EMBEDDING = "embedding.word_embedding.weight"
+TOKEN_TYPES = "embeddings.token_type_embeddings.weight"
 PREFIX = {CheckpointKind.PACKAGE: "kernel.", CheckpointKind.SCRIPT: "", CheckpointKind.BACKBONE: ""}
 """The beginning of the names of the backbone's tensors."""
 LEFT_OUT = re.compile(
@@ -90,18 +88,17 @@ def convert(config: ConvertConfig) -> str:
     """
     path, output = Path(config.input).expanduser(), Path(config.output).expanduser()
     check_unused(output, "--output")
-    with contextlib.ExitStack() as stack:
-        tensors = open_state_dict(path, stack)
-        kind = _kind(tensors, config.kind, path)
-        is_backbone = kind is CheckpointKind.BACKBONE
-        try:
-            model = _architecture(tensors.shapes, kind, num_heads=config.num_heads)
-        except UserError as error:
-            raise UserError(f"{path}: {error}; it is not a checkpoint of kind '{kind.value}'") from None
-        text_form = TextForm.BERT if is_backbone else TextForm.OFFICIAL
-        tokenizer = vocabulary_tokenizer(Path(config.vocab).expanduser(), text_form=text_form)
-        _check(config, kind, model, tokenizer)
-        params = _read(tensors, kind, model, path)
+    tensors = read_state_dict(path)
+    kind = _kind(list(tensors), config.kind, path)
+    is_backbone = kind is CheckpointKind.BACKBONE
+    try:
+        model = _architecture({name: tensor.shape for name, tensor in tensors.items()}, kind, config.num_heads)
+    except UserError as error:
+        raise UserError(f"{path}: {error}; it is not a checkpoint of kind '{kind.value}'") from None
+    text_form = TextForm.BERT if is_backbone else TextForm.OFFICIAL
+    tokenizer = vocabulary_tokenizer(Path(config.vocab).expanduser(), text_form=text_form)
+    _check(config, kind, model, tokenizer)
+    renamed = _with_our_names(tensors, kind, model, path)
     extra = inference_settings(
         labels=config.labels,
         max_length=config.max_length,
@@ -111,10 +108,7 @@ def convert(config: ConvertConfig) -> str:
     try:
         with atomic_directory(output.resolve()) as directory:
             tokenizer.save(directory)
-            if is_backbone:
-                save_backbone(directory, params["backbone"], model)
-            else:
-                save_model(directory, params, model, extra=extra)
+            save_tensors(directory, renamed, model, extra=None if is_backbone else extra)
     except (OSError, SafetensorError) as error:
         raise UserError(f"--output {output}: expected a place to write the model to, found: {error}") from error
     size = f"{model.num_layers} layers, {model.hidden_size} wide, {model.num_heads} heads"
@@ -126,9 +120,8 @@ def convert(config: ConvertConfig) -> str:
     )
 
 
-def _kind(tensors: StateDict, wanted: CheckpointKind, path: Path) -> CheckpointKind:
+def _kind(names: list[str], wanted: CheckpointKind, path: Path) -> CheckpointKind:
     """What wrote a file, by the names of its tensors."""
-    names = list(tensors.keys())
     if PREFIX[CheckpointKind.PACKAGE] + WORD_EMBEDDING in names:
         found = CheckpointKind.PACKAGE
     elif WORD_EMBEDDING in names:
@@ -144,7 +137,7 @@ def _kind(tensors: StateDict, wanted: CheckpointKind, path: Path) -> CheckpointK
     return found
 
 
-def _architecture(shapes: Mapping[str, tuple[int, ...]], kind: CheckpointKind, *, num_heads: int) -> BertConfig:
+def _architecture(shapes: Mapping[str, tuple[int, ...]], kind: CheckpointKind, num_heads: int) -> BertConfig:
     """The architecture that the shapes of a file's tensors belong to.
 
     Args:
@@ -205,28 +198,28 @@ def _check(config: ConvertConfig, kind: CheckpointKind, model: BertConfig, token
         )
 
 
-def _read(tensors: StateDict, kind: CheckpointKind, model: BertConfig, path: Path) -> Params:
-    leaves = _official_leaves(model, kind)
-    sources, problems = match_tensors([tensors], leaves, lambda name: None if LEFT_OUT.fullmatch(name) else name)
-    if problems:
+def _with_our_names(
+    tensors: Mapping[str, np.ndarray], kind: CheckpointKind, model: BertConfig, path: Path
+) -> dict[str, np.ndarray]:
+    """The tensors of a checkpoint as a model directory of ours has them, float32."""
+    leaves = bert_leaves(model, exits=kind is not CheckpointKind.BACKBONE)
+    shapes = {name: leaf.shape for leaf in leaves for name in leaf.tensors}
+    official = {name: _official_name(name, PREFIX[kind]) for name in shapes}
+    stored = [
+        Stored(name, name, tensor.shape, tensor.dtype.name)
+        for name, tensor in tensors.items()
+        if not LEFT_OUT.fullmatch(name)
+    ]
+    if problems := differences(stored, {official[name]: shape for name, shape in shapes.items()}):
         raise UserError(
             f"{path}: expected the tensors of a checkpoint of kind '{kind.value}' with {model.num_layers} layers, "
             f"found {len(problems)} that differ\n  " + "\n  ".join(problems)
         )
-    params = read_params(leaves, sources)
-    table = params["backbone"]["embeddings"]["token_type"]
+    renamed = {name: tensors[official[name]].astype(np.float32) for name in shapes}
     # UER's segments are 0 for padding, 1 for the first text and 2 for the second; our token types are 0 and 1 for the
     # texts, and no answer depends on that of padding. So its row goes to the end.
-    table["embedding"] = np.roll(table["embedding"], -1, axis=0)
-    return params
-
-
-def _official_leaves(config: BertConfig, kind: CheckpointKind) -> list[Leaf]:
-    """`bert_leaves` with the official names of their tensors."""
-    return [
-        dataclasses.replace(leaf, tensors=tuple(_official_name(tensor, PREFIX[kind]) for tensor in leaf.tensors))
-        for leaf in bert_leaves(config, exits=kind is not CheckpointKind.BACKBONE)
-    ]
+    renamed[TOKEN_TYPES] = np.roll(renamed[TOKEN_TYPES], -1, axis=0)
+    return renamed
 
 
 def _official_name(tensor: str, prefix: str) -> str:

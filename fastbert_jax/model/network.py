@@ -8,6 +8,7 @@ Shapes in names: B batch, S sequence, H hidden, A heads, K texts per row, L laye
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -16,8 +17,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fastbert_jax.config import Precision
-from fastbert_jax.model.leaves import Leaf
 from fastbert_jax.text.batches import Batch
 
 Array = jax.Array | np.ndarray
@@ -53,6 +52,39 @@ class Trace(NamedTuple):
         if self.logits_BxKxN is None:
             raise ValueError("expected a forward pass through all layers, found one that ended below the last exit")
         return jnp.concatenate([self.lower_logits_LxBxKxN, self.logits_BxKxN[None]])
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaf:
+    """One leaf of the tree: the tensors of a file that it is made of, and the shape of each of them there.
+
+    A tensor named `weight` of a linear map is [out, in] in a file and [in, out] in the tree.
+    """
+
+    path: str
+    tensors: tuple[str, ...]
+    stacked: bool
+    """Whether the tensors are those of several layers, stacked in the tree."""
+    axes: tuple[str, ...]
+    """What each axis of such a tensor is. `heads` are all heads side by side: as wide as `hidden`, but another axis."""
+    shape: tuple[int, ...]
+
+    @property
+    def transposed(self) -> bool:
+        """Whether the tree has the axes the other way round."""
+        return self.path.endswith("/kernel")
+
+    @property
+    def tree_axes(self) -> tuple[str, ...]:
+        """The axes of the leaf as the tree has it."""
+        axes = self.axes[::-1] if self.transposed else self.axes
+        return ("layers", *axes) if self.stacked else axes
+
+    @property
+    def tree_shape(self) -> tuple[int, ...]:
+        """The shape of the leaf as the tree has it."""
+        shape = self.shape[::-1] if self.transposed else self.shape
+        return (len(self.tensors), *shape) if self.stacked else shape
 
 
 class Network(Protocol):
@@ -131,8 +163,3 @@ class Layered(Network, Protocol):
 
     def paper_exit_flops(self, length: int) -> int:
         """FLOPs of one exit as the FastBERT paper counts them."""
-
-
-def compute_dtype(precision: Precision) -> jnp.dtype:
-    """The jax dtype of a `Precision`."""
-    return jnp.dtype(precision.value)

@@ -1,4 +1,4 @@
-"""The kinds of networks by `model_type` of `config.json`; a new one is a file beside this one and a line below."""
+"""The network of each architecture; a new one is a file beside this one and an entry below."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 from fastbert_jax.config import BertConfig
 from fastbert_jax.model.bert import Bert
 
-NETWORKS: dict[str, type[Bert]] = {BertConfig.MODEL_TYPE: Bert}
+NETWORKS: dict[type[BertConfig], type[Bert]] = {BertConfig: Bert}
+"""By the class of settings that `config_json.py` reads."""
 
 
 def make_network(config: BertConfig, **settings: Any) -> Bert:
     """The network of an architecture; the settings are those of its class, such as `dtype` and `dropout`."""
-    return NETWORKS[config.MODEL_TYPE](config, **settings)
+    return NETWORKS[type(config)](config, **settings)

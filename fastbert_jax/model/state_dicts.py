@@ -13,7 +13,7 @@ import contextlib
 import io
 import pickle
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -23,18 +23,18 @@ import numpy as np
 from fastbert_jax.errors import UserError
 
 DTYPES = {
-    "FloatStorage": ("F32", np.dtype("<f4")),
-    "DoubleStorage": ("F64", np.dtype("<f8")),
-    "HalfStorage": ("F16", np.dtype("<f2")),
-    "BFloat16Storage": ("BF16", np.dtype(ml_dtypes.bfloat16)),
-    "LongStorage": ("I64", np.dtype("<i8")),
-    "IntStorage": ("I32", np.dtype("<i4")),
-    "ShortStorage": ("I16", np.dtype("<i2")),
-    "CharStorage": ("I8", np.dtype("i1")),
-    "ByteStorage": ("U8", np.dtype("u1")),
-    "BoolStorage": ("BOOL", np.dtype("?")),
+    "FloatStorage": np.dtype("<f4"),
+    "DoubleStorage": np.dtype("<f8"),
+    "HalfStorage": np.dtype("<f2"),
+    "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
+    "LongStorage": np.dtype("<i8"),
+    "IntStorage": np.dtype("<i4"),
+    "ShortStorage": np.dtype("<i2"),
+    "CharStorage": np.dtype("i1"),
+    "ByteStorage": np.dtype("u1"),
+    "BoolStorage": np.dtype("?"),
 }
-"""PyTorch's kinds of storage -> the dtype as safetensors names it, and numpy's."""
+"""PyTorch's kinds of storage."""
 ZIP_MAGIC = b"PK\x03\x04"
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 """The first pickle in a file of the form before 1.6."""
@@ -48,11 +48,6 @@ class Storage(NamedTuple):
     key: str
     length: int
 
-    @property
-    def bytes(self) -> int:
-        """Its size."""
-        return self.length * int(DTYPES[self.kind][1].itemsize)
-
 
 class Place(NamedTuple):
     """Which numbers of a storage are a tensor, as the pickle says; nothing in it is checked yet."""
@@ -63,84 +58,45 @@ class Place(NamedTuple):
     strides: Any
 
 
-class StoredTensor:
-    """One tensor of a file, read when it is indexed, as what `get_slice` of an open safetensors file returns."""
-
-    def __init__(self, place: Place, read: Callable[[Storage], bytes]) -> None:
-        """`read` returns all bytes of a storage.
-
-        Raises:
-          ValueError: the tensor is not inside its storage.
-        """
-        storage, offset, shape, strides = place
-        numbers = [offset, *shape, *strides]
-        if type(storage) is not Storage or not all(type(number) is int and number >= 0 for number in numbers):
-            raise ValueError(f"a tensor at {place}")
-        last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
-        if 0 not in shape and last >= storage.length:
-            raise ValueError(f"a tensor that ends at {last + 1} of {storage}")
-        self._storage, self._offset, self._shape, self._strides = storage, offset, tuple(shape), tuple(strides)
-        self._read = read
-
-    def get_shape(self) -> tuple[int, ...]:
-        """Its shape."""
-        return self._shape
-
-    def get_dtype(self) -> str:
-        """Its dtype, as safetensors names it."""
-        return DTYPES[self._storage.kind][0]
-
-    def __getitem__(self, index: Any) -> np.ndarray:
-        """A part of it, read-only."""
-        numbers = np.frombuffer(self._read(self._storage), DTYPES[self._storage.kind][1])[self._offset :]
-        strides = [stride * numbers.itemsize for stride in self._strides]
-        return np.asarray(np.lib.stride_tricks.as_strided(numbers, self._shape, strides, writeable=False)[index])
-
-
-class StateDict(dict[str, StoredTensor]):
-    """The tensors of a file by their names; it can be the file of a `Source`."""
-
-    def get_slice(self, name: str) -> StoredTensor:
-        """The tensor of a name."""
-        return self[name]
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of every tensor."""
-        return {name: tensor.get_shape() for name, tensor in self.items()}
-
-
-def open_state_dict(path: Path, stack: contextlib.ExitStack) -> StateDict:
-    """Find the tensors in a file; their numbers are read when they are used.
-
-    Args:
-      stack: keeps the file open.
+def read_state_dict(path: Path) -> dict[str, np.ndarray]:
+    """The tensors in a file by their names, read-only.
 
     Raises:
       UserError: no such file, one that is damaged or no state dict, or one whose pickle names what a state dict does
-        not need. Reading a tensor later raises it too, where the file is damaged there.
+        not need.
     """
-    with _errors_in(path):
-        stream = stack.enter_context(open(path, "rb"))
+    with _errors_in(path), open(path, "rb") as stream:
         is_zip = stream.read(len(ZIP_MAGIC)) == ZIP_MAGIC
         stream.seek(0)
-        state, read = _open_zip(stack.enter_context(zipfile.ZipFile(stream))) if is_zip else _open_legacy(stream)
+        state, contents = _read_zip(stream) if is_zip else _read_legacy(stream)
         if not isinstance(state, dict):
             raise UserError(f"expected a state dict, found {type(state).__name__}; {ADVICE}")
-
-        def read_all(storage: Storage) -> bytes:
-            with _errors_in(path):
-                content = read(storage)
-                if len(content) != storage.bytes:
-                    raise ValueError(f"{len(content)} bytes for {storage}")
-                return content
-
-        tensors = StateDict()
+        tensors = {}
         for name, place in dict.items(state):
             if not isinstance(name, str) or not isinstance(place, Place):
                 raise UserError(f"expected names of tensors alone, found {name!r}: {type(place).__name__}; {ADVICE}")
-            tensors[name] = StoredTensor(place, read_all)
+            tensors[name] = _tensor(place, contents)
         return tensors
+
+
+def _tensor(place: Place, contents: Mapping[str, bytes]) -> np.ndarray:
+    """The tensor at a place, from the bytes of the storages.
+
+    Raises:
+      ValueError: the tensor is not inside its storage, or the storage has another size than the pickle says.
+    """
+    storage, offset, shape, strides = place
+    numbers = [offset, *shape, *strides]
+    if type(storage) is not Storage or not all(type(number) is int and number >= 0 for number in numbers):
+        raise ValueError(f"a tensor at {place}")
+    last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+    if 0 not in shape and last >= storage.length:
+        raise ValueError(f"a tensor that ends at {last + 1} of {storage}")
+    content, dtype = contents[storage.key], DTYPES[storage.kind]
+    if len(content) != storage.length * dtype.itemsize:
+        raise ValueError(f"{len(content)} bytes for {storage}")
+    steps = [stride * dtype.itemsize for stride in strides]
+    return np.lib.stride_tricks.as_strided(np.frombuffer(content, dtype)[offset:], shape, steps, writeable=False)
 
 
 @contextlib.contextmanager
@@ -188,38 +144,31 @@ class _Unpickler(pickle.Unpickler):
         return self.storages.setdefault(key, Storage(kind, key, length))
 
 
-def _open_zip(archive: zipfile.ZipFile) -> tuple[Any, Callable[[Storage], bytes]]:
-    """The unpickled state dict, and a function that reads a storage."""
+def _read_zip(stream: IO[bytes]) -> tuple[Any, dict[str, bytes]]:
+    """The unpickled state dict, and the bytes of every storage in it."""
+    archive = zipfile.ZipFile(stream)
     packed = [entry.filename for entry in archive.infolist() if entry.compress_type != zipfile.ZIP_STORED]
     if packed:  # a few bytes could unpack to more than fits into memory
         raise ValueError(f"{packed[0]} compressed, as torch.save never does")
     (root,) = [name.removesuffix("data.pkl") for name in archive.namelist() if name.endswith("/data.pkl")]
     if f"{root}byteorder" in archive.namelist() and archive.read(f"{root}byteorder") != b"little":
         raise ValueError("numbers with the most significant byte first")
-
-    def read(storage: Storage) -> bytes:
-        return archive.read(f"{root}data/{storage.key}")
-
-    return _Unpickler(io.BytesIO(archive.read(f"{root}data.pkl"))).load(), read
+    unpickler = _Unpickler(io.BytesIO(archive.read(f"{root}data.pkl")))
+    state = unpickler.load()
+    return state, {key: archive.read(f"{root}data/{key}") for key in unpickler.storages}
 
 
-def _open_legacy(stream: IO[bytes]) -> tuple[Any, Callable[[Storage], bytes]]:
+def _read_legacy(stream: IO[bytes]) -> tuple[Any, dict[str, bytes]]:
     """The same for the form before 1.6: five pickles, then every storage, its length before it."""
     magic, _, system = (_Unpickler(stream).load() for _ in range(3))
     if magic != LEGACY_MAGIC or not system["little_endian"]:
         raise ValueError("neither a zip archive nor PyTorch's older form")
     unpickler = _Unpickler(stream)
     state = unpickler.load()
-    starts = {}
+    contents = {}
     for key in _Unpickler(stream).load():
         storage = unpickler.storages[key]
         if int.from_bytes(stream.read(8), "little") != storage.length:
             raise ValueError(f"another length than that of {storage}")
-        starts[key] = stream.tell()
-        stream.seek(storage.bytes, io.SEEK_CUR)
-
-    def read(storage: Storage) -> bytes:
-        stream.seek(starts[storage.key])
-        return stream.read(storage.bytes)
-
-    return state, read
+        contents[key] = stream.read(storage.length * DTYPES[storage.kind].itemsize)
+    return state, contents

@@ -5,21 +5,19 @@ Only safetensors are read: a pickle can run code. (`state_dicts.py` reads those 
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import safetensors
 
 from fastbert_jax.errors import UserError
-from fastbert_jax.model.leaves import Leaf
 
 IGNORED = ("pooler.", "cls.", "classifier.", "qa_outputs.", "embeddings.position_ids", "embeddings.token_type_ids")
 """Starts of the names in a Hugging Face file that are not the encoder's: heads of other tasks, and buffers."""
-FLOATS = ("F16", "BF16", "F32", "F64")
-"""dtypes that can become float32, as safetensors names them."""
+FLOATS = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
+"""dtypes that can become float32: by safetensors' name, numpy's."""
 EXITS_FILE = "fastbert_exits.safetensors"
 """Holds the exits where `model.safetensors` is to hold nothing but what transformers knows."""
 OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.joblib", "*.h5", "*.msgpack")
@@ -43,76 +41,68 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-class Source(NamedTuple):
-    """A tensor's file, which is open, and its name there."""
-
-    file: Any
-    """An open safetensors file, or another object with its `keys` and `get_slice`."""
-    name: str
-
-
-def open_tensors(
-    directory: Path, leaves: list[Leaf], stack: contextlib.ExitStack, *, ignored: tuple[str, ...]
-) -> dict[str, Source]:
-    """Open a directory's weight files and find every tensor of `leaves`, before any is read.
+def find_tensors(
+    directory: Path, expected: Mapping[str, tuple[int, ...]], *, ignored: tuple[str, ...]
+) -> dict[str, Any]:
+    """Every tensor in a directory's weight files, by its expected name: slices that are read when indexed.
 
     Args:
-      stack: keeps the files open.
+      expected: the shapes of the tensors by their names.
       ignored: starts of names that may be there and are left out.
 
     Raises:
       UserError: no safetensors, an unreadable file, or tensors missing, unknown or misshaped, all in one message.
     """
-
-    def wanted_name(stored: str) -> str | None:
-        name = _plain_name(stored)
-        return None if name.startswith(ignored) else name
-
-    files = [_open(path, stack) for path in _weight_files(directory)]
-    sources, problems = match_tensors(files, leaves, wanted_name)
-    if problems:
+    slices: dict[str, Any] = {}
+    found: list[Stored] = []
+    for path in _weight_files(directory):
+        file = _open(path)
+        for stored in file.keys():
+            name = _plain_name(stored)
+            if not name.startswith(ignored):
+                slices[name] = tensor = file.get_slice(stored)
+                dtype = tensor.get_dtype()
+                found.append(Stored(stored, name, tuple(tensor.get_shape()), FLOATS.get(dtype, dtype)))
+    if problems := differences(found, expected):
         raise UserError(
             f"{directory}: expected the tensors that its config.json describes, found {len(problems)} that differ; "
             "use the config.json and the weights of one model\n  " + "\n  ".join(problems)
         )
-    return sources
+    return slices
 
 
-def match_tensors(
-    files: Iterable[Any], leaves: list[Leaf], wanted_name: Callable[[str], str | None]
-) -> tuple[dict[str, Source], list[str]]:
-    """The source of every tensor of `leaves`, and which are missing, unknown, misshaped or there twice, in words.
+class Stored(NamedTuple):
+    """A tensor of a file."""
 
-    Args:
-      files: see `Source`.
-      wanted_name: a stored name -> the name among the leaves' tensors; None: left out.
-    """
-    expected = {name: leaf.shape for leaf in leaves for name in leaf.tensors}
-    sources: dict[str, Source] = {}
+    stored: str
+    """Its name there."""
+    name: str
+    """The expected name that it stands for."""
+    shape: tuple[int, ...]
+    dtype: str
+    """As numpy names it, if it is a float."""
+
+
+def differences(tensors: Iterable[Stored], expected: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """Which expected tensors are missing, and which of those found are unknown, misshaped or there twice."""
+    known: dict[str, str] = {}
     problems = []
-    for file in files:
-        for stored in file.keys():
-            name = wanted_name(stored)
-            if name is None:
-                continue
-            view = file.get_slice(stored)
-            shape, dtype = tuple(view.get_shape()), view.get_dtype()
-            if name not in expected:
-                problems.append(f"extra: {stored} {list(shape)}")
-            elif name in sources:
-                problems.append(f"twice: {sources[name].name} and {stored}")
-            elif shape != expected[name]:
-                problems.append(f"shape: {stored}: expected {list(expected[name])}, found {list(shape)}")
-            elif dtype not in FLOATS:
-                problems.append(f"dtype: {stored}: expected one of {list(FLOATS)}, found {dtype}")
-            sources.setdefault(name, Source(file, stored))
-    problems += [f"missing: {name} {list(shape)}" for name, shape in expected.items() if name not in sources]
-    return sources, problems
+    for stored, name, shape, dtype in tensors:
+        if name not in expected:
+            problems.append(f"extra: {stored} {list(shape)}")
+        elif name in known:
+            problems.append(f"twice: {known[name]} and {stored}")
+        elif shape != expected[name]:
+            problems.append(f"shape: {stored}: expected {list(expected[name])}, found {list(shape)}")
+        elif dtype not in FLOATS.values():
+            problems.append(f"dtype: {stored}: expected one of {list(FLOATS.values())}, found {dtype}")
+        known.setdefault(name, stored)
+    return problems + [f"missing: {name} {list(shape)}" for name, shape in expected.items() if name not in known]
 
 
-def _open(path: Path, stack: contextlib.ExitStack) -> Any:
+def _open(path: Path) -> Any:
     try:
-        return stack.enter_context(safetensors.safe_open(path, framework="np"))
+        return safetensors.safe_open(path, framework="np")
     except (safetensors.SafetensorError, OSError) as error:
         raise UserError(
             f"{path}: expected a safetensors file, found one that cannot be read ({error}); "

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fastbert_jax.config import DataConfig
+from fastbert_jax.config import ReadingConfig
 from fastbert_jax.errors import UserError, nearest
 from fastbert_jax.text.examples import is_fraction, label_name
 from fastbert_jax.text.readers import Row, Table
@@ -58,12 +58,12 @@ class Columns:
 
 
 def flags(*keys: str, value: str = "") -> str:
-    """How settings of `DataConfig` are typed: `--text-column (train: --data.text-column)`."""
+    """How settings of `ReadingConfig` are typed: `--text-column (train: --data.text-column)`."""
     names = [f"{key.replace('_', '-')}{value and ' ' + value}" for key in keys]
     return f"{' or '.join(f'--{name}' for name in names)} (train: {' or '.join(f'--data.{name}' for name in names)})"
 
 
-def find_columns(table: Table, data: DataConfig, *, need_label: bool) -> Columns:
+def find_columns(table: Table, data: ReadingConfig, *, need_label: bool) -> Columns:
     """Choose the columns of `table`: those that `data` names, else by their names in any case, else by their contents.
 
     By contents, the text is the column with by far the longest texts, and the label the only one with few values.

@@ -89,7 +89,7 @@ def prepare(config: PrepareConfig) -> Manifest:
     inputs = {name: size_of(place_of(name)) for name in names}
     settings = _settings(config, load_tokenizer(pretrained_directory(config.tokenizer)))
     manifest = Manifest(settings=settings, inputs=inputs, shards=(), finished=False)
-    with open_examples(names[0], config.reading) as reader:
+    with open_examples(names[0], config) as reader:
         status(reader.note)
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -206,7 +206,7 @@ def write_input(
     """
     directory, texts = Path(config.output).expanduser(), _texts(done)
     tokenizer = _tokenizer(config.tokenizer, manifest.settings["tokenizer"])
-    with open_examples(name, config.reading) as reader:
+    with open_examples(name, config) as reader:
         # The rows that are done are read again, as compressed lines cannot be entered in the middle.
         rows = itertools.islice(reader, len(done) * config.shard_texts, None)
         part, following = len(done), next(rows, None)
@@ -251,7 +251,7 @@ def _write_shard(
         while chunk := list(itertools.islice(rows, CHUNK)):
             for record in chunk:
                 if isinstance(record, Unreadable):
-                    require_skip(record, config.reading)
+                    require_skip(record, config)
                     bad.append(f"{record.where}: {record.problem}")
             texts = [record.text for record in chunk if isinstance(record, Example)]
             encoded = tokenizer.encode(texts, max_length=config.max_length)

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from fastbert_jax.config import BadRow, DataConfig
+from fastbert_jax.config import BadRow, ReadingConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.log import info
 from fastbert_jax.text import builtin, tfds
@@ -87,7 +87,7 @@ class Loaded:
 
 @contextlib.contextmanager
 def open_examples(
-    spec: str, data: DataConfig, *, need_label: bool = False, role: Role = "train"
+    spec: str, data: ReadingConfig, *, need_label: bool = False, role: Role = "train"
 ) -> Iterator[ExampleReader]:
     """Open the rows of `spec`; `-` reads one text a line from standard input.
 
@@ -114,7 +114,7 @@ def open_examples(
         yield ExampleReader(table, columns, need_label)
 
 
-def read_examples(spec: str, data: DataConfig, *, need_label: bool, role: Role = "train") -> Loaded:
+def read_examples(spec: str, data: ReadingConfig, *, need_label: bool, role: Role = "train") -> Loaded:
     """All examples of `spec`; bad rows stop or are counted, as `data.on_bad_row` says.
 
     Raises:
@@ -137,7 +137,7 @@ def read_examples(spec: str, data: DataConfig, *, need_label: bool, role: Role =
     return Loaded(examples, tuple(bad), columns, class_names, "" if named else reader.note)
 
 
-def require_skip(row: Unreadable, data: DataConfig) -> None:
+def require_skip(row: Unreadable, data: ReadingConfig) -> None:
     """Raise `UserError` at a bad row unless `data` says that such rows are skipped."""
     if data.on_bad_row is BadRow.STOP:
         raise UserError(
@@ -145,7 +145,7 @@ def require_skip(row: Unreadable, data: DataConfig) -> None:
         )
 
 
-def own_split(spec: str, role: Role, data: DataConfig, *, need_label: bool = True) -> str | None:
+def own_split(spec: str, role: Role, data: ReadingConfig, *, need_label: bool = True) -> str | None:
     """The SPEC of another split of the same set that has `role`; None for files and for sets without one.
 
     Where labels are needed, a test split without them, as GLUE's are, does not count.
@@ -175,7 +175,7 @@ def _open_set(spec: str) -> Table:
     return (builtin.open_builtin if scheme == "builtin" else tfds.open_tfds)(name, split)
 
 
-def _with_split(spec: str, role: Role, data: DataConfig, *, need_label: bool) -> str:
+def _with_split(spec: str, role: Role, data: ReadingConfig, *, need_label: bool) -> str:
     """`spec` with the split that has `role`; dev replaces a test split that is missing or lacks its labels."""
     own = own_split(spec, role, data, need_label=need_label)
     if own is None and role == "test":

@@ -10,10 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from flax.traverse_util import flatten_dict
+
 from fastbert_jax import processes
 from fastbert_jax.atomic_files import write_json, write_text
 from fastbert_jax.config import LogTarget, TrainConfig
-from fastbert_jax.config_yaml import to_dict, to_flat, to_yaml
+from fastbert_jax.config_yaml import to_dict, to_yaml
 from fastbert_jax.errors import UserError
 from fastbert_jax.log import status
 from fastbert_jax.report.comparison import Comparison
@@ -161,7 +163,7 @@ class _Mlflow(Logger):
         self.identity = run.info.run_id
         self._last: dict[str, float] = run.data.metrics
         if not identity:  # MLflow refuses another value for a parameter that it has
-            mlflow.log_params(to_flat(config))
+            mlflow.log_params(flatten_dict(to_dict(config), sep="."))
         mlflow.log_dict(to_dict(config), "config.yaml")
 
     def write(self, event: str, numbers: Mapping[str, float], *, step: int) -> None:

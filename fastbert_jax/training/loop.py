@@ -143,6 +143,8 @@ class _PhaseRun:
 
     def begin(self, params: Tree) -> None:
         """Start at the first step; the parameters are this phase's from now on."""
+        if self._phase.enter is not None:
+            params = self._phase.enter(params)
         self._state, self._frozen = self._step.begin({name: params[name] for name in self._sources})
 
     def restore(self, restored: Restored) -> None:

@@ -12,17 +12,18 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from fastbert_jax.config import BertConfig, ModelConfig, TrainConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.loading import model_directory
 from fastbert_jax.model.bert import Bert
-from fastbert_jax.model.config_json import ConfigJson, read_bert_config, read_fastbert_config
-from fastbert_jax.model.network import Params, Part, Trace, compute_dtype
+from fastbert_jax.model.config_json import read_bert_config, read_fastbert_config
+from fastbert_jax.model.network import Params, Part, Trace
 from fastbert_jax.model.networks import make_network
 from fastbert_jax.model.sharding import param_shardings
-from fastbert_jax.model.weights import check_weights, load_backbone, load_params
+from fastbert_jax.model.weights import find_weights, load_params
 from fastbert_jax.text.builtin import pretrained_directory
 from fastbert_jax.text.tokenizer import Tokenizer
 from fastbert_jax.training.terms import Phase, Source, Tree
@@ -54,10 +55,10 @@ class Start:
         """Look whether the weights are there, without reading them.
 
         Raises:
-          UserError: what `check_weights` raises.
+          UserError: what `find_weights` raises.
         """
         if self.directory is not None:
-            check_weights(self.directory, self.stored or self.network.config, exits=self.stored is not None)
+            find_weights(self.directory, self.stored or self.network.config, exits=self.stored is not None)
 
     def params(self, *, seed: int, mesh: Mesh) -> Params:
         """The parameters; every device makes or reads its own part alone.
@@ -68,11 +69,9 @@ class Start:
           UserError: files that are damaged, or have other tensors.
         """
         shardings, read = param_shardings(mesh, self.network), {}
-        if self.directory is not None and self.stored is not None:
-            read = load_params(self.directory, self.stored, shardings=shardings)
-        elif self.directory is not None:
-            config = self.network.config
-            read = {"backbone": load_backbone(self.directory, config, shardings=shardings["backbone"])}
+        if self.directory is not None:
+            config, exits = self.stored or self.network.config, self.stored is not None
+            read = load_params(self.directory, config, exits=exits, shardings=shardings)
 
         def init() -> Params:
             params = self.network.init(jax.random.key(seed))
@@ -165,7 +164,7 @@ def _network(model: ModelConfig, architecture: BertConfig) -> Bert:
     return make_network(
         architecture,
         dropout=model.dropout,
-        dtype=compute_dtype(model.precision),
+        dtype=jnp.dtype(model.precision.value),
         remat=model.remat,
         unroll=model.unroll,
     )
@@ -234,7 +233,7 @@ def trained_architecture(directory: Path, labels: tuple[str, ...]) -> BertConfig
     Raises:
       UserError: not a trained model, or one with other labels.
     """
-    architecture, extra = read_fastbert_config(ConfigJson.read(directory))
+    architecture, extra = read_fastbert_config(directory)
     known = tuple(extra.get("labels", ()))
     if known != labels:
         raise UserError(

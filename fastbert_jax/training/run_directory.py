@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from flax.traverse_util import flatten_dict
 
 from fastbert_jax.atomic_files import (
     CHECKSUMS,
@@ -26,7 +27,7 @@ from fastbert_jax.atomic_files import (
     write_text,
 )
 from fastbert_jax.config import TrainConfig
-from fastbert_jax.config_yaml import from_yaml, to_flat, to_yaml
+from fastbert_jax.config_yaml import from_yaml, to_dict, to_yaml
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference import calibrate
 from fastbert_jax.inference.loading import CARD
@@ -80,8 +81,8 @@ class RunDirectory:
         recipe = yaml.safe_load(self.config.read_text(encoding="utf-8")).get("recipe")
         old: dict[str, Any] = {"recipe": recipe}  # alone where it is another one, whose settings have other names
         if recipe == type(config).recipe:
-            old = to_flat(from_yaml(type(config), self.config))
-        new = to_flat(config)
+            old = flatten_dict(to_dict(from_yaml(type(config), self.config)), sep=".")
+        new = flatten_dict(to_dict(config), sep=".")
         changed = [key for key in old if old[key] != new[key] and key.split(".")[0] not in FREE_KEYS]
         if changed:
             differences = "\n".join(f"  {key}: there {old[key]!r}, now {new[key]!r}" for key in changed)

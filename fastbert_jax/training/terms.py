@@ -141,6 +141,8 @@ class Phase:
     stream: Stream
     keep: Keep
     settings: PhaseConfig
+    enter: Callable[[Tree], Tree] | None = None
+    """Changes the parameters before the first step: begins one source from another's result, say."""
 
     @property
     def trains(self) -> tuple[str, ...]:

@@ -23,10 +23,11 @@ from fastbert_jax.model import convert as convert_module
 from fastbert_jax.model.bert import Bert
 from fastbert_jax.model.config_json import ConfigJson
 from fastbert_jax.model.convert import convert
+from fastbert_jax.model.state_dicts import read_state_dict
 from fastbert_jax.model.weights import load_model
 from fastbert_jax.text.batches import Batch
 from fastbert_jax.text.examples import Text
-from tests.model.torch_files import arrays_of, write_state_dict
+from tests.model.torch_files import write_state_dict
 
 GOLDEN = np.load(Path(__file__).parent.parent / "golden" / "official.npz")
 LABELS = ("bad", "fair", "good")
@@ -253,7 +254,7 @@ def shortened(name: str) -> Callable[[Tensors], Tensors]:
         (
             "backbone",
             lambda tensors: tensors | {"embedding.layer_norm.beta": np.zeros(64, np.int64)},
-            [r"dtype: embedding\.layer_norm\.beta: expected one of .*, found I64"],
+            [r"dtype: embedding\.layer_norm\.beta: expected one of .*, found int64"],
         ),
         (
             "backbone",
@@ -269,7 +270,7 @@ def test_a_checkpoint_that_does_not_fit_itself(
     change: Callable[[Tensors], Tensors],
     messages: list[str],
 ) -> None:
-    tensors = arrays_of(official_directory / f"{name}.bin")
+    tensors = read_state_dict(official_directory / f"{name}.bin")
     arrays = {stored: tensors[stored] for stored in tensors if "target." not in stored and "total_" not in stored}
     path = write_state_dict(tmp_path / "changed.bin", change(arrays))
     with pytest.raises(UserError) as error:

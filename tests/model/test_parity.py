@@ -14,7 +14,7 @@ from fastbert_jax.config import Activation, BertConfig
 from fastbert_jax.model.bert import Bert
 from fastbert_jax.model.config_json import read_bert_config
 from fastbert_jax.model.exits import Exit
-from fastbert_jax.model.weights import load_backbone
+from fastbert_jax.model.weights import load_params
 from fastbert_jax.text.batches import Batch
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -37,7 +37,7 @@ def backbone_difference(
     )
     none_Bx1 = np.zeros((len(ids), 1), np.int32)
     batch = Batch(ids, types, positions, mask, none_Bx1, none_Bx1, none_Bx1 == 0)
-    hidden_LxBxSxH = jax.jit(Bert(config).hidden_states)({"backbone": load_backbone(directory, config)}, batch)
+    hidden_LxBxSxH = jax.jit(Bert(config).hidden_states)(load_params(directory, config, exits=False), batch)
     assert hidden_LxBxSxH.shape == expected.shape and hidden_LxBxSxH.dtype == jnp.float32
     real = inputs["attention_mask"] == 1
     return float(np.abs(np.asarray(hidden_LxBxSxH)[:, real] - expected[:, real]).max())

@@ -12,16 +12,17 @@ import numpy as np
 import pytest
 
 from fastbert_jax.errors import UserError
-from tests.model.torch_files import arrays_of, dict_pickle, tensor_pickle, write_state_dict, write_zip
+from fastbert_jax.model.state_dicts import read_state_dict
+from tests.model.torch_files import dict_pickle, tensor_pickle, write_state_dict, write_zip
 
 
 def test_both_forms_of_pytorch_hold_the_same(official_directory: Path) -> None:
-    package, backbone = (arrays_of(official_directory / f"{name}.bin") for name in ("package", "backbone"))
+    package, backbone = (read_state_dict(official_directory / f"{name}.bin") for name in ("package", "backbone"))
     assert len(package) == 105 and len(backbone) == 63
     for name, array in backbone.items():
         np.testing.assert_array_equal(array, package[f"kernel.{name}"], strict=True)
     assert package["kernel.embedding.word_embedding.weight"].std() > 1
-    counters = [name for name in arrays_of(official_directory / "script.bin") if name.endswith("total_ops")]
+    counters = [name for name in read_state_dict(official_directory / "script.bin") if name.endswith("total_ops")]
     assert len(counters) == 39
 
 
@@ -46,7 +47,7 @@ def test_views_of_one_storage_of_any_kind(tmp_path: Path, kind: str, dtype: str)
         "empty": tensor_pickle(kind, "5", 12, 0, (0, 4), (4, 1)),
         "one": tensor_pickle(kind, "5", 12, 7, (), ()),
     }
-    read = arrays_of(write_zip(tmp_path / "a.bin", dict_pickle(views), {"5": numbers.tobytes()}))
+    read = read_state_dict(write_zip(tmp_path / "a.bin", dict_pickle(views), {"5": numbers.tobytes()}))
     whole = numbers.reshape(3, 4)
     expected = [whole, whole.T, whole[2], np.full((2, 2), numbers[11]), np.zeros((0, 4), dtype), numbers[7]]
     for found, wanted in zip(read.values(), expected, strict=True):
@@ -77,7 +78,7 @@ def test_a_pickle_that_would_run_a_command_is_refused_unrun(tmp_path: Path, prot
     with pytest.raises(
         UserError, match=r"a\.bin: expected a pickle .* alone, found one that names posix\.system, which"
     ):
-        arrays_of(path)
+        read_state_dict(path)
     assert not mark.exists()
 
 
@@ -98,7 +99,7 @@ def test_no_other_name_is_known(tmp_path: Path, name: str) -> None:
     with pytest.raises(
         UserError, match=rf"names {module}\.{attribute}, which can run code; it was not run; .*state_dict"
     ):
-        arrays_of(path)
+        read_state_dict(path)
 
 
 @pytest.mark.parametrize(
@@ -117,17 +118,17 @@ def test_a_tensor_outside_its_numbers_is_refused(tmp_path: Path, tensor: tuple) 
     pickled = dict_pickle({"a": tensor_pickle("FloatStorage", "0", 10, *tensor)})
     path = write_zip(tmp_path / "a.bin", pickled, {"0": bytes(40)})
     with pytest.raises(UserError, match=r"a\.bin: expected a state dict that torch\.save wrote"):
-        arrays_of(path)
+        read_state_dict(path)
 
 
 def test_numbers_that_are_fewer_than_told_are_refused(tmp_path: Path) -> None:
     entries = {"a": tensor_pickle("FloatStorage", "0", 10, 0, (10,), (1,))}
     path = write_zip(tmp_path / "a.bin", dict_pickle(entries), {"0": bytes(36)})
     with pytest.raises(UserError, match="found a file that cannot be read as one .*36 bytes for .*length=10"):
-        arrays_of(path)
+        read_state_dict(path)
     path = write_zip(tmp_path / "b.bin", dict_pickle(entries), {})
     with pytest.raises(UserError, match="b.bin: .*cannot be read"):
-        arrays_of(path)
+        read_state_dict(path)
 
 
 def test_a_storage_that_the_pickle_itself_makes_up_is_refused(tmp_path: Path) -> None:
@@ -138,7 +139,7 @@ def test_a_storage_that_the_pickle_itself_makes_up_is_refused(tmp_path: Path) ->
     tensor = f"ctorch._utils\n_rebuild_tensor_v2\n({faked}I0\n(I999\nt(I1\nttR"
     path = write_zip(tmp_path / "a.bin", dict_pickle({"a": tensor}), {"0": bytes(4)})
     with pytest.raises(UserError, match="a.bin: .*cannot be read as one .*a tensor at"):
-        arrays_of(path)
+        read_state_dict(path)
 
 
 @pytest.mark.parametrize("name", ["package.bin", "backbone.bin"])
@@ -147,7 +148,7 @@ def test_a_file_cut_short_is_named(official_directory: Path, tmp_path: Path, nam
     path = tmp_path / name
     path.write_bytes((official_directory / name).read_bytes()[:kept])
     with pytest.raises(UserError, match=rf"{name}: expected a state dict that torch\.save wrote.*cut short: copy or"):
-        arrays_of(path)
+        read_state_dict(path)
 
 
 def test_a_zip_bomb_is_refused_unpacked(tmp_path: Path) -> None:
@@ -158,7 +159,7 @@ def test_a_zip_bomb_is_refused_unpacked(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"a\.bin: .*cannot be read as one .*data\.pkl compressed, as torch\.save never"
     ):
-        arrays_of(path)
+        read_state_dict(path)
 
 
 def test_a_changed_number_is_found(tmp_path: Path) -> None:
@@ -167,7 +168,7 @@ def test_a_changed_number_is_found(tmp_path: Path) -> None:
     seven = np.float32(7).tobytes() * 100
     path.write_bytes(content.replace(seven, seven[:-4] + np.float32(8).tobytes()))
     with pytest.raises(UserError, match="a.bin: .*Bad CRC-32"):
-        arrays_of(path)
+        read_state_dict(path)
 
 
 @pytest.mark.parametrize(
@@ -184,9 +185,9 @@ def test_a_changed_number_is_found(tmp_path: Path) -> None:
 )
 def test_what_is_no_state_dict_is_told(tmp_path: Path, pickled: bytes, message: str) -> None:
     with pytest.raises(UserError, match=rf"a\.bin: {message}"):
-        arrays_of(write_zip(tmp_path / "a.bin", pickled, {}))
+        read_state_dict(write_zip(tmp_path / "a.bin", pickled, {}))
 
 
 def test_no_file_at_all(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"expected a checkpoint, found no file .*none\.bin"):
-        arrays_of(tmp_path / "none.bin")
+        read_state_dict(tmp_path / "none.bin")

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-
-from fastbert_jax.model.state_dicts import open_state_dict
 
 KINDS = {"<f4": "FloatStorage", "<f8": "DoubleStorage", "<f2": "HalfStorage", "<i8": "LongStorage"}
 
@@ -51,10 +48,3 @@ def write_state_dict(path: Path, tensors: Mapping[str, np.ndarray]) -> Path:
         entries[name] = tensor_pickle(KINDS[array.dtype.str], str(number), array.size, 0, array.shape, strides)
         storages[str(number)] = array.tobytes()
     return write_zip(path, dict_pickle(entries), storages)
-
-
-def arrays_of(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a checkpoint."""
-    with contextlib.ExitStack() as stack:
-        tensors = open_state_dict(path, stack)
-        return {name: tensors.get_slice(name)[...].copy() for name in tensors.keys()}

@@ -22,7 +22,7 @@ from fastbert_jax.inference.calibrate import FILE as CALIBRATION
 from fastbert_jax.model import in_numpy
 from fastbert_jax.model.bert import Bert
 from fastbert_jax.model.config_json import read_bert_config
-from fastbert_jax.model.weights import load_backbone, save_model
+from fastbert_jax.model.weights import load_params, save_model
 from fastbert_jax.recipes import fastbert
 from fastbert_jax.text.tokenizer import load_tokenizer
 from fastbert_jax.training import export as module
@@ -80,7 +80,7 @@ def test_a_hugging_face_bert_comes_back_byte_for_byte(tiny_bert_directory: Path,
     safetensors.numpy.save_file({f"{prefix}{name}": tensor for name, tensor in tensors.items()}, path)
     config = read_bert_config(tiny_bert_directory, num_classes=3, exit_size=8, exit_heads=2)
     params = jax.device_get(Bert(config).init(jax.random.key(0)))
-    params["backbone"] = load_backbone(tiny_bert_directory, config)
+    params |= load_params(tiny_bert_directory, config, exits=False)
     extra = {"labels": list(LABELS), "max_length": 16, "length_buckets": [16], "precision": "float32"}
     save_model(tmp_path / "model", params, config, extra=extra)
     load_tokenizer(tiny_bert_directory).save(tmp_path / "model")
