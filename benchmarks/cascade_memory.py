@@ -64,7 +64,7 @@ def main() -> None:
     values = {}
     for mode in settings.modes:
         count = settings.texts // settings.rows
-        batches = itertools.islice(itertools.cycle([planned.batch for planned in plan.batches]), count)
+        batches = itertools.islice(itertools.cycle(plan.batches), count)
         looks = list(
             watched(engines[mode].run(batches, thresholds_L), every=max(count // LOOKS, 1), rows=settings.rows)
         )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import tyro
@@ -87,7 +87,7 @@ def random(settings: Settings) -> dict:
 def measure(model: Model, plan: BatchedTexts, settings: Settings, *, at_most: float) -> dict:
     """The ratios of one model. The times of one repeat stand for the whole plan."""
     predictor, runtime, _ = model
-    batches = [planned.batch for planned in plan.batches]
+    batches = plan.batches
     runs = [
         functools.partial(in_turn, runtime.full_depth, batches),
         functools.partial(in_turn, runtime.all_exits, batches),
@@ -116,7 +116,7 @@ def measure(model: Model, plan: BatchedTexts, settings: Settings, *, at_most: fl
     }
 
 
-def in_turn(program: Callable[[Batch], ExitResult], batches: list[Batch]) -> None:
+def in_turn(program: Callable[[Batch], ExitResult], batches: Sequence[Batch]) -> None:
     """Run a program on each batch, waiting for its answer."""
     for batch in batches:
         jax.block_until_ready(program(batch))

@@ -117,7 +117,7 @@ def _read(spec: str, labels: tuple[str, ...], role: Role) -> Labelled:
 
 def _choose(settings: Settings, policy: PolicyName, dev: Labelled) -> Chosen:
     predictor = load(settings.model, exits=ExitConfig(policy=policy))
-    outputs = ExitOutputs.of(*predictor.all_exits(predictor.plan(dev.texts, batch_tokens=settings.batch_tokens)))
+    outputs = ExitOutputs.of(predictor, predictor.plan(dev.texts, batch_tokens=settings.batch_tokens))
     threshold = fastest_within(outputs, dev.expected, max_drop=settings.max_drop / 100)
     return Chosen(policy, predictor, outputs, threshold)
 
@@ -138,7 +138,7 @@ def _time(chosen: list[Chosen], plan: BatchedTexts, settings: Settings) -> tuple
 
 def _without_clock(chosen: Chosen, dev: Labelled, test: Labelled, plan: BatchedTexts) -> dict[str, Any]:
     """What needs no clock, on dev and on test; lists have one number per exit."""
-    at_test = ExitOutputs.of(*chosen.predictor.all_exits(plan))
+    at_test = ExitOutputs.of(chosen.predictor, plan)
     asked = np.array(chosen.predictor.asked_exits)
     return {"threshold": chosen.threshold} | {
         name: {

@@ -23,7 +23,7 @@ import tyro
 from fastbert_jax.command_line import TYRO_STYLE, end_with
 from fastbert_jax.config import DataConfig, Mode
 from fastbert_jax.inference.compare import evenly, interleaved_times
-from fastbert_jax.inference.engines.runtime import ExitResult
+from fastbert_jax.inference.engines.runtime import ExitResult, Texts
 from fastbert_jax.inference.plan import BatchedTexts
 from fastbert_jax.model.network import Params
 from fastbert_jax.report.metrics import Spread
@@ -87,7 +87,7 @@ def full_depth(model: Model, text: str, settings: Settings) -> dict:
     """Every engine's full depth on one text over the bare program."""
     predictor, params = model.predictor, model.params
     plan = predictor.plan([text])
-    batch = jax.device_put(plan.batches[0].batch)
+    batch = jax.device_put(plan.batches[0])
     program = bare_program(model)
 
     def planned_inside(mode: Mode) -> None:
@@ -119,12 +119,11 @@ def bare_program(model: Model) -> Callable[[Params, Batch], ExitResult]:
 
     @jax.jit
     def program(params: Params, batch: Batch) -> ExitResult:
-        def step(hidden_BxSxH: jax.Array, layer: Params) -> tuple[jax.Array, None]:
-            return runtime.run_layer(layer, hidden_BxSxH, batch.text_BxS), None
+        def step(texts: Texts, layer: Params) -> tuple[Texts, None]:
+            return runtime.step(layer, None, texts)[0], None
 
-        hidden_BxSxH, _ = jax.lax.scan(step, runtime.network.embed(params, batch), params["backbone"]["layers"])
-        nothing = runtime.policy.start(len(batch.text_BxS))
-        return runtime.run_exit(params["last_exit"], nothing, hidden_BxSxH, batch.text_BxS, batch.cls_BxK)[1]
+        texts, _ = jax.lax.scan(step, runtime.enter(params, batch), params["backbone"]["layers"])
+        return runtime.judge(params["last_exit"], texts)[1]
 
     return program
 

@@ -20,7 +20,7 @@ from fastbert_jax.config import (
     PredictConfig,
     VerifyConfig,
 )
-from fastbert_jax.config_yaml import to_yaml
+from fastbert_jax.config_yaml import to_dict, to_yaml
 from fastbert_jax.errors import program_name
 from fastbert_jax.log import info, result
 
@@ -118,7 +118,7 @@ def calibrate(config: CalibrateConfig) -> None:
     calibration = calibrate.calibrate(config)
     result(calibration.summary())
     if config.json:
-        print_json(calibration.to_json())
+        print_json(to_dict(calibration))
     next_step(
         f"kept in {model_directory(config.model) / calibrate.FILE}",
         *("predict", "--model", config.model, "--target", config.target, "--input", "TEXTS"),
@@ -127,7 +127,7 @@ def calibrate(config: CalibrateConfig) -> None:
 
 def compare(config: CompareConfig) -> None:
     """The table, the file of numbers if one is asked for, and the report."""
-    from fastbert_jax.inference.compare_command import compare_data, save
+    from fastbert_jax.inference.compare import compare_data, save
     from fastbert_jax.report.tables import render
 
     compared = compare_data(config)

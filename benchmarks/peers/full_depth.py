@@ -138,7 +138,7 @@ def measure(runtime: Runtime, model: Any, plan: BatchedTexts, *, repeats: int) -
     runs: list[Callable[[], object]] = []
     shapes: list[tuple[int, int]] = []
     difference = 0.0
-    for _, batch in plan.batches:
+    for batch in plan.batches:
         inputs = torch_inputs(batch)
         difference = max(difference, hidden_states_difference(runtime, model, batch, inputs))
         runs += [functools.partial(our_answer, runtime, batch), functools.partial(model, **inputs)]

@@ -16,7 +16,7 @@ from typing import IO, Any
 from fastbert_jax.atomic_files import atomic_file, lock_file, write_json
 from fastbert_jax.command_line import drop_standard_output
 from fastbert_jax.errors import UserError
-from fastbert_jax.inference.prediction import Prediction
+from fastbert_jax.inference.predictor import Prediction
 from fastbert_jax.log import info
 from fastbert_jax.text.examples import Unreadable
 from fastbert_jax.text.filesystem import codec_of, compressed, without_compression
@@ -58,7 +58,7 @@ class AnswerFormat:
                 return self._encoded(self._lines([[_short(cell) for cell in row] for row in rows]))
         return self._encoded("".join(json.dumps(self._record(row), ensure_ascii=False) + "\n" for row in rows))
 
-    def join(self, parts: Iterable[Path], stream: IO[bytes]) -> None:
+    def join(self, parts: Sequence[Path], stream: IO[bytes]) -> None:
         """Write the whole file from its parts."""
         if self.ending == ".parquet":
             _join_parquet(parts, stream)
@@ -107,21 +107,17 @@ class AnswerFormat:
         return stream.getvalue()
 
 
-def _join_parquet(parts: Iterable[Path], stream: IO[bytes]) -> None:
+def _join_parquet(parts: Sequence[Path], stream: IO[bytes]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    waiting: list[Any] = []
-    with contextlib.ExitStack() as stack:
-        writer = None
+    with pq.ParquetWriter(stream, pq.read_schema(parts[0]), compression="zstd") as writer:
+        waiting: list[Any] = []
         for part in parts:
             waiting.append(pq.read_table(part))
-            writer = writer or stack.enter_context(pq.ParquetWriter(stream, waiting[0].schema, compression="zstd"))
-            if sum(map(len, waiting)) >= ROW_GROUP:
+            if part == parts[-1] or sum(map(len, waiting)) >= ROW_GROUP:
                 writer.write_table(pa.concat_tables(waiting), row_group_size=2 * ROW_GROUP)
                 waiting = []
-        if writer and waiting:
-            writer.write_table(pa.concat_tables(waiting))
 
 
 def _short(cell: Any) -> Any:
@@ -166,7 +162,7 @@ class AnswerFile:
           UserError: it cannot be written.
         """
         part = self._next(checksum)
-        with self._disk_errors(), atomic_file(part, "wb") as stream:
+        with _disk_errors(self._path), atomic_file(part, "wb") as stream:
             stream.write(content)
         self.parts.append(part)
 
@@ -178,35 +174,25 @@ class AnswerFile:
 
     def _begin(self, settings: Mapping[str, Any], *, resume: bool) -> None:
         """Keep the parts of a process that was stopped if they are to be resumed, else remove them."""
-        file, now = self.directory / "settings.json", json.loads(json.dumps(settings))
-        if parts := self._all_parts():
-            if resume and file.exists():  # not where a kill came while the directory was removed
-                self._require_same(json.loads(file.read_text(encoding="utf-8")), now)
-                return
-            if not resume:
-                info(f"{self.directory}: started over; --resume would have kept the answers in it")
-            for part in parts:
-                part.unlink()
+        file, now, parts = self.directory / "settings.json", json.loads(json.dumps(settings)), self._all_parts()
+        if parts and resume and file.exists():  # not where a kill came while the directory was removed
+            there = json.loads(file.read_text(encoding="utf-8"))
+            differences = [
+                f"{key}: there {there.get(key)!r}, now {now.get(key)!r}"
+                for key in there | now
+                if there.get(key) != now.get(key)
+            ]
+            if differences:
+                raise UserError(
+                    f"{self.directory}: expected the settings it was begun with, found {'; '.join(differences)}; use "
+                    "the same settings to resume it, or leave out --resume to start over"
+                )
+            return
+        if parts and not resume:
+            info(f"{self.directory}: started over; --resume would have kept the answers in it")
+        for part in parts:
+            part.unlink()
         write_json(file, now)
-
-    def _require_same(self, there: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-        differences = [
-            f"{key}: there {there.get(key)!r}, now {now.get(key)!r}"
-            for key in dict.fromkeys([*there, *now])
-            if there.get(key) != now.get(key)
-        ]
-        if differences:
-            raise UserError(
-                f"{self.directory}: expected the settings it was begun with, found {'; '.join(differences)}; use the "
-                "same settings to resume it, or leave out --resume to start over"
-            )
-
-    @contextlib.contextmanager
-    def _disk_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise UserError(f"{self._path}: cannot write the answers there: {error.strerror or error}") from None
 
     @contextlib.contextmanager
     def opened(self, form: AnswerFormat, settings: Mapping[str, Any], *, resume: bool) -> Iterator[None]:
@@ -221,14 +207,14 @@ class AnswerFile:
           UserError: the file cannot be written, another process writes it, or its parts were made with other settings.
         """
         with contextlib.ExitStack() as stack:
-            with self._disk_errors():
+            with _disk_errors(self._path):
                 self.directory.mkdir(parents=True, exist_ok=True)
                 lock_file(stack.enter_context(open(self.directory / "lock", "w")), self._path)
             try:
-                with self._disk_errors():
+                with _disk_errors(self._path):
                     self._begin(settings, resume=resume)
                 yield
-                with self._disk_errors(), atomic_file(self._path, "wb") as stream:
+                with _disk_errors(self._path), atomic_file(self._path, "wb") as stream:
                     form.join(self.parts, stream)
             except BaseException:
                 if self.parts:
@@ -238,15 +224,12 @@ class AnswerFile:
                 elif not self._all_parts():
                     shutil.rmtree(self.directory, ignore_errors=True)
                 raise
-        with self._disk_errors():
+        with _disk_errors(self._path):
             shutil.rmtree(self.directory)  # after the lock: NFS keeps the directory of an open file
 
 
 class StandardOutput:
     """Answers to standard output, in the place of an `AnswerFile`."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
 
     def has(self, checksum: str) -> bool:
         """Never."""
@@ -257,18 +240,24 @@ class StandardOutput:
         self._stream.write(content)
         self._stream.flush()
 
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[None]:
+        """Open it for the block, which ends early and without an error when a reader such as `head` has enough.
+
+        Raises:
+          UserError: it leads to a file that cannot be written.
+        """
+        with _disk_errors("standard output"):
+            try:
+                with open(sys.stdout.fileno(), "wb", closefd=False) as self._stream:
+                    yield
+            except BrokenPipeError:
+                drop_standard_output()
+
 
 @contextlib.contextmanager
-def standard_output() -> Iterator[StandardOutput]:
-    """Standard output for the block, which ends early and without an error when a reader such as `head` has enough.
-
-    Raises:
-      UserError: it leads to a file that cannot be written.
-    """
+def _disk_errors(place: Path | str) -> Iterator[None]:
     try:
-        with open(sys.stdout.fileno(), "wb", closefd=False) as stream:
-            yield StandardOutput(stream)
-    except BrokenPipeError:
-        drop_standard_output()
+        yield
     except OSError as error:
-        raise UserError(f"standard output: cannot write the answers there: {error.strerror}") from None
+        raise UserError(f"{place}: cannot write the answers there: {error.strerror or error}") from None

@@ -22,12 +22,11 @@ from fastbert_jax.config import CalibrateConfig, ExitConfig, Mode
 from fastbert_jax.config_yaml import from_dict, to_dict
 from fastbert_jax.errors import UserError, nearest
 from fastbert_jax.inference.compare import evenly, interleaved_times, speedups_over_first
-from fastbert_jax.inference.exit_outputs import ExitOutputs, ask_every_exit
+from fastbert_jax.inference.exit_outputs import ExitOutputs
 from fastbert_jax.inference.loading import load, model_directory
 from fastbert_jax.inference.plan import BatchedTexts
 from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.report.metrics import Spread
-from fastbert_jax.text.examples import Example
 from fastbert_jax.text.labelled_data import label_ids
 from fastbert_jax.text.sources import read_examples
 
@@ -38,6 +37,8 @@ GRID = np.geomspace(1e-4, 1, 200).astype(np.float32)
 """Thresholds to try, rising from almost 0: fixed before the data are seen, as a guarantee requires."""
 LAYER_CANDIDATES = 40
 """Thresholds to try for one layer: quantiles of its uncertainties."""
+ROUNDS = 3
+"""Times that each layer has its turn, at most."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,10 +69,6 @@ class Calibration:
     no_accuracy: str = ""
     """Why there is no accuracy; empty where there is one."""
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, as calibration.json holds them under the target's name."""
-        return dataclasses.asdict(self) | {"exits": to_dict(self.exits)}
-
     def summary(self) -> str:
         """The result in words."""
         lines = [
@@ -99,30 +96,28 @@ def calibrate(config: CalibrateConfig) -> Calibration:
     predictor = load(config.model, exits=config.exits)
     predictor.require_exits()
     need_label = config.max_drop is not None
-    found_texts = read_examples(config.data, config, need_label=need_label, role="dev")
-    found_texts.tell_skipped()
-    examples = found_texts.examples
-    expected_B, no_accuracy = None, "" if need_label else missing_labels(examples, predictor.labels)
-    if not no_accuracy:
-        expected_B = label_ids(examples, predictor.labels, remedy="fix the row, or calibrate a model that knows it")
+    read = read_examples(config.data, config, need_label=need_label, role="dev")
+    read.tell_skipped()
+    expected_B, no_accuracy = None, ""
+    try:
+        remedy = "fix the row, or calibrate a model that knows it"
+        expected_B = label_ids(read.examples, predictor.labels, remedy=remedy)
+    except UserError as error:
+        if need_label:
+            raise
+        no_accuracy = str(error)
     plan_of = functools.partial(predictor.plan, batch_size=config.batch_size, batch_tokens=config.batch_tokens)
-    outputs = ask_every_exit(predictor, plan_of([example.text for example in examples]))
-    timed = plan_of([examples[i].text for i in evenly(len(examples), TIMED_TEXTS)])
+    outputs = ExitOutputs.of(predictor, plan_of([example.text for example in read.examples]))
+    timed = plan_of([read.examples[i].text for i in evenly(len(read.examples), TIMED_TEXTS)])
     measure = functools.partial(measured_speedup, predictor, timed, mode=config.mode, repeats=config.repeats)
-
-    if config.speedup is not None:
-        found: float | np.ndarray
-        found, speedup = _reach_speedup(outputs, measure, config.speedup)
-    else:
-        found = _find(config, outputs, expected_B, predictor.asked_exits)
-        speedup = measure(thresholds=found)
+    found, speedup = _thresholds(config, outputs, expected_B, predictor.asked_exits, measure)
     thresholds_L = np.where(predictor.asked_exits, np.asarray(found, np.float32), 0)
     calibration = Calibration(
         target=config.target,
         thresholds=tuple(map(float, thresholds_L)),
         exits=config.exits,
         data=config.data,
-        texts=len(examples),
+        texts=len(read.examples),
         mean_depth=outputs.mean_depth(thresholds_L),
         layers=len(thresholds_L),
         agreement=outputs.accuracy(thresholds_L, outputs.labels_B(0.0)),
@@ -135,34 +130,35 @@ def calibrate(config: CalibrateConfig) -> Calibration:
         date=datetime.date.today().isoformat(),
         no_accuracy=no_accuracy,
     )
-    _save(model_directory(config.model), calibration)
+    path = model_directory(config.model) / FILE
+    try:
+        write_json(path, _entries(path) | {calibration.target: to_dict(calibration)})
+    except OSError as error:
+        raise UserError(f"{path}: cannot write the calibration: {error.strerror}") from None
     return calibration
 
 
-def missing_labels(examples: Sequence[Example], labels: Sequence[str]) -> str:
-    """Why no accuracy can be computed, in words; empty where every text has a label that the model knows."""
-    missing = [example for example in examples if example.label is None]
-    if missing:
-        number = "the" if len(missing) == len(examples) else f"{len(missing)} of the {len(examples)}"
-        return f"{number} texts have no label"
-    unknown = [example for example in examples if example.label not in labels]
-    if unknown:
-        first = f"{unknown[0].label!r} at {unknown[0].where}"
-        return f"{len(unknown)} of the {len(examples)} texts have a label that the model does not know, first {first}"
-    return ""
-
-
-def _find(
-    config: CalibrateConfig, outputs: ExitOutputs, expected_B: np.ndarray | None, asked: Sequence[bool]
-) -> float | np.ndarray:
-    """The thresholds of the two targets that need no clock."""
+def _thresholds(
+    config: CalibrateConfig,
+    outputs: ExitOutputs,
+    expected_B: np.ndarray | None,
+    asked: Sequence[bool],
+    measure: Callable[..., Spread],
+) -> tuple[float | np.ndarray, Spread]:
+    """The thresholds of the target, and their measured speedup."""
+    if config.speedup is not None:
+        return _reach_speedup(outputs, measure, config.speedup)
     if config.agreement is not None:
-        return fastest_with_guarantee(outputs, agreement=config.agreement, confidence=config.confidence)
-    assert config.max_drop is not None and expected_B is not None  # checked by the settings and the reader
-    max_drop = config.max_drop / 100
-    if config.per_layer:
-        return fastest_per_layer(outputs, expected_B, max_drop=max_drop, asked=asked)
-    return fastest_within(outputs, expected_B, max_drop=max_drop)
+        found: float | np.ndarray = fastest_with_guarantee(
+            outputs, agreement=config.agreement, confidence=config.confidence
+        )
+    else:
+        assert config.max_drop is not None and expected_B is not None  # checked by the settings and above
+        drop = config.max_drop / 100
+        found = fastest_within(outputs, expected_B, max_drop=drop)
+        if config.per_layer:
+            found = fastest_per_layer(outputs, expected_B, max_drop=drop, start=found, asked=asked)
+    return found, measure(thresholds=found)
 
 
 def measured_speedup(
@@ -183,26 +179,22 @@ def _reach_speedup(outputs: ExitOutputs, measure: Callable[..., Spread], wanted:
     The efficiency that is measured at one mean depth corrects the next, until two agree.
     """
     layers, efficiency = len(outputs.uncertainty_LxB), 1.0
-    best: tuple[float, Spread] | None = None
     measured: dict[float, Spread] = {}
     for _ in range(SPEEDUP_TRIES):
         threshold = slowest_of(outputs, depth=efficiency * layers / wanted)
-        if threshold is None:
-            threshold = 1.0
         if threshold in measured:
             break
-        speedup = measured[threshold] = measure(thresholds=threshold)
-        if speedup.median >= wanted and (best is None or threshold < best[0]):
-            best = threshold, speedup
+        measured[threshold] = measure(thresholds=threshold)
         # A little more than needed, so that noise does not hold the search just below its target.
-        efficiency = 0.99 * speedup.median * outputs.mean_depth(threshold) / layers
-    if best is None:
+        efficiency = 0.99 * measured[threshold].median * outputs.mean_depth(threshold) / layers
+    enough = [threshold for threshold, speedup in measured.items() if speedup.median >= wanted]
+    if not enough:
         reached = max(speedup.median for speedup in measured.values())
         raise UserError(
             f"--speedup {wanted:g} cannot be reached: the most that was measured on these texts is {reached:.2f} times "
             "full depth; ask for less"
         )
-    return best
+    return min(enough), measured[min(enough)]
 
 
 def fastest_within(outputs: ExitOutputs, expected_B: np.ndarray, *, max_drop: float) -> float:
@@ -218,18 +210,18 @@ def fastest_within(outputs: ExitOutputs, expected_B: np.ndarray, *, max_drop: fl
 
 
 def fastest_per_layer(
-    outputs: ExitOutputs, expected_B: np.ndarray, *, max_drop: float, asked: Sequence[bool], rounds: int = 3
+    outputs: ExitOutputs, expected_B: np.ndarray, *, max_drop: float, start: float, asked: Sequence[bool]
 ) -> np.ndarray:
-    """One threshold per layer `[L]`, of a mean depth no greater than `fastest_within` finds with one for all.
+    """One threshold per layer `[L]`, of a mean depth no greater than with `start`, of `fastest_within`, for all.
 
     Coordinate descent from that one: each layer in turn takes the threshold of the least mean depth that keeps the
     accuracy. More thresholds fit the dev set more closely; give it enough texts.
     """
     floor = outputs.accuracy(0.0, expected_B) - max_drop
     layers = len(asked)
-    best_L = np.full(layers, fastest_within(outputs, expected_B, max_drop=max_drop), np.float32)
+    best_L = np.full(layers, start, np.float32)
     best_depth = outputs.mean_depth(best_L)
-    for _ in range(rounds):
+    for _ in range(ROUNDS):
         before = best_depth
         for layer in (layer for layer in range(layers - 1) if asked[layer]):
             for candidate in np.quantile(outputs.uncertainty_LxB[layer], np.linspace(0, 1, LAYER_CANDIDATES)):
@@ -262,9 +254,9 @@ def fastest_with_guarantee(outputs: ExitOutputs, *, agreement: float, confidence
     return safe
 
 
-def slowest_of(outputs: ExitOutputs, *, depth: float) -> float | None:
-    """The smallest threshold of `GRID` whose mean depth is `depth` or less; None when the largest is deeper."""
-    return next((float(speed) for speed in GRID if outputs.mean_depth(speed) <= depth), None)
+def slowest_of(outputs: ExitOutputs, *, depth: float) -> float:
+    """The smallest threshold of `GRID` whose mean depth is `depth` or less; 1, the largest, when it is deeper too."""
+    return next((float(speed) for speed in GRID if outputs.mean_depth(speed) <= depth), 1.0)
 
 
 def read_calibration(directory: str | Path, target: str) -> Calibration:
@@ -311,11 +303,3 @@ def _entries(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not a file of `infer.py calibrate` ({error}); delete it") from None
     return entries
-
-
-def _save(directory: Path, calibration: Calibration) -> None:
-    path = directory / FILE
-    try:
-        write_json(path, _entries(path) | {calibration.target: calibration.to_json()})
-    except OSError as error:
-        raise UserError(f"{path}: cannot write the calibration: {error.strerror}") from None

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -38,8 +37,10 @@ class ExitOutputs:
     """Of that class."""
 
     @classmethod
-    def of(cls, probabilities_BxLxN: np.ndarray, uncertainty_BxL: np.ndarray) -> ExitOutputs:
-        """From what `Predictor.all_exits` gives."""
+    def of(cls, predictor: Predictor, plan: BatchedTexts) -> ExitOutputs:
+        """Run every exit on every text of a plan, with a progress bar."""
+        with progress_bar("all exits", total=plan.texts, unit="texts") as advance:
+            probabilities_BxLxN, uncertainty_BxL = predictor.all_exits(plan, on_batch=lambda texts: advance(texts, ""))
         return cls(uncertainty_BxL.T, probabilities_BxLxN.argmax(-1).T, probabilities_BxLxN.max(-1).T)
 
     def depth_B(self, thresholds: float | np.ndarray) -> np.ndarray:
@@ -63,19 +64,6 @@ def at_exit(values_LxB: np.ndarray, depth_B: np.ndarray) -> np.ndarray:
     """Each text's value at its exit, `[B]`; `depth_B` is its executed layers."""
     values_B: np.ndarray = np.take_along_axis(values_LxB, depth_B[None] - 1, axis=0)[0]
     return values_B
-
-
-def ask_every_exit(predictor: Predictor, plan: BatchedTexts) -> ExitOutputs:
-    """Run every exit on every text of a plan, with a progress bar."""
-    with progress_bar("all exits", total=plan.texts, unit="texts") as advance:
-        return ExitOutputs.of(*predictor.all_exits(plan, on_batch=lambda texts: advance(texts, "")))
-
-
-class Flops(NamedTuple):
-    """Of all texts together, as the paper counts them and as executed."""
-
-    paper: int
-    true: int
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -109,13 +97,8 @@ class EvaluatedTexts:
         if not len(texts):
             raise UserError("expected at least one text, found none")
         plan = predictor.plan(texts, batch_tokens=batch_tokens)
-        outputs = ask_every_exit(predictor, plan)
+        outputs = ExitOutputs.of(predictor, plan)
         return cls(predictor, texts, expected_B, outputs, plan.padded_lengths, plan.truncated_texts)
-
-    @functools.cached_property
-    def full_flops(self) -> Flops:
-        """Of full depth: all layers and the last exit alone."""
-        return self._flops(self._same_depth(self.layers), asked=self._alone(self.layers))
 
     @property
     def layers(self) -> int:
@@ -129,56 +112,59 @@ class EvaluatedTexts:
 
     def full_depth(self) -> SpeedPoint:
         """Speed 0: all layers and the last exit alone."""
-        return self._point(0.0, self.full_flops)
+        return self._point(0.0, **self._full_flops)
 
     def at(self, speed: float, *, masked: bool = False) -> SpeedPoint:
         """All texts at one speed, every asked exit on the way included; `masked` executes all layers and exits."""
-        flops = self._flops(self.outputs.depth_B(speed), asked=self.predictor.asked_exits)
-        if masked:
-            everything = self._flops(self._same_depth(self.layers), asked=self.predictor.network.exits)
-            flops = flops._replace(true=everything.true)
-        return self._point(speed, flops)
+        asked, depth_B = self.predictor.asked_exits, self.outputs.depth_B(speed)
+        spent = self._flops(Count.TRUE, self.layers) if masked else self._flops(Count.TRUE, depth_B, asked)
+        return self._point(speed, paper_flops=self._flops(Count.PAPER, depth_B, asked), true_flops=spent)
 
     def exit_row(self, layer: int) -> ExitRow:
         """The exit after a layer (from 1), asked of all texts."""
         label_B, uncertainty_B = self.outputs.label_LxB[layer - 1], self.outputs.uncertainty_LxB[layer - 1]
-        right_B, depth_B = label_B == self.expected_B, self._same_depth(layer)
+        right_B = label_B == self.expected_B
+        full = self._full_flops
         return ExitRow(
             layer=layer,
             accuracy=float(right_B.mean()),
             agreement=float((label_B == self.outputs.label_LxB[-1]).mean()),
             mean_uncertainty=float(uncertainty_B.mean()),
-            paper_speedup=self.full_flops.paper / self._flops(depth_B, asked=self.predictor.asked_exits).paper,
-            true_speedup=self.full_flops.true / self._flops(depth_B, asked=self._alone(layer)).true,
+            paper_speedup=full["paper_flops"] / self._flops(Count.PAPER, layer, self.predictor.asked_exits),
+            true_speedup=full["true_flops"] / self._flops(Count.TRUE, layer, self._alone(layer)),
             bins=bins_of(uncertainty_B, right_B),
             reliability=bins_of(self.outputs.probability_LxB[layer - 1], right_B),
         )
 
-    def _point(self, speed: float, flops: Flops) -> SpeedPoint:
+    def _point(self, speed: float, *, paper_flops: int, true_flops: int) -> SpeedPoint:
         depth_B = self.outputs.depth_B(speed)
         return SpeedPoint(
             speed=speed,
             accuracy=self.outputs.accuracy(speed, self.expected_B),
             mean_depth=float(depth_B.mean()),
-            paper_flops=flops.paper,
-            true_flops=flops.true,
-            paper_speedup=self.full_flops.paper / flops.paper,
-            true_speedup=self.full_flops.true / flops.true,
+            paper_flops=paper_flops,
+            true_flops=true_flops,
+            paper_speedup=self._full_flops["paper_flops"] / paper_flops,
+            true_speedup=self._full_flops["true_flops"] / true_flops,
             texts_per_exit=tuple(np.bincount(depth_B, minlength=self.layers + 1)[1:].tolist()),
             uncertainty=uncertainty_at_exits(self.outputs.uncertainty_LxB, depth_B, asked=self.predictor.asked_exits),
         )
 
-    def _same_depth(self, layers: int) -> np.ndarray:
-        return np.full(len(self.lengths_B), layers)
+    @functools.cached_property
+    def _full_flops(self) -> dict[str, int]:
+        """Of full depth, of all texts together: all layers and the last exit alone."""
+        asked = self._alone(self.layers)
+        return {f"{count.value}_flops": self._flops(count, self.layers, asked) for count in Count}
 
     def _alone(self, layer: int) -> list[bool]:
         """The exit after a layer (from 1) and no other."""
         return [place == layer for place in range(1, self.layers + 1)]
 
-    def _flops(self, depth_B: np.ndarray, *, asked: Sequence[bool]) -> Flops:
-        """Of these executed layers per text, with the asked exits among them."""
+    def _flops(self, count: Count, depth: int | np.ndarray, asked: Sequence[bool] | None = None) -> int:
+        """Of all texts together, with these executed layers, one number or `[B]`; `asked`: the exits, all if None."""
+        depth_B = np.broadcast_to(depth, self.lengths_B.shape)
         network = self.predictor.network
-        return Flops(*(total_flops(count, network, self.lengths_B, depth_B, asked=asked) for count in Count))
+        return total_flops(count, network, self.lengths_B, depth_B, asked=asked or network.exits)
 
 
 def uncertainty_at_exits(

@@ -13,7 +13,7 @@ from rich.text import Text as Styled
 from fastbert_jax.config import ExplainConfig
 from fastbert_jax.inference.calibrate import thresholds_in_use
 from fastbert_jax.inference.loading import load
-from fastbert_jax.inference.policies import exit_indices
+from fastbert_jax.inference.policies import exit_indices, layer_thresholds
 from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.log import info
 from fastbert_jax.text.examples import Text
@@ -78,7 +78,7 @@ def exit_paths(predictor: Predictor, texts: Sequence[Text], speed: float | np.nd
       UserError: a backbone without exits, no list of texts, or a threshold out of [0, 1].
     """
     predictor.require_exits()
-    thresholds_L = predictor.thresholds(speed)
+    thresholds_L = layer_thresholds(speed, predictor.config.num_layers)
     plan = predictor.plan(texts)
     if plan.truncated_texts:
         info(f"{plan.truncated_texts} texts have more than {predictor.max_length} tokens and were cut")

@@ -5,7 +5,9 @@ A text exits at the first layer whose uncertainty is below the threshold, `speed
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,123 +22,76 @@ PolicyState = Any
 """What a policy keeps of a text between layers: a tree of arrays `[B, ...]`, or `()`."""
 
 
-@runtime_checkable
-class Policy(Protocol):
+class Policy(NamedTuple):
     """What every engine asks of a policy. Thresholds per layer are not its part: `speed` has them."""
 
-    def start(self, rows: int) -> PolicyState:
-        """The state of `rows` texts before the first layer."""
-        ...
-
-    def judge(
-        self, state: PolicyState, logits_BxN: Float[Array, "B N"]
-    ) -> tuple[PolicyState, Float32[jax.Array, " B"]]:
-        """The state after one more exit, and its uncertainty, float32 `[B]` in [0, 1]."""
-        ...
-
-
-class _Stateless:
-    """A policy that judges each exit alone."""
-
-    def start(self, rows: int) -> PolicyState:
-        """Nothing is kept."""
-        return ()
-
-    def judge(
-        self, state: PolicyState, logits_BxN: Float[Array, "B N"]
-    ) -> tuple[PolicyState, Float32[jax.Array, " B"]]:
-        """The uncertainty of each text."""
-        return state, self.uncertainty(logits_BxN)
-
-    def uncertainty(self, logits_BxN: Float[Array, "B N"]) -> Float32[jax.Array, " B"]:
-        """Float32 `[B]` in [0, 1]."""
-        raise NotImplementedError
-
-
-class Entropy(_Stateless):
-    """The paper's policy (section 3.3): normalised entropy, equation 7."""
-
-    def uncertainty(self, logits_BxN: Float[Array, "B N"]) -> Float32[jax.Array, " B"]:
-        """See `entropy_uncertainty`."""
-        return entropy_uncertainty(logits_BxN)
-
-
-class TopEntropy(_Stateless):
-    """The normalised entropy of the most probable classes, their probabilities made to sum to one.
-
-    For tasks of many classes, where plain entropy stays near 1 and no text exits early (autoliuweijie/FastBERT, issue
-    7, proposed by its author).
-    """
-
-    def __init__(self, top: int) -> None:
-        self.top = top
-
-    def uncertainty(self, logits_BxN: Float[Array, "B N"]) -> Float32[jax.Array, " B"]:
-        """With `top` classes or fewer, that of `Entropy`."""
-        top = min(self.top, logits_BxN.shape[-1])
-        broken_B = jnp.isnan(logits_BxN).any(-1)  # top_k may or may not return a NaN
-        top_BxT = jax.lax.top_k(jnp.asarray(logits_BxN, jnp.float32), top)[0]
-        return jnp.where(broken_B, 1.0, entropy_uncertainty(top_BxT))
-
-
-class MaxProbability(_Stateless):
-    """1 - the largest probability: from 0 to 1 - 1 / N."""
-
-    def uncertainty(self, logits_BxN: Float[Array, "B N"]) -> Float32[jax.Array, " B"]:
-        """Logits with a NaN count as wholly uncertain."""
-        probabilities_BxN = jax.nn.softmax(jnp.asarray(logits_BxN, jnp.float32))
-        return jnp.nan_to_num(1 - probabilities_BxN.max(-1), nan=1.0)
-
-
-class Margin(_Stateless):
-    """1 - the lead of the largest probability over the second."""
-
-    def uncertainty(self, logits_BxN: Float[Array, "B N"]) -> Float32[jax.Array, " B"]:
-        """Logits with a NaN count as wholly uncertain."""
-        probabilities_BxN = jax.nn.softmax(jnp.asarray(logits_BxN, jnp.float32))
-        top_Bx2 = jax.lax.top_k(probabilities_BxN, 2)[0]
-        return jnp.nan_to_num(1 - (top_Bx2[:, 0] - top_Bx2[:, 1]), nan=1.0)
-
-
-class Patience:
-    """PABEE (Zhou et al. 2020): a text exits when `patience` exits in a row gave the label of the one before them.
-
-    The uncertainty is 0 then and 1 before, so that every speed above 0 has the same effect.
-    """
-
-    def __init__(self, patience: int) -> None:
-        self.patience = patience
-
-    def start(self, rows: int) -> PolicyState:
-        """The last label, none yet, and how many exits in a row agreed with the one before."""
-        return np.full(rows, -1, np.int32), np.zeros(rows, np.int32)
-
-    def judge(
-        self, state: PolicyState, logits_BxN: Float[Array, "B N"]
-    ) -> tuple[PolicyState, Float32[jax.Array, " B"]]:
-        """0 where enough exits agree, else 1; a NaN agrees with nothing."""
-        label_B, agreed_B = state
-        broken_B = jnp.isnan(logits_BxN).any(-1)
-        new_label_B = jnp.where(broken_B, -1, logits_BxN.argmax(-1).astype(jnp.int32))
-        agrees_B = (new_label_B == label_B) & ~broken_B
-        agreed_B = jnp.where(agrees_B, agreed_B + 1, 0)
-        return (new_label_B, agreed_B), jnp.where(agreed_B >= self.patience, 0.0, 1.0)
+    judge: Callable[[PolicyState, Array], tuple[PolicyState, jax.Array]]
+    """From the state and an exit's logits `[B, N]`, the state after it and its uncertainty, float32 `[B]` in [0, 1]."""
+    start: Callable[[int], PolicyState] = lambda rows: ()
+    """The state of so many texts before the first layer."""
 
 
 def make_policy(exits: ExitConfig) -> Policy:
     """The policy that the settings name."""
     match exits.policy:
         case PolicyName.ENTROPY:
-            return Entropy()
+            return each_alone(entropy_uncertainty)
         case PolicyName.TOP_ENTROPY:
-            return TopEntropy(exits.top)
+            return each_alone(functools.partial(top_entropy, top=exits.top))
         case PolicyName.MAX_PROBABILITY:
-            return MaxProbability()
+            return each_alone(max_probability)
         case PolicyName.MARGIN:
-            return Margin()
+            return each_alone(margin)
         case PolicyName.PATIENCE:
-            return Patience(exits.patience)
+            return patience(exits.patience)
     raise ValueError(f"expected a policy of {[name.value for name in PolicyName]}, found {exits.policy!r}")
+
+
+def each_alone(uncertainty: Callable[[Array], jax.Array]) -> Policy:
+    """A policy that judges each exit by its logits alone."""
+    return Policy(lambda state, logits_BxN: (state, uncertainty(logits_BxN)))
+
+
+def top_entropy(logits_BxN: Float[Array, "B N"], top: int) -> Float32[jax.Array, " B"]:
+    """The normalised entropy of the `top` most probable classes, their probabilities made to sum to one.
+
+    For tasks of many classes, where plain entropy stays near 1 and no text exits early (autoliuweijie/FastBERT, issue
+    7, proposed by its author). With `top` classes or fewer, it is plain entropy.
+    """
+    broken_B = jnp.isnan(logits_BxN).any(-1)  # top_k may or may not return a NaN
+    top_BxT = jax.lax.top_k(jnp.asarray(logits_BxN, jnp.float32), min(top, logits_BxN.shape[-1]))[0]
+    return jnp.where(broken_B, 1.0, entropy_uncertainty(top_BxT))
+
+
+def max_probability(logits_BxN: Float[Array, "B N"]) -> Float32[jax.Array, " B"]:
+    """1 - the largest probability: from 0 to 1 - 1 / N; 1 where a logit is NaN."""
+    probabilities_BxN = jax.nn.softmax(jnp.asarray(logits_BxN, jnp.float32))
+    return jnp.nan_to_num(1 - probabilities_BxN.max(-1), nan=1.0)
+
+
+def margin(logits_BxN: Float[Array, "B N"]) -> Float32[jax.Array, " B"]:
+    """1 - the lead of the largest probability over the second; 1 where a logit is NaN."""
+    probabilities_BxN = jax.nn.softmax(jnp.asarray(logits_BxN, jnp.float32))
+    top_Bx2 = jax.lax.top_k(probabilities_BxN, 2)[0]
+    return jnp.nan_to_num(1 - (top_Bx2[:, 0] - top_Bx2[:, 1]), nan=1.0)
+
+
+def patience(exits: int) -> Policy:
+    """PABEE (Zhou et al. 2020): a text exits when so many exits in a row gave the label of the one before them.
+
+    The uncertainty is 0 then and 1 before, so that every speed above 0 has the same effect. A NaN agrees with nothing.
+    The state is the last label, -1 before the first, and how many exits in a row agreed with the one before.
+    """
+
+    def judge(state: PolicyState, logits_BxN: Array) -> tuple[PolicyState, jax.Array]:
+        label_B, agreed_B = state
+        broken_B = jnp.isnan(logits_BxN).any(-1)
+        new_label_B = jnp.where(broken_B, -1, logits_BxN.argmax(-1).astype(jnp.int32))
+        agrees_B = (new_label_B == label_B) & ~broken_B
+        agreed_B = jnp.where(agrees_B, agreed_B + 1, 0)
+        return (new_label_B, agreed_B), jnp.where(agreed_B >= exits, 0.0, 1.0)
+
+    return Policy(judge, lambda rows: (np.full(rows, -1, np.int32), np.zeros(rows, np.int32)))
 
 
 def entropy_uncertainty(logits: Float[Array, "*lead N"]) -> Float32[jax.Array, "*lead"]:
@@ -167,7 +122,7 @@ def entropy_uncertainty(logits: Float[Array, "*lead N"]) -> Float32[jax.Array, "
 
 
 def layer_thresholds(speed: Any, num_layers: int) -> Float32[np.ndarray, " L"]:
-    """`speed`, one number or one per layer, as float32 `[L]`.
+    """`speed`, one number or one per layer, in [0, 1], as float32 `[L]`.
 
     Raises:
       UserError: anything else.
@@ -176,16 +131,19 @@ def layer_thresholds(speed: Any, num_layers: int) -> Float32[np.ndarray, " L"]:
         thresholds = np.asarray(speed)
     except ValueError:  # rows of unlike lengths
         thresholds = np.asarray(None)
-    is_number = thresholds.dtype.kind in "buif"
-    fits = is_number and thresholds.shape in ((), (num_layers,))
-    if not fits:
+    fits = thresholds.dtype.kind in "buif" and thresholds.shape in ((), (num_layers,))
+    if not fits or not np.all((thresholds >= 0) & (thresholds <= 1)):
         raise UserError(f"speed: expected one number or {num_layers} numbers in [0, 1], found {speed!r}")
     return np.broadcast_to(thresholds.astype(np.float32), (num_layers,))
 
 
 def exit_indices(uncertainty_LxB: Float[np.ndarray, "L B"], speed: Any) -> Int[np.ndarray, " B"]:
-    """The exit of each text, counting from 0, when the uncertainty of every exit is known: int `[B]`."""
-    sure_LxB = uncertainty_LxB < layer_thresholds(speed, len(uncertainty_LxB))[:, None]
+    """The exit of each text, counting from 0, when the uncertainty of every exit is known: int `[B]`.
+
+    `speed` is one threshold, or one per layer `[L]`.
+    """
+    thresholds_L = np.broadcast_to(np.asarray(speed, np.float32), (len(uncertainty_LxB),))
+    sure_LxB = uncertainty_LxB < thresholds_L[:, None]
     sure_LxB[-1] = True
     exits_B: np.ndarray = sure_LxB.argmax(0)
     return exits_B

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +17,20 @@ import numpy as np
 
 from fastbert_jax.config import ExitConfig, Mode, PredictConfig
 from fastbert_jax.config_yaml import to_dict
+from fastbert_jax.errors import UserError
 from fastbert_jax.inference import calibrate
-from fastbert_jax.inference.answer_files import AnswerFile, AnswerFormat, StandardOutput, standard_output
-from fastbert_jax.inference.input_files import STDOUT, outputs_of, this_process
+from fastbert_jax.inference.answer_files import AnswerFile, AnswerFormat, StandardOutput
 from fastbert_jax.inference.loading import CARD, load, local_mesh, model_directory
 from fastbert_jax.log import info, progress_bar
 from fastbert_jax.text.examples import Example, Unreadable
-from fastbert_jax.text.sources import open_examples, require_skip
+from fastbert_jax.text.filesystem import expand, is_file, place_of, without_compression
+from fastbert_jax.text.sources import BUILTIN, STDIN, TFDS, open_examples, require_skip
 
+NAME = "{}"
+"""What stands for the input's name in the name of an output."""
+STDOUT = "-"
+LAUNCHERS = (("SLURM_NTASKS", "SLURM_PROCID"), ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"))
+"""Where Slurm and Open MPI say how many processes there are, and which this is."""
 ROWS = 4096
 """Rows of a chunk, at most: enough to fill the batches of every length."""
 CHARACTERS = 2**24
@@ -94,37 +104,31 @@ class _Model:
         Args:
           prefix: of the notes about it.
         """
-        before = unreadable = cut = 0
-        with open_examples(name, self._config, role="test") as rows, self._opened(name, output) as file:
+        numbers: Counter[str] = Counter()
+        with open_examples(name, self._config, role="test") as rows, contextlib.ExitStack() as stack:
+            file = StandardOutput() if output == STDOUT else AnswerFile(output)
+            if isinstance(file, AnswerFile):
+                settings = {"input": name, **self._settings}
+                stack.enter_context(file.opened(self._form, settings, resume=self._config.resume))
+            else:
+                stack.enter_context(file.opened())
             if rows.columns.guessed:
                 info(rows.note)
-            with progress_bar("predict", total=rows.table.row_count, unit="texts") as advance:
-                for chunk in chunks_of(rows):
-                    checksum = checksum_of(chunk)
-                    if file.has(checksum):
-                        before += len(chunk)
-                        advance(len(chunk), "")
-                    else:
-                        content, truncated = self._answers(chunk, lambda count: advance(count, ""))
-                        file.add(checksum, content)
-                        cut += truncated
-                    unreadable += sum(isinstance(row, Unreadable) for row in chunk)
-        if before:
-            info(f"{prefix}{before} rows were answered before")
-        if unreadable:
-            info(f"{prefix}{unreadable} rows could not be read; their records say why")
-        if cut:
-            info(f"{prefix}{cut} texts have more than {self.predictor.max_length} tokens and were cut")
-
-    @contextlib.contextmanager
-    def _opened(self, name: str, output: str) -> Iterator[AnswerFile | StandardOutput]:
-        if output == STDOUT:
-            with standard_output() as stream:
-                yield stream
-        else:
-            file = AnswerFile(output)
-            with file.opened(self._form, {"input": name, **self._settings}, resume=self._config.resume):
-                yield file
+            advance = stack.enter_context(progress_bar("predict", total=rows.table.row_count, unit="texts"))
+            for chunk in chunks_of(rows):
+                checksum = checksum_of(chunk)
+                if file.has(checksum):
+                    numbers["rows were answered before"] += len(chunk)
+                    advance(len(chunk), "")
+                else:
+                    content, cut = self._answers(chunk, lambda count: advance(count, ""))
+                    file.add(checksum, content)
+                    numbers[f"texts have more than {self.predictor.max_length} tokens and were cut"] += cut
+                unreadable = sum(isinstance(row, Unreadable) for row in chunk)
+                numbers["rows could not be read; their records say why"] += unreadable
+        for what, number in numbers.items():
+            if number:
+                info(f"{prefix}{number} {what}")
 
     def _answers(self, chunk: Sequence[Row], advance: Callable[[int], None]) -> tuple[bytes, int]:
         """The bytes of the answers to some rows, and how many texts were too long and cut."""
@@ -190,3 +194,97 @@ def checksum_of(chunk: Sequence[Row]) -> str:
     for row in chunk:
         digest.update(repr(row.text if isinstance(row, Example) else (None, row.where, row.problem)).encode())
     return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Process:
+    """One of several processes that run the same command."""
+
+    index: int
+    """From 0."""
+    count: int
+    source: str = ""
+    """The launcher's variables that say so; empty when the command does, or nothing does."""
+
+    def share(self, outputs: Mapping[str, str]) -> dict[str, str]:
+        """The inputs of this process and their outputs; every input belongs to exactly one process."""
+        return dict(list(outputs.items())[self.index :: self.count])
+
+    def __str__(self) -> str:
+        return f"process {self.index} of {self.count}" + (f" ({self.source})" if self.source else "")
+
+
+def this_process(count: int, index: int, environment: Mapping[str, str]) -> Process:
+    """The process that the command names, else the one that its launcher names, else the only one.
+
+    Args:
+      count: how many processes there are; 0: not given.
+      index: which one this is, from 0; -1: not given.
+
+    Raises:
+      UserError: the launcher's numbers make no sense.
+    """
+    if count:
+        return Process(index, count)
+    for names in LAUNCHERS:
+        if all(name in environment for name in names):
+            found = [environment[name] for name in names]
+            numbers = [int(text) if text.isdecimal() else -1 for text in found]
+            if not 0 <= numbers[1] < numbers[0]:
+                raise UserError(
+                    f"expected {names[0]} processes, of which this is {names[1]}, found {found[0]!r} and {found[1]!r}; "
+                    "pass --process-count and --process-index"
+                )
+            return Process(numbers[1], numbers[0], " and ".join(names))
+    return Process(0, 1)
+
+
+def outputs_of(inputs: Sequence[str], output: str) -> dict[str, str]:
+    """Every input with its output, in order; the files that a pattern matches are sorted.
+
+    Raises:
+      UserError: a pattern that no file matches, several inputs for one output, or an output that is an input.
+    """
+    found = [name for given in inputs for name in (expand((given,), key="--input") if _is_pattern(given) else [given])]
+    several = len(found) > 1 or any(_is_pattern(name) for name in inputs)
+    if several and NAME not in output:
+        raise UserError(
+            f"--output: expected a name with {NAME}, which each input's own name replaces, for the {len(found)} inputs,"
+            f" found {output!r}; write 'answers/{NAME}.jsonl'"
+        )
+    by_stem: dict[str, str] = {}
+    for name in found:
+        stem = stem_of(name)
+        if stem in by_stem:
+            raise UserError(
+                f"--input: {by_stem[stem]} and {name} would have the same output, as both are named {stem!r}; "
+                "answer them in two commands, with different outputs"
+            )
+        by_stem[stem] = name
+    outputs = {name: output.replace(NAME, stem) for stem, name in by_stem.items()}
+    for place in (place for place in outputs.values() if place != STDOUT):
+        path = Path(_absolute(place))
+        is_input = any(path.resolve() == Path(_absolute(name)).resolve() for name in found)
+        if is_input or any(_is_pattern(name) and path.match(_absolute(name)) for name in inputs):
+            raise UserError(
+                f"--output: {place!r} is one of the inputs, or matches them; use another directory or ending"
+            )
+    return outputs
+
+
+def stem_of(name: str) -> str:
+    """An input's name without its directory and its endings: `a` for `texts/a.jsonl.gz`."""
+    if name == STDIN:
+        return "stdin"
+    if name.startswith((BUILTIN, TFDS)):
+        return re.sub("[:/#]", "_", name)
+    return without_compression(name).stem
+
+
+def _is_pattern(name: str) -> bool:
+    """Whether a name is a pattern and not that of a file."""
+    return glob.has_magic(name) and not name.startswith((BUILTIN, TFDS)) and not is_file(place_of(name))
+
+
+def _absolute(name: str) -> str:
+    return os.path.abspath(os.path.expanduser(name))

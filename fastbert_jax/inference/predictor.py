@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -15,15 +16,63 @@ from fastbert_jax.errors import UserError, program_name
 from fastbert_jax.inference.engines.auto import Auto, make_engines
 from fastbert_jax.inference.engines.engine import Engine, Results
 from fastbert_jax.inference.engines.runtime import Runtime
-from fastbert_jax.inference.engines.static_sizes import full_batch
-from fastbert_jax.inference.plan import BatchedTexts, batch_rows, plan_batches
+from fastbert_jax.inference.plan import BatchedTexts, batch_rows, full_batch, plan_batches
 from fastbert_jax.inference.policies import layer_thresholds
-from fastbert_jax.inference.prediction import Prediction, Predictions
 from fastbert_jax.model.network import Params
 from fastbert_jax.model.networks import make_network
 from fastbert_jax.model.sharding import copies_of
+from fastbert_jax.report.tables import table
 from fastbert_jax.text.examples import Text
 from fastbert_jax.text.tokenizer import Tokenizer
+
+SHOWN = 20
+"""Answers of a list that a prompt shows."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """The answer to one text.
+
+    >>> import fastbert_jax
+    >>> answer = fastbert_jax.load("runs/demo").predict(["a quite good film"])[0]
+    >>> answer
+    Prediction(label='good', probability=0.934, exit_layer=1, uncertainty=0.350)
+    >>> answer.label, answer.exit_layer, answer.probabilities.shape
+    ('good', 1, (2,))
+    """
+
+    label: str
+    probabilities: np.ndarray
+    """float32 `[N]`, in the order of `Predictor.labels`."""
+    exit_layer: int
+    """How many layers the text went through, 1..L."""
+    uncertainty: float
+    """Of the exit that answered, in [0, 1]."""
+
+    @property
+    def probability(self) -> float:
+        """Of the label."""
+        return float(self.probabilities.max())
+
+    def __repr__(self) -> str:
+        """The answer in one line; of the probabilities the largest."""
+        return (
+            f"Prediction(label={self.label!r}, probability={self.probability:.3f}, exit_layer={self.exit_layer}, "
+            f"uncertainty={self.uncertainty:.3f})"
+        )
+
+
+class Predictions(list[Prediction]):
+    """A list of answers that a prompt or a notebook shows as a table."""
+
+    def __repr__(self) -> str:
+        """One line an answer; of many, the first ones."""
+        rows = [
+            (answer.label, f"{answer.probability:.3f}", str(answer.exit_layer), f"{answer.uncertainty:.3f}")
+            for answer in self[:SHOWN]
+        ]
+        lines = [table(("label", "probability", "exit_layer", "uncertainty"), rows)] if rows else ["no predictions"]
+        return "\n".join([*lines, f"and {len(self) - SHOWN} more"] if len(self) > SHOWN else lines)
 
 
 class WarmUp(NamedTuple):
@@ -138,9 +187,7 @@ class Predictor:
         self.require_exits()
         engine, before, start = self._engine(mode), self.compiled_programs, time.perf_counter()
         for length, rows in batch_rows(self.length_buckets, batch_size=batch_size, batch_tokens=batch_tokens).items():
-            batch = full_batch(rows, length)
-            engine.warm_up(batch)
-            engine.warm_up_full_depth(batch)
+            engine.warm_up(full_batch(rows, length))
         return WarmUp(self.compiled_programs - before, time.perf_counter() - start)
 
     def predict(
@@ -218,10 +265,10 @@ class Predictor:
         """
         plan = self.plan(texts, batch_size=batch_size)
         states: list[np.ndarray] = [np.empty(0)] * plan.texts
-        for planned in plan.batches:
-            hidden_LxBxSxH = np.asarray(self._runtime.hidden_states(planned.batch))
-            for row, text in enumerate(planned.texts):
-                states[text] = hidden_LxBxSxH[:, row, planned.batch.text_BxS[row] > 0]
+        for texts_of_batch, batch in zip(plan.members, plan.batches, strict=True):
+            hidden_LxBxSxH = np.asarray(self._runtime.hidden_states(batch))
+            for row, text in enumerate(texts_of_batch):
+                states[text] = hidden_LxBxSxH[:, row, batch.text_BxS[row] > 0]
         return states
 
     def plan(self, texts: Sequence[Text], *, batch_size: int = 0, batch_tokens: int = BATCH_TOKENS) -> BatchedTexts:
@@ -247,27 +294,14 @@ class Predictor:
         """
         self.require_exits()
         engine = self._engine(mode)
-        thresholds_L = self.thresholds(speed)
-        answers = Results.empty(plan.texts, self.config.num_classes)
-        parts = engine.run((planned.batch for planned in plan.batches), thresholds_L)
-        for planned, part in zip(plan.batches, parts, strict=True):
-            for whole, some in zip(answers, part, strict=True):
-                whole[planned.texts] = some[: len(planned.texts)]
-            if on_batch:
-                on_batch(len(planned.texts))
-        return answers
-
-    def thresholds(self, speed: float | np.ndarray) -> np.ndarray:
-        """The threshold of each layer, float32 `[L]`.
-
-        Raises:
-          UserError: neither one number nor one for each layer, or one out of [0, 1].
-        """
         thresholds_L = layer_thresholds(speed, self.config.num_layers)
-        if not np.all((thresholds_L >= 0) & (thresholds_L <= 1)):
-            layers = self.config.num_layers
-            raise UserError(f"speed: expected one number or {layers} numbers in [0, 1], found {speed!r}")
-        return thresholds_L
+        answers = Results.empty(plan.texts, self.config.num_classes)
+        for texts, part in zip(plan.members, engine.run(plan.batches, thresholds_L), strict=True):
+            for whole, some in zip(answers, part, strict=True):
+                whole[texts] = some[: len(texts)]
+            if on_batch:
+                on_batch(len(texts))
+        return answers
 
     def all_exits(
         self, plan: BatchedTexts, on_batch: Callable[[int], None] | None = None
@@ -280,7 +314,7 @@ class Predictor:
         total, depth = plan.texts, self.config.num_layers
         probabilities = np.zeros((total, depth, self.config.num_classes), np.float32)
         uncertainty = np.zeros((total, depth), np.float32)
-        for texts, batch in plan.batches:
+        for texts, batch in zip(plan.members, plan.batches, strict=True):
             answer = self._runtime.all_exits(batch)
             probabilities[texts] = np.asarray(answer.probabilities_BxN).swapaxes(0, 1)[: len(texts)]
             uncertainty[texts] = np.asarray(answer.uncertainty_B).T[: len(texts)]

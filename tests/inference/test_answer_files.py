@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fastbert_jax.inference.answer_files import AnswerFormat
-from fastbert_jax.inference.prediction import Prediction
+from fastbert_jax.inference.predictor import Prediction
 from fastbert_jax.text.examples import Unreadable
 from fastbert_jax.text.readers import open_table
 

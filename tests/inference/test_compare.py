@@ -14,8 +14,7 @@ import pytest
 from fastbert_jax.config import BadRow, CompareConfig, MeasureConfig, Mode
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference import compare as module
-from fastbert_jax.inference.compare import compare
-from fastbert_jax.inference.compare_command import compare_data, save
+from fastbert_jax.inference.compare import compare, compare_data, save
 from fastbert_jax.inference.engines.engine import Results
 from fastbert_jax.inference.exit_outputs import EvaluatedTexts
 from fastbert_jax.inference.loading import load

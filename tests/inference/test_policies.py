@@ -14,15 +14,14 @@ import scipy.stats
 from fastbert_jax.config import ExitConfig, PolicyName
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.policies import (
-    Margin,
-    MaxProbability,
-    Patience,
-    Policy,
-    TopEntropy,
     entropy_uncertainty,
     exit_indices,
     layer_thresholds,
     make_policy,
+    margin,
+    max_probability,
+    patience,
+    top_entropy,
 )
 
 EDGES = (PolicyName.ENTROPY, PolicyName.TOP_ENTROPY, PolicyName.MARGIN)
@@ -83,31 +82,24 @@ def test_bfloat16_logits_are_judged_in_float32() -> None:
 LOGITS = np.random.default_rng(1).normal(0, 3, (6, 40)).astype(np.float32)
 
 
-def uncertainty(policy: Policy, logits: np.ndarray) -> np.ndarray:
-    """What a policy says of answers that nothing came before."""
-    return np.asarray(policy.judge(policy.start(len(logits)), jnp.asarray(logits))[1])
-
-
 def test_top_entropy_is_that_of_the_most_probable_classes_alone() -> None:
     probabilities = np.exp(LOGITS) / np.exp(LOGITS).sum(-1, keepdims=True)
     top = np.sort(probabilities)[:, -5:]
     expected = scipy.stats.entropy(top / top.sum(-1, keepdims=True), axis=-1) / np.log(5)
-    np.testing.assert_allclose(uncertainty(TopEntropy(5), LOGITS), expected, atol=1e-6)
+    np.testing.assert_allclose(top_entropy(LOGITS, top=5), expected, atol=1e-6)
     few = LOGITS[:, :3]
-    np.testing.assert_allclose(uncertainty(TopEntropy(5), few), entropy_uncertainty(few), atol=1e-6)
+    np.testing.assert_allclose(top_entropy(few, top=5), entropy_uncertainty(few), atol=1e-6)
 
 
 def test_max_probability_and_margin() -> None:
     probabilities = np.sort(np.exp(LOGITS) / np.exp(LOGITS).sum(-1, keepdims=True))
-    np.testing.assert_allclose(uncertainty(MaxProbability(), LOGITS), 1 - probabilities[:, -1], atol=1e-6)
-    np.testing.assert_allclose(
-        uncertainty(Margin(), LOGITS), 1 - (probabilities[:, -1] - probabilities[:, -2]), atol=1e-6
-    )
+    np.testing.assert_allclose(max_probability(LOGITS), 1 - probabilities[:, -1], atol=1e-6)
+    np.testing.assert_allclose(margin(LOGITS), 1 - (probabilities[:, -1] - probabilities[:, -2]), atol=1e-6)
 
 
 def test_patience_counts_exits_in_a_row_that_agree() -> None:
     labels = [3, 3, 1, 1, 1, 1]
-    found, policy = [], Patience(2)
+    found, policy = [], patience(2)
     memory = policy.start(1)
     for label in labels:
         memory, judged = policy.judge(memory, jnp.asarray(np.eye(5, dtype=np.float32)[[label]]))

@@ -52,11 +52,11 @@ def test_no_threshold_that_keeps_the_accuracy_is_faster(max_drop: float, classes
 def test_per_layer_thresholds_keep_the_accuracy_and_are_faster() -> None:
     answers, expected_B = simulated(400, seed=2)
     one = fastest_within(answers, expected_B, max_drop=0.01)
-    several_L = fastest_per_layer(answers, expected_B, max_drop=0.01, asked=ASKED)
+    several_L = fastest_per_layer(answers, expected_B, max_drop=0.01, start=one, asked=ASKED)
     assert several_L.shape == (LAYERS,)
     assert answers.accuracy(several_L, expected_B) >= answers.accuracy(0.0, expected_B) - 0.01 - 1e-9
     assert answers.mean_depth(several_L) < answers.mean_depth(one)
-    frozen_L = fastest_per_layer(answers, expected_B, max_drop=0.01, asked=(False,) * (LAYERS - 1) + (True,))
+    frozen_L = fastest_per_layer(answers, expected_B, max_drop=0.01, start=one, asked=(False,) * (LAYERS - 1) + (True,))
     np.testing.assert_array_equal(frozen_L, np.full(LAYERS, one, np.float32))
 
 
@@ -104,4 +104,4 @@ def test_the_smallest_threshold_of_a_depth() -> None:
     assert answers.mean_depth(speed) <= 3.0
     below = GRID[GRID < speed]
     assert all(answers.mean_depth(other) > 3.0 for other in below)
-    assert slowest_of(answers, depth=0.5) is None
+    assert slowest_of(answers, depth=0.5) == 1

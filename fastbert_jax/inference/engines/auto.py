@@ -1,19 +1,19 @@
-"""The engines by their names, and `auto`, which picks one by a rule."""
+"""The engines by their names, on one device or several, and `auto`, which picks one by a rule."""
 
 from __future__ import annotations
 
 import itertools
+import queue
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from fastbert_jax.config import Mode
-from fastbert_jax.inference.engines.all_devices import AllDevices
 from fastbert_jax.inference.engines.bucketed import Bucketed
 from fastbert_jax.inference.engines.cascade import Cascade
-from fastbert_jax.inference.engines.engine import Engine, Results
+from fastbert_jax.inference.engines.engine import Engine, Masked, Results
 from fastbert_jax.inference.engines.graph_cascade import GraphCascade
-from fastbert_jax.inference.engines.masked import Masked
 from fastbert_jax.inference.engines.runtime import Runtime
 from fastbert_jax.text.batches import Batch
 
@@ -26,6 +26,63 @@ ENGINES: dict[Mode, type[Engine]] = {
 MANY_BATCHES = 8
 """Batches of one length from which on the compiled loop is faster than one driven by the host, which starts and ends
 with steps that are not full too."""
+
+
+class AllDevices(Engine):
+    """Engines of one kind, one per device, each driven by a thread of its own, that take turns at the batches."""
+
+    def __init__(self, engines: Sequence[Engine]) -> None:
+        super().__init__(engines[0].runtime)
+        self.engines = tuple(engines)
+
+    def _warm_up_early(self, batch: Batch) -> None:
+        for engine in self.engines:
+            engine.warm_up(batch)
+
+    def run(self, batches: Iterable[Batch], speed: float | np.ndarray) -> Iterator[Results]:
+        """As `Engine.run`; an error on one device ends the work of all and reaches the caller."""
+        one_takes, stopped = threading.Lock(), threading.Event()
+
+        def take(turn: int, batches: Iterator[Batch]) -> Iterator[Batch]:
+            own = itertools.islice(batches, turn, None, len(self.engines))
+            while not stopped.is_set():
+                with one_takes:
+                    batch = next(own, None)
+                if batch is None:
+                    return
+                yield batch
+
+        def drive(engine: Engine, own: Iterator[Batch], done: queue.SimpleQueue[Results | None]) -> None:
+            try:
+                for results in engine.run(own, speed):
+                    done.put(results)
+            except BaseException as error:
+                failures.append(error)
+            done.put(None)
+
+        failures: list[BaseException] = []
+        copies = itertools.tee(batches, len(self.engines))
+        found: list[queue.SimpleQueue[Results | None]] = [queue.SimpleQueue() for _ in self.engines]
+        threads = [
+            threading.Thread(target=drive, args=(engine, take(turn, copies[turn]), found[turn]), daemon=True)
+            for turn, engine in enumerate(self.engines)
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            for done in itertools.cycle(found):
+                if (results := done.get()) is None:  # no batch is left for the others either, or the device failed
+                    break
+                yield results
+        finally:  # a reader that has enough must not leave threads at work
+            stopped.set()
+            for thread in threads:
+                thread.join()
+        if failures:
+            raise failures[0]
+
+    def _run_early(self, batches: Iterable[Batch], thresholds_L: np.ndarray) -> Iterator[Results]:
+        return self.run(batches, thresholds_L)
 
 
 class Auto(Engine):
@@ -41,8 +98,7 @@ class Auto(Engine):
         self.picked: dict[Mode, int] = {}
         """The engines of the last input, and how many batches each of them ran."""
 
-    def warm_up(self, batch: Batch) -> None:
-        """Compile what batches of this shape, or with fewer rows, may need."""
+    def _warm_up_early(self, batch: Batch) -> None:
         for mode in (Mode.BUCKETED, Mode.CASCADE, Mode.GRAPH_CASCADE):
             self._engines[mode].warm_up(batch)
 

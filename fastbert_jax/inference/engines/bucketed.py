@@ -6,26 +6,15 @@ Shapes in names: B texts (one per row), S sequence, H hidden, L layers, N classe
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
-from fastbert_jax.inference.engines.engine import BATCHES_IN_FLIGHT, Engine, Results, side_by_side
-from fastbert_jax.inference.engines.runtime import ExitResult, Runtime
-from fastbert_jax.inference.engines.static_sizes import batch_buckets, first_rows, smallest_bucket
-from fastbert_jax.inference.policies import PolicyState
-from fastbert_jax.model.network import Array, Params
+from fastbert_jax.inference.engines.engine import Engine, Results, side_by_side
+from fastbert_jax.inference.engines.runtime import Runtime
+from fastbert_jax.inference.plan import batch_buckets, first_rows, smallest_bucket
 from fastbert_jax.text.batches import Batch
-
-
-class Survivors(NamedTuple):
-    """The texts that have not exited yet, on the device."""
-
-    hidden_BxSxH: jax.Array
-    text_BxS: Array
-    cls_BxK: Array
-    state: PolicyState
 
 
 class Bucketed(Engine):
@@ -37,32 +26,21 @@ class Bucketed(Engine):
 
     def __init__(self, runtime: Runtime) -> None:
         super().__init__(runtime)
-        self._embed = runtime.jit(runtime.network.embed)
-        self._advance = runtime.jit(self._layer_and_exit)
-        self._run_layer = runtime.jit(runtime.run_layer)
+        self._enter = runtime.jit(runtime.enter)
+        self._step = runtime.jit(runtime.step)
         self._take = runtime.jit(take_rows)
 
-    def _layer_and_exit(
-        self, layer: Params, exit_: Params, texts: Survivors
-    ) -> tuple[jax.Array, PolicyState, ExitResult]:
-        hidden_BxSxH = self.runtime.run_layer(layer, texts.hidden_BxSxH, texts.text_BxS)
-        state, result = self.runtime.run_exit(exit_, texts.state, hidden_BxSxH, texts.text_BxS, texts.cls_BxK)
-        return hidden_BxSxH, state, result
-
     def _run_early(self, batches: Iterable[Batch], thresholds_L: np.ndarray) -> Iterator[Results]:
-        works = (self._classify(batch, thresholds_L) for batch in batches)
-        return side_by_side(works, width=BATCHES_IN_FLIGHT)
+        return side_by_side(self._classify(batch, thresholds_L) for batch in batches)
 
-    def warm_up(self, batch: Batch) -> None:
-        """Compile what batches of this shape, or with fewer rows, may need: a program per bucket, a gather per pair."""
+    def _warm_up_early(self, batch: Batch) -> None:
+        """A program per bucket, and a gather per pair of them."""
         runtime, buckets = self.runtime, batch_buckets(len(batch.text_BxS))
         for number, rows in enumerate(buckets):
-            part = first_rows(batch, rows)
-            hidden_BxSxH = self._embed(runtime.params, part)
-            texts = Survivors(hidden_BxSxH, part.text_BxS, part.cls_BxK, runtime.policy.start(rows))
-            self._advance(runtime.layers[0], runtime.exits[0], texts)
+            texts = self._enter(runtime.params, first_rows(batch, rows))
+            self._step(*runtime.parts[0], texts)
             if not all(runtime.asked):
-                self._run_layer(runtime.layers[0], texts.hidden_BxSxH, texts.text_BxS)
+                self._step(runtime.parts[0][0], None, texts)
             for fewer in buckets[:number]:
                 self._take(texts, np.zeros(fewer, np.int32))
 
@@ -71,16 +49,11 @@ class Bucketed(Engine):
         buckets = batch_buckets(batch_size)
         results = Results.empty(batch_size, runtime.network.num_classes)
         row_of_slot, live = np.arange(batch_size), np.array(batch.valid_BxK[:, 0], bool)
-        texts = Survivors(
-            self._embed(runtime.params, batch), batch.text_BxS, batch.cls_BxK, runtime.policy.start(batch_size)
-        )
-        for depth, (layer, exit_) in enumerate(zip(runtime.layers, runtime.exits, strict=True), start=1):
-            if not runtime.asked[depth - 1]:
-                hidden_BxSxH = self._run_layer(layer, texts.hidden_BxSxH, texts.text_BxS)
-                texts = texts._replace(hidden_BxSxH=hidden_BxSxH)
+        texts = self._enter(runtime.params, batch)
+        for depth, (layer, exit_) in enumerate(runtime.steps, start=1):
+            texts, result = self._step(layer, exit_, texts)
+            if result is None:
                 continue
-            hidden_BxSxH, state, result = self._advance(layer, exit_, texts)
-            texts = texts._replace(hidden_BxSxH=hidden_BxSxH, state=state)
             yield
             uncertainty_B = np.asarray(result.uncertainty_B)
             exits_here = live & ((uncertainty_B < thresholds_L[depth - 1]) | (depth == runtime.network.num_layers))

@@ -19,9 +19,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from fastbert_jax.inference.engines.engine import Engine, Results
-from fastbert_jax.inference.engines.runtime import Runtime
-from fastbert_jax.inference.engines.static_sizes import RowsByLength, first_rows, smallest_bucket, step_sizes, texts_of
-from fastbert_jax.inference.policies import PolicyState
+from fastbert_jax.inference.engines.runtime import Runtime, Texts
+from fastbert_jax.inference.plan import (
+    RowsByLength,
+    first_rows,
+    full_batch,
+    smallest_bucket,
+    step_sizes,
+    texts_of,
+)
 from fastbert_jax.model.network import Array, Params
 from fastbert_jax.text.batches import Batch
 
@@ -31,22 +37,10 @@ STEPS_PER_QUEUE = STEPS_IN_FLIGHT + 2
 """A queue whose turn has not come holds less than one; the steps in flight and the next may each add a whole one."""
 
 
-class QueuedTexts(NamedTuple):
-    """QueuedTexts between two layers, one per row; the first axis is B in a batch and Q in a queue."""
-
-    hidden_BxSxH: jax.Array
-    text_BxS: Array
-    cls_BxK: Array
-    state: PolicyState
-    """Of the exit policy."""
-    ticket_B: Array
-    """int32; which text it is."""
-
-
 class Queue(NamedTuple):
-    """QueuedTexts that wait for one layer, the oldest first from `head` on, round the end of the buffer."""
+    """Texts that wait for one layer, the oldest first from `head` on, round the end of the buffer."""
 
-    texts: QueuedTexts
+    texts: Texts
     """Leaves `[Q, ...]`."""
     head: jax.Array
     """int32 scalar: the place of the oldest."""
@@ -54,13 +48,13 @@ class Queue(NamedTuple):
     """int32 scalar: how many there are."""
 
 
-def empty_queue(like: QueuedTexts, *, places: int) -> Queue:
+def empty_queue(like: Texts, *, places: int) -> Queue:
     """A queue of `places` for texts shaped as `like` (arrays or their shapes), whose rows it leaves out."""
     texts = jax.tree.map(lambda leaf: jnp.zeros((places, *leaf.shape[1:]), leaf.dtype), like)
     return Queue(texts, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
 
 
-def pop(queue: Queue, rows: int) -> tuple[Queue, QueuedTexts, jax.Array]:
+def pop(queue: Queue, rows: int) -> tuple[Queue, Texts, jax.Array]:
     """The queue without its `rows` oldest, these `[B, ...]`, and which of them are texts, bool `[B]`."""
     row_B = jnp.arange(rows, dtype=jnp.int32)
     places = queue.texts.ticket_B.shape[0]
@@ -70,7 +64,7 @@ def pop(queue: Queue, rows: int) -> tuple[Queue, QueuedTexts, jax.Array]:
     return Queue(queue.texts, (queue.head + taken) % places, queue.size - taken), texts, row_B < taken
 
 
-def push(queue: Queue, texts: QueuedTexts, chosen_B: jax.Array) -> Queue:
+def push(queue: Queue, texts: Texts, chosen_B: jax.Array) -> Queue:
     """The queue with the texts that `chosen_B` says at its end, in their order.
 
     There must be room: a text beyond the queue's places would overwrite the oldest.
@@ -124,8 +118,7 @@ class Cascade(Engine):
         if flow is not None:
             yield from flow.finish()
 
-    def warm_up(self, batch: Batch) -> None:
-        """Compile what batches of this shape, or with fewer rows, may need."""
+    def _warm_up_early(self, batch: Batch) -> None:
         rows, (_, length) = self.rows.of(batch), batch.text_BxS.shape
         always = np.zeros(self.runtime.network.num_layers, np.float32)
         flow = _Flow(self, rows, length, always)
@@ -136,26 +129,14 @@ class Cascade(Engine):
                 pass
 
     def _empty_queues(self, *, rows: int, length: int) -> list[Queue]:
-        network = self.runtime.network
-        like = QueuedTexts(
-            jnp.zeros((rows, length, network.hidden_size), network.dtype),
-            jnp.zeros((rows, length), jnp.int32),
-            jnp.zeros((rows, 1), jnp.int32),
-            self.runtime.policy.start(rows),
-            jnp.zeros(rows, jnp.int32),
+        like = jax.eval_shape(
+            self.runtime.enter, self.runtime.params, full_batch(rows, length), np.arange(rows, dtype=np.int32)
         )
-        return [empty_queue(like, places=STEPS_PER_QUEUE * rows) for _ in range(network.num_layers)]
+        return [empty_queue(like, places=STEPS_PER_QUEUE * rows) for _ in range(self.runtime.network.num_layers)]
 
     def _embed(self, params: Params, batch: Batch, queue: Queue, first_ticket: jax.Array) -> Queue:
-        rows = len(batch.text_BxS)
-        texts = QueuedTexts(
-            self.runtime.network.embed(params, batch),
-            jnp.asarray(batch.text_BxS),
-            jnp.asarray(batch.cls_BxK),
-            self.runtime.policy.start(rows),
-            first_ticket + jnp.arange(rows, dtype=jnp.int32),
-        )
-        return push(queue, texts, jnp.asarray(batch.valid_BxK[:, 0]))
+        ticket_B = first_ticket + jnp.arange(len(batch.text_BxS), dtype=jnp.int32)
+        return push(queue, self.runtime.enter(params, batch, ticket_B), jnp.asarray(batch.valid_BxK[:, 0]))
 
     def _advance(
         self, layer: Params, exit_: Params | None, threshold: jax.Array, queue: Queue, following: Queue, *, rows: int
@@ -165,15 +146,13 @@ class Cascade(Engine):
         Without an exit all of them stay, and there are no results.
         """
         queue, texts, is_text_B = pop(queue, rows)
-        hidden_BxSxH = self.runtime.run_layer(layer, texts.hidden_BxSxH, texts.text_BxS)
-        if exit_ is None:
-            return queue, push(following, texts._replace(hidden_BxSxH=hidden_BxSxH), is_text_B), None
-        state, result = self.runtime.run_exit(exit_, texts.state, hidden_BxSxH, texts.text_BxS, texts.cls_BxK)
+        texts, result = self.runtime.step(layer, exit_, texts)
+        if result is None:
+            return queue, push(following, texts, is_text_B), None
         exits_B = result.uncertainty_B < threshold
         stays_B = is_text_B & ~exits_B
-        following = push(following, texts._replace(hidden_BxSxH=hidden_BxSxH, state=state), stays_B)
         results = StepResults(*result, texts.ticket_B, is_text_B & exits_B, stays_B.sum(dtype=jnp.int32))
-        return queue, following, results
+        return queue, push(following, texts, stays_B), results
 
 
 class _Flow:
@@ -186,7 +165,7 @@ class _Flow:
         self._thresholds_L = np.append(thresholds_L[:-1], np.float32(np.inf))
         self._queues = engine.empty_queues(rows=rows, length=length)
         self._waiting = [0] * len(self._queues)
-        """QueuedTexts in each queue, without those of steps in flight."""
+        """Texts in each queue, without those of steps in flight."""
         self._in_flight: deque[tuple[int, StepResults]] = deque()
         self._open: deque[_PendingBatch] = deque()
         """Batches whose results are not given back yet."""
@@ -195,7 +174,8 @@ class _Flow:
     def add(self, batch: Batch) -> Iterator[Results]:
         """Take a batch in and run all steps that are full; the results of batches that are now whole."""
         total = len(batch.text_BxS)
-        self._open.append(_PendingBatch.of(batch, self._tickets, self._engine.runtime.network.num_classes))
+        results = Results.empty(total, self._engine.runtime.network.num_classes)
+        self._open.append(_PendingBatch(self._tickets, texts_of(batch), results))
         for start in range(0, total, self.rows):
             part: Batch = Batch(*(leaf[start : start + self.rows] for leaf in batch))
             if texts := texts_of(part):
@@ -229,8 +209,7 @@ class _Flow:
     def _step(self, depth: int, rows: int) -> None:
         runtime, following = self._engine.runtime, (depth + 1) % len(self._queues)  # no text stays after the last
         self._queues[depth], self._queues[following], results = self._engine.advance(
-            runtime.layers[depth],
-            runtime.exits[depth] if runtime.asked[depth] else None,
+            *runtime.steps[depth],
             self._thresholds_L[depth],
             self._queues[depth],
             self._queues[following],
@@ -275,9 +254,5 @@ class _PendingBatch:
 
     first_ticket: int
     missing: int
+    """Texts that have not exited."""
     results: Results
-
-    @classmethod
-    def of(cls, batch: Batch, first_ticket: int, num_classes: int) -> _PendingBatch:
-        rows = len(batch.text_BxS)
-        return cls(first_ticket, texts_of(batch), Results.empty(rows, num_classes))

@@ -1,5 +1,7 @@
 """The interface of every engine: batches in, results out, a few batches in flight; speed 0 is plain BERT in all.
 
+And the simplest engine, `masked`.
+
 Shapes in names: B texts (one per row), S sequence, H hidden, L layers, N classes.
 """
 
@@ -12,12 +14,12 @@ from collections.abc import Generator, Iterable, Iterator
 from typing import NamedTuple, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from fastbert_jax.inference.engines.runtime import Runtime
-from fastbert_jax.inference.engines.static_sizes import batch_buckets, first_rows
-from fastbert_jax.inference.policies import layer_thresholds
-from fastbert_jax.model.network import Array
+from fastbert_jax.inference.plan import batch_buckets, first_rows
+from fastbert_jax.model.network import Array, Params
 from fastbert_jax.text.batches import Batch
 
 BATCHES_IN_FLIGHT = 2
@@ -55,19 +57,20 @@ class Engine(abc.ABC):
           batches: taken one by one, `BATCHES_IN_FLIGHT` ahead of the results.
           speed: the threshold on uncertainty, or one per layer `[L]`; 0 runs plain BERT and no lower exit.
         """
-        thresholds_L = layer_thresholds(speed, self.runtime.network.num_layers)
+        thresholds_L = np.broadcast_to(np.asarray(speed, np.float32), (self.runtime.network.num_layers,))
         if (thresholds_L > 0).any():
             return self._run_early(batches, thresholds_L)
         return self._run_full_depth(batches)
 
-    @abc.abstractmethod
     def warm_up(self, batch: Batch) -> None:
-        """Compile what batches of this shape, or with fewer rows, may need for early exit."""
-
-    def warm_up_full_depth(self, batch: Batch) -> None:
-        """Compile what batches of this shape, or with fewer rows, may need at full depth."""
+        """Compile what batches of this shape, or with fewer rows, may need at any speed."""
         for rows in batch_buckets(len(batch.text_BxS)):
             jax.block_until_ready(self.runtime.full_depth(first_rows(batch, rows)))
+        self._warm_up_early(batch)
+
+    @abc.abstractmethod
+    def _warm_up_early(self, batch: Batch) -> None:
+        """Compile what batches of this shape, or with fewer rows, may need for early exit."""
 
     @abc.abstractmethod
     def _run_early(self, batches: Iterable[Batch], thresholds_L: np.ndarray) -> Iterator[Results]:
@@ -75,7 +78,7 @@ class Engine(abc.ABC):
 
     def _run_full_depth(self, batches: Iterable[Batch]) -> Iterator[Results]:
         """Classify batches by plain BERT."""
-        return side_by_side(map(self._classify_at_full_depth, batches), width=BATCHES_IN_FLIGHT)
+        return side_by_side(map(self._classify_at_full_depth, batches))
 
     def _classify_at_full_depth(self, batch: Batch) -> Generator[None, None, Results]:
         result = self.runtime.full_depth(batch)
@@ -85,8 +88,44 @@ class Engine(abc.ABC):
         return Results(probabilities_BxN, depth_B, uncertainty_B)
 
 
-def side_by_side(works: Iterable[Generator[None, None, Output]], *, width: int) -> Iterator[Output]:
-    """Run generators `width` at a time, each up to its next `yield` in turn; give their results in their own order.
+class Masked(Engine):
+    """Every layer and every exit on a fixed shape, under one jit; a text's result is that of its first sure exit.
+
+    This is what early exit costs without a host loop. It saves nothing, and defines what the others must give.
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        super().__init__(runtime)
+        self._program = runtime.jit(self._run_all_layers)
+
+    def _run_early(self, batches: Iterable[Batch], thresholds_L: np.ndarray) -> Iterator[Results]:
+        return side_by_side(self._classify(batch, thresholds_L) for batch in batches)
+
+    def _warm_up_early(self, batch: Batch) -> None:
+        never = np.zeros(self.runtime.network.num_layers, np.float32)
+        for rows in batch_buckets(len(batch.text_BxS)):
+            for _ in self._run_early([first_rows(batch, rows)], never):
+                pass
+
+    def _classify(self, batch: Batch, thresholds_L: np.ndarray) -> Generator[None, None, Results]:
+        results = self._program(self.runtime.params, batch, thresholds_L)
+        yield
+        return Results(*jax.device_get(results))
+
+    def _run_all_layers(self, params: Params, batch: Batch, thresholds_L: jax.Array) -> Results:
+        probabilities_LxBxN, uncertainty_LxB = self.runtime.run_all_exits(params, batch)
+        asked_Lx1 = jnp.array(self.runtime.asked)[:, None]
+        sure_LxB = asked_Lx1 & (uncertainty_LxB < thresholds_L[:, None])
+        exit_1xB = sure_LxB.at[-1].set(True).argmax(0)[None]
+        return Results(
+            jnp.take_along_axis(probabilities_LxBxN, exit_1xB[:, :, None], axis=0)[0],
+            exit_1xB[0].astype(jnp.int32) + 1,
+            jnp.take_along_axis(uncertainty_LxB, exit_1xB, axis=0)[0],
+        )
+
+
+def side_by_side(works: Iterable[Generator[None, None, Output]]) -> Iterator[Output]:
+    """Run `BATCHES_IN_FLIGHT` generators at a time, each up to its next `yield` in turn; give the results in order.
 
     A generator yields where it is about to wait for the device, so that the others run before it waits.
     """
@@ -95,7 +134,7 @@ def side_by_side(works: Iterable[Generator[None, None, Output]], *, width: int) 
     done: dict[int, Output] = {}
     started, given = itertools.count(), 0
     while True:
-        while len(in_flight) < width and (work := next(waiting, None)) is not None:
+        while len(in_flight) < BATCHES_IN_FLIGHT and (work := next(waiting, None)) is not None:
             in_flight.append((next(started), work))
         if not in_flight:
             return

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from fastbert_jax.config import ExitConfig
@@ -19,6 +20,17 @@ from fastbert_jax.inference.policies import PolicyState, make_policy
 from fastbert_jax.model.network import Array, Layered, Params
 from fastbert_jax.model.sharding import param_shardings, sharding_of
 from fastbert_jax.text.batches import Batch
+
+
+class Texts(NamedTuple):
+    """Texts between two layers, one per row; engines that keep them in queues have more rows than a batch."""
+
+    hidden_BxSxH: jax.Array
+    text_BxS: Array
+    cls_BxK: Array
+    state: PolicyState
+    ticket_B: Any = ()
+    """int32; which text it is, for engines that mix batches."""
 
 
 class ExitResult(NamedTuple):
@@ -79,58 +91,45 @@ class Runtime:
         return {part: shardings[part] for part in params}
 
     @functools.cached_property
-    def layers(self) -> list[Params]:
-        """The tree of every layer, so that one program, compiled once, runs any of them."""
+    def parts(self) -> list[tuple[Params, Params]]:
+        """The trees of every layer and of its exit, so that one program, compiled once, runs any of them.
 
-        def unstack(params: Params) -> list[Params]:
+        The last exit stands in where a layer has none.
+        """
+
+        def unstack(params: Params) -> list[tuple[Params, Params]]:
             stacked = self.network.stacked_layers(params)
-            layers = range(self.network.num_layers)
-            return [jax.tree.map(lambda leaf, layer=layer: leaf[layer], stacked) for layer in layers]
+            return [
+                (jax.tree.map(lambda leaf, layer=layer: leaf[layer], stacked), self.network.exit_of(params, layer))
+                for layer in range(self.network.num_layers)
+            ]
 
-        layers: list[Params] = jax.jit(unstack)(self.params)
-        return layers
-
-    @functools.cached_property
-    def exits(self) -> list[Params]:
-        """The tree of every exit; the last exit stands in where a layer has none, and is not evaluated there."""
-
-        def unstack(params: Params) -> list[Params]:
-            return [self.network.exit_of(params, layer) for layer in range(self.network.num_layers)]
-
-        exits: list[Params] = jax.jit(unstack)(self.params)
-        return exits
+        parts: list[tuple[Params, Params]] = jax.jit(unstack)(self.params)
+        return parts
 
     @functools.cached_property
-    def stacked_exits(self) -> Params:
-        """`exits` stacked `[L, ...]`, to index beside the layers."""
-        stacked: Params = jax.jit(lambda exits: jax.tree.map(lambda *leaves: jnp.stack(leaves), *exits))(self.exits)
-        return stacked
+    def steps(self) -> list[tuple[Params, Params | None]]:
+        """The same for `step`, without the exits that are not asked."""
+        asked = zip(self.parts, self.asked, strict=True)
+        return [(layer, exit_ if is_asked else None) for (layer, exit_), is_asked in asked]
 
-    def run_layer(self, layer: Params, hidden_BxSxH: jax.Array, text_BxS: Array) -> jax.Array:
-        """The output `[B, S, H]` of one layer."""
-        return self.network.layer(layer, hidden_BxSxH, text_BxS)[0]
+    def enter(self, params: Params, batch: Batch, ticket_B: Any = ()) -> Texts:
+        """The texts of a batch before the first layer."""
+        state = jax.tree.map(jnp.asarray, self.policy.start(len(batch.text_BxS)))
+        hidden_BxSxH = self.network.embed(params, batch)
+        return Texts(hidden_BxSxH, jnp.asarray(batch.text_BxS), jnp.asarray(batch.cls_BxK), state, ticket_B)
 
-    def run_exit(
-        self, exit_: Params, state: PolicyState, hidden_BxSxH: jax.Array, text_BxS: Array, cls_BxK: Array
-    ) -> tuple[PolicyState, ExitResult]:
-        """The result of one exit, and the policy's state after it."""
-        logits_BxN = self.network.exit(exit_, hidden_BxSxH, text_BxS, cls_BxK)[:, 0]
-        state, uncertainty_B = self.policy.judge(state, logits_BxN)
-        return state, ExitResult(jax.nn.softmax(logits_BxN), uncertainty_B)
+    def step(self, layer: Params, exit_: Params | None, texts: Texts) -> tuple[Texts, ExitResult | None]:
+        """The texts after one layer, and the result of its exit; without an exit there is none."""
+        hidden_BxSxH, _ = self.network.layer(layer, texts.hidden_BxSxH, texts.text_BxS)
+        texts = texts._replace(hidden_BxSxH=hidden_BxSxH)
+        return (texts, None) if exit_ is None else self.judge(exit_, texts)
 
-    def run_exit_if_asked(
-        self,
-        asked: jax.Array,
-        exit_: Params,
-        state: PolicyState,
-        hidden_BxSxH: jax.Array,
-        text_BxS: Array,
-        cls_BxK: Array,
-    ) -> tuple[PolicyState, ExitResult]:
-        """For a loop over all layers in one program: an exit that is not asked is unsure and keeps the state."""
-        new_state, result = self.run_exit(exit_, state, hidden_BxSxH, text_BxS, cls_BxK)
-        state = _choose(asked, new_state, state)
-        return state, result._replace(uncertainty_B=jnp.where(asked, result.uncertainty_B, 1.0))
+    def judge(self, exit_: Params, texts: Texts) -> tuple[Texts, ExitResult]:
+        """The texts with the policy's state after one exit, and its result."""
+        logits_BxN = self.network.exit(exit_, texts.hidden_BxSxH, texts.text_BxS, texts.cls_BxK)[:, 0]
+        state, uncertainty_B = self.policy.judge(texts.state, logits_BxN)
+        return texts._replace(state=state), ExitResult(jax.nn.softmax(logits_BxN), uncertainty_B)
 
     def full_depth(self, batch: Batch) -> ExitResult:
         """The last exit's result `[B, ...]` by plain BERT: all layers, no lower exit."""
@@ -154,28 +153,28 @@ class Runtime:
         """
         trace = self.network.trace(params, batch)
         found_LxBxN = trace.exit_logits_LxBxKxN[:, :, 0]
+        layers_with_exit = np.flatnonzero(self.network.exits)
         logits_LxBxN = jnp.zeros((self.network.num_layers, *found_LxBxN.shape[1:]))
-        logits_LxBxN = logits_LxBxN.at[jnp.flatnonzero(jnp.array(self.network.exits), size=len(found_LxBxN))].set(
-            found_LxBxN
-        )
+        logits_LxBxN = logits_LxBxN.at[layers_with_exit].set(found_LxBxN)
 
         def judge(state: PolicyState, at: tuple[jax.Array, jax.Array]) -> tuple[PolicyState, jax.Array]:
             asked, logits_BxN = at
             new_state, uncertainty_B = self.policy.judge(state, logits_BxN)
-            return _choose(asked, new_state, state), jnp.where(asked, uncertainty_B, 1.0)
+            return if_asked(asked, new_state, state), jnp.where(asked, uncertainty_B, 1.0)
 
         start = jax.tree.map(jnp.asarray, self.policy.start(len(batch.text_BxS)))
         _, uncertainty_LxB = jax.lax.scan(judge, start, (jnp.array(self.asked), logits_LxBxN))
         return ExitResult(jax.nn.softmax(logits_LxBxN), uncertainty_LxB)
 
     def _run_full_depth(self, params: Params, batch: Batch) -> ExitResult:
-        last_exit = self.network.exit_of(params, self.network.num_layers - 1)
         hidden_BxSxH, state = self.network.last_hidden_state(params, batch), self.policy.start(len(batch.text_BxS))
-        return self.run_exit(last_exit, state, hidden_BxSxH, batch.text_BxS, batch.cls_BxK)[1]
+        last_exit = self.network.exit_of(params, self.network.num_layers - 1)
+        return self.judge(last_exit, Texts(hidden_BxSxH, batch.text_BxS, batch.cls_BxK, state))[1]
 
     def _run_hidden_states(self, params: Params, batch: Batch) -> jax.Array:
         return self.network.hidden_states(params, batch).astype(jnp.float32)
 
 
-def _choose(condition: jax.Array, new: PolicyState, old: PolicyState) -> PolicyState:
-    return jax.tree.map(lambda new, old: jnp.where(condition, new, old), new, old)
+def if_asked(asked: jax.Array, new: PolicyState, old: PolicyState) -> PolicyState:
+    """The policy's state after an exit; that before it where the exit is not asked."""
+    return jax.tree.map(lambda new, old: jnp.where(asked, new, old), new, old)

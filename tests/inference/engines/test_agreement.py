@@ -31,11 +31,10 @@ def plan_of(texts: list[np.ndarray]) -> BatchedTexts:
 
 
 def answers_to(engine: Engine, plan: BatchedTexts, thresholds_L: np.ndarray) -> Results:
-    order = np.concatenate([planned.texts for planned in plan.batches]).argsort()
-    found = engine.run([planned.batch for planned in plan.batches], thresholds_L)
+    order = np.concatenate(plan.members).argsort()
     parts = [
-        Results(*(array[: len(planned.texts)] for array in answers))
-        for planned, answers in zip(plan.batches, found, strict=True)
+        Results(*(array[: len(texts)] for array in answers))
+        for texts, answers in zip(plan.members, engine.run(plan.batches, thresholds_L), strict=True)
     ]
     return Results(*(np.concatenate(arrays)[order] for arrays in zip(*parts, strict=True)))
 
@@ -52,7 +51,7 @@ def assert_all_agree(classes: int, exits: ExitConfig, *, texts: int, seed: int) 
         plan = plan_of(some)
         expected = answers_to(engines[Mode.MASKED], plan, thresholds_L)
         near = np.zeros(len(some), bool)
-        for texts_B, batch in plan.batches:
+        for texts_B, batch in zip(plan.members, plan.batches, strict=True):
             uncertainty_LxB = np.asarray(runtime.all_exits(batch).uncertainty_B)[:, : len(texts_B)]
             near[texts_B] = (abs(uncertainty_LxB - thresholds_L[:, None]) < ROUNDING).any(0)
         assert near.mean() < 0.01

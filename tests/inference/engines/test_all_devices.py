@@ -10,11 +10,9 @@ import pytest
 
 from fastbert_jax.config import MeshConfig, Mode
 from fastbert_jax.errors import UserError
-from fastbert_jax.inference.engines.all_devices import AllDevices
-from fastbert_jax.inference.engines.auto import make_engines
-from fastbert_jax.inference.engines.engine import Results
+from fastbert_jax.inference.engines.auto import AllDevices, make_engines
+from fastbert_jax.inference.engines.engine import Masked, Results
 from fastbert_jax.inference.engines.graph_cascade import GraphCascade
-from fastbert_jax.inference.engines.masked import Masked
 from fastbert_jax.inference.engines.runtime import Runtime
 from fastbert_jax.model.bert import Bert
 from fastbert_jax.model.sharding import copies_of, make_mesh
@@ -75,7 +73,7 @@ def test_the_loop_in_the_graph_is_one_program_on_devices_that_hold_all_the_param
 
 
 def test_each_device_holds_its_share_of_the_parameters(sharing: list[Runtime]) -> None:
-    held = sharing[1].params["backbone"]["layers"], sharing[1].layers
+    held = sharing[1].params["backbone"]["layers"], sharing[1].parts
     for tree in held:
         kernels = [leaf for leaf in jax.tree.leaves(tree) if leaf.shape[-2:] == (16, 32)]  # the feed-forward part's
         assert len(kernels) > 0

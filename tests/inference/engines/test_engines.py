@@ -12,12 +12,10 @@ from fastbert_jax.config import ExitConfig, Mode, PolicyName
 from fastbert_jax.inference.engines.auto import ENGINES
 from fastbert_jax.inference.engines.bucketed import Bucketed
 from fastbert_jax.inference.engines.cascade import Cascade
-from fastbert_jax.inference.engines.engine import Engine, Results, side_by_side
+from fastbert_jax.inference.engines.engine import Engine, Masked, Results, side_by_side
 from fastbert_jax.inference.engines.graph_cascade import GraphCascade
-from fastbert_jax.inference.engines.masked import Masked
 from fastbert_jax.inference.engines.runtime import Runtime
-from fastbert_jax.inference.engines.static_sizes import batch_buckets, smallest_bucket
-from fastbert_jax.inference.plan import plan_batches
+from fastbert_jax.inference.plan import batch_buckets, plan_batches, smallest_bucket
 from fastbert_jax.inference.policies import exit_indices
 from fastbert_jax.model.bert import Bert
 from fastbert_jax.text.batches import Batch
@@ -65,12 +63,10 @@ def planned_answers_to(engine: Engine, texts: list[np.ndarray], speed: float, *,
     plan = plan_batches(
         Encoded(tokens, np.zeros_like(tokens), offsets, 0, 0), batch_size=batch_size, lengths=(LENGTH // 2, LENGTH)
     )
-    order = np.concatenate([planned.texts for planned in plan.batches]).argsort()
+    order = np.concatenate(plan.members).argsort()
     found = [
-        Results(*(array[: len(planned.texts)] for array in answers))
-        for planned, answers in zip(
-            plan.batches, engine.run((planned.batch for planned in plan.batches), speed), strict=True
-        )
+        Results(*(array[: len(texts)] for array in answers))
+        for texts, answers in zip(plan.members, engine.run(plan.batches, speed), strict=True)
     ]
     return Results(*(np.concatenate(arrays)[order] for arrays in zip(*found, strict=True)))
 
@@ -197,7 +193,7 @@ def test_both_engines_share_the_program_of_speed_0(binary: Runtime, engines: dic
 def test_rows_without_a_text_do_not_hold_up_a_batch(binary: Runtime) -> None:
     engine = Bucketed(binary)
     calls = []
-    advance, engine._advance = engine._advance, lambda *arguments: calls.append(arguments) or advance(*arguments)
+    step, engine._step = engine._step, lambda *arguments: calls.append(arguments) or step(*arguments)
     batch = batch_of(random_texts(6, longest=LENGTH), batch_size=6, length=LENGTH)
     uncertainty_B = np.asarray(binary.all_exits(batch).uncertainty_B)[0]
     surest, second = np.argsort(uncertainty_B)[:2]
@@ -243,7 +239,7 @@ def test_programs_are_bounded_and_neither_data_nor_speed_adds_one() -> None:
 
     warm = run_all((0.0, 0.1, 0.3, 0.5, 0.7))
     buckets = len(batch_buckets(6))
-    steps, gathers = bucketed._advance._cache_size(), bucketed._take._cache_size()
+    steps, gathers = bucketed._step._cache_size(), bucketed._take._cache_size()
     assert steps == buckets
     assert gathers <= buckets * (buckets - 1) / 2
     embed, masked_programs, full_depth = 1, 1, 1
@@ -261,7 +257,7 @@ def test_work_goes_on_side_by_side_and_results_keep_their_order() -> None:
         return name
 
     works = (work(name, waits) for name, waits in (("a", 3), ("b", 1), ("c", 1), ("d", 0)))
-    results = side_by_side(works, width=2)
+    results = side_by_side(works)
     assert log == []
     assert list(results) == ["a", "b", "c", "d"]
     assert log == ["a", "b", "a", "a", "c"]

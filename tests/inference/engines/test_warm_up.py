@@ -6,7 +6,7 @@ import numpy as np
 
 from fastbert_jax.config import ExitConfig
 from fastbert_jax.inference.engines.auto import make_engines
-from fastbert_jax.inference.engines.static_sizes import full_batch
+from fastbert_jax.inference.plan import full_batch
 from tests.inference.models import LAYERS, batch_of, random_texts, tiny_runtime
 
 ROWS, LENGTH = 4, 8
@@ -17,7 +17,6 @@ def test_nothing_compiles_after_a_warm_up() -> None:
     engines = make_engines([runtime])
     for engine in engines.values():
         engine.warm_up(full_batch(ROWS, LENGTH))
-        engine.warm_up_full_depth(full_batch(ROWS, LENGTH))
     warm = runtime.compiled_programs
     generator = np.random.default_rng(0)
     for mode, engine in engines.items():

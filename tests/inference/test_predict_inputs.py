@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastbert_jax.errors import UserError
-from fastbert_jax.inference.input_files import Process, outputs_of, stem_of, this_process
+from fastbert_jax.inference.predict_command import Process, outputs_of, stem_of, this_process
 
 
 @pytest.fixture
