@@ -104,7 +104,9 @@ class _Model:
         Args:
           prefix: of the notes about it.
         """
-        numbers: Counter[str] = Counter()
+        before, unreadable = "rows were answered before", "rows could not be read; their records say why"
+        long = f"texts have more than {self.predictor.max_length} tokens and were cut"
+        numbers = Counter({before: 0, unreadable: 0, long: 0})  # in this order
         with open_examples(name, self._config, role="test") as rows, contextlib.ExitStack() as stack:
             file = StandardOutput() if output == STDOUT else AnswerFile(output)
             if isinstance(file, AnswerFile):
@@ -118,14 +120,13 @@ class _Model:
             for chunk in chunks_of(rows):
                 checksum = checksum_of(chunk)
                 if file.has(checksum):
-                    numbers["rows were answered before"] += len(chunk)
+                    numbers[before] += len(chunk)
                     advance(len(chunk), "")
                 else:
                     content, cut = self._answers(chunk, lambda count: advance(count, ""))
                     file.add(checksum, content)
-                    numbers[f"texts have more than {self.predictor.max_length} tokens and were cut"] += cut
-                unreadable = sum(isinstance(row, Unreadable) for row in chunk)
-                numbers["rows could not be read; their records say why"] += unreadable
+                    numbers[long] += cut
+                numbers[unreadable] += sum(isinstance(row, Unreadable) for row in chunk)
         for what, number in numbers.items():
             if number:
                 info(f"{prefix}{number} {what}")

@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +34,16 @@ from fastbert_jax.atomic_files import (
 )
 from fastbert_jax.errors import UserError
 from fastbert_jax.text.training_batches import TrainingBatches
+from fastbert_jax.training.streams import BatchStream
+from fastbert_jax.training.terms import KEPT, Kept, Views
 
 ABOUT, VALUES = "about.json", "values.npy"
 CHUNK = 2**20
 """Texts that are written at a time."""
 
 
-class KeptValues:
-    """N values of each text of `batches`. Steps count within the phase; every process calls every method."""
+class KeptValues(BatchStream):
+    """Batches, and N values of each of their texts: of the kind `kept` while the values of all texts are known."""
 
     def __init__(
         self, directory: Path, batches: TrainingBatches, *, corpus: str, classes: int, warn: Callable[[str], None]
@@ -53,6 +55,7 @@ class KeptValues:
           classes: N.
           warn: gets a message when values that were kept cannot be used.
         """
+        super().__init__(batches)
         self._directory, self._batches, self._warn = directory, batches, warn
         self._about: dict[str, Any] = {"corpus": corpus, "texts": batches.total_texts, "classes": classes}
         self._values: np.memmap
@@ -70,6 +73,13 @@ class KeptValues:
         self._about["parameters"] = tree_sha256(frozen)
         processes.first_alone(lambda: self._find_or_begin(done))
         self._open_values()
+
+    def views(self, start: int) -> Generator[tuple[str, Views]]:
+        """See `BatchStream`."""
+        with contextlib.closing(super().views(start)) as stream:
+            for step, (kind, views) in enumerate(stream, start):
+                values_BxKxN = self.view(step)
+                yield (kind, views) if values_BxKxN is None else (KEPT, {**views, "kept": Kept(values_BxKxN)})
 
     def view(self, step: int) -> np.ndarray | None:
         """The values of this process's rows of the batch of `step`, counted from 0; None in an epoch without.

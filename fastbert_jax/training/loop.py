@@ -17,14 +17,13 @@ from fastbert_jax.errors import PreemptedError, UserError
 from fastbert_jax.log import progress_bar
 from fastbert_jax.model.sharding import share_batch
 from fastbert_jax.processes import StopRequest
-from fastbert_jax.text.training_batches import Batches
 from fastbert_jax.training.checkpoints import Checkpoints, Position, Restored
-from fastbert_jax.training.kept_values import KeptValues
 from fastbert_jax.training.loggers import DEV_EVENT, Journal
 from fastbert_jax.training.performance import Meter, Profiler
 from fastbert_jax.training.recipe import Recipe
 from fastbert_jax.training.step import PlacedStep, StepMetrics, TrainState
-from fastbert_jax.training.terms import COMPUTED, KEPT, Keep, Kept, Phase, Tree, Views, merge
+from fastbert_jax.training.streams import BatchStream
+from fastbert_jax.training.terms import Keep, Phase, Tree, Views, merge
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +56,7 @@ class Surroundings:
 
 def run_recipe(
     recipe: Recipe,
-    batches: Mapping[str, Batches],
-    kept: Mapping[str, KeptValues],
+    streams: Mapping[str, BatchStream],
     *,
     seed: int,
     surroundings: Surroundings,
@@ -66,8 +64,7 @@ def run_recipe(
     """Run the phases that are not done yet; the parameters that the last one hands on.
 
     Args:
-      batches: of each phase, by its name; their number is the phase's length.
-      kept: of each phase that keeps values for later epochs, by its name.
+      streams: the batches of each phase, by its name; their number is the phase's length.
 
     Raises:
       PreemptedError: a stop was asked for, and the state is saved.
@@ -75,13 +72,12 @@ def run_recipe(
     """
     checkpoints, journal, mesh = surroundings.checkpoints, surroundings.journal, surroundings.mesh
     names = [phase.name for phase in recipe.phases]
-    first_steps = list(itertools.accumulate((len(batches[name]) for name in names), initial=0))
+    first_steps = list(itertools.accumulate((len(streams[name]) for name in names), initial=0))
     shapes = {name: start.abstract_params(mesh) for name, start in recipe.starts.items()}
     runs = [
         _PhaseRun(
             phase,
-            batches[phase.name],
-            kept.get(phase.name),
+            streams[phase.name],
             {name: shapes[name] for name in recipe.sources_from(index) if name in shapes},
             index=index,
             first_step=first_steps[index],
@@ -116,8 +112,7 @@ class _PhaseRun:
     def __init__(
         self,
         phase: Phase,
-        batches: Batches,
-        kept: KeptValues | None,
+        stream: BatchStream,
         shapes: Tree,
         *,
         index: int,
@@ -125,11 +120,11 @@ class _PhaseRun:
         key: jax.Array,
         surroundings: Surroundings,
     ) -> None:
-        self._phase, self._index, self._batches, self._kept, self._first_step = phase, index, batches, kept, first_step
+        self._phase, self._index, self._stream, self._first_step = phase, index, stream, first_step
         self._sources = tuple(shapes)
         self._around = surroundings
-        decay_steps = phase.settings.decay_epochs * batches.batches_per_epoch
-        rate_steps = min(decay_steps or len(batches), len(batches))
+        decay_steps = phase.settings.decay_epochs * stream.batches_per_epoch
+        rate_steps = min(decay_steps or len(stream), len(stream))
         self._step = PlacedStep(phase, shapes, mesh=surroundings.mesh, total_steps=rate_steps, key=key)
         self._state: TrainState
         self._frozen: Tree
@@ -152,15 +147,14 @@ class _PhaseRun:
         self._state, self._frozen = restored.tree
         position = restored.position
         self._best_step, self._best_score = position.best_step, position.best_score
-        self._around.journal.say(f"{self._phase.name}: resumed at step {position.phase_step} of {len(self._batches)}")
+        self._around.journal.say(f"{self._phase.name}: resumed at step {position.phase_step} of {len(self._stream)}")
 
     def finish(self) -> Tree:
         """Run the steps that are left; the parameters the phase hands on."""
-        around, done, total = self._around, int(self._state.step), len(self._batches)
+        around, done, total = self._around, int(self._state.step), len(self._stream)
         unread: tuple[int, StepMetrics, str, Views] | None = None
-        if self._kept is not None:
-            with around.meter.spending("restore"):
-                self._kept.open(self._frozen, done=done)
+        with around.meter.spending("restore"):
+            self._stream.open(self._frozen, done=done)
         with (
             contextlib.closing(self._views(done)) as steps,
             progress_bar(self._phase.name, total=total, unit="steps", done=done) as advance,
@@ -194,15 +188,11 @@ class _PhaseRun:
 
     def _views(self, done: int) -> Generator[tuple[int, str, Views]]:
         """Steps from `done` on with the kinds and the views of their batches; the wait for them is measured."""
-        with contextlib.closing(self._batches.stream(done)) as stream:
-            for step in range(done, len(self._batches)):
+        with contextlib.closing(self._stream.views(done)) as stream:
+            for step in range(done + 1, len(self._stream) + 1):
                 with self._around.meter.spending("data"):
-                    batch = next(stream)
-                    values_BxKxN = None if self._kept is None else self._kept.view(step)
-                if values_BxKxN is None:
-                    yield step + 1, COMPUTED, {"batch": batch}
-                else:
-                    yield step + 1, KEPT, {"batch": batch, "kept": Kept(values_BxKxN)}
+                    kind, views = next(stream)
+                yield step, kind, views
 
     def _go_to_the_best(self, step: int) -> None:
         around = self._around
@@ -217,8 +207,8 @@ class _PhaseRun:
     def _is_time_to_evaluate(self, step: int) -> bool:
         """As often per epoch as asked, spread evenly, the end of every epoch and of the phase always among them."""
         evaluations = self._phase.settings.evaluations_per_epoch
-        in_epoch = min(self._batches.batches_per_epoch, len(self._batches))
-        return step == len(self._batches) or step * evaluations // in_epoch > (step - 1) * evaluations // in_epoch
+        in_epoch = min(self._stream.batches_per_epoch, len(self._stream))
+        return step == len(self._stream) or step * evaluations // in_epoch > (step - 1) * evaluations // in_epoch
 
     def _is_time_to_save(self, step: int) -> bool:
         every = self._around.save_every
@@ -230,7 +220,7 @@ class _PhaseRun:
         with around.meter.spending("evaluation"), jax.set_mesh(around.mesh):
             evaluation = around.evaluate(merge(self._state.trained, self._frozen))
         around.journal.log(DEV_EVENT, step=run_step, values=evaluation.values)
-        around.journal.say(f"{self._phase.name} step {step} of {len(self._batches)}: {evaluation.words}")
+        around.journal.say(f"{self._phase.name} step {step} of {len(self._stream)}: {evaluation.words}")
         speed = around.meter.report(self._phase.name, step=run_step)
         if speed:
             around.journal.say(f"  {speed}")
@@ -244,8 +234,7 @@ class _PhaseRun:
         position = Position(self._phase.name, step, self._best_step, self._best_score)
         rank = None if score is None else (self._index, score)
         with self._around.meter.spending("checkpoint"):
-            if self._kept is not None:
-                self._kept.settle(step)
+            self._stream.settle(step)
             self._around.checkpoints.save(run_step, (self._state, self._frozen), position, rank=rank)
 
     def _log(self, step: int, metrics: StepMetrics, kind: str, views: Views) -> str:
@@ -259,8 +248,8 @@ class _PhaseRun:
         terms = {name: np.asarray(value).tolist() for name, value in metrics.terms.items()}
         values = {"loss": loss, "terms": terms, "gradient_norm": gradient_norm}
         self._around.journal.log(self._phase.name, step=self._first_step + step, values=values)
-        if self._kept is not None and metrics.kept_BxKxN is not None:
-            self._kept.keep(step - 1, metrics.kept_BxKxN)
+        if metrics.kept_BxKxN is not None:
+            self._stream.keep(step - 1, metrics.kept_BxKxN)
         batch, rows = views["batch"], self._phase.settings.batch_size
         length, places = batch.text_BxS.shape[1], batch.valid_BxK.shape[1]
         self._around.meter.count(

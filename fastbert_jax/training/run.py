@@ -44,6 +44,7 @@ from fastbert_jax.training.prepare import Prepared, prepare
 from fastbert_jax.training.recipe import RecipeModule
 from fastbert_jax.training.run_directory import RunDirectory
 from fastbert_jax.training.step import PlacedStep
+from fastbert_jax.training.streams import BatchStream
 from fastbert_jax.training.terms import KEPT, Phase, Tree
 
 
@@ -118,8 +119,8 @@ def _train(
     )
     try:
         stop.heeded = True
-        kept = _kept_values(prepared, run, journal)
-        params = run_recipe(recipe, prepared.batches, kept, seed=config.seed, surroundings=surroundings)
+        streams = _streams(prepared, run, journal)
+        params = run_recipe(recipe, streams, seed=config.seed, surroundings=surroundings)
         if stop.anywhere():
             raise PreemptedError("stopped by SIGTERM after the last step was saved; the same command goes on")
     except KeyboardInterrupt:
@@ -133,17 +134,17 @@ def _train(
     return model
 
 
-def _kept_values(prepared: Prepared, run: RunDirectory, journal: Journal) -> dict[str, KeptValues]:
-    """Of each phase that keeps values, by its name."""
-    kept = {}
-    for phase in prepared.recipe.phases:
+def _streams(prepared: Prepared, run: RunDirectory, journal: Journal) -> dict[str, BatchStream]:
+    """The batches of each phase, with the values that a phase keeps in the run's directory."""
+
+    def stream(phase: Phase) -> BatchStream:
         batches = prepared.batches[phase.name]
-        if KEPT in phase.cases and isinstance(batches, TrainingBatches):
-            corpus, classes = prepared.data["unlabelled"], prepared.config.num_classes
-            kept[phase.name] = KeptValues(
-                run.teacher_answers, batches, corpus=corpus, classes=classes, warn=journal.say
-            )
-    return kept
+        if KEPT not in phase.cases or not isinstance(batches, TrainingBatches):
+            return BatchStream(batches)
+        corpus, classes = prepared.data["unlabelled"], prepared.config.num_classes
+        return KeptValues(run.teacher_answers, batches, corpus=corpus, classes=classes, warn=journal.say)
+
+    return {phase.name: stream(phase) for phase in prepared.recipe.phases}
 
 
 def _with_trained_exits(prepared: Prepared, params: Params) -> tuple[Params, BertConfig]:

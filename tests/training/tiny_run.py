@@ -15,6 +15,7 @@ from fastbert_jax.training.kept_values import KeptValues
 from fastbert_jax.training.loggers import Journal
 from fastbert_jax.training.loop import Evaluation, Surroundings, run_recipe
 from fastbert_jax.training.performance import Meter, Profiler
+from fastbert_jax.training.streams import BatchStream
 from tests.training import tiny
 
 TEXTS = 22
@@ -92,8 +93,7 @@ def run(
     try:
         params = run_recipe(
             tiny.fastbert(tiny.model(), fine_tune=fine_tune, distil=distil),
-            batches,
-            {"distil": kept} if cache else {},
+            {name: BatchStream(each) for name, each in batches.items()} | ({"distil": kept} if cache else {}),
             seed=0,
             surroundings=Surroundings(
                 mesh=mesh,
