@@ -71,6 +71,7 @@ def config(ablations: ModuleType, tmp_path: Path) -> Any:
     )
 
 
+@pytest.mark.slow
 def test_every_variant_is_what_its_name_says(ablations: ModuleType, config: Any, tmp_path: Path) -> None:
     printed = ablations.run_ablations(config)
     output = tmp_path / "study"

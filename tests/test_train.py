@@ -168,6 +168,7 @@ def test_a_logger_that_is_not_installed_is_said_before_anything_is_written(setti
     assert "install it with `pip install wandb`" in _refusal(settings, "--log.to", "wandb")
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_model(settings, tmp_path):
     long = ("--distil.epochs", 8)  # so that the signals come long before the end, however quick the machine is
     whole = tmp_path / "whole"
@@ -200,6 +201,7 @@ def test_a_killed_run_resumes_to_the_same_model(settings, tmp_path):
         assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_with_code_2_and_the_same_command_goes_on(settings, tmp_path):
     # No file of more than 4 KiB can be written, which stands for a full disk.
     limited = ["bash", "-c", 'ulimit -f 4 && exec "$@"', "bash", *_command(settings)]

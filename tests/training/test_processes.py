@@ -20,6 +20,9 @@ distil: {epochs: 2, batch_size: 4, learning_rate: 0.01, pack: true, texts_per_ro
 """
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory) -> Path:
     return write_settings(tmp_path_factory.mktemp("processes"), texts=45, phases=PHASES)
@@ -78,7 +81,6 @@ def test_two_processes_that_cache_the_teacher_train_what_one_trains_without(sett
     assert logits.shape == (45, 2) and (run / "teacher_answers" / "files.json").exists()
 
 
-@pytest.mark.slow
 def test_one_process_of_four_devices_trains_it_too(settings, one):
     four = settings.parent / "four"
     assert _end(start(settings, four, processes=1, devices=4)) == [0]
