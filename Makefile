@@ -26,9 +26,10 @@ test: $(READY)
 	$(BIN)/mypy
 	$(PYTEST)
 
-# The slow tests, without those that stop runs at random moments: `pytest -m slow tests/test_faults.py`.
+# The slow tests, without the three files whose tests take over ten minutes.
 test-slow: $(READY)
-	$(PYTEST) -m slow --ignore tests/test_faults.py
+	$(PYTEST) -m slow --ignore tests/test_faults.py --ignore tests/model/test_convert_base.py \
+		--ignore tests/inference/engines/test_agreement.py
 
 # The model, inference and training: what depends on the versions of JAX and of Python.
 test-core: $(READY)
