@@ -66,7 +66,7 @@ class Settings:
     repeats: int = 9
     """Interleaved repeats of inference; the median counts."""
     training_repeats: int = 3
-    """Interleaved runs of training."""
+    """Interleaved runs of training; 0: inference alone."""
     training_texts: int = 512
     """Random labelled texts of a run."""
     output: str = ""
@@ -97,7 +97,9 @@ def main() -> None:
     if not (other / "fastbert_jax").is_dir():
         raise UserError(f"--other {other}: expected a checkout of this repository")
     with tempfile.TemporaryDirectory() as directory:
-        cases = inference(settings, other, Path(directory)) | training(settings, other, Path(directory))
+        cases = inference(settings, other, Path(directory))
+        if settings.training_repeats:
+            cases |= training(settings, other, Path(directory))
     revision = subprocess.run(
         ["git", "rev-parse", "HEAD"], cwd=other, capture_output=True, text=True, check=False
     ).stdout.strip()
