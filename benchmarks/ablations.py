@@ -268,7 +268,7 @@ def _tables(
     yield f"# {name}: what each part contributes"
     yield (
         f"{comparison.texts} test texts, {comparison.layers} layers. Command: `{comparison.origin.command}`. Mean of "
-        "the seeds, with the smallest and the largest in brackets; FLOPs and speedups as the paper counts them."
+        "the seeds, minimum and maximum in brackets; FLOPs and speedups as the paper counts them."
     )
     yield "## Table 3"
     rows = [_row_at_speeds(variant, own) for variant, own in variants.items()]
@@ -302,7 +302,7 @@ def _row_of_fixed_depth(layer: int, runs: Sequence[VariantRun], width: int) -> S
 
 
 def _spread(values: Iterable[float], *, digits: int = 4) -> str:
-    """The mean; of several values also the smallest and the largest, in brackets."""
+    """The mean; of several values also their minimum and maximum, in brackets."""
     found = np.array(list(values))
     if np.isnan(found).any():
         return "-"

@@ -374,7 +374,7 @@ def variants(runs: Sequence[dict[str, Any]]) -> Iterator[tuple[str, list[dict[st
 
 
 def over_seeds(values: Iterable[float], digits: int = 4) -> str:
-    """The mean; where the values differ also the smallest and the largest, in brackets."""
+    """The mean; if the values differ also their minimum and maximum, in brackets."""
     values = list(values)
     average = f"{np.mean(values):.{digits}f}"
     return average if min(values) == max(values) else f"{average} ({span(values, f'.{digits}f')})"

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 
@@ -22,6 +21,8 @@ from fastbert_jax.text.examples import Text, checked_texts
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 TEXT_FORM = "text_form"
 """The key of the text form in `tokenizer_config.json`."""
+NO_NOTICE = "TRANSFORMERS_NO_ADVISORY_WARNINGS"
+"""With this variable transformers does not mention that PyTorch is missing."""
 # Texts handed to the tokenizer at once: enough for its threads, few enough for memory.
 CHUNK = 1024
 
@@ -299,6 +300,13 @@ def _alphabet(backend: Any, texts: Iterable[str], room: int) -> list[str]:
 
 def _transformers() -> Any:
     """The package transformers, without its notice that PyTorch is missing: it is not needed."""
-    with mock.patch.dict(os.environ, TRANSFORMERS_NO_ADVISORY_WARNINGS="1"):
+    before = os.environ.get(NO_NOTICE)
+    os.environ[NO_NOTICE] = "1"
+    try:
         import transformers
+    finally:
+        if before is None:
+            del os.environ[NO_NOTICE]
+        else:
+            os.environ[NO_NOTICE] = before
     return transformers

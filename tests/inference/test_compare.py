@@ -17,7 +17,6 @@ from fastbert_jax.inference import compare as module
 from fastbert_jax.inference.compare import compare, compare_data, save
 from fastbert_jax.inference.engines.engine import Results
 from fastbert_jax.inference.exit_outputs import EvaluatedTexts
-from fastbert_jax.inference.loading import load
 from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.model.flops import Count, text_flops
 from fastbert_jax.report.comparison import Comparison
@@ -38,16 +37,6 @@ BAD_SETTINGS = [
     {"baselines": ("a", "a")},
 ]
 MEASURE = MeasureConfig(speeds=(0.0, 0.3, 0.6), batch_size=4, repeats=2)
-
-
-@pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_model(tmp_path_factory.mktemp("run") / "model")
-
-
-@pytest.fixture(scope="module")
-def predictor(directory: Path) -> Predictor:
-    return load(directory)
 
 
 def test_nothing_compiles_while_the_clock_runs(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,21 +9,10 @@ import pytest
 from fastbert_jax.config import ExitConfig, ExplainConfig, PolicyName
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.explain import exit_paths, explain
-from fastbert_jax.inference.loading import load
 from fastbert_jax.inference.predictor import Predictor
-from tests.inference.saved import LABELS, save_tiny_model, some_texts
+from tests.inference.saved import LABELS, some_texts
 
 TEXTS = [*some_texts(20), ""]
-
-
-@pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_model(tmp_path_factory.mktemp("run") / "model")
-
-
-@pytest.fixture(scope="module")
-def predictor(directory: Path) -> Predictor:
-    return load(directory)
 
 
 @pytest.mark.parametrize("speed", [0, 0.3, 0.6, 1])

@@ -21,22 +21,11 @@ from fastbert_jax.config import ExploreConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.explain import exit_paths
 from fastbert_jax.inference.explore import MOST_BYTES, PAGE, is_allowed, open_server, url_of
-from fastbert_jax.inference.loading import load
 from fastbert_jax.inference.predictor import Predictor
-from tests.inference.saved import LABELS, save_tiny_model
+from tests.inference.saved import LABELS
 
 ROOT = Path(__file__).parent.parent.parent
 JSON = {"Content-Type": "application/json"}
-
-
-@pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_model(tmp_path_factory.mktemp("run") / "model")
-
-
-@pytest.fixture(scope="module")
-def predictor(directory: Path) -> Predictor:
-    return load(directory)
 
 
 @pytest.fixture(scope="module")

@@ -20,16 +20,6 @@ from tests.inference.saved import LABELS, save_tiny_model, some_texts
 TEXTS = some_texts(40)
 
 
-@pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_model(tmp_path_factory.mktemp("run") / "model")
-
-
-@pytest.fixture(scope="module")
-def predictor(directory: Path) -> Predictor:
-    return load(directory)
-
-
 def test_answers_come_in_the_order_of_the_texts(predictor: Predictor) -> None:
     forwards = predictor.predict(TEXTS, speed=0.5, batch_size=8)
     backwards = predictor.predict(TEXTS[::-1], speed=0.5, batch_size=8)[::-1]

@@ -32,15 +32,15 @@ class AllDevices(Engine):
     """Engines of one kind, one per device, each driven by a thread of its own, that take turns at the batches."""
 
     def __init__(self, engines: Sequence[Engine]) -> None:
-        super().__init__(engines[0].runtime)
+        super().__init__(*(engine.runtime for engine in engines))
         self.engines = tuple(engines)
 
     def _warm_up_early(self, batch: Batch) -> None:
         for engine in self.engines:
-            engine.warm_up(batch)
+            engine._warm_up_early(batch)
 
-    def run(self, batches: Iterable[Batch], speed: float | np.ndarray) -> Iterator[Results]:
-        """As `Engine.run`; an error on one device ends the work of all and reaches the caller."""
+    def _run_early(self, batches: Iterable[Batch], thresholds_L: np.ndarray) -> Iterator[Results]:
+        """As of every engine; an error on one device ends the work of all and reaches the caller."""
         one_takes, stopped = threading.Lock(), threading.Event()
 
         def take(turn: int, batches: Iterator[Batch]) -> Iterator[Batch]:
@@ -54,7 +54,7 @@ class AllDevices(Engine):
 
         def drive(engine: Engine, own: Iterator[Batch], done: queue.SimpleQueue[Results | None]) -> None:
             try:
-                for results in engine.run(own, speed):
+                for results in engine.run(own, thresholds_L):
                     done.put(results)
             except BaseException as error:
                 failures.append(error)
@@ -81,9 +81,6 @@ class AllDevices(Engine):
         if failures:
             raise failures[0]
 
-    def _run_early(self, batches: Iterable[Batch], thresholds_L: np.ndarray) -> Iterator[Results]:
-        return self.run(batches, thresholds_L)
-
 
 class Auto(Engine):
     """Picks an engine by the number and the length of the texts, never by the clock: equal inputs, equal engines.
@@ -92,15 +89,15 @@ class Auto(Engine):
     `graph-cascade`, fewer run `cascade`.
     """
 
-    def __init__(self, runtime: Runtime, engines: Mapping[Mode, Engine]) -> None:
-        super().__init__(runtime)
+    def __init__(self, runtimes: Sequence[Runtime], engines: Mapping[Mode, Engine]) -> None:
+        super().__init__(*runtimes)
         self._engines = engines
         self.picked: dict[Mode, int] = {}
         """The engines of the last input, and how many batches each of them ran."""
 
     def _warm_up_early(self, batch: Batch) -> None:
         for mode in (Mode.BUCKETED, Mode.CASCADE, Mode.GRAPH_CASCADE):
-            self._engines[mode].warm_up(batch)
+            self._engines[mode]._warm_up_early(batch)
 
     def _run_early(self, batches: Iterable[Batch], thresholds_L: np.ndarray) -> Iterator[Results]:
         self.picked = {}
@@ -129,4 +126,4 @@ def make_engines(runtimes: Sequence[Runtime]) -> dict[Mode, Engine]:
         engines[mode] = one_each[0] if len(one_each) == 1 else AllDevices(one_each)
     if len(runtimes) > 1 and all(len(runtime.devices) == 1 for runtime in runtimes):
         engines[Mode.GRAPH_CASCADE] = GraphCascade(*runtimes)
-    return {Mode.AUTO: Auto(runtimes[0], engines), **engines}
+    return {Mode.AUTO: Auto(runtimes, engines), **engines}

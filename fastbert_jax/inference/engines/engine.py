@@ -1,6 +1,6 @@
-"""The interface of every engine: batches in, results out, a few batches in flight; speed 0 is plain BERT in all.
+"""The interface of every engine, and the simplest one, `masked`. Batches go in, results come out; a few are in flight.
 
-And the simplest engine, `masked`.
+Speed 0 is plain BERT in all engines.
 
 Shapes in names: B texts (one per row), S sequence, H hidden, L layers, N classes.
 """
@@ -47,14 +47,16 @@ class Results(NamedTuple):
 class Engine(abc.ABC):
     """One way to run early exit. Changing `speed` compiles nothing."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, *others: Runtime) -> None:
+        """An engine on one runtime, or on several with a copy of the model each, which take turns at full depth."""
         self.runtime = runtime
+        self.runtimes = (runtime, *others)
 
     def run(self, batches: Iterable[Batch], speed: float | np.ndarray) -> Iterator[Results]:
         """Classify batches of one text per row, in their order.
 
         Args:
-          batches: taken one by one, `BATCHES_IN_FLIGHT` ahead of the results.
+          batches: taken one by one, `BATCHES_IN_FLIGHT` for each runtime ahead of the results.
           speed: the threshold on uncertainty, or one per layer `[L]`; 0 runs plain BERT and no lower exit.
         """
         thresholds_L = np.broadcast_to(np.asarray(speed, np.float32), (self.runtime.network.num_layers,))
@@ -64,8 +66,8 @@ class Engine(abc.ABC):
 
     def warm_up(self, batch: Batch) -> None:
         """Compile what batches of this shape, or with fewer rows, may need at any speed."""
-        for rows in batch_buckets(len(batch.text_BxS)):
-            jax.block_until_ready(self.runtime.full_depth(first_rows(batch, rows)))
+        for runtime, rows in itertools.product(self.runtimes, batch_buckets(len(batch.text_BxS))):
+            jax.block_until_ready(runtime.full_depth(first_rows(batch, rows)))
         self._warm_up_early(batch)
 
     @abc.abstractmethod
@@ -78,10 +80,11 @@ class Engine(abc.ABC):
 
     def _run_full_depth(self, batches: Iterable[Batch]) -> Iterator[Results]:
         """Classify batches by plain BERT."""
-        return side_by_side(map(self._classify_at_full_depth, batches))
+        works = map(self._classify_at_full_depth, itertools.cycle(self.runtimes), batches)
+        return side_by_side(works, in_flight=BATCHES_IN_FLIGHT * len(self.runtimes))
 
-    def _classify_at_full_depth(self, batch: Batch) -> Generator[None, None, Results]:
-        result = self.runtime.full_depth(batch)
+    def _classify_at_full_depth(self, runtime: Runtime, batch: Batch) -> Generator[None, None, Results]:
+        result = runtime.full_depth(batch)
         yield
         probabilities_BxN, uncertainty_B = jax.device_get(result)
         depth_B = np.full(len(uncertainty_B), self.runtime.network.num_layers, np.int32)
@@ -124,24 +127,26 @@ class Masked(Engine):
         )
 
 
-def side_by_side(works: Iterable[Generator[None, None, Output]]) -> Iterator[Output]:
-    """Run `BATCHES_IN_FLIGHT` generators at a time, each up to its next `yield` in turn; give the results in order.
+def side_by_side(
+    works: Iterable[Generator[None, None, Output]], *, in_flight: int = BATCHES_IN_FLIGHT
+) -> Iterator[Output]:
+    """Run so many generators at a time, each up to its next `yield` in turn; give the results in order.
 
     A generator yields where it is about to wait for the device, so that the others run before it waits.
     """
     waiting = iter(works)
-    in_flight: deque[tuple[int, Generator[None, None, Output]]] = deque()
+    running: deque[tuple[int, Generator[None, None, Output]]] = deque()
     done: dict[int, Output] = {}
     started, given = itertools.count(), 0
     while True:
-        while len(in_flight) < BATCHES_IN_FLIGHT and (work := next(waiting, None)) is not None:
-            in_flight.append((next(started), work))
-        if not in_flight:
+        while len(running) < in_flight and (work := next(waiting, None)) is not None:
+            running.append((next(started), work))
+        if not running:
             return
-        number, work = in_flight.popleft()
+        number, work = running.popleft()
         try:
             next(work)
-            in_flight.append((number, work))
+            running.append((number, work))
         except StopIteration as end:
             done[number] = end.value
         while given in done:

@@ -84,9 +84,8 @@ class GraphCascade(Engine):
 
     def __init__(self, runtime: Runtime, *others: Runtime) -> None:
         """Build on one runtime, or on those of several devices with a copy of the model each."""
-        super().__init__(runtime)
-        self._runtimes = (runtime, *others)
-        self._shards = len(self._runtimes)
+        super().__init__(runtime, *others)
+        self._shards = len(self.runtimes)
         self.program = runtime.jit(self._run_shards if others else self._run_all, static_argnames="rows")
         self._rows = RowsByLength()
         self.rows_run = 0
@@ -94,14 +93,14 @@ class GraphCascade(Engine):
 
     @functools.cached_property
     def _mesh(self) -> jax.sharding.Mesh:
-        devices = [device for one in self._runtimes for device in one.devices]
+        devices = [device for one in self.runtimes for device in one.devices]
         return jax.make_mesh((self._shards,), (SHARDS,), devices=devices, axis_types=(jax.sharding.AxisType.Auto,))
 
     @functools.cached_property
     def _model(self) -> Model:
         """The model; on several devices the copies that these hold already, as one tree."""
         stack = jax.jit(lambda exits: jax.tree.map(lambda *leaves: jnp.stack(leaves), *exits))
-        models = [Model(one.params, stack([exit_ for _, exit_ in one.parts]), one.parts) for one in self._runtimes]
+        models = [Model(one.params, stack([exit_ for _, exit_ in one.parts]), one.parts) for one in self.runtimes]
         if self._shards == 1:
             return models[0]
         everywhere = jax.sharding.NamedSharding(self._mesh, jax.sharding.PartitionSpec())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
@@ -63,6 +63,20 @@ def test_several_devices_answer_as_one_does(devices: str, mode: Mode, request: p
         np.testing.assert_array_equal(found[1], expected[1])
         np.testing.assert_allclose(found[0], expected[0], atol=1e-5)
         assert len(set(expected[1])) > 2 or speed == 0
+
+
+@pytest.mark.parametrize("mode", [Mode.AUTO, Mode.BUCKETED, Mode.GRAPH_CASCADE])
+def test_every_device_works_at_full_depth(mode: Mode, runtimes: list[Runtime], monkeypatch: pytest.MonkeyPatch) -> None:
+    used = []
+    for number, runtime in enumerate(runtimes):
+
+        def full_depth(batch: Batch, number: int = number, run: Callable = runtime.full_depth) -> object:
+            used.append(number)
+            return run(batch)
+
+        monkeypatch.setattr(runtime, "full_depth", full_depth)
+    assert len(list(make_engines(runtimes)[mode].run(batches(), 0.0))) == len(list(batches()))
+    assert used == [0, 1, 2, 0, 1, 2, 0]
 
 
 def test_the_loop_in_the_graph_is_one_program_on_devices_that_hold_all_the_parameters(
