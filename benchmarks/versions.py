@@ -64,7 +64,7 @@ class Settings:
     speed: float = 0.5
     """Uncertainty threshold of the engines."""
     repeats: int = 9
-    """Interleaved repeats of inference; the median counts."""
+    """Interleaved repeats of inference; the median counts. 0: training alone."""
     training_repeats: int = 3
     """Interleaved runs of training; 0: inference alone."""
     training_texts: int = 512
@@ -97,7 +97,7 @@ def main() -> None:
     if not (other / "fastbert_jax").is_dir():
         raise UserError(f"--other {other}: expected a checkout of this repository")
     with tempfile.TemporaryDirectory() as directory:
-        cases = inference(settings, other, Path(directory))
+        cases = inference(settings, other, Path(directory)) if settings.repeats else {}
         if settings.training_repeats:
             cases |= training(settings, other, Path(directory))
     revision = subprocess.run(

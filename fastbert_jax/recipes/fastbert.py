@@ -31,7 +31,7 @@ def make(settings: Settings, world: World) -> Recipe:
     """The two phases; a model of one layer has the first alone."""
     from fastbert_jax.training.recipe import Recipe, model_start
 
-    start = model_start(settings.model, labels=world.labels, vocab_size=world.tokenizer.vocab_size)
+    start = model_start(settings.model, world)
     phases = (fine_tuning(start.network, settings.fine_tune), *self_distillation(start.network, settings.distil))
     return Recipe({"model": start}, phases, STORY)
 

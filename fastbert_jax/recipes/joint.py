@@ -29,7 +29,7 @@ def make(settings: Settings, world: World) -> Recipe:
     from fastbert_jax.training.recipe import Recipe, forward, model_start
     from fastbert_jax.training.terms import COMPUTED, Case, Keep, Phase, Ref, Stream, Term
 
-    start = model_start(settings.model, labels=world.labels, vocab_size=world.tokenizer.vocab_size)
+    start = model_start(settings.model, world)
     network, label = start.network, Ref("batch", "label_BxK")
     terms = [Term("label", Ref("model", "logits_BxKxN"), label, cross_entropy)]
     trains = {"model/backbone": 1.0, "model/last_exit": settings.fine_tune.teacher_rate}

@@ -110,19 +110,17 @@ def pkd_terms(settings: PkdConfig, pairs: list[tuple[int, int]], *, num_classes:
 def make(settings: Settings, world: World) -> Recipe:
     """The one phase; the student has its last exit alone."""
     from fastbert_jax.inference.loading import model_directory
-    from fastbert_jax.model.flops import forward_flops, training_flops
-    from fastbert_jax.model.network import Part
     from fastbert_jax.text.tokenizer import load_tokenizer
-    from fastbert_jax.training.recipe import Recipe, forward, model_start, trained_start
-    from fastbert_jax.training.terms import COMPUTED, Case, Keep, Phase, Stream
+    from fastbert_jax.training.recipe import Recipe, distillation_case, model_start, trained_start
+    from fastbert_jax.training.terms import COMPUTED, Keep, Phase, Stream
 
     if not settings.pkd.teacher:
         raise UserError("--pkd.teacher: expected the directory of the run that trained the teacher, found none")
     directory = model_directory(Path(settings.pkd.teacher))
     if load_tokenizer(directory).fingerprint != world.tokenizer.fingerprint:
         raise UserError(f"--pkd.teacher {directory}: expected a model with the tokenizer of --model.pretrained")
-    teacher = trained_start(settings.model, directory, labels=world.labels)
-    start = model_start(settings.model, labels=world.labels, vocab_size=world.tokenizer.vocab_size, lower_exits=False)
+    teacher = trained_start(settings.model, directory, world)
+    start = model_start(settings.model, world, lower_exits=False)
     network, whole = start.network, teacher.network
     if network.hidden_size != whole.hidden_size:
         raise UserError(
@@ -130,13 +128,7 @@ def make(settings: Settings, world: World) -> Recipe:
             f"{network.hidden_size}"
         )
     pairs = layer_pairs(network.num_layers, whole.num_layers, settings.pkd.layers)
-    case = Case(
-        sources={"model": forward(network, Part.BACKBONE, Part.LAST_EXIT), "teacher": forward(whole)},
-        terms=tuple(pkd_terms(settings.pkd, pairs, num_classes=network.num_classes, hidden_size=network.hidden_size)),
-        trains={"model/backbone": 1.0, "model/last_exit": 1.0},
-        row_flops=lambda length, texts: (
-            training_flops(network, length, texts=texts) + forward_flops(whole, length, texts=texts)
-        ),
-    )
-    phase = Phase("pkd", {COMPUTED: case}, Stream.LABELLED, Keep.BEST, settings.pkd)
+    terms = pkd_terms(settings.pkd, pairs, num_classes=network.num_classes, hidden_size=network.hidden_size)
+    cases = {COMPUTED: distillation_case(network, whole, *terms)}
+    phase = Phase("pkd", cases, Stream.LABELLED, Keep.BEST, settings.pkd)
     return Recipe({"model": start, "teacher": teacher}, (phase,), STORY)

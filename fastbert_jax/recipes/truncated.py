@@ -31,32 +31,22 @@ class Settings(TrainConfig):
 
 def make(settings: Settings, world: World) -> Recipe:
     """The two phases; the second is FastBERT's."""
-    from fastbert_jax.model.flops import forward_flops, training_flops
-    from fastbert_jax.model.network import Part
     from fastbert_jax.training.losses import KL_LOSSES
-    from fastbert_jax.training.recipe import Recipe, forward, model_start, trained_start
-    from fastbert_jax.training.terms import COMPUTED, Case, Keep, Phase, Ref, Stream, Term
+    from fastbert_jax.training.recipe import Recipe, distillation_case, model_start, trained_start
+    from fastbert_jax.training.terms import COMPUTED, Keep, Phase, Ref, Stream, Term
 
     model = settings.model
-    start = model_start(model, labels=world.labels, vocab_size=world.tokenizer.vocab_size, keep_exits=True)
+    start = model_start(model, world, keep_exits=True)
     assert start.directory is not None
-    teacher = trained_start(model, start.directory, labels=world.labels)
+    teacher = trained_start(model, start.directory, world)
     if not model.first_layers:
         raise UserError(
             f"--model.first-layers: expected 1 to {teacher.network.num_layers}, the layers of {model.pretrained}, "
             "found 0"
         )
-    network, whole = start.network, teacher.network
-    case = Case(
-        sources={"model": forward(network, Part.BACKBONE, Part.LAST_EXIT), "teacher": forward(whole)},
-        terms=(
-            Term("kl", Ref("model", "logits_BxKxN"), Ref("teacher", "logits_BxKxN"), KL_LOSSES[settings.truncate.kl]),
-        ),
-        trains={"model/backbone": 1.0, "model/last_exit": 1.0},
-        row_flops=lambda length, texts: (
-            training_flops(network, length, texts=texts) + forward_flops(whole, length, texts=texts)
-        ),
-    )
-    phase = Phase("truncate", {COMPUTED: case}, Stream.UNLABELLED, Keep.BEST, settings.truncate)
-    phases = (phase, *self_distillation(network, settings.distil))
+    logits, answers = Ref("model", "logits_BxKxN"), Ref("teacher", "logits_BxKxN")
+    term = Term("kl", logits, answers, KL_LOSSES[settings.truncate.kl])
+    cases = {COMPUTED: distillation_case(start.network, teacher.network, term)}
+    phase = Phase("truncate", cases, Stream.UNLABELLED, Keep.BEST, settings.truncate)
+    phases = (phase, *self_distillation(start.network, settings.distil))
     return Recipe({"model": start, "teacher": teacher}, phases, STORY)

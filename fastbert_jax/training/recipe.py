@@ -20,13 +20,14 @@ from fastbert_jax.errors import UserError
 from fastbert_jax.inference.loading import model_directory
 from fastbert_jax.model.bert import Bert
 from fastbert_jax.model.config_json import read_bert_config, read_fastbert_config
+from fastbert_jax.model.flops import forward_flops, training_flops
 from fastbert_jax.model.network import Params, Part, Trace
 from fastbert_jax.model.networks import make_network
 from fastbert_jax.model.sharding import param_shardings
 from fastbert_jax.model.weights import find_weights, load_params
 from fastbert_jax.text.builtin import pretrained_directory
 from fastbert_jax.text.tokenizer import Tokenizer
-from fastbert_jax.training.terms import Phase, Source, Tree
+from fastbert_jax.training.terms import Case, Phase, Source, Term, Tree
 
 RANDOM = "random"
 """The value of `--model.pretrained` that starts a model of its own sizes."""
@@ -147,6 +148,18 @@ def forward(network: Bert, *dropout_in: Part, depth: int = 0) -> Source:
     return source
 
 
+def distillation_case(student: Bert, teacher: Bert, *terms: Term) -> Case:
+    """A teacher's trace beside that of a student, whose backbone and last exit learn by `terms`."""
+    return Case(
+        sources={"model": forward(student, Part.BACKBONE, Part.LAST_EXIT), "teacher": forward(teacher)},
+        terms=terms,
+        trains={"model/backbone": 1.0, "model/last_exit": 1.0},
+        row_flops=lambda length, texts: (
+            training_flops(student, length, texts=texts) + forward_flops(teacher, length, texts=texts)
+        ),
+    )
+
+
 def pretrained_weights(name: str) -> Path | None:
     """The directory of the weights that `--model.pretrained` names; for a run, that of its model. None: random ones.
 
@@ -170,13 +183,10 @@ def _network(model: ModelConfig, architecture: BertConfig) -> Bert:
     )
 
 
-def model_start(
-    model: ModelConfig, *, labels: tuple[str, ...], vocab_size: int, keep_exits: bool = False, lower_exits: bool = True
-) -> Start:
+def model_start(model: ModelConfig, world: World, *, keep_exits: bool = False, lower_exits: bool = True) -> Start:
     """The start of the model that the settings describe.
 
     Args:
-      vocab_size: of the tokenizer, for a random model.
       keep_exits: as `--model.keep-exits`, which counts too.
       lower_exits: whether the model has exits below its last layer.
 
@@ -185,7 +195,7 @@ def model_start(
     """
     keep_exits = keep_exits or model.keep_exits
     exits: dict[str, Any] = {
-        "num_classes": len(labels),
+        "num_classes": len(world.labels),
         "exit_kind": model.exit_kind,
         "exit_size": model.exit_size,
         "exit_heads": model.exit_heads,
@@ -198,10 +208,11 @@ def model_start(
                 f"--model.first-layers, found {RANDOM}"
             )
         sizes = ("hidden_size", "num_layers", "num_heads", "feed_forward_size")
-        whole = BertConfig(vocab_size=vocab_size, **{size: getattr(model, size) for size in sizes}, **exits)
+        exits |= {size: getattr(model, size) for size in sizes}
+        whole = BertConfig(vocab_size=world.tokenizer.vocab_size, **exits)
         stored: tuple[int, ...] = ()
     elif keep_exits:
-        whole = trained_architecture(directory, labels)
+        whole = trained_architecture(directory, world)
         stored = whole.exit_layers
         whole = dataclasses.replace(whole, exit_layers=())  # lower exits that are not there are new
     else:
@@ -217,27 +228,27 @@ def model_start(
     return Start(_network(model, architecture), directory, stored)
 
 
-def trained_start(model: ModelConfig, directory: Path, *, labels: tuple[str, ...]) -> Start:
+def trained_start(model: ModelConfig, directory: Path, world: World) -> Start:
     """The start of a network that is a trained model as it is: a teacher.
 
     Raises:
       UserError: not a trained model, or one with other labels.
     """
-    architecture = trained_architecture(directory, labels)
+    architecture = trained_architecture(directory, world)
     return Start(_network(model, architecture), directory, architecture.exit_layers)
 
 
-def trained_architecture(directory: Path, labels: tuple[str, ...]) -> BertConfig:
-    """The architecture of a trained model with these labels.
+def trained_architecture(directory: Path, world: World) -> BertConfig:
+    """The architecture of a trained model with the labels of the run.
 
     Raises:
       UserError: not a trained model, or one with other labels.
     """
     architecture, extra = read_fastbert_config(directory)
     known = tuple(extra.get("labels", ()))
-    if known != labels:
+    if known != world.labels:
         raise UserError(
-            f"{directory}: expected a model with the labels of --data.train, {list(labels)}, found {list(known)}; its "
-            "exits cannot answer with others"
+            f"{directory}: expected a model with the labels of --data.train, {list(world.labels)}, found "
+            f"{list(known)}; its exits cannot answer with others"
         )
     return architecture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import types
 from pathlib import Path
 
 import jax
@@ -31,6 +32,10 @@ from fastbert_jax.training.recipe import Start, World, model_start
 
 TEXTS = ["good film", "a bad bad film", "good", "the cast was poor", "fine and good", "poor plot", "bad"] * 5
 ONE_DEVICE = make_mesh(MeshConfig(), jax.devices()[:1])
+
+
+def a_world(*labels: str) -> World:
+    return World(labels, types.SimpleNamespace(vocab_size=9))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -157,7 +162,7 @@ def test_new_exits_on_first_layers_are_those_of_the_seed(
     config: fastbert.Settings, straight: Path, kind: ExitKind
 ) -> None:
     model = ModelConfig(pretrained=str(straight), first_layers=2, exit_kind=kind, exit_size=4)
-    start = model_start(model, labels=("a", "b", "c"), vocab_size=0)
+    start = model_start(model, a_world("a", "b", "c"))
     found = start.network.config
     assert (found.num_layers, found.num_classes, found.exit_kind) == (2, 3, kind)
     start.check()
@@ -186,7 +191,7 @@ def test_what_a_trained_model_cannot_give_is_refused(
     straight: Path, model: dict, labels: tuple[str, ...], message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
-        model_start(ModelConfig(pretrained=str(straight), **model), labels=labels, vocab_size=0)
+        model_start(ModelConfig(pretrained=str(straight), **model), a_world(*labels))
 
 
 def test_truncation_needs_a_number_of_layers(config: fastbert.Settings, straight: Path) -> None:
@@ -198,9 +203,9 @@ def test_truncation_needs_a_number_of_layers(config: fastbert.Settings, straight
 @pytest.mark.parametrize("model", [{"keep_exits": True}, {"first_layers": 1}])
 def test_random_weights_have_no_exits_and_no_first_layers(model: dict) -> None:
     with pytest.raises(UserError, match="expected the directory of weights for --model.keep-exits and --model.first"):
-        model_start(ModelConfig(pretrained="random", **model), labels=("a", "b"), vocab_size=9)
+        model_start(ModelConfig(pretrained="random", **model), a_world("a", "b"))
 
 
 def test_a_plain_bert_has_no_exits_to_keep(tiny_bert_directory: Path) -> None:
     with pytest.raises(UserError, match="expected the 'fastbert' section of a trained model, found none"):
-        model_start(ModelConfig(pretrained=str(tiny_bert_directory), keep_exits=True), labels=("a", "b"), vocab_size=9)
+        model_start(ModelConfig(pretrained=str(tiny_bert_directory), keep_exits=True), a_world("a", "b"))

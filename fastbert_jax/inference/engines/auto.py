@@ -24,8 +24,8 @@ ENGINES: dict[Mode, type[Engine]] = {
     Mode.GRAPH_CASCADE: GraphCascade,
 }
 MANY_BATCHES = 8
-"""Batches of one length from which on the compiled loop is faster than one driven by the host, which starts and ends
-with steps that are not full too."""
+"""Batches of one length from which on the compiled loop is used. It is the fastest engine from 2 batches on
+(benchmarks/results/engine_efficiency_*_batches.json), but takes longest to compile, which few batches do not repay."""
 
 
 class AllDevices(Engine):
@@ -85,8 +85,7 @@ class AllDevices(Engine):
 class Auto(Engine):
     """Picks an engine by the number and the length of the texts, never by the clock: equal inputs, equal engines.
 
-    An input of one batch runs `bucketed`. Of a longer input, `MANY_BATCHES` or more batches of one length in a row run
-    `graph-cascade`, fewer run `cascade`.
+    `MANY_BATCHES` or more batches of one length in a row run `graph-cascade`, fewer run `bucketed`.
     """
 
     def __init__(self, runtimes: Sequence[Runtime], engines: Mapping[Mode, Engine]) -> None:
@@ -96,26 +95,17 @@ class Auto(Engine):
         """The engines of the last input, and how many batches each of them ran."""
 
     def _warm_up_early(self, batch: Batch) -> None:
-        for mode in (Mode.BUCKETED, Mode.CASCADE, Mode.GRAPH_CASCADE):
+        for mode in (Mode.BUCKETED, Mode.GRAPH_CASCADE):
             self._engines[mode]._warm_up_early(batch)
 
     def _run_early(self, batches: Iterable[Batch], thresholds_L: np.ndarray) -> Iterator[Results]:
         self.picked = {}
-        batches = iter(batches)
-        first = list(itertools.islice(batches, 2))
-        if len(first) == 1:
-            yield from self._run(Mode.BUCKETED, first, thresholds_L)
-            return
-        for _, alike in itertools.groupby(itertools.chain(first, batches), key=lambda batch: batch.text_BxS.shape[1]):
-            group = iter(alike)
-            ahead = list(itertools.islice(group, MANY_BATCHES))
-            mode = Mode.GRAPH_CASCADE if len(ahead) == MANY_BATCHES else Mode.CASCADE
-            yield from self._run(mode, itertools.chain(ahead, group), thresholds_L)
-
-    def _run(self, mode: Mode, batches: Iterable[Batch], thresholds_L: np.ndarray) -> Iterator[Results]:
-        for results in self._engines[mode].run(batches, thresholds_L):
-            self.picked[mode] = self.picked.get(mode, 0) + 1
-            yield results
+        for _, alike in itertools.groupby(batches, key=lambda batch: batch.text_BxS.shape[1]):
+            ahead = list(itertools.islice(alike, MANY_BATCHES))
+            mode = Mode.GRAPH_CASCADE if len(ahead) == MANY_BATCHES else Mode.BUCKETED
+            for results in self._engines[mode].run(itertools.chain(ahead, alike), thresholds_L):
+                self.picked[mode] = self.picked.get(mode, 0) + 1
+                yield results
 
 
 def make_engines(runtimes: Sequence[Runtime]) -> dict[Mode, Engine]:

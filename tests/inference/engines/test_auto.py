@@ -34,10 +34,9 @@ def together(results: Iterator[Results]) -> Results:
     ("inputs", "picked"),
     [
         ([(LENGTH, 1)], {Mode.BUCKETED: 1}),
-        ([(LENGTH, 2)], {Mode.CASCADE: 2}),
-        ([(LENGTH, MANY_BATCHES - 1)], {Mode.CASCADE: MANY_BATCHES - 1}),
+        ([(LENGTH, MANY_BATCHES - 1)], {Mode.BUCKETED: MANY_BATCHES - 1}),
         ([(LENGTH, MANY_BATCHES)], {Mode.GRAPH_CASCADE: MANY_BATCHES}),
-        ([(2 * LENGTH, 2), (LENGTH, MANY_BATCHES + 3)], {Mode.CASCADE: 2, Mode.GRAPH_CASCADE: MANY_BATCHES + 3}),
+        ([(2 * LENGTH, 2), (LENGTH, MANY_BATCHES + 3)], {Mode.BUCKETED: 2, Mode.GRAPH_CASCADE: MANY_BATCHES + 3}),
     ],
 )
 def test_number_and_length_of_the_batches_pick_the_engine(
