@@ -34,7 +34,8 @@ from fastbert_jax.inference.explore import url_of
 from fastbert_jax.model.sharding import make_mesh
 from fastbert_jax.report.metrics import Spread
 from fastbert_jax.text import builtin
-from fastbert_jax.text.readers import Row, open_table
+from fastbert_jax.text.readers import open_table
+from fastbert_jax.text.tables import Row
 from fastbert_jax.training import run
 from tests.pages import ROOT, Command, commands
 from tests.tiny_files import BUILTIN, MINILM, write_files

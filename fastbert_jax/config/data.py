@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from fastbert_jax.config.shared import BadRow, Delimiter, require
+from fastbert_jax.config.shared import AUTO_ENCODING, BadRow, Delimiter, require
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,15 +21,18 @@ class ReadingConfig:
     """`stop` at a row that cannot be read, with its file and line, or `skip` and count it."""
     delimiter: Delimiter = Delimiter.AUTO
     """Character between the columns of .csv files; `auto`: the one that fits the first lines."""
+    encoding: str = AUTO_ENCODING
+    """Encoding of text files, such as `latin-1`, `cp1252` or `gb18030`; a byte order mark decides where there is one.
+    `auto`: UTF-8."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig(ReadingConfig):
     """Where the texts are and how they are cut.
 
-    A SPEC is `builtin:NAME`, `tfds:NAME`, or a .tsv, .csv, .jsonl, .parquet or .arrayrecord file, the text ones as they
-    are or compressed (`train.csv.gz`, `train.jsonl.zst`), local or behind a `scheme://` that fsspec knows; `#SPLIT`
-    after a builtin or tfds name picks a split (`tfds:glue/sst2#validation`).
+    A SPEC is `builtin:NAME`, `tfds:NAME`, or a .tsv, .csv, .jsonl, .json, .parquet or .arrayrecord file, the text ones
+    as they are or compressed (`train.csv.gz`, `train.jsonl.zst`), local or behind a `scheme://` that fsspec knows, or a
+    pattern in quotes for several; `#SPLIT` after a builtin or tfds name picks a split (`tfds:glue/sst2#validation`).
     """
 
     train: str = ""

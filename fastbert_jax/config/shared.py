@@ -18,6 +18,8 @@ ANSWER_ENDINGS = (".jsonl", ".json", ".tsv", ".csv", ".parquet")
 """Files that answers can be written to."""
 COMPRESSED_ENDINGS = (".gz", ".zst")
 """What may follow the ending of a text file: gzip and zstd."""
+AUTO_ENCODING = "auto"
+"""UTF-8, or UTF-16 and UTF-32 where a text file begins with their mark."""
 
 
 class BadRow(enum.Enum):

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from fastbert_jax.command_line import cache_directory
 from fastbert_jax.errors import UserError, nearest
-from fastbert_jax.text.readers import Row, Table
+from fastbert_jax.text.tables import Row, Table
 
 SPLITS = ("train", "dev", "test")
 UNLABELLED = "unlabelled"

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastbert_jax.config import ReadingConfig
 from fastbert_jax.errors import UserError, nearest
 from fastbert_jax.text.examples import is_fraction, label_name
-from fastbert_jax.text.readers import Row, Table
+from fastbert_jax.text.readers import TEXTS
+from fastbert_jax.text.tables import Row, Table
 
 NO_PAIR = "none"
 
 # Usual names of columns, the first choice first.
 LABELS = "label labels gold_label class category target sentiment polarity topic intent emotion".split()
-TEXTS = (
-    "text sentence text_a texta text1 sentence1 sentence_1 sentence_a premise question1 question query review "
-    "review_body content document article body description comment tweet message utterance headline title"
-).split()
 PAIRS = [
     pair.split("+")
     for pair in (
@@ -35,6 +34,9 @@ LONGER = 2.0
 MOST_CLASSES = 50
 # A longer name of a column is taken for a text, so the file has no line of names.
 LONGEST_NAME = 60
+# So is one of so many words, or of so many Chinese characters, where the texts are not much longer.
+WORDS_OF_A_TEXT = 3
+CHARACTERS_OF_A_TEXT = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,12 +94,8 @@ def find_columns(table: Table, data: ReadingConfig, *, need_label: bool) -> Colu
     if need_label and label is None:
         label = _few_values(table, [column for column in candidates if column not in (text, pair)])
         guessed.append(label)
-    for column, values in _contents(table, guessed).items():
-        if len(column) > LONGEST_NAME or column in values:
-            raise UserError(
-                f"{table.name}: expected the names of the columns in the first line, found what looks like a row "
-                f"({column[:40]!r}); put a line of names above it, such as text and label"
-            )
+    if guessed and table.has_header:
+        _check_names(table, guessed)
     columns = Columns(text, pair, label, tuple(guessed))
     if len(set(columns.used)) < len(columns.used):
         raise UserError(
@@ -105,6 +103,33 @@ def find_columns(table: Table, data: ReadingConfig, *, need_label: bool) -> Colu
             f"label {label!r}; name another: {flags('text_column', 'pair_column', 'label_column')}"
         )
     return columns
+
+
+def _check_names(table: Table, guessed: Sequence[str]) -> None:
+    """Raise `UserError` when the names of the columns look like a row, or like a comment."""
+    numbers = [column for column in table.columns if column.isdecimal()]
+    if numbers != list(map(str, range(len(numbers)))):  # else they are the names that pandas gives
+        numbers = []
+    for column, values in _contents(table, [column for column in table.columns if column not in numbers]).items():
+        is_comment = column == table.columns[0] and re.match(r"#\W*[^\W\d]", column)
+        is_text = column in guessed and _is_like_texts(column, [value for value in values if isinstance(value, str)])
+        if is_text or len(column) > LONGEST_NAME or column in values or is_comment:
+            raise UserError(
+                f"{table.name}: expected the names of the columns in the first line, found what looks like a row or a "
+                f"comment ({column[:40]!r}); put a line of names in its place, such as text and label, or, if it is "
+                f"the name of a column, choose the columns: {flags('text_column', 'label_column')}"
+            )
+
+
+def _is_like_texts(name: str, texts: Sequence[str]) -> bool:
+    """Whether the name of a column is as long as its texts, and has several words, or their words."""
+    if not texts or 2 * len(name) < statistics.median(map(len, texts)):
+        return False
+    words = name.lower().split()
+    if any(character >= "\u2e80" for character in name):  # Chinese, Japanese and Korean
+        return len(name) >= CHARACTERS_OF_A_TEXT
+    known = {word for text in texts for word in text.lower().split()}
+    return len(words) >= WORDS_OF_A_TEXT or (len(words) > 1 and known.issuperset(words))
 
 
 def _by_name(candidates: Sequence[str], *, text: str, pair: str, single: bool) -> tuple[str | None, str | None]:

@@ -29,8 +29,9 @@ import numpy as np
 from fastbert_jax.atomic_files import write_json
 from fastbert_jax.config import DataConfig
 from fastbert_jax.errors import UserError
-from fastbert_jax.text.examples import Example, Text
+from fastbert_jax.text.examples import Example, Text, is_blank, same_text, share
 from fastbert_jax.text.filesystem import expand, place_of, size_of
+from fastbert_jax.text.lines import say_once
 from fastbert_jax.text.sources import open_examples, require_skip
 from fastbert_jax.text.tokenizer import Encoded, Tokenizer, joined_ranges, offsets_of
 
@@ -41,6 +42,8 @@ TOKENS, TEXTS = ".tokens", ".texts"
 TEXT_DTYPE = np.dtype([("start", "<u8"), ("tokens", "<u4"), ("first", "<u4"), ("crc32", "<u4")])
 """A text of a shard: its first token, how many it has, how many of these are of type 0 (all of a single text; of a pair
 the first text with [CLS] and [SEP]), and the CRC-32 of their bytes. The other tokens are of type 1."""
+FIRST_TEXTS = 1000
+"""Texts of a stream that are looked at before training."""
 OPEN_SHARDS = 128
 """Shards whose files are kept open."""
 MAKE_AGAIN = "delete it, and the command that prepared the corpus makes it again"
@@ -62,6 +65,12 @@ class Shard:
     """Rows that were left out."""
     bad_row_examples: tuple[str, ...]
     """The places of the first few of them, and what is wrong with them."""
+    blank_texts: int = 0
+    """Rows that were left out as their texts are blank."""
+    repeated_texts: int = 0
+    """Texts that came before in the same shard, blanks and case aside."""
+    unknown_texts: int = 0
+    """Texts that are nothing but [UNK]."""
     files: Mapping[str, tuple[int, str]]
     """Bytes and SHA-256 of the file of tokens and of that of texts, by their names."""
 
@@ -115,6 +124,12 @@ class Manifest:
     def total(self, field: str) -> int:
         """The sum of a number over the shards."""
         return sum(getattr(shard, field) for shard in self.shards)
+
+    @property
+    def notes(self) -> list[str]:
+        """What is odd about the texts, in sentences."""
+        blank, repeated, unknown = (self.total(f"{name}_texts") for name in ("blank", "repeated", "unknown"))
+        return corpus_notes(self.total("texts"), blank=blank, repeated=repeated, unknown=unknown)
 
     def write(self, directory: Path) -> None:
         """Write it, whole."""
@@ -318,11 +333,22 @@ class TextStream:
         """The bytes of each file, by its name."""
 
     def __iter__(self) -> Iterator[Text]:
-        """The texts of all files in their order.
+        """The texts of all files in their order, without blank ones; their number is told at the end.
 
         Raises:
           UserError: a file cannot be read, or a bad row under `stop`.
         """
+        blank = total = 0
+        for text in self._rows():
+            total += 1
+            if is_blank(text):
+                blank += 1
+            else:
+                yield text
+        if blank:
+            say_once(f"--data.unlabelled: {share(blank, total)} texts of the stream are blank and are left out")
+
+    def _rows(self) -> Iterator[Text]:
         for name in self.sizes:
             with open_examples(name, self._data) as reader:
                 for record in reader:
@@ -331,6 +357,10 @@ class TextStream:
                     else:
                         require_skip(record, self._data)
 
+    def first(self, count: int) -> list[Text]:
+        """The first texts, blank ones included. Raises what iterating raises."""
+        return list(itertools.islice(self._rows(), count))
+
     @property
     def fingerprint(self) -> str:
         """Words that differ when the names or sizes of the files do."""
@@ -338,6 +368,46 @@ class TextStream:
         return (
             f"stream of {len(self.sizes)} files, {sum(self.sizes.values())} bytes, sha256 of names and sizes {digest}"
         )
+
+
+def corpus_notes(
+    texts: int, *, blank: int = 0, repeated: int = 0, unknown: int = 0, what: str = "unlabelled texts"
+) -> list[str]:
+    """What is odd about texts to distil on, in sentences.
+
+    Args:
+      texts: how many there are, without the blank ones.
+      repeated: how many of them come again, blanks and case aside.
+      unknown: how many of them are nothing but [UNK].
+      what: the texts in words.
+    """
+    notes = []
+    if blank:
+        notes.append(f"{share(blank, texts + blank)} {what} are blank and are left out")
+    if repeated:
+        notes.append(
+            f"{share(repeated, texts)} {what} are copies of earlier ones, blanks and case aside: they count several "
+            "times; remove them if that is not meant"
+        )
+    if unknown:
+        notes.append(
+            f"{share(unknown, texts)} {what} are nothing but [UNK]: the tokenizer knows none of their words; take a "
+            "--model.pretrained of their language"
+        )
+    return notes
+
+
+def stream_notes(stream: TextStream, tokenizer: Tokenizer, *, max_length: int) -> list[str]:
+    """What is odd about the first texts of a stream, in sentences. Raises what reading them raises."""
+    rows = stream.first(FIRST_TEXTS)
+    texts = [text for text in rows if not is_blank(text)]
+    return corpus_notes(
+        len(texts),
+        blank=len(rows) - len(texts),
+        repeated=len(texts) - len({same_text(text) for text in texts}),
+        unknown=int(tokenizer.wholly_unknown(tokenizer.encode(texts, max_length=max_length)).sum()),
+        what="texts at the beginning of the stream",
+    )
 
 
 def is_corpus(spec: str) -> bool:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from fastbert_jax.errors import UserError
 
 Text = str | tuple[str, str]
 """One text, or a pair of texts."""
+MOST_CHARACTERS = 1_000_000
+"""Characters of a text, or of each of a pair, that are tokenised; the rest is cut, as it is beyond any model's length.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,24 @@ def same_text(text: Text) -> Text:
     return " ".join(text.split()).casefold()
 
 
+Item = TypeVar("Item", Text, Example | Unreadable)
+
+
+def is_too_long(text: Text) -> bool:
+    """Whether a text, or one of a pair, has more than `MOST_CHARACTERS`."""
+    return any(len(part) > MOST_CHARACTERS for part in ((text,) if isinstance(text, str) else text))
+
+
+def is_blank(text: Text) -> bool:
+    """Whether a text, or both of a pair, are blanks or nothing."""
+    return not (text.strip() if isinstance(text, str) else any(part.strip() for part in text))
+
+
+def share(count: int, total: int) -> str:
+    """A count with its part of the whole: `12 of 200 (6.0 %)`."""
+    return f"{count} of {total} ({100 * count / total:.1f} %)"
+
+
 def label_name(value: Any) -> str | None:
     """The name of a label: a string without outer blanks, a number or boolean as JSON writes it; None for all else."""
     match value:
@@ -46,7 +68,7 @@ def label_name(value: Any) -> str | None:
         case int():
             return str(value)
         case float():
-            return str(int(value)) if value.is_integer() else None if value != value else str(value)
+            return None if not math.isfinite(value) else str(int(value)) if value.is_integer() else str(value)
         case str():
             return value.strip() or None
     return None
@@ -67,6 +89,21 @@ def text_problem(text: object) -> str | None:
             return f"expected a text or a pair of texts, found {len(text)} of them"
         return _string_problem(text[0]) or _string_problem(text[1])
     return _string_problem(text)
+
+
+def chunks(items: Iterable[Item], *, rows: int, characters: int) -> Iterator[list[Item]]:
+    """Texts or rows in pieces: a piece ends with the item that reaches so many rows, or so many characters in all."""
+    chunk: list[Item] = []
+    size = 0
+    for item in items:
+        chunk.append(item)
+        text = item.text if isinstance(item, Example) else "" if isinstance(item, Unreadable) else item
+        size += len(text) if isinstance(text, str) else sum(map(len, text))
+        if len(chunk) >= rows or size >= characters:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
 
 
 def checked_texts(texts: Iterable[Text]) -> list[Text]:

@@ -24,8 +24,17 @@ BUFFER = 2**16
 
 
 def place_of(name: str | Path) -> Place:
-    """The file that a name means; `~` is the user's home."""
-    return str(name) if "://" in str(name) else Path(name).expanduser()
+    """The file that a name means; `~` is the user's home. Raises `UserError` for a home that is unknown."""
+    try:
+        return str(name) if "://" in str(name) else Path(name).expanduser()
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"{name}: expected a path, found no home directory for ~ ({error}); write it out") from None
+
+
+def is_directory(place: Place) -> bool:
+    """Whether there is a directory. Raises `UserError` when its file system cannot be reached."""
+    with _file_system(place) as (system, path):
+        return bool(system.isdir(path))
 
 
 def is_file(place: Place) -> bool:
@@ -38,8 +47,11 @@ def size_of(place: Place) -> int:
     """The bytes of a file. Raises `UserError` when there is no file, or its file system cannot be reached."""
     with _file_system(place) as (system, path):
         if not system.isfile(path):
-            found = "a directory" if system.isdir(path) else "nothing"
-            raise UserError(f"expected a file, found {found} at {place}; check the path")
+            if system.isdir(path):
+                raise UserError(
+                    f"expected a file, found a directory at {place}; name its files, such as '{place}/*.csv'"
+                )
+            raise UserError(f"expected a file, found nothing at {place}; check the path")
         return int(system.size(path))
 
 
@@ -149,3 +161,11 @@ def _file_system(place: Place) -> Iterator[tuple[Any, str]]:
         ) from None
     except FileNotFoundError:
         raise UserError(f"expected a file, found nothing at {place}; check the path") from None
+    except UserError:
+        raise
+    except Exception as error:  # of the many packages for remote files, each has errors of its own
+        if isinstance(place, Path):
+            raise
+        raise UserError(
+            f"{place}: expected a file that can be reached, found {type(error).__name__}: {error}"
+        ) from None

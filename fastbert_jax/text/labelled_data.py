@@ -11,8 +11,9 @@ import numpy as np
 
 from fastbert_jax.config import DataConfig
 from fastbert_jax.errors import UserError, needs_extra
-from fastbert_jax.text.corpora import is_corpus
-from fastbert_jax.text.examples import Example, Unreadable, is_fraction, same_text
+from fastbert_jax.text.corpora import corpus_notes, is_corpus
+from fastbert_jax.text.examples import Example, Unreadable, is_blank, is_fraction, same_text, share
+from fastbert_jax.text.label_warnings import label_warnings
 from fastbert_jax.text.sources import Loaded, Role, own_split, read_examples
 
 # A cut belongs to the data, not to the run: every seed of a run sees the same dev and test sets.
@@ -69,12 +70,12 @@ def read_labelled_data(data: DataConfig) -> LabelledData:
     fractions: dict[Role, float] = {"dev": data.dev_fraction, "test": 0.0 if own_dev else data.test_fraction}
     parts, notes = _parts({role: part.examples for role, part in loaded.items()}, fractions)
     sources = [*loaded.values()]
-    if is_corpus(data.unlabelled):
-        unlabelled = []
-    elif data.unlabelled:
+    unlabelled: list[Example] = []
+    if data.unlabelled and not is_corpus(data.unlabelled):
         sources.append(read_examples(data.unlabelled, data, need_label=False, role="train"))
-        unlabelled = [dataclasses.replace(example, label=None) for example in sources[-1].examples]
-    else:
+        unlabelled, more = _unlabelled(sources[-1])
+        notes += more
+    elif not data.unlabelled:
         unlabelled = parts["train"]
     for examples in parts.values():
         label_ids(examples, labels)
@@ -86,6 +87,18 @@ def read_labelled_data(data: DataConfig) -> LabelledData:
         rejected=tuple(row for source in sources for row in source.rejected),
         notes=tuple(dict.fromkeys(note for note in notes if note)),
     )
+
+
+def _unlabelled(read: Loaded) -> tuple[list[Example], list[str]]:
+    """Texts to distil on, without their labels and without blank texts, and sentences on what was found."""
+    texts = [dataclasses.replace(example, label=None) for example in read.examples if not is_blank(example.text)]
+    if not texts:
+        raise UserError(
+            f"--data.unlabelled: expected texts, found {len(read.examples)} blank ones, the first at "
+            f"{read.examples[0].where}; check --data.text-column"
+        )
+    repeated = len(texts) - len({same_text(example.text) for example in texts})
+    return texts, corpus_notes(len(texts), blank=len(read.examples) - len(texts), repeated=repeated)
 
 
 def label_order(train: Loaded, data: DataConfig) -> tuple[str, ...]:
@@ -108,7 +121,7 @@ def label_order(train: Loaded, data: DataConfig) -> tuple[str, ...]:
             f"{found[fractions[0]]}: expected a class, found the number {fractions[0]}; "
             f"if such numbers are classes, list them all with --data.labels"
         )
-    if all(re.fullmatch(r"-?[0-9]+", label) for label in found):
+    if all(re.fullmatch(r"-?[0-9]{1,999}", label) for label in found):
         return tuple(sorted(found, key=lambda label: (int(label), label)))
     return tuple(sorted(found))
 
@@ -216,17 +229,14 @@ def data_warnings(parts: Mapping[Role, Sequence[Example]], labels: Sequence[str]
                 f"{twice[0].where} and {known[same_text(twice[0].text)]}. The model is measured on texts it has seen: "
                 "remove them from one of the two"
             )
-        if empty := [example for example in examples if not "".join(same_text(example.text)).strip()]:
+        if empty := [example for example in examples if is_blank(example.text)]:
             notes.append(
                 f"{share(len(empty), len(examples))} {name} texts are empty; the first: {empty[0].where}. They all "
                 "get one answer: remove them, or check --data.text-column"
             )
-    return [*notes, *_conflicts(train), *_class_sizes(train, labels)]
-
-
-def share(count: int, total: int) -> str:
-    """A count with its part of the whole: `12 of 200 (6.0 %)`."""
-    return f"{count} of {total} ({100 * count / total:.1f} %)"
+    sizes = Counter(dict.fromkeys(labels, 0))
+    sizes.update(str(example.label) for example in train)
+    return [*notes, *_conflicts(train), *label_warnings(sizes), *_class_sizes(train, labels)]
 
 
 def _conflicts(train: Sequence[Example]) -> Iterator[str]:

@@ -23,20 +23,25 @@ import numpy as np
 
 from fastbert_jax.atomic_files import atomic_file, is_unfinished, lock_file, remove_unfinished, write_json
 from fastbert_jax.command_line import end_with, read_settings
-from fastbert_jax.config import PrepareConfig
+from fastbert_jax.config import AUTO_ENCODING, PrepareConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.log import progress_bar, result, status
 from fastbert_jax.text.builtin import pretrained_directory
 from fastbert_jax.text.corpora import TEXTS, TOKENS, Manifest, Shard, read_manifest, sha256_of, texts_of_shard, verify
-from fastbert_jax.text.examples import Example, Unreadable
+from fastbert_jax.text.examples import Example, Unreadable, chunks, is_blank, same_text
 from fastbert_jax.text.filesystem import expand, place_of, size_of
 from fastbert_jax.text.sources import BUILTIN, TFDS, open_examples, require_skip
 from fastbert_jax.text.tokenizer import Tokenizer, load_tokenizer
 
 LOCK = ".lock"
-CHUNK = 1024
-"""Texts that are tokenised at once."""
+CHUNK, CHUNK_CHARACTERS = 1024, 2**22
+"""Texts that are tokenised at once, and their characters, at most."""
 BAD_ROWS_TO_NAME = 10
+COUNTS = (
+    *("texts", "tokens", "truncated_texts", "truncated_tokens"),
+    *("blank_texts", "repeated_texts", "unknown_texts"),
+)
+"""What is counted in each shard."""
 ENTRIES = "*-*.json"
 """Files with each shard's part of the manifest, until all shards are made."""
 POLL_SECONDS = 0.2
@@ -71,7 +76,7 @@ def words(manifest: Manifest) -> str:
     if total("bad_rows"):
         examples = next(shard.bad_row_examples for shard in shards if shard.bad_rows)
         sentences.append(f"{total('bad_rows'):,} rows were left out; the first: {examples[0]}.")
-    return " ".join(sentences)
+    return " ".join([*sentences, *(f"{note}." for note in manifest.notes)])
 
 
 def prepare(config: PrepareConfig) -> Manifest:
@@ -117,6 +122,7 @@ def _settings(config: PrepareConfig, tokenizer: Tokenizer) -> dict[str, Any]:
         "tokenizer": tokenizer.fingerprint,
         **{key: getattr(config, key) for key in ("max_length", "shard_texts", "text_column", "pair_column")},
         "delimiter": config.delimiter.value,
+        **({} if config.encoding == AUTO_ENCODING else {"encoding": config.encoding}),  # others have no such key
         "on_bad_row": config.on_bad_row.value,
         "token_dtype": "<u2" if tokenizer.vocab_size <= 2**16 else "<u4",
         "versions": {"tokenizers": importlib.metadata.version("tokenizers")},
@@ -219,7 +225,8 @@ def write_input(
                 following = next(rows, None)
                 if following is None:
                     if not texts:
-                        raise UserError(f"{shard.bad_row_examples[0]}; none of the rows of {name} can be read")
+                        problem = next(iter(shard.bad_row_examples), f"{name}: expected texts, found blank ones")
+                        raise UserError(f"{problem}; none of the rows of {name} can be read")
                     shard = dataclasses.replace(shard, last=True)
                 write_json(path.with_suffix(".json"), dataclasses.asdict(shard))
             except OSError as error:
@@ -244,16 +251,18 @@ def _write_shard(
     tokenizer: Tokenizer,
 ) -> Shard:
     """Write the two files of a shard, which is not the last one as far as they say."""
-    counts = dict.fromkeys(("texts", "tokens", "truncated_texts", "truncated_tokens"), 0)
+    counts = dict.fromkeys(COUNTS, 0)
+    seen: set[int] = set()
     bad: list[str] = []
     paths = path.with_suffix(TOKENS), path.with_suffix(TEXTS)
     with atomic_file(paths[0], "wb") as tokens_stream, atomic_file(paths[1], "wb") as texts_stream:
-        while chunk := list(itertools.islice(rows, CHUNK)):
+        for chunk in chunks(rows, rows=CHUNK, characters=CHUNK_CHARACTERS):
             for record in chunk:
                 if isinstance(record, Unreadable):
                     require_skip(record, config)
                     bad.append(f"{record.where}: {record.problem}")
-            texts = [record.text for record in chunk if isinstance(record, Example)]
+            read = [record.text for record in chunk if isinstance(record, Example)]
+            texts = [text for text in read if not is_blank(text)]
             encoded = tokenizer.encode(texts, max_length=config.max_length)
             token_ids = encoded.token_ids.astype(token_dtype)
             tokens_stream.write(token_ids.tobytes())
@@ -262,6 +271,11 @@ def _write_shard(
             counts["tokens"] += len(token_ids)
             counts["truncated_texts"] += encoded.truncated_texts
             counts["truncated_tokens"] += encoded.truncated_tokens
+            before = len(seen)
+            seen.update(hash(same_text(text)) for text in texts)
+            counts["blank_texts"] += len(read) - len(texts)
+            counts["repeated_texts"] += len(texts) - (len(seen) - before)
+            counts["unknown_texts"] += int(tokenizer.wholly_unknown(encoded).sum())
     return Shard(
         name=path.name,
         last=False,

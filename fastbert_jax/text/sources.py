@@ -19,14 +19,17 @@ from fastbert_jax.errors import UserError
 from fastbert_jax.log import info
 from fastbert_jax.text import builtin, tfds
 from fastbert_jax.text.columns import Columns, find_columns, flags
-from fastbert_jax.text.examples import Example, Unreadable, label_name, text_problem
-from fastbert_jax.text.filesystem import without_compression
-from fastbert_jax.text.readers import Row, Table, open_lines, open_table
+from fastbert_jax.text.examples import MOST_CHARACTERS, Example, Unreadable, label_name, text_problem
+from fastbert_jax.text.filesystem import expand
+from fastbert_jax.text.lines import ENCODING_FLAGS
+from fastbert_jax.text.readers import open_lines, open_table
+from fastbert_jax.text.tables import Row, Table
 
 Role = Literal["train", "dev", "test"]
 
 BUILTIN, TFDS = "builtin:", "tfds:"
 STDIN = "-"
+FILES_TO_NAME = 5
 # What TFDS sets call the split that has each role.
 TFDS_SPLITS: dict[Role, tuple[str, ...]] = {
     "train": ("train",),
@@ -100,12 +103,12 @@ def open_examples(
     """
     with contextlib.ExitStack() as stack:
         if spec == STDIN:
-            table = open_lines(sys.stdin.buffer, "stdin")
+            table = open_lines(sys.stdin.buffer, "stdin", encoding=data.encoding)
         elif spec.startswith((BUILTIN, TFDS)):
             table = _open_set(spec if "#" in spec else _with_split(spec, role, data, need_label=need_label))
         else:
-            table = stack.enter_context(open_table(spec, delimiter=data.delimiter))
-        if spec == STDIN or without_compression(spec).suffix.lower() == ".txt":
+            table = stack.enter_context(open_table(spec, delimiter=data.delimiter, encoding=data.encoding))
+        if table.is_lines:
             if need_label:
                 raise UserError(f"{spec}: expected texts with labels, found lines of text alone; use a .tsv file")
             columns = Columns("text", None, None)
@@ -122,26 +125,42 @@ def read_examples(spec: str, data: ReadingConfig, *, need_label: bool, role: Rol
     """
     examples: list[Example] = []
     bad: list[Unreadable] = []
-    with open_examples(spec, data, need_label=need_label, role=role) as reader:
-        for record in reader:
-            if isinstance(record, Example):
-                examples.append(record)
-                continue
-            require_skip(record, data)
-            bad.append(record)
-    table, columns = reader.table, reader.columns
+    readers: list[ExampleReader] = []
+    names = [spec] if spec == STDIN or spec.startswith((BUILTIN, TFDS)) else expand((spec,), key="files")
+    for name in names:
+        with open_examples(name, data, need_label=need_label, role=role) as reader:
+            readers.append(reader)
+            if reader.columns != (first := readers[0]).columns:
+                raise UserError(
+                    f"{reader.table.name}: expected the columns of {first.table.name} ({first.columns}), found "
+                    f"{reader.columns}; name them: {flags('text_column', 'pair_column', 'label_column')}"
+                )
+            for record in reader:
+                if isinstance(record, Example):
+                    examples.append(record)
+                    continue
+                require_skip(record, data)
+                bad.append(record)
+    table, columns = readers[0].table, readers[0].columns
     if not examples:
-        raise UserError(f"{bad[0].where}: {bad[0].problem}; none of the {len(bad)} rows of {table.name} can be read")
+        raise UserError(f"{bad[0].where}: {bad[0].problem}; none of the {len(bad)} rows of {spec} can be read")
     named = spec.startswith(BUILTIN) or (data.text_column and data.label_column and data.pair_column)
+    notes = [] if named else [readers[0].note]
+    if len(names) > 1:
+        listed = ", ".join(names[:FILES_TO_NAME]) + (", ..." if len(names) > FILES_TO_NAME else "")
+        notes.append(f"{spec} is {len(names)} files: {listed}.")
     class_names = table.class_names.get(columns.label or "", ())
-    return Loaded(examples, tuple(bad), columns, class_names, "" if named else reader.note)
+    return Loaded(examples, tuple(bad), columns, class_names, " ".join(notes))
 
 
 def require_skip(row: Unreadable, data: ReadingConfig) -> None:
     """Raise `UserError` at a bad row unless `data` says that such rows are skipped."""
     if data.on_bad_row is BadRow.STOP:
+        encoding = (
+            f"name the file's encoding, such as {ENCODING_FLAGS}, " if row.problem.startswith("expected UTF-8") else ""
+        )
         raise UserError(
-            f"{row.where}: {row.problem}; fix the row, or skip such rows: {flags('on_bad_row', value='skip')}"
+            f"{row.where}: {row.problem}; {encoding}fix the row, or skip such rows: {flags('on_bad_row', value='skip')}"
         )
 
 
@@ -187,15 +206,22 @@ def _with_split(spec: str, role: Role, data: ReadingConfig, *, need_label: bool)
 
 
 def _example(row: Row, columns: Columns, *, need_label: bool) -> Example | Unreadable:
-    text: Any = row.values.get(columns.text)
+    text: Any = _cut(row.values.get(columns.text))
     if columns.pair is not None:
-        text = text, row.values.get(columns.pair)
+        text = text, _cut(row.values.get(columns.pair))
     value = None if columns.label is None else row.values.get(columns.label)
     label = label_name(value)
     problem = text_problem(text)
+    if isinstance(text, str) and text and not text.strip("\x00"):
+        problem = "expected a text, found nothing but NUL bytes, as a damaged disk leaves them"
     if problem is None and need_label:
         problem = _label_problem(value, label)
     return Example(text, label, row.where) if problem is None else Unreadable(row.where, problem)
+
+
+def _cut(text: Any) -> Any:
+    """A text without what is never tokenised; one character of that is left, by which it is counted as cut."""
+    return text[: MOST_CHARACTERS + 1] if isinstance(text, str) else text
 
 
 def _label_problem(value: Any, label: str | None) -> str | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fastbert_jax.errors import UserError, nearest, needs_extra
-from fastbert_jax.text.readers import Row, Rows, Table
+from fastbert_jax.text.tables import Row, Rows, Table
 
 # TFDS gives this class to rows whose label is kept secret, such as the test splits of GLUE.
 SECRET_LABEL = -1

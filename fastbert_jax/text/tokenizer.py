@@ -16,7 +16,7 @@ import numpy as np
 
 from fastbert_jax.config import TextForm
 from fastbert_jax.errors import UserError
-from fastbert_jax.text.examples import Text, checked_texts
+from fastbert_jax.text.examples import MOST_CHARACTERS, Text, checked_texts, chunks, is_too_long
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 TEXT_FORM = "text_form"
@@ -25,6 +25,8 @@ NO_NOTICE = "TRANSFORMERS_NO_ADVISORY_WARNINGS"
 """With this variable transformers does not mention that PyTorch is missing."""
 # Texts handed to the tokenizer at once: enough for its threads, few enough for memory.
 CHUNK = 1024
+# A chunk ends with the text that reaches so many characters, as each takes some hundred bytes.
+CHUNK_CHARACTERS = 2**20
 
 
 @dataclass(frozen=True)
@@ -108,10 +110,11 @@ class Tokenizer:
         """
         ids, types, lengths = array("i"), array("i"), array("q")
         truncated_texts = truncated_tokens = 0
-        for parts in self._tokens(checked_texts(texts)):
+        texts = checked_texts(texts)
+        for text, parts in zip(texts, self._tokens(texts), strict=True):
             kept, closed = self._cut([len(part) for part in parts], max_length)
             cut = sum(map(len, parts)) - sum(kept)
-            truncated_texts += cut > 0
+            truncated_texts += cut > 0 or is_too_long(text)
             truncated_tokens += cut
             ids.append(self._cls)
             types.append(0)
@@ -146,9 +149,9 @@ class Tokenizer:
 
     def _tokens(self, texts: Sequence[Text]) -> Iterator[list[list[int]]]:
         """The tokens of each text: one list, or two for a pair, without special tokens."""
-        for start in range(0, len(texts), CHUNK):
-            parts = [[text] if isinstance(text, str) else list(text) for text in texts[start : start + CHUNK]]
-            flat = [part for both in parts for part in both]
+        for chunk in chunks(texts, rows=CHUNK, characters=CHUNK_CHARACTERS):
+            parts = [[text] if isinstance(text, str) else list(text) for text in chunk]
+            flat = [part[:MOST_CHARACTERS] for both in parts for part in both]
             encodings = iter(self._backend.encode_batch_fast(flat, add_special_tokens=False))
             for both in parts:
                 yield [next(encodings).ids for _ in both]

@@ -17,9 +17,9 @@ from fastbert_jax.config import BertConfig, TrainConfig, UnlabelledPhaseConfig, 
 from fastbert_jax.errors import UserError
 from fastbert_jax.model.sharding import check_batch, local_rows, param_shardings
 from fastbert_jax.model.weights import check_vocabulary
-from fastbert_jax.text.corpora import PreparedCorpus, TextStream, is_corpus, open_corpus
-from fastbert_jax.text.examples import Example
-from fastbert_jax.text.labelled_data import LabelledData, label_ids, read_labelled_data, share
+from fastbert_jax.text.corpora import PreparedCorpus, TextStream, is_corpus, open_corpus, stream_notes
+from fastbert_jax.text.examples import Example, share
+from fastbert_jax.text.labelled_data import LabelledData, label_ids, read_labelled_data
 from fastbert_jax.text.tokenizer import Encoded, Tokenizer, load_tokenizer, train_tokenizer
 from fastbert_jax.text.training_batches import Batches, StreamedBatches, TrainingBatches
 from fastbert_jax.training.recipe import Recipe, RecipeModule, World, pretrained_weights
@@ -186,8 +186,13 @@ def _notes(
             f"{first.problem}; {REJECTED} in the run's directory lists them all"
         )
     for name, texts in encoded.items():
-        if isinstance(texts, TextStream) or (texts is encoded["train"] and name != "train"):
+        if texts is encoded["train"] and name != "train":
             continue
+        if isinstance(texts, TextStream):
+            notes += stream_notes(texts, tokenizer, max_length=config.data.max_length)
+            continue
+        if isinstance(texts, PreparedCorpus):
+            notes += texts.manifest.notes
         max_length = texts.max_length if isinstance(texts, PreparedCorpus) else config.data.max_length
         if texts.truncated_texts:
             notes.append(

@@ -11,7 +11,8 @@ import numpy as np
 
 from fastbert_jax.config import PrepareConfig
 from fastbert_jax.text.batches import Batch
-from fastbert_jax.text.readers import Row, open_table
+from fastbert_jax.text.readers import open_table
+from fastbert_jax.text.tables import Row
 from fastbert_jax.text.tokenizer import Encoded, offsets_of
 
 WORDS = ("oil", "prices", "rose", "net", "profit", "fell", "the", "bank", "of", "wheat")

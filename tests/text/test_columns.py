@@ -7,7 +7,7 @@ import pytest
 from fastbert_jax.config import DataConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.text.columns import Columns, find_columns
-from fastbert_jax.text.readers import Table
+from fastbert_jax.text.tables import Table
 
 
 def find(*columns, need_label=True, **settings):

@@ -8,7 +8,8 @@ from fastbert_jax.config import DataConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.text.columns import Columns, find_columns
 from fastbert_jax.text.examples import Unreadable
-from fastbert_jax.text.readers import Row, Table
+from fastbert_jax.text.sources import read_examples
+from fastbert_jax.text.tables import Row, Table
 
 ROWS = 12
 COLUMNS = {
@@ -32,7 +33,7 @@ def table(*columns, more=(), values=COLUMNS):
             yield Row("a.csv:2", dict(zip(wanted, row, strict=True)))
 
     texts = tuple(name for name in columns if any(isinstance(value, str) for value in values[name]))
-    return Table("a.csv", columns, rows, text_columns=texts)
+    return Table("a.csv", columns, rows, text_columns=texts, has_header=True)
 
 
 def find(*columns, need_label=True, **settings):
@@ -87,3 +88,39 @@ def test_a_file_without_names_of_columns_is_refused(names):
     values = dict(zip(names, (COLUMNS["Aussage"], COLUMNS["Urteil"]), strict=True))
     with pytest.raises(UserError, match=r"expected the names of the columns in the first line, found .* like a row"):
         find_columns(table(*names, values=values), DataConfig(), need_label=True)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        ["a fine film", "poor plot", "fine cast"],
+        ["fine film", "poor film", "a fine cast"],
+        ["这部电影很好看", "那个电影不好看", "电影"],
+        ["a fine film,pos", "poor plot,neg", "fine cast,pos"],
+        ["a1,the film was fine", "a2,poor plot", "a3,fine cast"],
+    ],
+)
+def test_a_header_that_is_a_text_costs_no_row_silently(tmp_path, rows):
+    path = tmp_path / "a.csv"
+    path.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+    with pytest.raises(UserError, match=r"in the first line, found what looks like a row .*or, if it is the name of a"):
+        read_examples(str(path), DataConfig(), need_label=False)
+
+
+@pytest.mark.parametrize(
+    ("header", "text"),
+    [
+        ("Aussage", "kurz"),
+        ("评论", "那个电影不好看"),
+        ("customer comment", "short and fine"),
+        ("What did you like about it?", "A text that is longer than the question by more than a factor of two."),
+        ("0", "pandas gives numbers as names"),
+        ("comment_body", "ok"),
+    ],
+)
+def test_a_name_is_no_text(tmp_path, header, text):
+    path = tmp_path / "a.csv"
+    path.write_text(f"{header}\n{text}\nanother {text}\n", encoding="utf-8")
+    assert len(read_examples(str(path), DataConfig(), need_label=False).examples) == 2
+    path.write_text("what is it\nshort\nshort too\n", encoding="utf-8")
+    assert len(read_examples(str(path), DataConfig(text_column="what is it"), need_label=False).examples) == 2

@@ -13,7 +13,14 @@ import pytest
 
 from fastbert_jax.config import BadRow, DataConfig
 from fastbert_jax.errors import UserError
-from fastbert_jax.text.examples import Example, Unreadable, label_name, text_problem
+from fastbert_jax.text.examples import (
+    MOST_CHARACTERS,
+    Example,
+    Unreadable,
+    is_too_long,
+    label_name,
+    text_problem,
+)
 from fastbert_jax.text.filesystem import codec_of, compressed
 from fastbert_jax.text.sources import open_examples, own_split, read_examples
 
@@ -49,6 +56,7 @@ def test_empty_and_blank_texts_are_texts(tmp_path):
     ("row", "problem"),
     [
         (b"1\tb\xffd", "expected UTF-8, found the byte 0xff at character 2 of the text"),
+        (b"1\t\x00\x00", "expected a text, found nothing but NUL bytes, as a damaged disk leaves them"),
         (b"\t\xe4\xb8\xad", "expected a label, found none"),
         (b" \ta", "expected a label, found none"),
         (b"b\xfe\ta", "expected UTF-8, found the byte 0xfe at character 2 of the label"),
@@ -61,7 +69,9 @@ def test_a_bad_row_stops_with_its_line_or_is_counted(tmp_path, row, problem):
     with pytest.raises(UserError) as error:
         read_examples(spec, DataConfig(), need_label=True)
     skip = "--on-bad-row skip (train: --data.on-bad-row skip)"
-    assert str(error.value) == f"{spec}:3: {problem}; fix the row, or skip such rows: {skip}"
+    encoding = "name the file's encoding, such as --encoding latin-1 (train: --data.encoding latin-1), "
+    hint = encoding if "UTF-8" in problem else ""
+    assert str(error.value) == f"{spec}:3: {problem}; {hint}fix the row, or skip such rows: {skip}"
     loaded = read_examples(spec, SKIP, need_label=True)
     assert [e.text for e in loaded.examples] == ["good", "also good"]
     assert len(loaded.rejected) == 1
@@ -133,7 +143,7 @@ def test_sources_without_a_good_row(tmp_path):
 @pytest.mark.parametrize(
     ("value", "name"),
     [("pos ", "pos"), (3, "3"), (True, "true"), (False, "false"), (2.0, "2"), (0.5, "0.5"), ("1.0", "1.0")]
-    + [(value, None) for value in (None, float("nan"), "", " ", [1], {"a": 1})],
+    + [(value, None) for value in (None, float("nan"), float("inf"), float("-inf"), "", " ", [1], {"a": 1})],
 )
 def test_names_of_labels(value, name):
     assert label_name(value) == name
@@ -199,3 +209,61 @@ def test_a_file_is_opened_once(tmp_path, opened, ending):
         assert reader.columns.guessed == (() if ending == ".txt" else ("aussage", "urteil"))
         assert [example.text for example in reader] == COLUMNS["aussage"]
     assert opened.count(str(path)) == 1
+
+
+def test_a_pattern_is_all_of_its_files_in_order(tmp_path):
+    for name in ("b", "a"):
+        write(tmp_path / f"{name}.csv", f"text,label\n{name} one,x\n{name} two,y\n")
+    loaded = read_examples(f"{tmp_path}/*.csv", DataConfig(), need_label=True)
+    assert [example.text for example in loaded.examples] == ["a one", "a two", "b one", "b two"]
+    assert loaded.examples[2].where == f"{tmp_path}/b.csv:2"
+    assert loaded.note.endswith(f"{tmp_path}/*.csv is 2 files: {tmp_path}/a.csv, {tmp_path}/b.csv.")
+    write(tmp_path / "c.csv", "sentence,label\nc,x\n")
+    with pytest.raises(
+        UserError, match=r"c\.csv: expected the columns of .*a\.csv \(text in 'text', label in 'label'\)"
+    ):
+        read_examples(f"{tmp_path}/*.csv", DataConfig(), need_label=True)
+    with pytest.raises(UserError, match=r"expected files, found none that match '.*\*\.tsv'; check the path"):
+        read_examples(f"{tmp_path}/*.tsv", DataConfig(), need_label=True)
+
+
+def test_a_directory_says_how_to_name_its_files(tmp_path):
+    write(tmp_path / "a.csv", "text,label\na,x\n")
+    with pytest.raises(UserError, match=r"found a directory at .*; name its files, such as '.*/\*\.csv'"):
+        read_examples(str(tmp_path), DataConfig(), need_label=True)
+
+
+def test_a_key_that_comes_late(tmp_path):
+    rows = [{"text": f"text {n}"} for n in range(120)] + [{"text": f"text {n}", "label": n % 2} for n in range(40)]
+    loaded = read_examples(jsonl(tmp_path / "a.jsonl", *rows), SKIP, need_label=True)
+    assert (len(loaded.examples), len(loaded.rejected)) == (40, 120)
+    spec = jsonl(tmp_path / "b.jsonl", *[{"text": "a"}] * 1000, {"text": "a", "label": 1})
+    with pytest.raises(UserError, match=r"b\.jsonl \(by its first 1,000 rows\): expected a label column"):
+        read_examples(spec, SKIP, need_label=True)
+
+
+def test_names_of_classes_that_datasets_wrote_into_parquet(tmp_path):
+    features = {
+        "text": {"dtype": "string", "_type": "Value"},
+        "label": {"names": ["neg", "pos"], "_type": "ClassLabel"},
+    }
+    table = pa.table({"text": ["a", "b", "c", "d"], "label": [1, 0, 1, -1]})
+    for content, labels, order in [
+        ({"info": {"features": features}}, ["pos", "neg", "pos"], ("neg", "pos")),
+        ({"info": {"features": features | {"label": {"dtype": "int64", "_type": "Value"}}}}, ["1", "0", "1"], ()),
+        ({"info": None}, ["1", "0", "1"], ()),
+        ([], ["1", "0", "1"], ()),
+    ]:
+        path = tmp_path / "a.parquet"
+        pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps(content)}), path)
+        loaded = read_examples(str(path), SKIP, need_label=True)
+        assert [example.label for example in loaded.examples][:3] == labels
+        assert loaded.class_names == order
+        assert [row.problem for row in loaded.rejected] == (["expected a label, found none"] if order else [])
+
+
+def test_a_text_beyond_any_length_is_cut_when_it_is_read(tmp_path):
+    spec = jsonl(tmp_path / "a.jsonl", {"text_a": "ab " * 10**6, "text_b": "c"}, {"text_a": "d", "text_b": "e"})
+    long, short = records_of(spec)
+    assert long.text == (("ab " * 10**6)[: MOST_CHARACTERS + 1], "c") and is_too_long(long.text)
+    assert short.text == ("d", "e") and not is_too_long(short.text)

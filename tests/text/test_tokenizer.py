@@ -267,3 +267,28 @@ def test_a_file_that_is_no_vocabulary(tmp_path, content, message):
         path.write_bytes(content)
     with pytest.raises(UserError, match=message):
         vocabulary_tokenizer(path, text_form=TextForm.OFFICIAL)
+
+
+def test_a_text_beyond_any_length_is_cut_before_it_is_tokenised(tokenizer, monkeypatch):
+    monkeypatch.setattr("fastbert_jax.text.tokenizer.MOST_CHARACTERS", 20)
+    monkeypatch.setattr("fastbert_jax.text.examples.MOST_CHARACTERS", 20)
+    monkeypatch.setattr("fastbert_jax.text.tokenizer.CHUNK_CHARACTERS", 30)
+    texts = ["oil prices rose the oil prices fell", "oil", " " * 30 + "oil", ("oil " * 30, "bank"), "net profit", ""]
+    sizes = []
+
+    class Backend:
+        def encode_batch_fast(self, parts, **settings):
+            sizes.append(sum(map(len, parts)))
+            return backend.encode_batch_fast(parts, **settings)
+
+    backend = tokenizer._backend
+    with monkeypatch.context() as patch:
+        patch.setattr(tokenizer, "_backend", Backend())
+        found = tokenizer.encode(texts, max_length=128)
+    assert len(sizes) > 1 and max(sizes) < 30 + 20
+    expected = tokenizer.encode(
+        [text[:20] if isinstance(text, str) else (text[0][:20], text[1]) for text in texts], max_length=128
+    )
+    for field in ("token_ids", "token_types", "offsets"):
+        np.testing.assert_array_equal(getattr(found, field), getattr(expected, field))
+    assert (found.truncated_texts, expected.truncated_texts) == (3, 0)
