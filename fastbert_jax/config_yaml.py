@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import math
+import reprlib
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +16,9 @@ import yaml
 from fastbert_jax.errors import UserError, nearest
 
 Schema = TypeVar("Schema")
+SHORT = reprlib.Repr()
+SHORT.maxstring = SHORT.maxother = SHORT.maxlong = 200
+SHORT.maxlevel = 3
 
 
 def from_dict(schema: type[Schema], values: Mapping[str, Any], *, where: str, prefix: str = "") -> Schema:
@@ -24,7 +29,8 @@ def from_dict(schema: type[Schema], values: Mapping[str, Any], *, where: str, pr
         names the file.
     """
     if not isinstance(values, Mapping):
-        raise UserError(f"{where}: expected `key: value` lines under {prefix or 'the top level'!r}, found {values!r}")
+        found = shown(values)
+        raise UserError(f"{where}: expected `key: value` lines under {prefix or 'the top level'!r}, found {found}")
     hints = typing.get_type_hints(schema)
     known = list(hints)
     settings = {}
@@ -49,23 +55,49 @@ def convert(kind: Any, value: Any, *, where: str, key: str) -> Any:
         return from_dict(kind, value, where=where, prefix=key + ".")
     if typing.get_origin(kind) is tuple:
         if not isinstance(value, list | tuple):
-            raise UserError(f"{expected}a list, found {value!r}")
+            raise UserError(f"{expected}a list, found {shown(value)}")
         return tuple(convert(typing.get_args(kind)[0], item, where=where, key=key) for item in value)
     if issubclass(kind, enum.Enum):
         choices = [member.value for member in kind]
         if value not in choices:
-            raise UserError(f"{expected}one of {choices}, found {value!r}")
+            raise UserError(f"{expected}one of {choices}, found {shown(value)}")
         return kind(value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if kind is float and isinstance(value, str):  # YAML 1.1 reads 2e-5 as text
-        try:
-            return float(value)
-        except ValueError:
-            pass
+    try:
+        if kind is float and type(value) in (int, str):  # YAML 1.1 reads 2e-5 as text
+            value = float(value)
+    except (ValueError, OverflowError):
+        pass
     if type(value) is not kind:
-        raise UserError(f"{expected}{kind.__name__}, found {value!r}")
+        quotes = "; put it in quotes" if kind is str and value is not None else ""
+        raise UserError(f"{expected}{kind.__name__}, found {shown(value)}{quotes}")
+    if problem := value_problem(value):
+        raise UserError(f"{expected}{problem}, found {shown(value)}")
     return value
+
+
+def value_problem(value: object) -> str | None:
+    """What a setting's value must be and is not: a finite number that 64 bits hold, or text that a file can hold."""
+    match value:
+        case float() if not math.isfinite(value):
+            return "a finite number"
+        case int() if not -(2**63) <= value < 2**63:
+            return "a number of at most 64 bits"
+        case str() if "\0" in value:
+            return "a text without null characters"
+        case str():
+            try:
+                value.encode("utf-8", "surrogateescape")  # a path may hold bytes that are not UTF-8
+            except UnicodeEncodeError:
+                return "Unicode text"
+    return None
+
+
+def shown(value: object) -> str:
+    """A value in an error, cut where it is long or deep."""
+    try:
+        return SHORT.repr(value)
+    except ValueError:  # a number of more digits than Python writes
+        return f"a {type(value).__name__} of many digits"
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -8,6 +8,9 @@ import itertools
 
 from fastbert_jax.config.shared import CheckpointKind, ExitKind, LayerNormKind, Precision, require
 
+MOST_LAYERS = 1000
+"""Of any model: a file that names millions of layers must not fill the memory."""
+
 
 class Activation(enum.Enum):
     """The function between the two linear maps of a feed-forward part; `gelu` is the exact one, with erf."""
@@ -42,10 +45,12 @@ class BertConfig:
     """Layers, from 1 and rising, that have an exit; the last layer always has one. Empty: every layer has one."""
 
     def __post_init__(self) -> None:
+        require(0 < self.num_layers <= MOST_LAYERS, "model num_layers", f"1 to {MOST_LAYERS}", self.num_layers)
         if not self.exit_layers:
             object.__setattr__(self, "exit_layers", tuple(range(1, self.num_layers + 1)))
         for field, value in dataclasses.asdict(self).items():
             require(type(value) is not int or value >= 1, f"model {field}", "1 or more", value)
+            require(type(value) is not float or value >= 0, f"model {field}", "0 or more", value)
         require(
             self.hidden_size % self.num_heads == 0,
             "model hidden_size",
@@ -63,7 +68,7 @@ class BertConfig:
             and all(0 < low < high for low, high in itertools.pairwise(self.exit_layers)),
             "model exit_layers",
             f"rising numbers from 1 to {self.num_layers}, the last one included",
-            self.exit_layers,
+            self.exit_layers[:MOST_LAYERS],
         )
         require(
             self.layer_norm is LayerNormKind.STANDARD or self.hidden_size >= 2,

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import re
 from pathlib import Path
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
-from fastbert_jax.config import DataConfig, ExitConfig, MeshConfig, Precision
+from fastbert_jax.config import BertConfig, DataConfig, ExitConfig, MeshConfig, Precision
+from fastbert_jax.config_yaml import convert, shown
 from fastbert_jax.errors import UserError, program_name
 from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.model.config_json import ConfigJson, read_bert_config
 from fastbert_jax.model.sharding import make_mesh
+from fastbert_jax.model.tensor_files import check_is_file
 from fastbert_jax.model.weights import check_vocabulary, load_model, load_params
 from fastbert_jax.text.tokenizer import load_tokenizer
 
 CARD = "README.md"
 """The model card beside a model's files."""
+EXTRA = {"labels": tuple[str, ...], "max_length": int, "length_buckets": tuple[int, ...], "precision": Precision}
+"""The keys of `fastbert.extra` that inference needs, and the types of their values."""
+LEAST_LENGTH = 4
+"""Tokens of the longest text of a model, at least: two texts and what frames them have more."""
 
 
 def load(directory: str | Path, *, exits: ExitConfig | None = None, mesh: Mesh | None = None) -> Predictor:
@@ -42,12 +51,17 @@ def load(directory: str | Path, *, exits: ExitConfig | None = None, mesh: Mesh |
     config_json = ConfigJson.read(directory)
     if config_json.is_fastbert:
         params, config, extra = load_model(config_json)
-        settings = saved_settings(directory, extra)
+        settings = saved_settings(directory, extra, config)
     else:
         config = read_bert_config(config_json)
         params = load_params(config_json, config, exits=False)
-        lengths = DataConfig(max_length=config.max_positions).lengths
-        settings = {"labels": (), "max_length": config.max_positions, "length_buckets": lengths}
+        longest = config.max_positions
+        if longest < LEAST_LENGTH:
+            raise UserError(
+                f"{config_json.path}: max_position_embeddings: expected {LEAST_LENGTH} or more, found {longest}"
+            )
+        lengths = (*(length for length in DataConfig.length_buckets if length < longest), longest)
+        settings = {"labels": (), "max_length": longest, "length_buckets": lengths}
     tokenizer = load_tokenizer(directory)
     check_vocabulary(tokenizer.vocab_size, config)
     return Predictor(params, config, tokenizer, exits=exits, mesh=mesh, **settings)
@@ -74,9 +88,12 @@ def model_directory(directory: str | Path) -> Path:
     directory = Path(directory).expanduser()
     if not directory.is_dir():
         found = "a file" if directory.exists() else "nothing"
-        raise UserError(f"expected the directory of a run or of a model, found {found} at {directory}; check the path")
+        raise UserError(
+            f"expected the directory of a run or of a model, found {found} at {directory}; {_remedy(directory)}"
+        )
     for candidate in (directory / "model", directory):
-        if (candidate / "config.json").is_file():
+        if os.path.lexists(candidate / "config.json"):
+            _check_files(candidate)
             return candidate
     if (directory / "config.yaml").is_file():
         raise UserError(
@@ -85,24 +102,77 @@ def model_directory(directory: str | Path) -> Path:
         )
     raise UserError(
         f"expected the directory of a run or of a model, found neither model/config.json nor config.json in {directory}"
+        + _found_instead(directory)
     )
 
 
-def saved_settings(directory: Path, extra: dict[str, Any]) -> dict[str, Any]:
+def _remedy(directory: Path) -> str:
+    """What to do where `directory` is none."""
+    if os.path.exists(directory):
+        return "give the directory that it is in"
+    name = str(directory)
+    if re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name) and directory.parent.is_dir() == ("/" not in name):
+        return (
+            "check the path; nothing is downloaded: a model of the Hugging Face Hub must be fetched before, with "
+            f"`hf download {name} --local-dir {directory.name}`"
+        )
+    return "check the path"
+
+
+def _found_instead(directory: Path) -> str:
+    """What a directory without a model holds in its place, and what to do with it."""
+    if (directory / "bert_config.json").is_file():
+        return '; copy bert_config.json there to config.json, and add `"model_type": "bert"` to it'
+    if (directory / "adapter_config.json").is_file():
+        return "; an adapter is no model: merge it into its model with `merge_and_unload()` of peft, and save that"
+    inside = [*sorted(directory.glob("*/config.json")), *sorted(directory.glob("snapshots/*/config.json"))]
+    return f"; there is a config.json in {inside[0].parent}: give that directory" if inside else ""
+
+
+def _check_files(directory: Path) -> None:
+    """Refuse a pipe or a device under any name: whoever opens it would wait.
+
+    Raises:
+      UserError: there is one, or the directory cannot be read.
+    """
+    try:
+        for path in directory.iterdir():
+            if not path.is_dir():
+                check_is_file(path)
+    except OSError as error:
+        raise UserError(f"expected a directory that can be read, found {error}") from None
+
+
+def saved_settings(directory: Path, extra: dict[str, Any], config: BertConfig) -> dict[str, Any]:
     """The labels, lengths and precision that training saved with a model, as `Predictor` takes them.
 
     Raises:
-      UserError: one of them is missing.
+      UserError: one of them is missing, of another type, or does not fit the model or the others.
     """
-    try:
-        return {
-            "labels": tuple(extra["labels"]),
-            "max_length": extra["max_length"],
-            "length_buckets": tuple(extra["length_buckets"]),
-            "precision": Precision(extra["precision"]),
-        }
-    except (KeyError, ValueError) as error:
+    where = str(directory / "config.json")
+    if missing := [key for key in EXTRA if key not in extra]:
         raise UserError(
-            f"{directory / 'config.json'}: fastbert.extra: expected labels, max_length, length_buckets and precision, "
-            f"found {extra}; the model was not saved by fastbert_jax ({error})"
-        ) from None
+            f"{where}: fastbert.extra: expected {', '.join(EXTRA)}, found no {', '.join(missing)}; the model was not "
+            "saved by fastbert_jax"
+        )
+    settings = {key: convert(kind, extra[key], where=where, key=f"fastbert.extra.{key}") for key, kind in EXTRA.items()}
+    labels, longest, lengths = (settings[key] for key in ("labels", "max_length", "length_buckets"))
+    classes, names, positions = config.num_classes, "".join(labels), config.max_positions
+    is_unicode = names == names.encode("utf-8", "replace").decode("utf-8")
+    checks = {
+        "labels": (
+            is_unicode and len(labels) == classes == len(set(labels)),
+            f"{classes} different names, one for each class",
+        ),
+        "max_length": (LEAST_LENGTH <= longest <= positions, f"{LEAST_LENGTH} to {positions}, the model's positions"),
+        "length_buckets": (_rise(lengths) and lengths[-1] == longest, f"rising lengths, the last {longest}"),
+    }
+    for key, (fits, expected) in checks.items():
+        if not fits:
+            raise UserError(f"{where}: fastbert.extra.{key}: expected {expected}, found {shown(extra[key])}")
+    return settings
+
+
+def _rise(lengths: tuple[int, ...]) -> bool:
+    """Whether there are lengths, from 1, that rise."""
+    return bool(lengths) and all(low < high for low, high in itertools.pairwise((0, *lengths)))

@@ -21,6 +21,7 @@ from fastbert_jax.inference.policies import layer_thresholds
 from fastbert_jax.model.network import Params
 from fastbert_jax.model.networks import make_network
 from fastbert_jax.model.sharding import copies_of
+from fastbert_jax.model.weights import check_token_types
 from fastbert_jax.report.tables import table
 from fastbert_jax.text.examples import Text
 from fastbert_jax.text.tokenizer import Tokenizer
@@ -73,6 +74,19 @@ class Predictions(list[Prediction]):
         ]
         lines = [table(("label", "probability", "exit_layer", "uncertainty"), rows)] if rows else ["no predictions"]
         return "\n".join([*lines, f"and {len(self) - SHOWN} more"] if len(self) > SHOWN else lines)
+
+
+def check_answers(numbers: np.ndarray) -> None:
+    """Refuse answers that are none, as of weights that are finite but too large.
+
+    Raises:
+      UserError: NaN or an infinite number.
+    """
+    if not np.isfinite(numbers).all():
+        raise UserError(
+            "expected finite answers, found NaN or infinite numbers: the model's weights are too large to compute "
+            "with; use another model"
+        )
 
 
 class WarmUp(NamedTuple):
@@ -269,6 +283,7 @@ class Predictor:
             hidden_LxBxSxH = np.asarray(self._runtime.hidden_states(batch))
             for row, text in enumerate(texts_of_batch):
                 states[text] = hidden_LxBxSxH[:, row, batch.text_BxS[row] > 0]
+                check_answers(states[text])
         return states
 
     def plan(self, texts: Sequence[Text], *, batch_size: int = 0, batch_tokens: int = BATCH_TOKENS) -> BatchedTexts:
@@ -278,6 +293,7 @@ class Predictor:
           UserError: something other than a list of texts, or a batch of less than one text.
         """
         encoded = self.tokenizer.encode(texts, max_length=self.max_length)
+        check_token_types(encoded.token_types, self.config)
         return plan_batches(encoded, lengths=self.length_buckets, batch_size=batch_size, batch_tokens=batch_tokens)
 
     def answers(
@@ -301,6 +317,7 @@ class Predictor:
                 whole[texts] = some[: len(texts)]
             if on_batch:
                 on_batch(len(texts))
+        check_answers(np.asarray(answers.probabilities_BxN))
         return answers
 
     def all_exits(
@@ -320,6 +337,7 @@ class Predictor:
             uncertainty[texts] = np.asarray(answer.uncertainty_B).T[: len(texts)]
             if on_batch:
                 on_batch(len(texts))
+        check_answers(probabilities)
         return probabilities, uncertainty
 
     def _engine(self, mode: str | Mode) -> Engine:

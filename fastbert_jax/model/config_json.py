@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fastbert_jax.config import Activation, BertConfig, Precision
-from fastbert_jax.config_yaml import convert, to_dict
+from fastbert_jax.config_yaml import convert, shown, to_dict
 from fastbert_jax.errors import UserError
 from fastbert_jax.model.tensor_files import read_json
 
@@ -80,7 +81,7 @@ class ConfigJson:
           UserError: a value of another type, or a key that is not there.
         """
         if missing := [key for key in required if key not in values]:
-            raise UserError(f"{self.path}: expected the keys {missing}, found {list(values)}")
+            raise UserError(f"{self.path}: expected the keys {missing}, found {shown(list(values))}")
         kinds = typing.get_type_hints(BertConfig)
         return {
             field: convert(kinds[field], values[key], where=str(self.path), key=key)
@@ -106,18 +107,21 @@ def read_bert_config(source: ModelSource, **exits: Any) -> BertConfig:
     for key, expected in ENCODER_KEYS.items():
         found = file.values.get(key, None if key == "model_type" else expected)
         if found != expected:
-            raise UserError(
-                f"{file.path}: {key}: expected {expected!r}, found {found!r}; only BERT encoders can be loaded"
-            )
+            remedy = "only BERT encoders can be loaded"
+            if key not in file.values:
+                remedy = f'if it is a BERT, add `"{key}": "{expected}"` to the file'
+            raise UserError(f"{file.path}: {key}: expected {expected!r}, found {shown(found)}; {remedy}")
     values = dict(file.values)
     if (activation := values.get("hidden_act", "gelu")) not in list(ACTIVATIONS):
-        raise UserError(f"{file.path}: hidden_act: expected one of {list(ACTIVATIONS)}, found {activation!r}")
+        raise UserError(f"{file.path}: hidden_act: expected one of {list(ACTIVATIONS)}, found {shown(activation)}")
     values["hidden_act"] = ACTIVATIONS[activation].value
     fields = file.fields(values, BACKBONE_KEYS, list(BACKBONE_KEYS)[:5])
     try:
         return BertConfig(**fields, **exits)
     except UserError as error:
-        raise UserError(f"{file.path}: {error}") from None
+        keys = {field: key for key, field in BACKBONE_KEYS.items()}
+        problem = re.sub(r"^model (\w+)", lambda match: keys.get(match[1], match[0]), str(error))
+        raise UserError(f"{file.path}: {problem}") from None
 
 
 def read_fastbert_config(source: ModelSource) -> tuple[BertConfig, dict[str, Any]]:

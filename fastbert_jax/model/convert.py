@@ -22,12 +22,21 @@ from fastbert_jax.config import (
     Precision,
     TextForm,
 )
-from fastbert_jax.errors import UserError
+from fastbert_jax.config_yaml import shown
+from fastbert_jax.errors import UserError, program_name
 from fastbert_jax.log import result
 from fastbert_jax.model.config_json import inference_settings
 from fastbert_jax.model.leaves import bert_leaves
 from fastbert_jax.model.state_dicts import read_state_dict
-from fastbert_jax.model.tensor_files import Stored, differences
+from fastbert_jax.model.tensor_files import (
+    SAVE_AGAIN,
+    WORD_EMBEDDINGS,
+    Stored,
+    as_list,
+    check_finite,
+    check_is_file,
+    differences,
+)
 from fastbert_jax.model.weights import save_tensors
 from fastbert_jax.text.tokenizer import Tokenizer, vocabulary_tokenizer
 
@@ -54,8 +63,10 @@ OFFICIAL_NAMES = {
 }
 """The parts of a model by our names in a file -> by the official ones, which count exits from 0."""
 WORD_EMBEDDING = "embedding.word_embedding.weight"
+OF_PACKAGE = "kernel."
+"""What the package `fastbert` puts before the names of a BERT."""
 TOKEN_TYPES = "embeddings.token_type_embeddings.weight"
-PREFIX = {CheckpointKind.PACKAGE: "kernel.", CheckpointKind.SCRIPT: "", CheckpointKind.BACKBONE: ""}
+PREFIX = {CheckpointKind.PACKAGE: OF_PACKAGE, CheckpointKind.SCRIPT: "", CheckpointKind.BACKBONE: ""}
 """The beginning of the names of the backbone's tensors."""
 LEFT_OUT = re.compile(
     r"(kernel\.)?target\..*"  # heads of pretraining
@@ -88,7 +99,12 @@ def convert(config: ConvertConfig) -> str:
     """
     path, output = Path(config.input).expanduser(), Path(config.output).expanduser()
     check_unused(output, "--output")
-    tensors = read_state_dict(path)
+    if path.suffix == ".safetensors":
+        raise UserError(
+            f"--input {path}: expected a file that torch.save wrote, found .safetensors; a BERT of Hugging Face needs "
+            f"no converting: `{program_name('train')} --model.pretrained {path.parent}`"
+        )
+    tensors = _without_prefix(read_state_dict(path))
     kind = _kind(list(tensors), config.kind, path)
     is_backbone = kind is CheckpointKind.BACKBONE
     try:
@@ -96,7 +112,9 @@ def convert(config: ConvertConfig) -> str:
     except UserError as error:
         raise UserError(f"{path}: {error}; it is not a checkpoint of kind '{kind.value}'") from None
     text_form = TextForm.BERT if is_backbone else TextForm.OFFICIAL
-    tokenizer = vocabulary_tokenizer(Path(config.vocab).expanduser(), text_form=text_form)
+    vocabulary = Path(config.vocab).expanduser()
+    check_is_file(vocabulary)
+    tokenizer = vocabulary_tokenizer(vocabulary, text_form=text_form)
     _check(config, kind, model, tokenizer)
     renamed = _with_our_names(tensors, kind, model, path)
     extra = inference_settings(
@@ -120,6 +138,13 @@ def convert(config: ConvertConfig) -> str:
     )
 
 
+def _without_prefix(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The tensors without what all names begin with, such as the `module.` of PyTorch's DataParallel."""
+    whole = next((name for name in tensors if name == WORD_EMBEDDING or name.endswith(f".{WORD_EMBEDDING}")), "")
+    prefix = whole.removesuffix(WORD_EMBEDDING).removesuffix(OF_PACKAGE)
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+
+
 def _kind(names: list[str], wanted: CheckpointKind, path: Path) -> CheckpointKind:
     """What wrote a file, by the names of its tensors."""
     if PREFIX[CheckpointKind.PACKAGE] + WORD_EMBEDDING in names:
@@ -127,10 +152,16 @@ def _kind(names: list[str], wanted: CheckpointKind, path: Path) -> CheckpointKin
     elif WORD_EMBEDDING in names:
         has_exits = any(name.startswith("classifiers.") for name in names)
         found = CheckpointKind.SCRIPT if has_exits else CheckpointKind.BACKBONE
+    elif any(name.endswith(WORD_EMBEDDINGS) for name in names):
+        raise UserError(
+            f"{path}: expected a checkpoint of FastBERT or a BERT of UER, found a BERT of Hugging Face, which needs no "
+            f"converting; save it as model.safetensors where PyTorch is installed: {SAVE_AGAIN}; then train it with "
+            f"`{program_name('train')} --model.pretrained NEW`"
+        )
     else:
         raise UserError(
             f"{path}: expected a checkpoint of FastBERT or a BERT of UER, which has {WORD_EMBEDDING}, "
-            f"found other names: {names[:3]}"
+            f"found other names: {shown(names[:3])}"
         )
     if wanted not in (CheckpointKind.AUTO, found):
         raise UserError(f"--kind: expected '{found.value}', which {path} is, found '{wanted.value}'; leave it out")
@@ -213,9 +244,12 @@ def _with_our_names(
     if problems := differences(stored, {official[name]: shape for name, shape in shapes.items()}):
         raise UserError(
             f"{path}: expected the tensors of a checkpoint of kind '{kind.value}' with {model.num_layers} layers, "
-            f"found {len(problems)} that differ\n  " + "\n  ".join(problems)
+            f"found {len(problems)} that differ" + as_list(problems)
         )
-    renamed = {name: tensors[official[name]].astype(np.float32) for name in shapes}
+    with np.errstate(over="ignore"):  # a large float64 becomes infinite
+        renamed = {name: tensors[official[name]].astype(np.float32) for name in shapes}
+    for name, tensor in renamed.items():
+        check_finite(tensor, f"{path}: {official[name]}")
     # UER's segments are 0 for padding, 1 for the first text and 2 for the second; our token types are 0 and 1 for the
     # texts, and no answer depends on that of padding. So its row goes to the end.
     renamed[TOKEN_TYPES] = np.roll(renamed[TOKEN_TYPES], -1, axis=0)

@@ -5,23 +5,65 @@ Only safetensors are read: a pickle can run code. (`state_dicts.py` reads those 
 
 from __future__ import annotations
 
+import functools
 import json
+import os
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import safetensors
 
+from fastbert_jax.config_yaml import shown
 from fastbert_jax.errors import UserError
+from fastbert_jax.log import info
 
 IGNORED = ("pooler.", "cls.", "classifier.", "qa_outputs.", "embeddings.position_ids", "embeddings.token_type_ids")
 """Starts of the names in a Hugging Face file that are not the encoder's: heads of other tasks, and buffers."""
 FLOATS = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
 """dtypes that can become float32: by safetensors' name, numpy's."""
+WORD_EMBEDDINGS = "embeddings.word_embeddings.weight"
 EXITS_FILE = "fastbert_exits.safetensors"
 """Holds the exits where `model.safetensors` is to hold nothing but what transformers knows."""
-OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.joblib", "*.h5", "*.msgpack")
-"""Weight files that are never read."""
+ENCODER = ("embeddings", "encoder.")
+"""Starts of the names of all that the encoder computes with."""
+MOST_JSON = 2**24
+"""Bytes of a JSON file; one of a model has some thousands."""
+MOST_PROBLEMS = 30
+"""Of the tensors that differ, how many an error lists."""
+LFS_POINTER = b"version https://git-lfs"
+"""The beginning of the file that git leaves in place of a large one."""
+SAVE_AGAIN = "python -c \"from transformers import AutoModel; AutoModel.from_pretrained('OLD').save_pretrained('NEW')\""
+FROM_OTHERS = (
+    "take model.safetensors where the model comes from, or convert it where transformers 4 is installed with PyTorch "
+    'and {package}, and copy the tokenizer files too: python -c "from transformers import {name}; '
+    "{name}.from_pretrained({old}=True).save_pretrained('NEW')\""
+)
+OTHER_WEIGHTS = {
+    "pytorch_model*.bin": "which can run code when it is read; if you trust it, convert it where PyTorch is installed, "
+    f"and copy the tokenizer files too: {SAVE_AGAIN}",
+    "*.safetensors": "which has another name; if it holds the whole model, rename it (an adapter does not: merge it "
+    "into its model first, with `merge_and_unload()` of peft)",
+    "*.h5": "which TensorFlow wrote; "
+    + FROM_OTHERS.format(package="TensorFlow", name="AutoModel", old="'OLD', from_tf"),
+    "*.msgpack": "which Flax wrote; " + FROM_OTHERS.format(package="Flax", name="AutoModel", old="'OLD', from_flax"),
+    "*.ckpt.index": "which TensorFlow 1 wrote; "
+    + FROM_OTHERS.format(
+        package="TensorFlow",
+        name="BertForPreTraining",
+        old="'OLD/bert_model.ckpt.index', config='OLD/config.json', from_tf",
+    ),
+    "openvino* *.onnx *.gguf *.tflite *.ot *.mlmodel": "which another program runs, and which cannot be turned back; "
+    "take model.safetensors where the model comes from",
+    "*.bin *.pt *.pth *.ckpt *.pkl *.joblib": "which can run code when it is read; if you trust it, load the model "
+    "with the program that wrote it, and save its BERT with `model.save_pretrained('NEW')` of transformers (a .bin of "
+    "FastBERT or UER: python -m fastbert_jax.model.convert)",
+}
+"""Weight files that are never read, the most useful first, and what to do."""
+NO_WEIGHTS = {"training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.pt", "scheduler.bin", "rng_state.pth"}
+"""What training leaves beside the weights."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -30,45 +72,154 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
       UserError: no such file, or no JSON object in it.
     """
+    check_is_file(path)
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        with open(path, "rb") as stream:
+            content = stream.read(MOST_JSON + 1)
+        if len(content) > MOST_JSON:
+            raise ValueError(f"more than {MOST_JSON} bytes")
+        values = json.loads(content.decode("utf-8"))
     except FileNotFoundError:
         raise UserError(f"expected a model directory with a {path.name}, found no file {path}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: expected a JSON object, found a file that cannot be read: {error}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected a JSON object, found {type(values).__name__}")
     return values
 
 
+def check_is_file(path: Path) -> None:
+    """Refuse what cannot be read to an end: a pipe waits for its writer, a device has no end.
+
+    Raises:
+      UserError: a directory, a pipe, a socket or a device. Where there is nothing, opening it says so.
+    """
+    if os.path.exists(path) and not os.path.isfile(path):
+        found = "a directory" if os.path.isdir(path) else "a pipe or a device"
+        raise UserError(f"{path}: expected a file, found {found}")
+
+
+def check_finite(numbers: np.ndarray, where: str) -> None:
+    """Refuse numbers with which every answer would be NaN.
+
+    Raises:
+      UserError: NaN or an infinite number; `where` names the file and the tensor.
+    """
+    if not np.isfinite(numbers).all():
+        bad = numbers.size - int(np.isfinite(numbers).sum())
+        raise UserError(
+            f"{where}: expected finite float32 numbers, found {bad} of {numbers.size} that are NaN or infinite; "
+            "training that diverged leaves such weights: take an earlier checkpoint, or copy the file again"
+        )
+
+
+class Tensor(NamedTuple):
+    """A tensor in a file, which is read when it is asked for."""
+
+    path: Path
+    stored: str
+    """Its name there."""
+    slices: Any
+
+    def read(self, index: tuple[slice, ...]) -> np.ndarray:
+        """The part at `index`, and no more, as float32.
+
+        Raises:
+          UserError: a number that is not finite.
+        """
+        with np.errstate(over="ignore"):  # a large float64 becomes infinite
+            numbers: np.ndarray = self.slices[index].astype(np.float32)
+        check_finite(numbers, f"{self.path}: {shown_name(self.stored)}")
+        return numbers
+
+
 def find_tensors(
     directory: Path, expected: Mapping[str, tuple[int, ...]], *, ignored: tuple[str, ...]
-) -> dict[str, Any]:
-    """Every tensor in a directory's weight files, by its expected name: slices that are read when indexed.
+) -> dict[str, Tensor]:
+    """Every expected tensor in a directory's weight files, by its expected name.
+
+    A prefix of all names is left out. What is beside the encoder, such as another head, is left out with a note.
 
     Args:
       expected: the shapes of the tensors by their names.
       ignored: starts of names that may be there and are left out.
 
     Raises:
-      UserError: no safetensors, an unreadable file, or tensors missing, unknown or misshaped, all in one message.
+      UserError: no safetensors, an unreadable file, several models, or tensors missing, unknown or misshaped, all in
+        one message.
     """
-    slices: dict[str, Any] = {}
+    in_files = [
+        Tensor(path, stored, file.get_slice(stored))
+        for path, file in ((path, _open(path)) for path in _weight_files(directory))
+        for stored in file.keys()
+    ]
+    encoder = {name for name in expected if name.startswith(ENCODER)}
+    prefix = _prefix(directory, [tensor.stored for tensor in in_files], encoder)
     found: list[Stored] = []
-    for path in _weight_files(directory):
-        file = _open(path)
-        for stored in file.keys():
-            name = _plain_name(stored)
-            if not name.startswith(ignored):
-                slices[name] = tensor = file.get_slice(stored)
-                dtype = tensor.get_dtype()
-                found.append(Stored(stored, name, tuple(tensor.get_shape()), FLOATS.get(dtype, dtype)))
+    tensors: dict[str, Tensor] = {}
+    beside: list[str] = []
+    for tensor in in_files:
+        plain = _present_name(tensor.stored)
+        name = plain.removeprefix(prefix)
+        if name.startswith((*IGNORED, *ignored)):
+            continue
+        if name in expected or _changes_answers(plain, name, prefix=prefix, encoder=encoder):
+            dtype = tensor.slices.get_dtype()
+            shape = tuple(tensor.slices.get_shape())
+            found.append(Stored(tensor.stored, name, shape, FLOATS.get(dtype, dtype)))
+            tensors[name] = tensor
+        else:
+            beside.append(shown_name(tensor.stored))
+    left_out = f"{len(beside)} tensors beside the encoder: {', '.join(sorted(beside)[:5])}"
     if problems := differences(found, expected):
         raise UserError(
             f"{directory}: expected the tensors that its config.json describes, found {len(problems)} that differ; "
-            "use the config.json and the weights of one model\n  " + "\n  ".join(problems)
+            f"use the config.json and the weights of one model{as_list(problems)}"
+            + (f"\n  not used: {left_out}" if beside else "")
         )
-    return slices
+    if beside:
+        _say_once(f"{directory}: not used: {left_out}")
+    return tensors
+
+
+def _changes_answers(plain: str, name: str, *, prefix: str, encoder: set[str]) -> bool:
+    """Whether an unknown tensor would change what the encoder or an exit computes.
+
+    Args:
+      plain, name: with and without the prefix of the encoder.
+      encoder: the names of its tensors.
+    """
+    is_of_encoder = plain.startswith(prefix) and name.startswith(ENCODER)
+    return is_of_encoder or name.startswith("exits.") or any(tail in encoder for _, tail in _splits(plain))
+
+
+def _splits(name: str) -> list[tuple[str, str]]:
+    """A name cut before each of its last words: what is before, and what follows."""
+    words = name.rsplit(".", 7)  # the longest name of a tensor of the encoder has as many
+    tails = [".".join(words[start:]) for start in range(len(words))]
+    return [(name[: len(name) - len(tail)], tail) for tail in tails]
+
+
+def _prefix(directory: Path, stored: Iterable[str], encoder: set[str]) -> str:
+    """What the names of most tensors of the encoder begin with in a file, such as `bert.`.
+
+    Raises:
+      UserError: two models, each with its embeddings.
+    """
+    splits = [split for name in stored for split in _splits(_present_name(name)) if split[1] in encoder]
+    models = sorted({prefix for prefix, tail in splits if tail == WORD_EMBEDDINGS})
+    if len(models) > 1:
+        raise UserError(
+            f"{directory}: expected the tensors of one BERT, found those of several, whose names begin with "
+            f"{', '.join(map(shown, models[:5]))}; save the one that you want alone"
+        )
+    ((prefix, _),) = Counter(prefix for prefix, _ in splits).most_common(1) or [("", 0)]
+    return prefix
+
+
+@functools.cache
+def _say_once(words: str) -> None:
+    info(words)
 
 
 class Stored(NamedTuple):
@@ -89,7 +240,7 @@ def differences(tensors: Iterable[Stored], expected: Mapping[str, tuple[int, ...
     problems = []
     for stored, name, shape, dtype in tensors:
         if name not in expected:
-            problems.append(f"extra: {stored} {list(shape)}")
+            problems.append(f"extra: {shown_name(stored)} {list(shape)}")
         elif name in known:
             problems.append(f"twice: {known[name]} and {stored}")
         elif shape != expected[name]:
@@ -100,8 +251,25 @@ def differences(tensors: Iterable[Stored], expected: Mapping[str, tuple[int, ...
     return problems + [f"missing: {name} {list(shape)}" for name, shape in expected.items() if name not in known]
 
 
+def as_list(problems: list[str]) -> str:
+    """Problems below a message, one a line; of very many the first."""
+    more = len(problems) - MOST_PROBLEMS
+    return "".join(f"\n  {line}" for line in problems[:MOST_PROBLEMS]) + (f"\n  and {more} more" if more > 0 else "")
+
+
+def shown_name(name: str) -> str:
+    """The name of a tensor in an error, which may be of any length and hold any character."""
+    return name if name.isprintable() and len(name) < 100 else shown(name)
+
+
 def _open(path: Path) -> Any:
+    check_is_file(path)
     try:
+        with open(path, "rb") as stream:
+            if stream.read(len(LFS_POINTER)) == LFS_POINTER:
+                raise UserError(
+                    f"{path}: expected a safetensors file, found a pointer of git LFS; `git lfs pull` fetches it"
+                )
         return safetensors.safe_open(path, framework="np")
     except (safetensors.SafetensorError, OSError) as error:
         raise UserError(
@@ -110,35 +278,31 @@ def _open(path: Path) -> Any:
         ) from None
 
 
-def _plain_name(stored: str) -> str:
-    """A stored name without the prefix of a model with a head, and with the present names of a norm's parameters."""
-    name = stored.removeprefix("bert.")
+def _present_name(name: str) -> str:
+    """A stored name with the present names of a norm's parameters."""
     return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
 
 
 def _weight_files(directory: Path) -> list[Path]:
     single, index = directory / "model.safetensors", directory / "model.safetensors.index.json"
     exits = [directory / EXITS_FILE] if (directory / EXITS_FILE).exists() else []
-    if single.exists():
+    if os.path.lexists(single):  # a link to nothing is named where it is opened
         return [single, *exits]
     if index.exists():
         return [*_shards(index), *exits]
-    pickles = sorted(path.name for pattern in OTHER_WEIGHTS for path in directory.glob(pattern))
-    if pickles:
-        raise UserError(
-            f"{directory}: expected model.safetensors, found only {', '.join(pickles)}, which can run code when it is "
-            "read; if you trust it, convert it where PyTorch is installed, and copy the tokenizer files too: "
-            "python -c \"from transformers import AutoModel; AutoModel.from_pretrained('OLD').save_pretrained('NEW')\""
-        )
+    for patterns, advice in OTHER_WEIGHTS.items():
+        names = sorted({path.name for pattern in patterns.split() for path in directory.glob(pattern)} - NO_WEIGHTS)
+        if names := [name for name in names if name != EXITS_FILE]:
+            raise UserError(f"{directory}: expected model.safetensors, found only {', '.join(names[:5])}, {advice}")
     raise UserError(f"{directory}: expected the weights in model.safetensors, found no such file")
 
 
 def _shards(index: Path) -> list[Path]:
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise UserError(f"{index}: expected a 'weight_map' of tensors and files, found {weight_map!r}")
+        raise UserError(f"{index}: expected a 'weight_map' of tensors and files, found {shown(weight_map)}")
     for name in weight_map.values():
         # The index is not ours: no path in it may lead out of the directory.
         if not isinstance(name, str) or not name.endswith(".safetensors") or set(name) & set("/\\:\0"):
-            raise UserError(f"{index}: expected the name of a .safetensors file beside it, found {name!r}")
+            raise UserError(f"{index}: expected the name of a .safetensors file beside it, found {shown(name)}")
     return [index.parent / name for name in sorted(set(weight_map.values()))]

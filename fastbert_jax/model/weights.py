@@ -21,13 +21,17 @@ import safetensors.numpy
 from fastbert_jax.atomic_files import atomic_path, flush
 from fastbert_jax.config import BertConfig
 from fastbert_jax.errors import UserError
-from fastbert_jax.model.config_json import ConfigJson, ModelSource, bert_values, exits_values, read_fastbert_config
+from fastbert_jax.model.config_json import (
+    ConfigJson,
+    ModelSource,
+    bert_values,
+    exits_values,
+    read_bert_config,
+    read_fastbert_config,
+)
 from fastbert_jax.model.leaves import bert_leaves
 from fastbert_jax.model.network import Leaf, Params
-from fastbert_jax.model.tensor_files import EXITS_FILE, IGNORED, find_tensors
-
-NOT_BACKBONE = (*IGNORED, "exits.")
-"""Starts of the names that a directory may hold beside the backbone's."""
+from fastbert_jax.model.tensor_files import EXITS_FILE, Tensor, find_tensors
 
 
 def check_vocabulary(tokenizer_vocab_size: int, config: BertConfig) -> None:
@@ -43,25 +47,38 @@ def check_vocabulary(tokenizer_vocab_size: int, config: BertConfig) -> None:
         )
 
 
-def find_weights(source: ModelSource, config: BertConfig, *, exits: bool) -> tuple[list[Leaf], dict[str, Any]]:
-    """What `load_params` reads, without reading it: the leaves, and by name the slices of their tensors in the files.
+def check_token_types(token_types: np.ndarray, config: BertConfig) -> None:
+    """Refuse pairs of a model without a token type for the second text: looked up, it would be NaN.
+
+    Raises:
+      UserError: a token type beyond the model's.
+    """
+    if token_types.max(initial=0) >= config.token_types:
+        raise UserError(
+            f"expected single texts, as the model has {config.token_types} token type (type_vocab_size), found pairs; "
+            "join the two texts into one"
+        )
+
+
+def find_weights(source: ModelSource, config: BertConfig, *, exits: bool) -> tuple[list[Leaf], dict[str, Tensor]]:
+    """What `load_params` reads, without reading it: the leaves, and the tensors in the files by their names.
 
     Raises:
       UserError: no safetensors, an unreadable file, or tensors missing, unknown or misshaped, all in one message.
     """
     file = ConfigJson.read(source)
     leaves = bert_leaves(config, exits=exits)
-    ignored = (*(() if exits else NOT_BACKBONE), *_left_out(file, config))
     expected = {name: leaf.shape for leaf in leaves for name in leaf.tensors}
-    return leaves, find_tensors(file.path.parent, expected, ignored=ignored)
+    return leaves, find_tensors(file.path.parent, expected, ignored=_left_out(file, config, exits=exits))
 
 
-def _left_out(file: ConfigJson, config: BertConfig) -> tuple[str, ...]:
+def _left_out(file: ConfigJson, config: BertConfig, *, exits: bool) -> tuple[str, ...]:
     """Starts of the names of what a directory holds beyond the layers and the exits of `config`."""
-    stored_exits = file.values.get("fastbert", {}).get("exit_layers", range(1, file.values["num_hidden_layers"] + 1))
+    whole = read_fastbert_config(file)[0] if exits else read_bert_config(file)
     return (
-        *(f"encoder.layer.{layer}." for layer in range(config.num_layers, file.values["num_hidden_layers"])),
-        *(f"exits.{layer}." for layer in stored_exits if layer not in config.exit_layers),
+        *(f"encoder.layer.{layer}." for layer in range(config.num_layers, whole.num_layers)),
+        *(f"exits.{layer}." for layer in whole.exit_layers if exits and layer not in config.exit_layers),
+        *(() if exits else ("exits.",)),
     )
 
 
@@ -90,13 +107,13 @@ def load_params(
       The tree that `Bert` describes, float32; jax arrays with shardings, numpy arrays without.
 
     Raises:
-      UserError: what `find_weights` raises.
+      UserError: what `find_weights` raises, or a tensor with NaN or an infinite number.
     """
-    leaves, slices = find_weights(source, config, exits=exits)
+    leaves, tensors = find_weights(source, config, exits=exits)
     flat_shardings = None if shardings is None else flax.traverse_util.flatten_dict(shardings, sep="/")
     arrays: dict[str, Any] = {}
     for leaf in leaves:
-        read = functools.partial(_read, leaf, slices)
+        read = functools.partial(_read, leaf, tensors)
         if flat_shardings is None:
             arrays[leaf.path] = read((slice(None),) * len(leaf.tree_shape))
         else:
@@ -105,11 +122,11 @@ def load_params(
     return params
 
 
-def _read(leaf: Leaf, slices: Mapping[str, Any], index: tuple[slice, ...]) -> np.ndarray:
+def _read(leaf: Leaf, tensors: Mapping[str, Tensor], index: tuple[slice, ...]) -> np.ndarray:
     """The part of a leaf at `index`, which is in the tree's axes, as float32; no more than it is read."""
     names, place = (leaf.tensors[index[0]], index[1:]) if leaf.stacked else (leaf.tensors, index)
     place = place[::-1] if leaf.transposed else place
-    parts = [slices[name][place].astype(np.float32) for name in names]
+    parts = [tensors[name].read(place) for name in names]
     if leaf.transposed:
         parts = [part.T for part in parts]
     return np.stack(parts) if leaf.stacked else np.ascontiguousarray(parts[0])

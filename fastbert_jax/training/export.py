@@ -69,13 +69,23 @@ def export(config: ExportConfig) -> str:
             tokenizer.save(directory)
             save_model(directory, params, architecture, extra=extra, exits_apart=True)
             if (source / calibrate.FILE).is_file():
-                calibrations = read_json(source / calibrate.FILE)
-                shown = {target: entry | {"data": _last_part(entry["data"])} for target, entry in calibrations.items()}
-                write_json(directory / calibrate.FILE, shown)
+                write_json(directory / calibrate.FILE, _calibrations(source / calibrate.FILE))
             write_text(directory / CARD, card)
     except (OSError, SafetensorError) as error:
         raise UserError(f"--output {output}: expected a place to write the model to, found: {error}") from error
     return f"{output}: {', '.join(sorted(path.name for path in output.iterdir()))}"
+
+
+def _calibrations(path: Path) -> dict[str, Any]:
+    """The calibrations of a model, without the directories of their texts.
+
+    Raises:
+      UserError: the file holds something else.
+    """
+    try:
+        return {target: entry | {"data": _last_part(entry["data"])} for target, entry in read_json(path).items()}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: not a file of `infer.py calibrate` ({error}); calibrate again") from None
 
 
 def write_card(run: RunDirectory) -> None:
@@ -103,7 +113,7 @@ def card_of(model: Path, *, name: str, exported_to: str = "") -> str:
       UserError: one of the files cannot be read.
     """
     architecture, extra = read_fastbert_config(model)
-    settings = saved_settings(model, extra)
+    settings = saved_settings(model, extra, architecture)
     run = _run_of(model)
     comparison = run and run["comparison"]
     environment = jinja2.Environment(
@@ -139,9 +149,12 @@ def _run_of(model: Path) -> dict[str, Any] | None:
         return None
     settings = _settings(run.config)
     counts = read_json(run.data) if run.data.is_file() else {}
-    specs = {role: settings["data"][role] for role in ("train", "dev", "unlabelled", "test")}
-    shown = {key: value for key, value in settings.items() if key not in NOT_SHOWN}
-    shown["model"] = {key: settings["model"][key] for key in MODEL_KEYS}
+    try:
+        specs = {role: str(settings["data"][role]) for role in ("train", "dev", "unlabelled", "test")}
+        shown = {key: value for key, value in settings.items() if key not in NOT_SHOWN}
+        shown["model"] = {key: settings["model"][key] for key in MODEL_KEYS}
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{run.config}: expected the settings of a run, found none for {error}") from None
     return {
         "texts": [
             (role, f"`{_last_part(spec)}`" if spec else "", counts.get(role, ""))
@@ -165,7 +178,7 @@ def _settings(path: Path) -> dict[str, Any]:
             if isinstance(section, dict):
                 section |= {key: _last_part(section[key]) for key in ("pretrained", "teacher") if section.get(key)}
         return dict(settings)
-    except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{path}: expected the settings of a run, found a file that cannot be read: {error}") from None
 
 

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from fastbert_jax.config import BertConfig, TrainConfig, UnlabelledPhaseConfig, as_option
 from fastbert_jax.errors import UserError
 from fastbert_jax.model.sharding import check_batch, local_rows, param_shardings
-from fastbert_jax.model.weights import check_vocabulary
+from fastbert_jax.model.weights import check_token_types, check_vocabulary
 from fastbert_jax.text.corpora import PreparedCorpus, TextStream, is_corpus, open_corpus, stream_notes
 from fastbert_jax.text.examples import Example, share
 from fastbert_jax.text.labelled_data import LabelledData, label_ids, read_labelled_data
@@ -65,17 +65,21 @@ def prepare(config: TrainConfig, mesh: Mesh, module: RecipeModule) -> Prepared:
     recipe = module.make(config, World(task.labels, tokenizer))
     architecture = recipe.network.config
     check_vocabulary(tokenizer.vocab_size, architecture)
-    if config.data.max_length > architecture.max_positions:
-        raise UserError(
-            f"--data.max-length: expected at most the backbone's {architecture.max_positions} positions, "
-            f"found {config.data.max_length}"
-        )
-    for start in recipe.starts.values():
+    for name, start in recipe.starts.items():
+        positions = start.network.config.max_positions
+        if config.data.max_length > positions:
+            raise UserError(
+                f"--data.max-length: expected at most the {'backbone' if name == 'model' else name}'s {positions} "
+                f"positions, found {config.data.max_length}"
+            )
         param_shardings(mesh, start.network)  # whether the mesh divides the model
         start.check()
 
     def encode(examples: Sequence[Example]) -> Encoded:
-        return tokenizer.encode([example.text for example in examples], max_length=config.data.max_length)
+        encoded = tokenizer.encode([example.text for example in examples], max_length=config.data.max_length)
+        for start in recipe.starts.values():
+            check_token_types(encoded.token_types, start.network.config)
+        return encoded
 
     labelled, dev = encode(task.train), encode(task.dev)
     unlabelled: Texts

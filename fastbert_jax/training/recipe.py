@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 
 from fastbert_jax.config import BertConfig, ModelConfig, TrainConfig
 from fastbert_jax.errors import UserError
-from fastbert_jax.inference.loading import model_directory
+from fastbert_jax.inference.loading import model_directory, saved_settings
 from fastbert_jax.model.bert import Bert
 from fastbert_jax.model.config_json import read_bert_config, read_fastbert_config
 from fastbert_jax.model.flops import forward_flops, training_flops
@@ -164,12 +164,15 @@ def pretrained_weights(name: str) -> Path | None:
     """The directory of the weights that `--model.pretrained` names; for a run, that of its model. None: random ones.
 
     Raises:
-      UserError: a run that is not finished, or no such builtin model.
+      UserError: no such directory, a run that is not finished, or no such builtin model.
     """
     if name == RANDOM:
         return None
     directory = pretrained_directory(name)
-    return model_directory(directory) if (directory / "config.yaml").is_file() else directory
+    try:
+        return model_directory(directory)
+    except UserError as error:
+        raise UserError(f"--model.pretrained: {error}") from None
 
 
 def _network(model: ModelConfig, architecture: BertConfig) -> Bert:
@@ -245,7 +248,7 @@ def trained_architecture(directory: Path, world: World) -> BertConfig:
       UserError: not a trained model, or one with other labels.
     """
     architecture, extra = read_fastbert_config(directory)
-    known = tuple(extra.get("labels", ()))
+    known = saved_settings(directory, extra, architecture)["labels"]
     if known != world.labels:
         raise UserError(
             f"{directory}: expected a model with the labels of --data.train, {list(world.labels)}, found "

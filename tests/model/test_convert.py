@@ -258,8 +258,8 @@ def shortened(name: str) -> Callable[[Tensors], Tensors]:
         ),
         (
             "backbone",
-            lambda tensors: {f"bert.{name}": array for name, array in tensors.items()},
-            [r"expected a checkpoint of FastBERT or a BERT of UER, which has embedding\.word.*other names: \['bert\."],
+            lambda tensors: {name.replace("embedding.word", "word"): array for name, array in tensors.items()},
+            [r"expected a checkpoint of FastBERT or a BERT of UER, which has embedding\.word.*other names: \['"],
         ),
     ],
 )
@@ -278,3 +278,37 @@ def test_a_checkpoint_that_does_not_fit_itself(
     for message in messages:
         assert error.match(message)
     assert str(error.value).startswith(str(path)) and not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("name", ["package", "script", "backbone"])
+def test_a_prefix_of_all_names_is_left_out(official_directory: Path, models: Path, tmp_path: Path, name: str) -> None:
+    tensors = read_state_dict(official_directory / f"{name}.bin")
+    arrays = {f"module.{stored}": tensors[stored] for stored in tensors if "total_" not in stored}
+    path = write_state_dict(tmp_path / "wrapped.bin", arrays)
+    convert(settings(official_directory, name, tmp_path / "model", input=str(path)))
+    for file in ("model.safetensors", "config.json"):
+        assert (tmp_path / "model" / file).read_bytes() == (models / name / file).read_bytes()
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, 1e300])
+def test_numbers_that_are_not_finite_are_refused_by_name(
+    official_directory: Path, tmp_path: Path, number: float
+) -> None:
+    tensors = dict(read_state_dict(official_directory / "backbone.bin"))
+    tensors["embedding.layer_norm.beta"] = np.full(64, number)
+    path = write_state_dict(tmp_path / "nan.bin", tensors)
+    with pytest.raises(UserError, match=r"nan\.bin: embedding\.layer_norm\.beta: expected finite .* found 64 of 64"):
+        convert(settings(official_directory, "backbone", tmp_path / "model", input=str(path)))
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("prefix", ["", "bert.", "module.bert."])
+def test_a_bert_of_hugging_face_is_told_apart(official_directory: Path, tmp_path: Path, prefix: str) -> None:
+    path = tmp_path / "pytorch_model.bin"
+    write_state_dict(path, {f"{prefix}embeddings.word_embeddings.weight": np.zeros((9, 4), np.float32)})
+    expected = r"found a BERT of Hugging Face, which needs no converting; .*save_pretrained.*--model\.pretrained NEW"
+    with pytest.raises(UserError, match=expected):
+        convert(settings(official_directory, "backbone", tmp_path / "model", input=str(path)))
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match=r"found \.safetensors; .* needs no converting: `.*--model\.pretrained"):
+        convert(settings(official_directory, "backbone", tmp_path / "out", input=str(tmp_path / "model.safetensors")))

@@ -172,11 +172,11 @@ def test_all_that_differs_is_in_one_error(tiny_bert_directory: Path) -> None:
     assert sorted(problems) == [
         "dtype: encoder.layer.2.intermediate.dense.bias: expected one of ['float16', 'bfloat16', 'float32', "
         "'float64'], found I8",
+        "extra: bert.embeddings.LayerNorm.bias [16]",
         "extra: encoder.layer.0.adapter.weight [2, 2]",
         "missing: embeddings.LayerNorm.weight [16]",
         "missing: encoder.layer.1.output.dense.bias [16]",
         "shape: encoder.layer.0.attention.self.key.weight: expected [16, 16], found [16, 4]",
-        "twice: bert.embeddings.LayerNorm.bias and embeddings.LayerNorm.bias",
     ]
 
 
@@ -228,7 +228,13 @@ def test_no_weights_at_all(tiny_bert_directory: Path) -> None:
         ({"hidden_size": "remove"}, r"expected the keys \['hidden_size'\], found \[.*'vocab_size'"),
         ({"hidden_size": "16"}, "hidden_size: expected int, found '16'"),
         ({"vocab_size": True}, "vocab_size: expected int, found True"),
-        ({"num_hidden_layers": 0}, "num_layers: expected 1 or more, found 0"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers: expected 1 to 1000, found 0"),
+        ({"num_hidden_layers": 10_000_000}, "num_hidden_layers: expected 1 to 1000, found 10000000"),
+        ({"num_hidden_layers": 1e7}, "num_hidden_layers: expected int, found 10000000.0"),
+        ({"hidden_size": 2**64}, "hidden_size: expected a number of at most 64 bits"),
+        ({"layer_norm_eps": float("nan")}, "layer_norm_eps: expected a finite number, found nan"),
+        ({"layer_norm_eps": -1.0}, "layer_norm_eps: expected 0 or more, found -1.0"),
+        ({"initializer_range": 10**400}, "initializer_range: expected float, found 1000"),
         ({"num_attention_heads": 5}, "hidden_size: expected a multiple of num_heads = 5, found 16"),
     ],
 )

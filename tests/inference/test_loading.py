@@ -1,0 +1,206 @@
+"""Loading a model directory: what is saved beside the weights is checked, and each mistake says the next step."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from fastbert_jax.config import ModelConfig
+from fastbert_jax.errors import UserError
+from fastbert_jax.inference.loading import load, model_directory
+from fastbert_jax.inference.predictor import Predictor
+from fastbert_jax.training.recipe import model_start
+from tests.tiny_bert import write_tiny_bert
+
+DEEP: list = []
+for _ in range(200):
+    DEEP = [DEEP]
+
+
+@pytest.fixture
+def model(directory: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny model, to be changed."""
+    return Path(shutil.copytree(directory, tmp_path / "model"))
+
+
+def change(model: Path, **values: Any) -> None:
+    """Set keys of `config.json`: `fastbert.extra.labels` as `extra__labels`, those of `fastbert` as `fastbert__KEY`."""
+    config = json.loads((model / "config.json").read_text())
+    for name, value in values.items():
+        *section, key = name.split("__")
+        place = {"extra": config["fastbert"]["extra"], "fastbert": config["fastbert"]}.get("".join(section), config)
+        if value == "remove":
+            del place[key]
+        else:
+            place[key] = value
+    (model / "config.json").write_text(json.dumps(config))
+
+
+EXTRA: list[tuple[str, Any, str]] = [
+    ("labels", [0, 1, 2], "expected str, found 0"),
+    ("labels", "abc", "expected a list, found 'abc'"),
+    ("labels", {"a": 0, "b": 1, "c": 2}, "expected a list, found"),
+    ("labels", [["a"], ["b"], ["c"]], r"expected str, found \['a'\]"),
+    ("labels", DEEP, r"expected str, found \[\["),
+    ("labels", [None, "b", "c"], "expected str, found None"),
+    ("labels", [True, "b", "c"], "expected str, found True"),
+    ("labels", ["a", "b", "a"], "expected 3 different names, one for each class, found"),
+    ("labels", ["a", "b"], "expected 3 different names, one for each class, found"),
+    ("labels", [], r"expected 3 different names, one for each class, found \[\]"),
+    ("labels", ["a", "b", "\udc80"], "expected 3 different names"),
+    ("labels", ["a", "b", "\ud800"], "expected Unicode text"),
+    ("labels", None, "expected a list, found None"),
+    ("max_length", 33, "expected 4 to 32, the model's positions, found 33"),
+    ("max_length", 10**30, "expected a number of at most 64 bits"),
+    ("max_length", 0, "expected 4 to 32, the model's positions, found 0"),
+    ("max_length", -16, "expected 4 to 32, the model's positions, found -16"),
+    ("max_length", 16.0, "expected int, found 16.0"),
+    ("max_length", "16", "expected int, found '16'"),
+    ("max_length", True, "expected int, found True"),
+    ("max_length", None, "expected int, found None"),
+    ("length_buckets", [], r"expected rising lengths, the last 16, found \[\]"),
+    ("length_buckets", [-8, 16], r"expected rising lengths, the last 16, found \[-8, 16\]"),
+    ("length_buckets", [0, 16], "expected rising lengths, the last 16"),
+    ("length_buckets", [16, 8], "expected rising lengths, the last 16"),
+    ("length_buckets", [8, 8, 16], "expected rising lengths, the last 16"),
+    ("length_buckets", [8], "expected rising lengths, the last 16"),
+    ("length_buckets", [8, 16, 32], "expected rising lengths, the last 16"),
+    ("length_buckets", [8.0, 16], "expected int, found 8.0"),
+    ("length_buckets", [[8], [16]], r"expected int, found \[8\]"),
+    ("length_buckets", 16, "expected a list, found 16"),
+    ("length_buckets", {"8": 16}, "expected a list, found"),
+    ("precision", "float64", r"expected one of \['float32', 'bfloat16'\], found 'float64'"),
+    ("precision", ["float32"], r"expected one of .* found \['float32'\]"),
+    ("precision", None, "expected one of .* found None"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "message"), EXTRA)
+def test_what_is_saved_beside_the_weights_is_checked(model: Path, key: str, value: Any, message: str) -> None:
+    change(model, **{f"extra__{key}": value})
+    with pytest.raises(UserError, match=rf"config\.json: fastbert\.extra\.{key}: {message}"):
+        load(model)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"extra__labels": "remove"}, "fastbert.extra: expected labels, .* found no labels; the model was not saved"),
+        ({"fastbert": None}, "expected the 'fastbert' section of a trained model, found none"),
+        ({"fastbert__extra": ["labels"]}, "expected the 'fastbert' section of a trained model, found none"),
+        ({"fastbert__exit_layers": [0, 5]}, "exit_layers: expected rising numbers from 1 to 5, the last one included"),
+        ({"fastbert__exit_layers": [1, 2, 3, 4, 5, 6]}, "exit_layers: expected rising numbers from 1 to 5"),
+        ({"fastbert__exit_layers": [3, 1, 5]}, "exit_layers: expected rising numbers"),
+        ({"fastbert__exit_layers": [True, 5]}, "exit_layers: expected int, found True"),
+        ({"fastbert__exit_layers": 5}, "exit_layers: expected a list, found 5"),
+        ({"fastbert__num_classes": 10**9}, r"shape: exits\.1\.classifier\.weight: expected \[1000000000, 8\]"),
+        ({"fastbert__num_classes": 1}, "number of classes: expected 2 or more, found 1"),
+        ({"fastbert__exit_size": 10**12}, "differ; use the config.json and the weights of one model"),
+        ({"fastbert__exit_heads": 3}, "exit_size: expected a multiple of exit_heads = 3"),
+        ({"fastbert__exit_kind": {}}, "exit_kind: expected one of"),
+        ({"hidden_size": 10**9}, "differ; use the config.json"),
+        ({"vocab_size": 10**12}, r"shape: bert\.embeddings\.word_embeddings\.weight: expected \[1000000000000, 16\]"),
+        ({"num_hidden_layers": 1000, "fastbert__exit_layers": [1000]}, r"\n  and \d+ more"),
+        ({"num_hidden_layers": 10**7}, "num_hidden_layers: expected 1 to 1000, found 10000000"),
+        ({"max_position_embeddings": 33}, "shape: bert.embeddings.position_embeddings.weight"),
+    ],
+)
+def test_sizes_are_checked_before_anything_is_built(model: Path, values: dict, message: str) -> None:
+    change(model, **values)
+    with pytest.raises(UserError, match=message) as error:
+        load(model)
+    assert str(model) in str(error.value) and len(str(error.value)) < 10_000
+
+
+def test_an_unknown_key_of_a_later_version_is_no_mistake(model: Path) -> None:
+    change(model, extra__later=[1], fastbert__later={}, later=None)
+    assert load(model).max_length == 16
+
+
+@pytest.mark.parametrize("key", ["labels", "max_length"])
+def test_starting_from_a_model_checks_it_as_well(model: Path, key: str) -> None:
+    change(model, **{f"extra__{key}": [1]})
+    with pytest.raises(UserError, match=rf"fastbert\.extra\.{key}: expected"):
+        model_start(ModelConfig(pretrained=str(model), keep_exits=True), labels=("a", "b", "c"), vocab_size=9)
+
+
+def rescaled(model: Path, factor: float) -> Predictor:
+    """The tiny model with larger weights in its second layer."""
+    tensors = safetensors.numpy.load_file(model / "model.safetensors")
+    name = "bert.encoder.layer.1.intermediate.dense.weight"
+    tensors[name] = tensors[name] * np.float32(factor)
+    safetensors.numpy.save_file(tensors, model / "model.safetensors")
+    return load(model)
+
+
+def test_an_answer_is_never_nan(model: Path) -> None:
+    predictor = rescaled(model, 1e38)
+    for ask in (predictor.predict, predictor.exit_probabilities, predictor.hidden_states):
+        with pytest.raises(UserError, match="expected finite answers, found NaN or infinite numbers: .* too large"):
+            ask(["a good film", "the plot"])
+
+
+@pytest.mark.parametrize(("positions", "longest"), [(4, 4), (7, 7), (20, 20), (600, 600)])
+def test_a_bert_of_few_or_many_positions_loads(tmp_path: Path, positions: int, longest: int) -> None:
+    backbone = load(write_tiny_bert(tmp_path / "bert", max_position_embeddings=positions))
+    assert backbone.max_length == backbone.length_buckets[-1] == longest
+    (states,) = backbone.hidden_states(["the good " * 400])
+    assert states.shape == (4, longest, 16) and np.isfinite(states).all()
+
+
+def test_a_bert_of_too_few_positions_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"config\.json: max_position_embeddings: expected 4 or more, found 3"):
+        load(write_tiny_bert(tmp_path / "bert", max_position_embeddings=3))
+
+
+def test_pairs_need_a_token_type_of_their_own(tmp_path: Path) -> None:
+    backbone = load(write_tiny_bert(tmp_path / "bert", type_vocab_size=1))
+    (alone,) = backbone.hidden_states(["the good"])
+    assert np.isfinite(alone).all()
+    with pytest.raises(UserError, match=r"expected single texts, as the model has 1 token type \(type_vocab_size\)"):
+        backbone.hidden_states([("the good", "bad")])
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (["bert_config.json"], r'copy bert_config\.json there to config\.json, and add `"model_type": "bert"` to it'),
+        (["adapter_config.json"], "an adapter is no model: merge it"),
+        (["0_BERT/config.json"], "there is a config.json in .*0_BERT: give that directory"),
+        (["snapshots/1a2b/config.json"], "there is a config.json in .*snapshots/1a2b: give that directory"),
+    ],
+)
+def test_a_directory_without_a_model_says_what_it_has(tmp_path: Path, files: list[str], message: str) -> None:
+    for file in files:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text("{}")
+    with pytest.raises(UserError, match=rf"found neither model/config\.json nor config\.json in .*; {message}"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["bert-base-uncased", "google-bert/bert-base-uncased"])
+def test_a_name_of_the_hub_says_how_to_fetch_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    expected = rf"found nothing at {name}; .*`hf download {name} --local-dir bert-base-uncased`"
+    with pytest.raises(UserError, match=expected):
+        load(name)
+    with pytest.raises(UserError, match=rf"--model\.pretrained: .*{expected}"):
+        model_start(ModelConfig(pretrained=name), labels=("a", "b"), vocab_size=9)
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(UserError, match=r"found nothing at runs/demo; check the path$"):
+        load("runs/demo")
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"])
+def test_a_pipe_among_the_files_is_refused_at_once(model: Path, name: str) -> None:
+    (model / name).unlink(missing_ok=True)
+    os.mkfifo(model / name)
+    with pytest.raises(UserError, match=rf"{name}: expected a file, found a pipe or a device"):
+        model_directory(model)
