@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError
 
-from fastbert_jax.atomic_files import atomic_directory, check_unused
+from fastbert_jax.atomic_files import atomic_directory, check_unused, user_path
 from fastbert_jax.command_line import end_with, read_settings
 from fastbert_jax.config import (
     BertConfig,
@@ -86,7 +86,7 @@ def convert(config: ConvertConfig) -> str:
       UserError: a checkpoint, a vocabulary or labels that cannot be used or do not belong together, or no place for the
         directory.
     """
-    path, output = Path(config.input).expanduser(), Path(config.output).expanduser()
+    path, output = user_path(config.input), user_path(config.output)
     check_unused(output, "--output")
     tensors = read_state_dict(path)
     kind = _kind(list(tensors), config.kind, path)
@@ -96,7 +96,7 @@ def convert(config: ConvertConfig) -> str:
     except UserError as error:
         raise UserError(f"{path}: {error}; it is not a checkpoint of kind '{kind.value}'") from None
     text_form = TextForm.BERT if is_backbone else TextForm.OFFICIAL
-    tokenizer = vocabulary_tokenizer(Path(config.vocab).expanduser(), text_form=text_form)
+    tokenizer = vocabulary_tokenizer(user_path(config.vocab), text_form=text_form)
     _check(config, kind, model, tokenizer)
     renamed = _with_our_names(tensors, kind, model, path)
     extra = inference_settings(
