@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
-from fastbert_jax.config import DataConfig, ExitConfig, MeshConfig, Precision
+from fastbert_jax.atomic_files import user_path
+from fastbert_jax.config import DataConfig, ExitConfig, MeshConfig, Precision, ReadingConfig
+from fastbert_jax.config_yaml import from_dict
 from fastbert_jax.errors import UserError, program_name
 from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.model.config_json import ConfigJson, read_bert_config
@@ -50,7 +53,7 @@ def load(directory: str | Path, *, exits: ExitConfig | None = None, mesh: Mesh |
         settings = {"labels": (), "max_length": config.max_positions, "length_buckets": lengths}
     tokenizer = load_tokenizer(directory)
     check_vocabulary(tokenizer.vocab_size, config)
-    return Predictor(params, config, tokenizer, exits=exits, mesh=mesh, **settings)
+    return Predictor(params, config, tokenizer, exits=exits, mesh=mesh, directory=directory, **settings)
 
 
 def local_mesh(config: MeshConfig, *, count: int) -> Mesh:
@@ -71,9 +74,9 @@ def model_directory(directory: str | Path) -> Path:
     Raises:
       UserError: there is none.
     """
-    directory = Path(directory).expanduser()
-    if not directory.is_dir():
-        found = "a file" if directory.exists() else "nothing"
+    directory = user_path(directory)
+    if not os.path.isdir(directory):  # unlike Path.is_dir, also for a name that no file can have
+        found = "a file" if os.path.exists(directory) else "nothing"
         raise UserError(f"expected the directory of a run or of a model, found {found} at {directory}; check the path")
     for candidate in (directory / "model", directory):
         if (candidate / "config.json").is_file():
@@ -100,9 +103,19 @@ def saved_settings(directory: Path, extra: dict[str, Any]) -> dict[str, Any]:
             "max_length": extra["max_length"],
             "length_buckets": tuple(extra["length_buckets"]),
             "precision": Precision(extra["precision"]),
+            "reading": _reading(directory, extra),
         }
     except (KeyError, ValueError) as error:
         raise UserError(
             f"{directory / 'config.json'}: fastbert.extra: expected labels, max_length, length_buckets and precision, "
             f"found {extra}; the model was not saved by fastbert_jax ({error})"
         ) from None
+
+
+def _reading(directory: Path, extra: dict[str, Any]) -> ReadingConfig | None:
+    """How the texts of training were read; None where a model does not say it, as older ones."""
+    if "reading" not in extra:
+        return None
+    return from_dict(
+        ReadingConfig, extra["reading"], where=str(directory / "config.json"), prefix="fastbert.extra.reading."
+    )
