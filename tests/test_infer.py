@@ -56,7 +56,10 @@ def test_a_bad_row_stops_and_leaves_no_output(model: Path, tmp_path: Path) -> No
     done = infer("predict", "--model", model, "--input", tmp_path / "in.jsonl", "--output", tmp_path / "out.jsonl")
     assert done.returncode == 2
     message = done.stderr.decode()
-    assert message.startswith("error: ") and "in.jsonl:2: expected a text, found none (null)" in message
+    assert (
+        message.startswith(f"{tmp_path / 'in.jsonl'}: text in 'text'.\nerror: ")
+        and "in.jsonl:2: expected a text, found none (null)" in message
+    )
     assert "--on-bad-row skip" in message and "Traceback" not in message
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl"]
 
@@ -125,6 +128,7 @@ def test_compare_prints_the_table(model: Path, tmp_path: Path) -> None:
         ),
     )
     assert done.returncode == 0 and done.stderr.decode() == (
+        f"{tmp_path / 'test.tsv'}: text in 'text', label in 'label'.\n"
         f"{tmp_path / 'out.html'}: the report, with plots; open it in a browser\n"
         f"the numbers are in {tmp_path / 'out.json'}; next: python infer.py calibrate --model {model} --data DEV "
         "--max-drop 0.5\n"
