@@ -22,17 +22,31 @@ CHECKSUMS = "files.json"
 """The checksums of a directory's files, in that directory."""
 
 
+def user_path(name: str | Path) -> Path:
+    """The local path that a name means; `~` is the user's home.
+
+    Raises:
+      UserError: there is no such home.
+    """
+    try:
+        return Path(name).expanduser()
+    except RuntimeError as error:
+        raise UserError(
+            f"{name}: expected a path, found a ~ that stands for no home ({error}); write all of it"
+        ) from None
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """The path at which to write a file or directory that becomes `path` when the block succeeds.
 
-    It is then on the disk, so that a power cut cannot empty it. It replaces a file or an empty directory. When the
-    block fails, nothing is left.
+    It is then on the disk, so that a power cut cannot empty it. It replaces a file or an empty directory; a link stays,
+    and what it leads to is replaced. When the block fails, nothing is left.
 
     Raises:
       OSError: `path` cannot be replaced.
     """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    path, unfinished = _places(path)
     try:
         yield unfinished
         flush(unfinished)
@@ -40,6 +54,35 @@ def atomic_path(path: Path) -> Iterator[Path]:
         flush(path.parent)
     finally:
         _remove(unfinished)
+
+
+def _places(path: Path) -> tuple[Path, Path]:
+    """What is replaced, `path` or the target of that link, and where it is written before."""
+    if path.is_symlink():
+        path = Path(os.path.realpath(path))
+    return path, path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+
+
+def reason(error: OSError | ValueError) -> str:
+    """Why a file cannot be written; a ValueError comes of a name with a null character."""
+    return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
+def check_place(path: Path) -> None:
+    """Find out whether `atomic_file` could write a file now, in a directory that is there or can be made.
+
+    Raises:
+      OSError: it could not.
+    """
+    path, unfinished = _places(path)
+    if path.exists() and not path.is_file():
+        raise OSError("it is a directory" if path.is_dir() else "it is there, and no regular file")
+    try:
+        open(unfinished, "wb").close()
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        open(unfinished, "wb").close()
+    unfinished.unlink()
 
 
 @contextlib.contextmanager
@@ -110,7 +153,7 @@ def flush(path: Path) -> None:
 
 def check_unused(directory: Path, key: str) -> None:
     """Raise `UserError` unless a directory is new or empty; `key` is the setting that names it."""
-    if directory.exists() and not (directory.is_dir() and not any(directory.iterdir())):
+    if os.path.exists(directory) and not (directory.is_dir() and not any(directory.iterdir())):
         raise UserError(f"{key} {directory}: expected a new or an empty directory, found one in use; name another")
 
 

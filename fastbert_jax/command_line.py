@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import tyro
-import yaml
 
 from fastbert_jax import log
+from fastbert_jax.atomic_files import user_path
 from fastbert_jax.config import QuietCommand, TrainConfig
-from fastbert_jax.config_yaml import from_yaml
+from fastbert_jax.config_yaml import check_values, from_yaml, read_yaml
 from fastbert_jax.errors import SCRIPTS, PreemptedError, UserError, program_name
 from fastbert_jax.version import VERSION
 
@@ -61,8 +61,8 @@ def chosen_recipe(argv: Sequence[str]) -> str:
     """
     chosen = _value_of("--recipe", argv)
     if chosen is None and (path := _value_of("--config", argv)):
-        with contextlib.suppress(OSError, ValueError, AttributeError, yaml.YAMLError):
-            chosen = yaml.safe_load(Path(path).read_text(encoding="utf-8")).get("recipe")
+        with contextlib.suppress(UserError, AttributeError):
+            chosen = read_yaml(path).get("recipe")
     return TrainConfig.recipe if chosen is None else str(chosen)
 
 
@@ -134,6 +134,7 @@ def _read(schema: Any, argv: Sequence[str], *, program: str, description: str, d
             program, argv = completed, ["--tyro-print-completion", "bash"]
     given = {} if default is None else {"default": default}
     settings = tyro.cli(schema, prog=program, description=description, args=list(argv), config=TYRO_STYLE, **given)
+    check_values(settings)
     log.configure(quiet=getattr(settings, "quiet", False), json=getattr(settings, "json", False) in (True, "-"))
     return settings
 
@@ -177,8 +178,12 @@ def drop_standard_output() -> None:
 
 def cache_directory() -> Path:
     """The directory of what can be made again, data sets from packages and compiled programs: `FASTBERT_JAX_CACHE`, or
-    one in the user's home."""
-    return Path(os.environ.get("FASTBERT_JAX_CACHE") or Path.home() / ".cache" / "fastbert_jax")
+    one in the user's home.
+
+    Raises:
+      UserError: there is no home.
+    """
+    return user_path(os.environ.get("FASTBERT_JAX_CACHE") or "~/.cache/fastbert_jax")
 
 
 def keep_compiled_programs() -> None:
@@ -189,10 +194,10 @@ def keep_compiled_programs() -> None:
     """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
-    directory = cache_directory() / "compiled"
     try:
+        directory = cache_directory() / "compiled"
         directory.mkdir(parents=True, exist_ok=True)
-    except OSError:
+    except (OSError, UserError):
         return
     if os.access(directory, os.W_OK):
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(directory)

@@ -113,6 +113,7 @@ def explore(config: ExploreConfig) -> None:
 def calibrate(config: CalibrateConfig) -> None:
     """The thresholds, which are also stored with the model."""
     from fastbert_jax.inference import calibrate
+    from fastbert_jax.inference.calibration import FILE
     from fastbert_jax.inference.loading import model_directory
 
     calibration = calibrate.calibrate(config)
@@ -120,7 +121,7 @@ def calibrate(config: CalibrateConfig) -> None:
     if config.json:
         print_json(to_dict(calibration))
     next_step(
-        f"kept in {model_directory(config.model) / calibrate.FILE}",
+        f"kept in {model_directory(config.model) / FILE}",
         *("predict", "--model", config.model, "--target", config.target, "--input", "TEXTS"),
     )
 

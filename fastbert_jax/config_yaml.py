@@ -13,9 +13,11 @@ from typing import Any, TypeVar
 
 import yaml
 
+from fastbert_jax.config import require
 from fastbert_jax.errors import UserError, nearest
 
 Schema = TypeVar("Schema")
+MOST_KEYS = 10_000
 SHORT = reprlib.Repr()
 SHORT.maxstring = SHORT.maxother = SHORT.maxlong = 200
 SHORT.maxlevel = 3
@@ -36,7 +38,8 @@ def from_dict(schema: type[Schema], values: Mapping[str, Any], *, where: str, pr
     settings = {}
     for key, value in values.items():
         if key not in known:
-            raise UserError(f"{where}: unknown key {prefix + str(key)!r}; {nearest(str(key), known)}")
+            name = key if isinstance(key, str) else shown(key)
+            raise UserError(f"{where}: unknown key {shown(prefix + name)}; {nearest(name, known)}")
         settings[key] = convert(hints[key], value, where=where, key=prefix + key)
     try:
         return schema(**settings)
@@ -92,6 +95,18 @@ def value_problem(value: object) -> str | None:
     return None
 
 
+def check_values(settings: Any, prefix: str = "") -> None:
+    """Raise `UserError` for a number or a text in settings that no setting can have, by its option's name."""
+    for field in dataclasses.fields(settings):
+        value, key = getattr(settings, field.name), prefix + field.name
+        if dataclasses.is_dataclass(value):
+            check_values(value, "" if field.name == "settings" else f"{key}.")
+            continue
+        for item in value if isinstance(value, tuple) else (value,):
+            problem = value_problem(item)
+            require(problem is None, key, problem or "", item)
+
+
 def shown(value: object) -> str:
     """A value in an error, cut where it is long or deep."""
     try:
@@ -116,23 +131,51 @@ def to_dict(config: Any) -> dict[str, Any]:
     return {key: plain(value) for key, value in dataclasses.asdict(config).items()}
 
 
-def from_yaml(schema: type[Schema], path: str | Path) -> Schema:
-    """Read `schema` from a YAML file; keys left out keep their defaults.
+class _Loader(yaml.SafeLoader):
+    """Reads YAML of which no key is there twice, and no merge of others (`<<`) grows beyond `MOST_KEYS`."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        keys: set[tuple[str, str]] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if (key.tag, key.value) in keys:
+                raise yaml.MarkedYAMLError(problem=f"the key {shown(key.value)} twice", problem_mark=key.start_mark)
+            keys.add((key.tag, key.value))
+        return node
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        super().flatten_mapping(node)
+        if len(node.value) > MOST_KEYS:
+            raise yaml.MarkedYAMLError(problem=f"more than {MOST_KEYS} keys in one place", problem_mark=node.start_mark)
+
+
+def read_yaml(path: str | Path) -> Any:
+    """The values of a YAML file; None of an empty one.
 
     Raises:
-      UserError: no such file or one that cannot be read, no YAML, an unknown key, a value out of its range.
+      UserError: no such file or one that cannot be read, or no YAML.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
-        values = yaml.safe_load(text) or {}
+        return yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
     except FileNotFoundError:
         raise UserError(f"expected a YAML file, found nothing at {path}") from None
     except OSError as error:
         found = error.strerror if str(path) else "no path"
         raise UserError(f"expected a YAML file at {str(path)!r}, found: {found}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, a date or a number that there is not
         raise UserError(f"{path}: expected YAML, found {error}") from None
-    return from_dict(schema, values, where=str(path))
+    except RecursionError:
+        raise UserError(f"{path}: expected YAML, found brackets that are too deep") from None
+
+
+def from_yaml(schema: type[Schema], path: str | Path) -> Schema:
+    """Read `schema` from a YAML file; keys left out keep their defaults.
+
+    Raises:
+      UserError: as `read_yaml`; an unknown key, a value out of its range.
+    """
+    values = read_yaml(path)
+    return from_dict(schema, {} if values is None else values, where=str(path))
 
 
 def to_yaml(config: Any) -> str:

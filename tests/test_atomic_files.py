@@ -12,7 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from fastbert_jax.atomic_files import atomic_directory, atomic_file, is_unfinished, write_json, write_text
+from fastbert_jax.atomic_files import (
+    atomic_directory,
+    atomic_file,
+    check_place,
+    is_unfinished,
+    reason,
+    user_path,
+    write_json,
+    write_text,
+)
+from fastbert_jax.errors import UserError
 
 
 def test_a_file_is_written_and_replaced(tmp_path: Path) -> None:
@@ -64,3 +74,40 @@ def test_a_kill_leaves_what_was_there_and_a_file_that_is_known(tmp_path: Path) -
         process.send_signal(signal.SIGKILL)
     assert (tmp_path / "out.txt").read_text() == "before"
     assert sorted(is_unfinished(path) for path in tmp_path.iterdir()) == [False, True]
+
+
+def test_a_link_stays_and_its_target_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    link, target = tmp_path / "link", tmp_path / "there" / "target"
+    link.symlink_to(target)
+    for text in ("first", "second"):
+        check_place(link)
+        write_text(link, text)
+        assert link.is_symlink() and target.read_text() == text and not target.is_symlink()
+    assert sorted(tmp_path.rglob("*")) == sorted([link, tmp_path / "there", target])
+
+
+def test_a_place_is_checked_without_a_trace(tmp_path: Path) -> None:
+    check_place(tmp_path / "new" / "directory" / "file")
+    assert list((tmp_path / "new" / "directory").iterdir()) == []
+    (tmp_path / "file").write_text("kept")
+    check_place(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "kept"
+    os.mkfifo(tmp_path / "pipe")
+    for name, problem in (
+        ("new", "it is a directory"),
+        ("pipe", "no regular file"),
+        ("file/below", "Not a directory"),
+        ("x" * 300, "File name too long"),
+        ("a\0b", "null"),
+    ):
+        with pytest.raises((OSError, ValueError)) as error:
+            check_place(tmp_path / name)
+        assert problem in reason(error.value)
+
+
+def test_a_home_that_there_is_not_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/somewhere")
+    assert user_path("~/runs") == Path("/somewhere/runs") and user_path("a~b") == Path("a~b")
+    with pytest.raises(UserError, match=r"~nobody-here/x: expected a path, found a ~ that stands for no home"):
+        user_path("~nobody-here/x")

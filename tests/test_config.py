@@ -78,12 +78,17 @@ evaluate: {speeds: [0, 0.5, 1], modes: [bucketed]}
     assert read.fine_tune == FineTuneConfig()
 
 
+CHARACTERS = st.characters(codec="utf-8", exclude_characters="\0")
+
+
 @given(
     st.builds(
         fastbert.Settings,
-        run=st.text(st.characters(codec="utf-8")),
-        seed=st.integers(),
-        data=st.builds(DataConfig, labels=st.lists(st.text(), unique=True).map(tuple), max_length=st.integers(8, 512)),
+        run=st.text(CHARACTERS),
+        seed=st.integers(-(2**63), 2**63 - 1),
+        data=st.builds(
+            DataConfig, labels=st.lists(st.text(CHARACTERS), unique=True).map(tuple), max_length=st.integers(8, 512)
+        ),
         distil=st.builds(
             DistilConfig,
             learning_rate=st.floats(1e-30, 10),

@@ -43,11 +43,12 @@ def test_stdin_to_stdout(model: Path) -> None:
     answers = records(done.stdout)
     assert len(answers) == len(TEXTS)
     for answer in answers:
-        assert list(answer) == ["label", "probabilities", "exit_layer", "uncertainty"]
+        assert list(answer) == ["row", "label", "probabilities", "exit_layer", "uncertainty"]
         assert tuple(answer["probabilities"]) == LABELS
         assert answer["label"] == max(answer["probabilities"], key=answer["probabilities"].get)
         assert sum(answer["probabilities"].values()) == pytest.approx(1, abs=1e-5)
     assert len({answer["exit_layer"] for answer in answers}) > 1
+    assert [answer["row"] for answer in answers] == [*range(1, len(TEXTS) + 1)]
 
 
 def test_a_bad_row_stops_and_leaves_no_output(model: Path, tmp_path: Path) -> None:
@@ -55,7 +56,10 @@ def test_a_bad_row_stops_and_leaves_no_output(model: Path, tmp_path: Path) -> No
     done = infer("predict", "--model", model, "--input", tmp_path / "in.jsonl", "--output", tmp_path / "out.jsonl")
     assert done.returncode == 2
     message = done.stderr.decode()
-    assert message.startswith("error: ") and "in.jsonl:2: expected a text, found none (null)" in message
+    assert (
+        message.startswith(f"{tmp_path / 'in.jsonl'}: text in 'text'.\nerror: ")
+        and "in.jsonl:2: expected a text, found none (null)" in message
+    )
     assert "--on-bad-row skip" in message and "Traceback" not in message
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl"]
 
@@ -69,7 +73,8 @@ def test_a_skipped_row_keeps_its_place(model: Path, tmp_path: Path) -> None:
             *("--on-bad-row", "skip", "--mode", "masked", "--speed", 0.9),
         )
         assert done.returncode == 0 and done.stdout == b""
-        unread, following = done.stderr.decode().splitlines()
+        columns, unread, following = done.stderr.decode().splitlines()
+        assert columns == f"{tmp_path / 'in.tsv'}: text in 'text'."
         assert unread == "2 rows could not be read; their records say why"
         assert following == (f"the answers are in {output}; next: python infer.py explain --model {model} 'A TEXT'")
     answers = records((tmp_path / "out.jsonl").read_text())
@@ -77,7 +82,7 @@ def test_a_skipped_row_keeps_its_place(model: Path, tmp_path: Path) -> None:
     assert "in.tsv:3: expected UTF-8" in answers[1]["error"]
     assert "in.tsv:4: expected 2 columns, found 3" in answers[2]["error"]
     lines = [line.split("\t") for line in (tmp_path / "out.tsv").read_text().splitlines()]
-    assert lines[0][:3] == ["label", "exit_layer", "uncertainty"] and {len(line) for line in lines} == {7}
+    assert lines[0][:3] == ["label", "exit_layer", "uncertainty"] and {len(line) for line in lines} == {8}
     assert lines[1][0] == answers[0]["label"] and int(lines[1][1]) == answers[0]["exit_layer"]
     assert lines[2][0] == "" and "expected UTF-8" in lines[2][-1]
     assert float(lines[4][3]) == answers[3]["probabilities"][LABELS[0]]
@@ -123,6 +128,7 @@ def test_compare_prints_the_table(model: Path, tmp_path: Path) -> None:
         ),
     )
     assert done.returncode == 0 and done.stderr.decode() == (
+        f"{tmp_path / 'test.tsv'}: text in 'text', label in 'label'.\n"
         f"{tmp_path / 'out.html'}: the report, with plots; open it in a browser\n"
         f"the numbers are in {tmp_path / 'out.json'}; next: python infer.py calibrate --model {model} --data DEV "
         "--max-drop 0.5\n"

@@ -14,6 +14,7 @@ import pytest
 
 import fastbert_jax
 from fastbert_jax.commands import train_arguments
+from fastbert_jax.config import ReadingConfig
 from fastbert_jax.config_yaml import from_yaml
 from fastbert_jax.errors import UserError
 from fastbert_jax.model import sharding
@@ -109,6 +110,7 @@ def test_a_run_from_text_to_answers(settings, tmp_path, capsys):
     assert "Accuracy during training" in (tmp_path / "run" / "report.html").read_text()
 
     classifier = fastbert_jax.load(tmp_path / "run")
+    assert classifier.reading == ReadingConfig(text_column="text", pair_column="none", label_column="label")
     answers = classifier.predict(["the film was fine", "", "poor plot"], speed=0.5)
     assert [set(answer.probabilities.shape) for answer in answers] == [{2}] * 3
     assert all(answer.label in ("bad", "good") and 1 <= answer.exit_layer <= 3 for answer in answers)

@@ -36,6 +36,7 @@ from fastbert_jax.config.shared import MeshConfig as MeshConfig
 from fastbert_jax.config.shared import Mode as Mode
 from fastbert_jax.config.shared import PolicyName as PolicyName
 from fastbert_jax.config.shared import Precision as Precision
+from fastbert_jax.config.shared import Probabilities as Probabilities
 from fastbert_jax.config.shared import ProcessesConfig as ProcessesConfig
 from fastbert_jax.config.shared import QuietCommand as QuietCommand
 from fastbert_jax.config.shared import TextForm as TextForm

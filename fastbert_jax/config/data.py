@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from fastbert_jax.config.shared import AUTO_ENCODING, BadRow, Delimiter, require
+from fastbert_jax.config.shared import AUTO_ENCODING, BadRow, Delimiter, require, require_local
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -111,6 +111,7 @@ class PrepareConfig(ReadingConfig):
         given = bool(self.input) + bool(self.output)
         expected = "--input and --output to prepare a corpus, or --verify alone"
         require(given == (0 if self.verify else 2), "--input, --output", expected, f"{given} of them")
+        require_local("output", self.output)
         require(8 <= self.max_length < 2**16, "max_length", "8 to 65535 tokens", self.max_length)
         require(self.shard_texts >= 1, "shard_texts", "1 or more", self.shard_texts)
         require(self.workers >= 0, "workers", "1 or more, or 0 for one a core", self.workers)

@@ -17,9 +17,11 @@ from fastbert_jax.config.shared import (
     MeshConfig,
     Mode,
     PolicyName,
+    Probabilities,
     QuietCommand,
     require,
     require_batches,
+    require_local,
 )
 from fastbert_jax.errors import UserError
 
@@ -139,6 +141,12 @@ class PredictConfig(ReadingConfig, AnswerCommand):
     output: str = "-"
     """A .jsonl, .tsv or .csv file, also as .gz or .zst, or a .parquet file, which appears when it is complete; or `-`:
     JSON lines on stdout. For several inputs, a name with `{}`, which each input's own replaces."""
+    keep: tuple[str, ...] = ()
+    """Columns of the input, such as an id, that are written with each answer. The row's number, from 1, always is."""
+    top: int = 0
+    """Write the probabilities of so many labels, 1 or more, the most probable first; 0: of all."""
+    probabilities: Probabilities = Probabilities.ALL
+    """`none` writes the label, the layer and the uncertainty alone."""
     resume: bool = False
     """Go on after what a stopped process has left in OUTPUT.partial, and leave out outputs that are complete."""
     process_count: int = 0
@@ -165,10 +173,15 @@ class PredictConfig(ReadingConfig, AnswerCommand):
         require(self.devices >= 0, "devices", "1 or more, or 0 for all", self.devices)
         require_batches(self.batch_size, self.batch_tokens)
         require(isinstance(self.input, tuple) and len(self.input) > 0, "input", "a tuple of one or more", self.input)
+        require_local("output", self.output)
         texts = tuple(ending for ending in ANSWER_ENDINGS if ending != ".parquet")
         endings = (*ANSWER_ENDINGS, *(text + compressed for text in texts for compressed in COMPRESSED_ENDINGS))
         expected = "a .jsonl, .tsv or .csv file, also as .gz or .zst, or a .parquet file"
         require(self.output == "-" or self.output.lower().endswith(endings), "output", expected, self.output)
+        require(len(set(self.keep)) == len(self.keep), "keep", "each column once", self.keep)
+        require(self.top >= 0, "top", "1 or more, or 0 for all labels", self.top)
+        is_shown = self.probabilities is Probabilities.ALL
+        require(not self.top or is_shown, "top", "--probabilities all beside it", self.probabilities.value)
         require(not self.resume or self.output != "-", "resume", "a file as --output, which can be resumed", "-")
         require(self.process_count >= 0, "process_count", "1 or more, or 0 as set by the launcher", self.process_count)
         count, index = self.process_count, self.process_index
@@ -315,6 +328,8 @@ class CompareConfig(MeasureConfig, ReadingConfig, QuietCommand):
         super().__post_init__()
         require(self.limit >= 0, "limit", "0 or more", self.limit)
         require(self.timed_texts >= 0, "timed_texts", "0 or more", self.timed_texts)
+        for key in ("output", "json", "report"):
+            require_local(key, getattr(self, key))
         require(not self.report or self.report != self.json, "report", "another file than --json", self.report)
         require(len(set(self.baselines)) == len(self.baselines), "baselines", "each once", self.baselines)
 
@@ -332,6 +347,9 @@ class ExportConfig(QuietCommand):
     """Directory of a run, or of its model."""
     output: str
     """Directory to make; its name is the model's in the card."""
+
+    def __post_init__(self) -> None:
+        require_local("output", self.output)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import dataclasses
 import enum
 import itertools
 
-from fastbert_jax.config.shared import CheckpointKind, ExitKind, LayerNormKind, Precision, require
+from fastbert_jax.config.shared import CheckpointKind, ExitKind, LayerNormKind, Precision, require, require_local
 
 MOST_LAYERS = 1000
 """Of any model: a file that names millions of layers must not fill the memory."""
@@ -164,6 +164,7 @@ class ConvertConfig:
     def __post_init__(self) -> None:
         for name in ("input", "vocab", "output"):
             require(bool(getattr(self, name)), f"--{name}", "a path", getattr(self, name))
+        require_local("output", self.output)
         require(len(set(self.labels)) == len(self.labels), "--labels", "each label once", self.labels)
         require(self.num_heads >= 0, "--num-heads", "1 or more, or 0 to go by the width", self.num_heads)
         require(self.max_length >= 8, "--max-length", "8 tokens or more", self.max_length)

@@ -126,6 +126,13 @@ class Mode(enum.Enum):
     GRAPH_CASCADE = "graph-cascade"
 
 
+class Probabilities(enum.Enum):
+    """Whether an answer is written with the probabilities of the labels."""
+
+    ALL = "all"
+    NONE = "none"
+
+
 class PolicyName(enum.Enum):
     """The measure of the uncertainty of an exit's answer; a text exits when it is below `speed`.
 
@@ -150,6 +157,11 @@ def require(condition: bool, key: str, expected: str, found: object) -> None:
     """
     if not condition:
         raise UserError(f"{as_option(key)}: expected {expected}, found {found!r}")
+
+
+def require_local(key: str, place: str) -> None:
+    """Raise `UserError` for an output that is not a path: nothing is written behind a `scheme://`."""
+    require("://" not in place and "\0" not in place, key, "a local path (write there, then copy the result)", place)
 
 
 def as_option(key: str) -> str:

@@ -9,7 +9,7 @@ from typing import ClassVar, Self
 from fastbert_jax.config.data import DataConfig
 from fastbert_jax.config.inference import EvaluateConfig
 from fastbert_jax.config.model import ModelConfig
-from fastbert_jax.config.shared import KLDirection, LogTarget, MeshConfig, ProcessesConfig, require
+from fastbert_jax.config.shared import KLDirection, LogTarget, MeshConfig, ProcessesConfig, require, require_local
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -184,6 +184,7 @@ class TrainConfig:
     `profile` in the run's directory, which xprof opens; empty: none."""
 
     def __post_init__(self) -> None:
+        require_local("run", self.run)
         steps = self.profiled
         expected = "FIRST:LAST, two steps counted from 1, the first not after the last, such as 10:20"
         require(not self.profile or 0 < steps.start < steps.stop, "profile", expected, self.profile)

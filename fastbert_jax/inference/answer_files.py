@@ -11,18 +11,30 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
-from fastbert_jax.atomic_files import atomic_file, lock_file, write_json
+from fastbert_jax.atomic_files import atomic_file, check_place, lock_file, reason, user_path, write_json
 from fastbert_jax.command_line import drop_standard_output
 from fastbert_jax.errors import UserError
-from fastbert_jax.inference.predictor import Prediction
+from fastbert_jax.inference.predictor import Prediction, short
 from fastbert_jax.log import info
 from fastbert_jax.text.examples import Unreadable
 from fastbert_jax.text.filesystem import codec_of, compressed, without_compression
 
+OWN_COLUMNS = ("row", "label", "exit_layer", "uncertainty", "probabilities", "error")
+"""What an answer has, in tables one column for each of the probabilities."""
 ROW_GROUP = 2**16
 """Rows of a row group in Parquet, at least."""
+
+
+class Answered(NamedTuple):
+    """A row of an input, and its answer or the reason why there is none."""
+
+    number: int
+    """From 1; every row counts."""
+    kept: tuple[Any, ...]
+    """The values of the columns that are kept."""
+    answer: Prediction | Unreadable
 
 
 @dataclass(frozen=True)
@@ -35,28 +47,55 @@ class AnswerFormat:
     """The compression of each part; None for none."""
     labels: Sequence[str]
     """One name per class."""
+    keep: tuple[str, ...] = ()
+    """Columns of the input."""
+    top: int = 0
+    """How many labels have their probability written; 0: all."""
+    probabilities: bool = True
+    """Whether they are written at all."""
 
     @classmethod
-    def of(cls, output: str, labels: Sequence[str]) -> AnswerFormat:
-        """The format that the name of an output stands for; standard output, `-`, gets JSON lines."""
-        if output == "-":
-            return cls(".jsonl", None, labels)
-        return cls(without_compression(output).suffix.lower(), codec_of(output), labels)
+    def of(cls, output: str, labels: Sequence[str], **settings: Any) -> AnswerFormat:
+        """The format that the name of an output stands for; standard output, `-`, gets JSON lines.
+
+        Raises:
+          UserError: two columns would have one name.
+        """
+        ending, codec = (".jsonl", None) if output == "-" else (without_compression(output).suffix, codec_of(output))
+        form = cls(ending.lower(), codec, labels, **settings)
+        if len(set(form.columns)) < len(form.columns):
+            raise UserError(f"--keep: expected columns that keep their names apart, found {list(form.kept_names)}")
+        return form
+
+    @property
+    def kept_names(self) -> tuple[str, ...]:
+        """The names of the kept columns in the output: after `input_` where an answer has a column of this name."""
+        own = {*OWN_COLUMNS, *self._probability_columns}
+        return tuple(f"input_{name}" if name in own else name for name in self.keep)
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns of a table; the last one holds the reason where a row has no answer."""
-        return ("label", "exit_layer", "uncertainty", *(f"probability of {label}" for label in self.labels), "error")
+        row, label, exit_layer, uncertainty, _, error = OWN_COLUMNS
+        return (label, exit_layer, uncertainty, *self._probability_columns, row, *self.kept_names, error)
 
-    def part(self, answers: Iterable[Prediction | Unreadable]) -> bytes:
+    @property
+    def _probability_columns(self) -> tuple[str, ...]:
+        if not self.probabilities:
+            return ()
+        if not self.top:
+            return tuple(f"probability of {label}" for label in self.labels)
+        ranks = range(1, min(self.top, len(self.labels)) + 1)
+        return tuple(f"{what} {rank}" for rank in ranks for what in ("label", "probability"))
+
+    def part(self, rows: Iterable[Answered]) -> bytes:
         """The bytes of some rows."""
-        rows = [self._cells(answer) for answer in answers]
         match self.ending:
             case ".parquet":
-                return self._parquet(rows)
+                return self._parquet([self._cells(row) for row in rows])
             case ".tsv" | ".csv":
-                return self._encoded(self._lines([[_short(cell) for cell in row] for row in rows]))
-        return self._encoded("".join(json.dumps(self._record(row), ensure_ascii=False) + "\n" for row in rows))
+                return self._encoded(self._lines([[_short(cell) for cell in self._cells(row)] for row in rows]))
+        return self._encoded("".join(_json(self._record(row)) + "\n" for row in rows))
 
     def join(self, parts: Sequence[Path], stream: IO[bytes]) -> None:
         """Write the whole file from its parts."""
@@ -69,17 +108,26 @@ class AnswerFormat:
             with open(part, "rb") as source:
                 shutil.copyfileobj(source, stream)
 
-    def _cells(self, answer: Prediction | Unreadable) -> list[Any]:
+    def _cells(self, row: Answered) -> list[Any]:
+        """The row of a table: texts, numbers, and None for what is not there."""
+        kept, answer = [_text_of(value) for value in row.kept], row.answer
         if isinstance(answer, Unreadable):
-            return [*[None] * (len(self.columns) - 1), f"{answer.where}: {answer.problem}"]
-        return [answer.label, answer.exit_layer, answer.uncertainty, *map(float, answer.probabilities), None]
+            empty = [None] * (len(self.columns) - len(kept) - 2)
+            return [*empty, row.number, *kept, f"{answer.where}: {answer.problem}"]
+        shown: Iterable[Any] = map(float, answer.probabilities) if self.probabilities else ()
+        if self.probabilities and self.top:
+            shown = (cell for pair in answer.most_probable(self.top).items() for cell in pair)
+        return [answer.label, answer.exit_layer, answer.uncertainty, *shown, row.number, *kept, None]
 
-    def _record(self, row: Sequence[Any]) -> dict[str, object]:
-        label, exit_layer, uncertainty, *probabilities, error = map(_short, row)
-        if error:
-            return {"error": error}
-        by_label = dict(zip(self.labels, probabilities, strict=True))
-        return {"label": label, "probabilities": by_label, "exit_layer": exit_layer, "uncertainty": uncertainty}
+    def _record(self, row: Answered) -> dict[str, Any]:
+        """The JSON object of a row."""
+        record: dict[str, Any] = {"row": row.number, **dict(zip(self.kept_names, row.kept, strict=True))}
+        if isinstance(row.answer, Unreadable):
+            return record | {"error": f"{row.answer.where}: {row.answer.problem}"}
+        values = row.answer.to_dict(top=self.top)
+        if not self.probabilities:
+            del values["probabilities"]
+        return record | values
 
     def _lines(self, rows: Sequence[Sequence[object]]) -> str:
         """Rows of a table as text: with tabs, where blanks in a cell become one space, or with commas and quotes."""
@@ -97,7 +145,9 @@ class AnswerFormat:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        kinds = (pa.string(), pa.int32(), *[pa.float32()] * (len(self.labels) + 1), pa.string())
+        numbers = {"row": pa.int64(), "exit_layer": pa.int32(), "uncertainty": pa.float32()}
+        numbers |= {name: pa.float32() for name in self._probability_columns if name.startswith("probability ")}
+        kinds = [pa.string() if name in self.kept_names else numbers.get(name, pa.string()) for name in self.columns]
         arrays = [
             pa.array([_utf8(cell) if isinstance(cell, str) else cell for cell in column], kind)
             for column, kind in zip(zip(*rows, strict=True), kinds, strict=True)
@@ -105,6 +155,20 @@ class AnswerFormat:
         stream = io.BytesIO()
         pq.write_table(pa.table(arrays, names=self.columns), stream, compression="zstd")
         return stream.getvalue()
+
+
+def _json(value: Any) -> str:
+    """One line of JSON; numbers that JSON does not have become null, and values of other types their words."""
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, default=str)
+    except ValueError:
+        plain = json.loads(json.dumps(value, default=str), parse_constant=lambda _: None)
+        return json.dumps(plain, ensure_ascii=False)
+
+
+def _text_of(value: Any) -> str | None:
+    """A value of an input as the cell of a table: texts as they are, other values as JSON."""
+    return value if value is None or isinstance(value, str) else _json(value)
 
 
 def _join_parquet(parts: Sequence[Path], stream: IO[bytes]) -> None:
@@ -121,8 +185,7 @@ def _join_parquet(parts: Sequence[Path], stream: IO[bytes]) -> None:
 
 
 def _short(cell: Any) -> Any:
-    """A number with the digits that every float32 has, and no more."""
-    return float(f"{cell:.7g}") if isinstance(cell, float) else cell
+    return short(cell) if isinstance(cell, float) else cell
 
 
 def _utf8(text: str) -> bytes:
@@ -134,7 +197,7 @@ class AnswerFile:
     """An output that is written part by part, in the directory NAME.partial, and joined in the end."""
 
     def __init__(self, name: str) -> None:
-        self._path = Path(name).expanduser()
+        self._path = user_path(name)
         self.directory = self._path.with_name(f"{self._path.name}.partial")
         """Of the parts, while the output is not complete."""
         self.parts: list[Path] = []
@@ -142,7 +205,13 @@ class AnswerFile:
 
     def is_complete(self) -> bool:
         """Whether the output is there, and no later one is begun."""
-        return self._path.exists() and not self.directory.exists()
+        with _disk_errors(self._path):
+            return self._path.exists() and not self.directory.exists()
+
+    def check(self) -> None:
+        """Raise `UserError` where the output cannot be written."""
+        with _disk_errors(self._path):
+            check_place(self._path)
 
     def has(self, checksum: str) -> bool:
         """Whether the next part is there already, made for rows of this checksum. If so, it is taken."""
@@ -259,5 +328,5 @@ class StandardOutput:
 def _disk_errors(place: Path | str) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
-        raise UserError(f"{place}: cannot write the answers there: {error.strerror or error}") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{place}: cannot write the answers there: {reason(error)}") from None

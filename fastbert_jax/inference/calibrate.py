@@ -5,32 +5,30 @@ Shapes in names: B texts, L layers.
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import datetime
 import functools
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 import scipy.stats
 
-from fastbert_jax.atomic_files import write_json
+from fastbert_jax.atomic_files import check_place, reason, write_json
 from fastbert_jax.config import CalibrateConfig, ExitConfig, Mode
-from fastbert_jax.config_yaml import from_dict, to_dict
-from fastbert_jax.errors import UserError, nearest
+from fastbert_jax.config_yaml import to_dict
+from fastbert_jax.errors import UserError
+from fastbert_jax.inference.calibration import FILE, Calibration, entries_of, stored_calibration
 from fastbert_jax.inference.compare import evenly, interleaved_times, speedups_over_first
 from fastbert_jax.inference.exit_outputs import ExitOutputs
 from fastbert_jax.inference.loading import load, model_directory
 from fastbert_jax.inference.plan import BatchedTexts
 from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.report.metrics import Spread
-from fastbert_jax.text.labelled_data import label_ids
+from fastbert_jax.text.labelled_data import known_examples, label_ids
 from fastbert_jax.text.sources import read_examples
 
-FILE = "calibration.json"
 TIMED_TEXTS = 512
 SPEEDUP_TRIES = 8
 GRID = np.geomspace(1e-4, 1, 200).astype(np.float32)
@@ -41,51 +39,6 @@ ROUNDS = 3
 """Times that each layer has its turn, at most."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Calibration:
-    """Thresholds for a target, and the measurements that they are based on."""
-
-    target: str
-    thresholds: tuple[float, ...]
-    """One per layer, in [0, 1]; 0 where no exit is asked."""
-    exits: ExitConfig
-    """The exits that the thresholds belong to."""
-    data: str
-    texts: int
-    mean_depth: float
-    layers: int
-    agreement: float
-    """Share of the texts with full depth's label."""
-    accuracy: float | None
-    """None where not every text has a label that the model knows."""
-    full_accuracy: float | None
-    speedup: Spread
-    """Measured, over full depth."""
-    confidence: float | None
-    """Of the guarantee; None for a target without one."""
-    mode: str
-    device: str
-    date: str
-    no_accuracy: str = ""
-    """Why there is no accuracy; empty where there is one."""
-
-    def summary(self) -> str:
-        """The result in words."""
-        lines = [
-            f"target      {self.target}" + (f" with confidence {self.confidence:g}" if self.confidence else ""),
-            f"thresholds  {' '.join(f'{threshold:.4g}' for threshold in self.thresholds)}",
-            f"depth       {self.mean_depth:.2f} of {self.layers} layers on {self.texts} texts of {self.data}",
-            f"measured    {self.speedup.median:.2f}x full depth ({self.speedup.low:.2f}..{self.speedup.high:.2f}), "
-            f"{self.mode} on {self.device}",
-            f"agreement   {self.agreement:.2%} of the texts get full depth's label",
-        ]
-        if self.accuracy is not None and self.full_accuracy is not None:
-            lines.append(f"accuracy    {self.accuracy:.4f}, at full depth {self.full_accuracy:.4f}")
-        elif self.no_accuracy:
-            lines.append(f"accuracy    unknown: {self.no_accuracy}")
-        return "\n".join(lines)
-
-
 def calibrate(config: CalibrateConfig) -> Calibration:
     """Find the thresholds, and store them beside the model, in place of earlier ones for the same target.
 
@@ -93,22 +46,26 @@ def calibrate(config: CalibrateConfig) -> Calibration:
       UserError: no model, no data, a label that the model does not know where the target needs labels, or a speedup
         that cannot be reached.
     """
+    path = model_directory(config.model) / FILE
+    with _writing(path):
+        check_place(path)
     predictor = load(config.model, exits=config.exits)
     predictor.require_exits()
     need_label = config.max_drop is not None
-    read = read_examples(config.data, config, need_label=need_label, role="dev")
-    read.tell_skipped()
+    read = read_examples(config.data, config, need_label=need_label, role="dev", trained=predictor.reading)
+    read.tell()
+    examples = known_examples(read, predictor.labels, config) if need_label else read.examples
     expected_B, no_accuracy = None, ""
     try:
         remedy = "fix the row, or calibrate a model that knows it"
-        expected_B = label_ids(read.examples, predictor.labels, remedy=remedy)
+        expected_B = label_ids(examples, predictor.labels, remedy=remedy)
     except UserError as error:
         if need_label:
             raise
         no_accuracy = str(error)
     plan_of = functools.partial(predictor.plan, batch_size=config.batch_size, batch_tokens=config.batch_tokens)
-    outputs = ExitOutputs.of(predictor, plan_of([example.text for example in read.examples]))
-    timed = plan_of([read.examples[i].text for i in evenly(len(read.examples), TIMED_TEXTS)])
+    outputs = ExitOutputs.of(predictor, plan_of([example.text for example in examples]))
+    timed = plan_of([examples[i].text for i in evenly(len(examples), TIMED_TEXTS)])
     measure = functools.partial(measured_speedup, predictor, timed, mode=config.mode, repeats=config.repeats)
     found, speedup = _thresholds(config, outputs, expected_B, predictor.asked_exits, measure)
     thresholds_L = np.where(predictor.asked_exits, np.asarray(found, np.float32), 0)
@@ -117,7 +74,7 @@ def calibrate(config: CalibrateConfig) -> Calibration:
         thresholds=tuple(map(float, thresholds_L)),
         exits=config.exits,
         data=config.data,
-        texts=len(read.examples),
+        texts=len(examples),
         mean_depth=outputs.mean_depth(thresholds_L),
         layers=len(thresholds_L),
         agreement=outputs.accuracy(thresholds_L, outputs.labels_B(0.0)),
@@ -130,12 +87,17 @@ def calibrate(config: CalibrateConfig) -> Calibration:
         date=datetime.date.today().isoformat(),
         no_accuracy=no_accuracy,
     )
-    path = model_directory(config.model) / FILE
-    try:
-        write_json(path, _entries(path) | {calibration.target: to_dict(calibration)})
-    except OSError as error:
-        raise UserError(f"{path}: cannot write the calibration: {error.strerror}") from None
+    with _writing(path):
+        write_json(path, entries_of(path) | {calibration.target: to_dict(calibration)})
     return calibration
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path}: cannot write the calibration: {reason(error)}") from None
 
 
 def _thresholds(
@@ -260,25 +222,8 @@ def slowest_of(outputs: ExitOutputs, *, depth: float) -> float:
 
 
 def read_calibration(directory: str | Path, target: str) -> Calibration:
-    """The calibration of a target, as `calibrate` stored it with the model.
-
-    Raises:
-      UserError: there is none for this target.
-    """
-    path = model_directory(directory) / FILE
-    entries = _entries(path)
-    if target not in entries:
-        known = f"; {nearest(target, list(entries))}" if entries else ""
-        raise UserError(f"{path}: no calibration for {target!r}{known}; make it with `infer.py calibrate`")
-    values = entries[target]
-    try:
-        exits = from_dict(ExitConfig, values["exits"], where=str(path), prefix="exits.")
-        return Calibration(
-            **values
-            | {"exits": exits, "speedup": Spread(**values["speedup"]), "thresholds": tuple(values["thresholds"])}
-        )
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path}: not a file of `infer.py calibrate` ({error}); calibrate again") from None
+    """The calibration of a target that `calibrate` stored with the model of a directory; see `stored_calibration`."""
+    return stored_calibration(model_directory(directory), target)
 
 
 def thresholds_in_use(
@@ -293,13 +238,3 @@ def thresholds_in_use(
         return speed, exits
     calibration = read_calibration(directory, target)
     return np.array(calibration.thresholds), calibration.exits
-
-
-def _entries(path: Path) -> dict[str, Any]:
-    try:
-        entries: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not a file of `infer.py calibrate` ({error}); delete it") from None
-    return entries

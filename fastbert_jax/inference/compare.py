@@ -20,7 +20,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from fastbert_jax.atomic_files import write_text
+from fastbert_jax.atomic_files import check_place, reason, user_path, write_text
 from fastbert_jax.config import CompareConfig, MeasureConfig, Mode
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.engines.engine import Results
@@ -32,7 +32,7 @@ from fastbert_jax.inference.report_page import DESCRIPTION, page_values
 from fastbert_jax.log import progress_bar
 from fastbert_jax.report.comparison import BatchSizeComparison, Comparison, ComparisonRow, Provenance, SpeedPoint
 from fastbert_jax.report.tables import render_markdown, render_page
-from fastbert_jax.text.labelled_data import label_ids, tfidf_svm_accuracy
+from fastbert_jax.text.labelled_data import known_examples, label_ids, tfidf_svm_accuracy
 from fastbert_jax.text.sources import read_examples
 from fastbert_jax.version import VERSION, commit
 
@@ -290,13 +290,17 @@ def compare_data(config: CompareConfig) -> Compared:
     predictor = load(config.model, exits=config.exits)
     predictor.require_exits()
     baselines = baseline_models(config.baselines, predictor.labels)
-    test = read_examples(config.data, config, need_label=True, role="test")
-    examples = [test.examples[i] for i in evenly(len(test.examples), config.limit)]
-    skipped_rows = len(test.rejected)
+    test = read_examples(config.data, config, need_label=True, role="test", trained=predictor.reading)
+    test.tell()
+    known = known_examples(test, predictor.labels, config)
+    examples = [known[i] for i in evenly(len(known), config.limit)]
+    skipped_rows = len(test.rejected) + len(test.examples) - len(known)
     expected_B = label_ids(examples, predictor.labels, remedy="fix the row, or compare a model that knows this label")
     baseline_accuracy = None
     if config.baseline:
-        train = read_examples(config.baseline, config, need_label=True, role="train")
+        train = read_examples(config.baseline, config, need_label=True, role="train", trained=predictor.reading)
+        if not any(example.label in predictor.labels for example in train.examples):
+            label_ids(train.examples, predictor.labels)  # says that no label is the model's
         baseline_accuracy = tfidf_svm_accuracy(train.examples, examples)
         skipped_rows += len(train.rejected)
     texts = [example.text for example in examples]
@@ -332,12 +336,12 @@ def baseline_models(directories: Sequence[str], labels: Sequence[str]) -> dict[s
 
 def places(config: CompareConfig) -> list[tuple[str, Path]]:
     """What is written where: `numbers`, `tables` or `report`, and a path."""
-    output = Path(config.output).expanduser()
-    found = [] if config.json in ("", "-") else [("numbers", Path(config.json).expanduser())]
+    output = user_path(config.output)
+    found = [] if config.json in ("", "-") else [("numbers", user_path(config.json))]
     if config.output:
         found += [("numbers", output / "comparison.json"), ("tables", output / "comparison.md")]
     if config.report:
-        found.append(("report", output / Path(config.report).expanduser()))
+        found.append(("report", output / user_path(config.report)))
     return found
 
 
@@ -345,18 +349,17 @@ def check_places(config: CompareConfig) -> None:
     """Make the output directory, and raise `UserError` for a file that cannot be written."""
     if config.output:
         try:
-            Path(config.output).expanduser().mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"--output {config.output}: cannot make the directory: {error.strerror}") from None
+            user_path(config.output).mkdir(parents=True, exist_ok=True)
+        except (OSError, ValueError) as error:
+            raise UserError(f"--output {config.output}: cannot make the directory: {reason(error)}") from None
     for what, path in places(config):
-        problems = {
-            "it is a directory": path.is_dir(),
-            f"there is no directory {path.parent}": not path.parent.is_dir(),
-            f"the directory {path.parent} is not writable": not os.access(path.parent, os.W_OK),
-        }
-        if found := next((problem for problem, is_so in problems.items() if is_so), None):
+        try:
+            if not path.parent.is_dir():
+                raise OSError(f"there is no directory {path.parent}")
+            check_place(path)
+        except (OSError, ValueError) as error:
             remedy = "; name another file with --report, or none with --report ''" if what == "report" else ""
-            raise UserError(f"{path}: cannot write the {what}: {found}{remedy}")
+            raise UserError(f"{path}: cannot write the {what}: {reason(error)}{remedy}") from None
 
 
 def save(config: CompareConfig, compared: Compared) -> str:

@@ -16,6 +16,7 @@ from fastbert_jax.inference.loading import load
 from fastbert_jax.inference.policies import exit_indices, layer_thresholds
 from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.log import info
+from fastbert_jax.text.columns import NO_PAIR
 from fastbert_jax.text.examples import Text
 
 BAR = 10
@@ -64,6 +65,8 @@ def explain(config: ExplainConfig) -> list[ExitPath]:
     """
     speed, exits = thresholds_in_use(config.model, config.target, speed=config.speed, exits=config.exits)
     predictor = load(config.model, exits=exits)
+    if predictor.reading and predictor.reading.pair_column != NO_PAIR and not config.pair:
+        info("the model was trained on pairs of texts; give the second text of each after --pair")
     texts = list(zip(config.texts, config.pair, strict=True)) if config.pair else list(config.texts)
     return exit_paths(predictor, texts, speed)
 
@@ -131,7 +134,7 @@ def show(path: ExitPath, console: Console) -> None:
     for step in path["layers"]:
         table.add_row(
             str(step["layer"]),
-            printable(step["label"]),
+            Styled(printable(step["label"])),
             f"{step['probability']:.1%}",
             _uncertainty(step, "█░" if console.encoding.startswith("utf") else "#.") if step["asked"] else "not asked",
             _outcome(step, path),

@@ -10,11 +10,15 @@ rebinding); its requests then carry that name as their `Host`, and are refused.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import ipaddress
 import json
 import re
+import reprlib
 import socket
 import threading
+import time
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -35,7 +39,12 @@ MOST_BYTES = 64 * 1024
 READ_AWAY = 1024 * 1024
 """Of a body that is refused, so much is read before the answer, or the browser may never see it."""
 SECONDS = 30
-"""A connection that is silent for so long is closed."""
+"""A request that has not arrived after so long, or waits so long for the model, is refused."""
+MOST_CONNECTIONS = 32
+"""Answered at a time, each by a thread; one more is refused."""
+BUSY = b"HTTP/1.0 503 Service Unavailable\r\nContent-Type: application/json\r\n\r\n" + (
+    b'{"error": "expected fewer connections at a time; ask again"}'
+)
 PAGE = Path(__file__).with_suffix(".html").read_text(encoding="utf-8")
 
 
@@ -65,15 +74,32 @@ def open_server(config: ExploreConfig, predictor: Predictor) -> ThreadingHTTPSer
     class Server(ThreadingHTTPServer):
         address_family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
         daemon_threads = True  # a slow reader does not keep the process from ending
+        places = threading.BoundedSemaphore(MOST_CONNECTIONS)
+
+        def process_request(self, request: Any, client_address: Any) -> None:
+            if self.places.acquire(blocking=False):
+                super().process_request(request, client_address)
+                return
+            with contextlib.suppress(OSError):
+                request.setblocking(False)
+                request.sendall(BUSY)
+            self.shutdown_request(request)
+
+        def process_request_thread(self, request: Any, client_address: Any) -> None:
+            try:
+                super().process_request_thread(request, client_address)
+            finally:
+                self.places.release()
 
     class Handler(PageHandler):
         settings, model, alone = config, predictor, threading.Lock()
 
     try:
         return Server((config.host, config.port), Handler)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: a name that no host can have
+        found = error.strerror if isinstance(error, OSError) else error
         raise UserError(
-            f"cannot listen on {config.host} port {config.port}: {error.strerror}; pass --port 0 for any free port"
+            f"cannot listen on {config.host} port {config.port}: {found}; pass --port 0 for any free port"
         ) from None
 
 
@@ -92,6 +118,23 @@ class Refusal(UserError):
         self.status = status
 
 
+class TimedReader(io.RawIOBase):
+    """The bytes of a connection until a moment; then TimeoutError, also for bytes that drip in."""
+
+    def __init__(self, connection: socket.socket, seconds: float) -> None:
+        self._connection, self._end = connection, time.monotonic() + seconds
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._connection.settimeout(left)
+        return self._connection.recv_into(buffer)
+
+
 class PageHandler(BaseHTTPRequestHandler):
     """Answers the requests of one connection; `open_server` sets what it answers with."""
 
@@ -101,6 +144,15 @@ class PageHandler(BaseHTTPRequestHandler):
     """Held while the model runs: several requests at a time would only share the same cores."""
     timeout = SECONDS
     server_version, sys_version = "fastbert_jax", ""
+
+    def setup(self) -> None:
+        super().setup()
+        self.rfile.close()
+        self.rfile = io.BufferedReader(TimedReader(self.connection, self.timeout))
+
+    def handle(self) -> None:
+        with contextlib.suppress(ConnectionError, TimeoutError):  # the browser has gone, or does not read its answer
+            super().handle()
 
     def do_GET(self) -> None:
         self._respond({"/": lambda: PAGE, "/model": self._facts})
@@ -122,8 +174,10 @@ class PageHandler(BaseHTTPRequestHandler):
             self._send(refusal.status, {"error": str(refusal)})
         except UserError as error:
             self._send(HTTPStatus.BAD_REQUEST, {"error": str(error)})
-        except ConnectionError:  # the browser has gone
-            self.close_connection = True
+        except TimeoutError:
+            self._send(HTTPStatus.REQUEST_TIMEOUT, {"error": f"expected the whole request in {self.timeout:g} seconds"})
+        except ConnectionError:
+            raise
         except Exception as error:
             self._send(HTTPStatus.INTERNAL_SERVER_ERROR, {"error": f"{type(error).__name__}: {error}"})
 
@@ -150,8 +204,12 @@ class PageHandler(BaseHTTPRequestHandler):
             raise UserError('expected {"text": "..."} or {"text": "...", "pair": "..."}, found something else')
         text = _checked("text", question.get("text"))
         pair = None if question.get("pair") is None else _checked("pair", question["pair"])
-        with self.alone:
+        if not self.alone.acquire(timeout=self.timeout):
+            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "the model is busy with other questions; ask again")
+        try:
             (path,) = exit_paths(self.model, [text if pair is None else (text, pair)], self.settings.speed)
+        finally:
+            self.alone.release()
         return path
 
     def _body(self) -> bytes:
@@ -169,6 +227,7 @@ class PageHandler(BaseHTTPRequestHandler):
         is_page = isinstance(content, str)
         body = (content if is_page else json.dumps(content)).encode()
         kind = "text/html; charset=utf-8" if is_page else "application/json"
+        self.connection.settimeout(self.timeout)  # the reader has left it what it had
         self.send_response(status)
         for name, value in {**HEADERS, "Content-Type": kind, "Content-Length": str(len(body))}.items():
             self.send_header(name, value)
@@ -191,7 +250,7 @@ def _checked(key: str, value: Any) -> str:
     try:
         value.encode()  # JSON can hold half a character
     except (AttributeError, UnicodeEncodeError):
-        raise UserError(f"{key}: expected a string of Unicode text, found {value!a:.40}") from None
+        raise UserError(f"{key}: expected a string of Unicode text, found {reprlib.repr(value)}") from None
     return str(value)
 
 

@@ -11,8 +11,9 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from fastbert_jax.config import BertConfig, DataConfig, ExitConfig, MeshConfig, Precision
-from fastbert_jax.config_yaml import convert, shown
+from fastbert_jax.atomic_files import user_path
+from fastbert_jax.config import BertConfig, DataConfig, ExitConfig, MeshConfig, Precision, ReadingConfig
+from fastbert_jax.config_yaml import convert, from_dict, shown
 from fastbert_jax.errors import UserError, program_name
 from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.model.config_json import ConfigJson, read_bert_config
@@ -64,7 +65,7 @@ def load(directory: str | Path, *, exits: ExitConfig | None = None, mesh: Mesh |
         settings = {"labels": (), "max_length": longest, "length_buckets": lengths}
     tokenizer = load_tokenizer(directory)
     check_vocabulary(tokenizer.vocab_size, config)
-    return Predictor(params, config, tokenizer, exits=exits, mesh=mesh, **settings)
+    return Predictor(params, config, tokenizer, exits=exits, mesh=mesh, directory=directory, **settings)
 
 
 def local_mesh(config: MeshConfig, *, count: int) -> Mesh:
@@ -85,9 +86,9 @@ def model_directory(directory: str | Path) -> Path:
     Raises:
       UserError: there is none.
     """
-    directory = Path(directory).expanduser()
-    if not directory.is_dir():
-        found = "a file" if directory.exists() else "nothing"
+    directory = user_path(directory)
+    if not os.path.isdir(directory):  # unlike Path.is_dir, also for a name that no file can have
+        found = "a file" if os.path.exists(directory) else "nothing"
         raise UserError(
             f"expected the directory of a run or of a model, found {found} at {directory}; {_remedy(directory)}"
         )
@@ -170,7 +171,16 @@ def saved_settings(directory: Path, extra: dict[str, Any], config: BertConfig) -
     for key, (fits, expected) in checks.items():
         if not fits:
             raise UserError(f"{where}: fastbert.extra.{key}: expected {expected}, found {shown(extra[key])}")
-    return settings
+    return settings | {"reading": _reading(directory, extra)}
+
+
+def _reading(directory: Path, extra: dict[str, Any]) -> ReadingConfig | None:
+    """How the texts of training were read; None where a model does not say it, as older ones."""
+    if "reading" not in extra:
+        return None
+    return from_dict(
+        ReadingConfig, extra["reading"], where=str(directory / "config.json"), prefix="fastbert.extra.reading."
+    )
 
 
 def _rise(lengths: tuple[int, ...]) -> bool:

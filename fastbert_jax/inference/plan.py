@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -60,10 +61,12 @@ def batch_rows(lengths: Sequence[int], *, batch_size: int, batch_tokens: int) ->
     Raises:
       UserError: a batch of less than one text.
     """
-    if batch_size < 0:
-        raise UserError(f"batch_size: expected 1 or more, or 0 to go by batch_tokens, found {batch_size}")
-    if batch_tokens < 1:
-        raise UserError(f"batch_tokens: expected 1 or more, found {batch_tokens}")
+    for name, value, least, expected in (
+        ("batch_size", batch_size, 0, "1 or more, or 0 to go by batch_tokens"),
+        ("batch_tokens", batch_tokens, 1, "1 or more"),
+    ):
+        if not isinstance(value, numbers.Integral) or value < least:
+            raise UserError(f"{name}: expected {expected}, found {value!r}")
     return {length: batch_size or max(1, batch_tokens // length) for length in lengths}
 
 

@@ -131,7 +131,7 @@ def layer_thresholds(speed: Any, num_layers: int) -> Float32[np.ndarray, " L"]:
         thresholds = np.asarray(speed)
     except ValueError:  # rows of unlike lengths
         thresholds = np.asarray(None)
-    fits = thresholds.dtype.kind in "buif" and thresholds.shape in ((), (num_layers,))
+    fits = thresholds.dtype.kind in "uif" and thresholds.shape in ((), (num_layers,))
     if not fits or not np.all((thresholds >= 0) & (thresholds <= 1)):
         raise UserError(f"speed: expected one number or {num_layers} numbers in [0, 1], found {speed!r}")
     return np.broadcast_to(thresholds.astype(np.float32), (num_layers,))

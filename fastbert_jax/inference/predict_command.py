@@ -15,16 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from fastbert_jax.config import ExitConfig, Mode, PredictConfig
+from fastbert_jax.config import ExitConfig, Mode, PredictConfig, Probabilities
 from fastbert_jax.config_yaml import to_dict
 from fastbert_jax.errors import UserError
-from fastbert_jax.inference import calibrate
-from fastbert_jax.inference.answer_files import AnswerFile, AnswerFormat, StandardOutput
+from fastbert_jax.inference import calibrate, calibration
+from fastbert_jax.inference.answer_files import Answered, AnswerFile, AnswerFormat, StandardOutput
 from fastbert_jax.inference.loading import CARD, load, local_mesh, model_directory
 from fastbert_jax.log import info, progress_bar
 from fastbert_jax.text.examples import Example, Unreadable
 from fastbert_jax.text.filesystem import expand, is_file, place_of, without_compression
-from fastbert_jax.text.sources import BUILTIN, STDIN, TFDS, open_examples, require_skip
+from fastbert_jax.text.sources import BUILTIN, STDIN, TFDS, ExampleReader, open_examples, require_skip
 
 NAME = "{}"
 """What stands for the input's name in the name of an output."""
@@ -44,6 +44,7 @@ def predict(config: PredictConfig) -> int:
 
     Returns how many inputs that were; those that were answered before do not count.
 
+    Outputs, and the columns of all inputs, are checked before the first row is answered.
     An output file gets its name only when all of it is written. Under `skip`, a row that cannot be read gives a record
     with the reason, so that there are as many records as rows.
 
@@ -54,6 +55,12 @@ def predict(config: PredictConfig) -> int:
     if not outputs:
         return 0
     model = _Model(config)
+    if len(outputs) > 1:
+        for name in outputs:
+            with model.opened(name):
+                pass
+    if config.warm_up:
+        model.warm_up()
     answered = 0
     try:
         for name, output in outputs.items():
@@ -75,9 +82,10 @@ def _to_do(config: PredictConfig) -> dict[str, str]:
     if process.count > 1:
         nothing = "" if mine else ": nothing to do"
         info(f"{process} answers {len(mine)} of {len(outputs)} inputs{nothing}")
-    if not config.resume:
-        return mine
-    left = {name: output for name, output in mine.items() if not AnswerFile(output).is_complete()}
+    left = {name: output for name, output in mine.items() if not (config.resume and AnswerFile(output).is_complete())}
+    for output in left.values():
+        if output != STDOUT:
+            AnswerFile(output).check()
     if len(left) < len(mine):
         which = next(iter(mine.values())) if len(mine) == 1 else f"{len(mine) - len(left)} of {len(mine)} outputs"
         info(f"{which}: complete, nothing to do; without --resume made anew")
@@ -92,11 +100,22 @@ class _Model:
         self.predictor = load(config.model, exits=exits, mesh=local_mesh(config.mesh, count=config.devices))
         self.predictor.require_exits()
         self._config, self._speed = config, speed
-        self._form = AnswerFormat.of(config.output, self.predictor.labels)
+        shown = config.probabilities is Probabilities.ALL
+        self._form = AnswerFormat.of(
+            config.output, self.predictor.labels, keep=config.keep, top=config.top, probabilities=shown
+        )
         self._settings = {} if config.output == STDOUT else settings_of(config, speed=speed, exits=exits)
         self._batches = {"batch_size": config.batch_size, "batch_tokens": config.batch_tokens}
-        if config.warm_up:
-            info(str(self.predictor.warm_up(config.mode, **self._batches)))
+        self._told = ""  # of the columns of the last input
+
+    def warm_up(self) -> None:
+        """Compile all programs, and say how many."""
+        info(str(self.predictor.warm_up(self._config.mode, **self._batches)))
+
+    def opened(self, name: str) -> contextlib.AbstractContextManager[ExampleReader]:
+        """The rows of an input, read like those of training where the command does not say otherwise."""
+        keep, trained = self._config.keep, self.predictor.reading
+        return open_examples(name, self._config, role="test", trained=trained, keep=keep)
 
     def answer(self, name: str, output: str, *, prefix: str) -> None:
         """Answer the rows of one input that are not answered yet.
@@ -107,32 +126,36 @@ class _Model:
         before, unreadable = "rows were answered before", "rows could not be read; their records say why"
         long = f"texts have more than {self.predictor.max_length} tokens and were cut"
         numbers = Counter({before: 0, unreadable: 0, long: 0})  # in this order
-        with open_examples(name, self._config, role="test") as rows, contextlib.ExitStack() as stack:
+        first = 1
+        with self.opened(name) as rows, contextlib.ExitStack() as stack:
             file = StandardOutput() if output == STDOUT else AnswerFile(output)
             if isinstance(file, AnswerFile):
                 settings = {"input": name, **self._settings}
                 stack.enter_context(file.opened(self._form, settings, resume=self._config.resume))
             else:
                 stack.enter_context(file.opened())
-            if rows.columns.guessed:
+            columns = rows.note.removeprefix(rows.table.name)
+            if columns and columns != self._told:
                 info(rows.note)
+            self._told = columns
             advance = stack.enter_context(progress_bar("predict", total=rows.table.row_count, unit="texts"))
             for chunk in chunks_of(rows):
-                checksum = checksum_of(chunk)
+                checksum = checksum_of(chunk, first=first)
                 if file.has(checksum):
                     numbers[before] += len(chunk)
                     advance(len(chunk), "")
                 else:
-                    content, cut = self._answers(chunk, lambda count: advance(count, ""))
+                    content, cut = self._answers(chunk, lambda count: advance(count, ""), first=first)
                     file.add(checksum, content)
                     numbers[long] += cut
+                first += len(chunk)
                 numbers[unreadable] += sum(isinstance(row, Unreadable) for row in chunk)
         for what, number in numbers.items():
             if number:
                 info(f"{prefix}{number} {what}")
 
-    def _answers(self, chunk: Sequence[Row], advance: Callable[[int], None]) -> tuple[bytes, int]:
-        """The bytes of the answers to some rows, and how many texts were too long and cut."""
+    def _answers(self, chunk: Sequence[Row], advance: Callable[[int], None], *, first: int) -> tuple[bytes, int]:
+        """The bytes of the answers to some rows, and how many texts were too long and cut; `first`: a row's number."""
         texts = [row.text for row in chunk if isinstance(row, Example)]
         for row in chunk:
             if isinstance(row, Unreadable):
@@ -140,8 +163,11 @@ class _Model:
         advance(len(chunk) - len(texts))
         plan = self.predictor.plan(texts, **self._batches)
         answers = iter(self.predictor.predict_plan(plan, speed=self._speed, mode=self._config.mode, on_batch=advance))
-        form = self._form.part(row if isinstance(row, Unreadable) else next(answers) for row in chunk)
-        return form, plan.truncated_texts
+        part = self._form.part(
+            Answered(number, row.kept, row if isinstance(row, Unreadable) else next(answers))
+            for number, row in enumerate(chunk, start=first)
+        )
+        return part, plan.truncated_texts
 
 
 def settings_of(config: PredictConfig, *, speed: float | np.ndarray, exits: ExitConfig) -> dict[str, Any]:
@@ -160,6 +186,9 @@ def settings_of(config: PredictConfig, *, speed: float | np.ndarray, exits: Exit
         "mode": config.mode.value,
         "batch_size": config.batch_size,
         "batch_tokens": config.batch_tokens,
+        "keep": config.keep,
+        "top": config.top,
+        "probabilities": config.probabilities.value,
         "devices per copy of the model": [config.mesh.fsdp, config.mesh.tensor],  # they add in another order
     }
 
@@ -168,7 +197,7 @@ def model_checksum(directory: str | Path) -> str:
     """SHA-256 of a model's files, in any directory: settings, weights and tokenizer."""
     digest = hashlib.sha256()
     for path in sorted(model_directory(directory).iterdir()):
-        if path.is_file() and path.name not in (calibrate.FILE, CARD) and not path.name.startswith("."):
+        if path.is_file() and path.name not in (calibration.FILE, CARD) and not path.name.startswith("."):
             with open(path, "rb") as stream:
                 digest.update(f"{path.name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
     return digest.hexdigest()
@@ -189,11 +218,12 @@ def chunks_of(rows: Iterable[Row]) -> Iterator[list[Row]]:
         yield chunk
 
 
-def checksum_of(chunk: Sequence[Row]) -> str:
-    """A checksum of all that the answers to some rows depend on, and of the reasons why there are none."""
-    digest = hashlib.blake2b(digest_size=16)
+def checksum_of(chunk: Sequence[Row], *, first: int = 1) -> str:
+    """A checksum of all that the records of some rows depend on, their numbers from `first` on included."""
+    digest = hashlib.blake2b(repr(first).encode(), digest_size=16)
     for row in chunk:
-        digest.update(repr(row.text if isinstance(row, Example) else (None, row.where, row.problem)).encode())
+        content = row.text if isinstance(row, Example) else (None, row.where, row.problem)
+        digest.update(repr((content, row.kept)).encode())
     return digest.hexdigest()
 
 
@@ -263,6 +293,11 @@ def outputs_of(inputs: Sequence[str], output: str) -> dict[str, str]:
             )
         by_stem[stem] = name
     outputs = {name: output.replace(NAME, stem) for stem, name in by_stem.items()}
+    by_target: dict[str, str] = {}
+    for place in outputs.values():
+        other = by_target.setdefault(os.path.realpath(_absolute(place)), place)
+        if other != place:
+            raise UserError(f"--output: {other!r} and {place!r} are links to one file; remove one of them")
     for place in (place for place in outputs.values() if place != STDOUT):
         path = Path(_absolute(place))
         is_input = any(path.resolve() == Path(_absolute(name)).resolve() for name in found)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 from jax.sharding import Mesh
 
-from fastbert_jax.config import BATCH_TOKENS, BertConfig, ExitConfig, Mode, Precision
+from fastbert_jax.config import BATCH_TOKENS, BertConfig, ExitConfig, Mode, Precision, ReadingConfig
 from fastbert_jax.errors import UserError, program_name
+from fastbert_jax.inference.calibration import stored_calibration
 from fastbert_jax.inference.engines.auto import Auto, make_engines
 from fastbert_jax.inference.engines.engine import Engine, Results
 from fastbert_jax.inference.engines.runtime import Runtime
@@ -49,11 +50,29 @@ class Prediction:
     """How many layers the text went through, 1..L."""
     uncertainty: float
     """Of the exit that answered, in [0, 1]."""
+    labels: tuple[str, ...]
+    """All labels, in the order of the probabilities."""
 
     @property
     def probability(self) -> float:
         """Of the label."""
         return float(self.probabilities.max())
+
+    def most_probable(self, count: int = 0) -> dict[str, float]:
+        """The probabilities by label: all in the model's order, or so many, the most probable first."""
+        if not count:
+            return dict(zip(self.labels, map(float, self.probabilities), strict=True))
+        best = np.argsort(-self.probabilities, kind="stable")[:count]
+        return {self.labels[one]: float(self.probabilities[one]) for one in best}
+
+    def to_dict(self, *, top: int = 0) -> dict[str, Any]:
+        """The answer as `predict` writes it in JSON; `top`: only so many probabilities, the largest first."""
+        return {
+            "label": self.label,
+            "probabilities": {label: short(value) for label, value in self.most_probable(top).items()},
+            "exit_layer": self.exit_layer,
+            "uncertainty": short(self.uncertainty),
+        }
 
     def __repr__(self) -> str:
         """The answer in one line; of the probabilities the largest."""
@@ -61,6 +80,11 @@ class Prediction:
             f"Prediction(label={self.label!r}, probability={self.probability:.3f}, exit_layer={self.exit_layer}, "
             f"uncertainty={self.uncertainty:.3f})"
         )
+
+
+def short(number: float) -> float:
+    """A number with the digits that every float32 has, and no more."""
+    return float(f"{number:.7g}")
 
 
 class Predictions(list[Prediction]):
@@ -126,6 +150,8 @@ class Predictor:
         precision: Precision = Precision.FLOAT32,
         exits: ExitConfig | None = None,
         mesh: Mesh | None = None,
+        reading: ReadingConfig | None = None,
+        directory: Path | None = None,
     ) -> None:
         """Put the parameters on the devices.
 
@@ -135,6 +161,8 @@ class Predictor:
           length_buckets: rising static lengths, the last `max_length`.
           exits: which exits are asked, and how their uncertainty is measured; none: all of them, by entropy.
           mesh: devices of this process: those along `data` share the texts, the others the parameters; none: one.
+          reading: how the texts of training were read; none: unknown.
+          directory: of the model, where its calibrations are; none: there are none.
         """
         if labels and len(labels) != config.num_classes:
             raise UserError(f"expected {config.num_classes} labels, one per class of the model, found {len(labels)}")
@@ -143,13 +171,38 @@ class Predictor:
         self.tokenizer = tokenizer
         self.labels = tuple(labels)
         self.max_length = max_length
+        self.reading = reading
         self.length_buckets = tuple(length_buckets)
+        self._directory = directory
+        self._meshes: list[Mesh | None] = [*copies_of(mesh)] if mesh else [None]
+        self._ask(exits or ExitConfig(), [params] * len(self._meshes))
+        self._of_targets: dict[ExitConfig, Predictor] = {}
+
+    def _ask(self, exits: ExitConfig, params: Sequence[Params]) -> None:
+        """Use these exits, with the parameters of each copy of the model."""
+        self._exits = exits
         self._runtimes = [
-            Runtime(params, self.network, exits=exits or ExitConfig(), mesh=copy)
-            for copy in (copies_of(mesh) if mesh else [None])
+            Runtime(copy, self.network, exits=exits, mesh=mesh) for copy, mesh in zip(params, self._meshes, strict=True)
         ]
         self._runtime = self._runtimes[0]
         self._engines = make_engines(self._runtimes) if self.labels else {}
+
+    def _with_exits(self, exits: ExitConfig) -> Predictor:
+        """The same model on the same devices, which asks these exits."""
+        if exits == self._exits:
+            return self
+        if exits not in self._of_targets:
+            other = _copied(self)
+            other._ask(exits, [runtime.params for runtime in self._runtimes])
+            self._of_targets[exits] = other
+        return self._of_targets[exits]
+
+    def __reduce__(self) -> NoReturn:
+        """Raise `UserError`: compiled programs and arrays on devices belong to one process."""
+        raise UserError(
+            "a Predictor cannot be pickled or copied: its programs and arrays belong to this process; send the model's "
+            "directory to the other process, and call fastbert_jax.load(directory) there, once"
+        )
 
     def __repr__(self) -> str:
         """What it answers, and how deep it is."""
@@ -178,7 +231,7 @@ class Predictor:
 
     def with_new_engines(self) -> Predictor:
         """The same model on the same devices, with engines that have seen no text: they adapt to those they see."""
-        fresh = copy.copy(self)
+        fresh = _copied(self)
         fresh._engines = make_engines(self._runtimes) if self.labels else {}
         return fresh
 
@@ -212,6 +265,7 @@ class Predictor:
         batch_size: int = 0,
         on_batch: Callable[[int], None] | None = None,
         batch_tokens: int = BATCH_TOKENS,
+        target: str = "",
     ) -> list[Prediction]:
         """Classify texts, each by the first layer that is sure enough.
 
@@ -233,10 +287,18 @@ class Predictor:
           batch_size: texts per batch, at most; 0: as many as `batch_tokens` holds.
           on_batch: called after each batch with the number of its texts.
           batch_tokens: tokens per batch, padding included: short texts share large batches.
+          target: thresholds that `infer.py calibrate` found, such as `max-drop=0.5`, instead of `speed`.
 
         Raises:
-          UserError: something other than a list of texts, or a setting out of its range.
+          UserError: something other than a list of texts, a setting out of its range, or a target without thresholds.
         """
+        if target:
+            if self._directory is None:
+                raise UserError("target: expected a model that fastbert_jax.load has loaded, found one without files")
+            calibration = stored_calibration(self._directory, target)
+            thresholds_L, asked = np.array(calibration.thresholds), self._with_exits(calibration.exits)
+            plan = asked.plan(texts, batch_size=batch_size, batch_tokens=batch_tokens)
+            return asked.predict_plan(plan, speed=thresholds_L, mode=mode, on_batch=on_batch)
         plan = self.plan(texts, batch_size=batch_size, batch_tokens=batch_tokens)
         return self.predict_plan(plan, speed=speed, mode=mode, on_batch=on_batch)
 
@@ -251,7 +313,9 @@ class Predictor:
         """What `predict` gives, for texts that are laid out already."""
         answers = self.answers(plan, speed=speed, mode=mode, on_batch=on_batch)
         return Predictions(
-            Prediction(self.labels[probabilities.argmax()], probabilities, int(exit_layer), float(uncertainty))
+            Prediction(
+                self.labels[probabilities.argmax()], probabilities, int(exit_layer), float(uncertainty), self.labels
+            )
             for probabilities, exit_layer, uncertainty in zip(*answers, strict=True)
         )
 
@@ -353,3 +417,10 @@ class Predictor:
                 "expected a trained model, found a backbone without exits, which has hidden_states only; "
                 f"train it with `{program_name('train')} --model.pretrained DIR --data.train SPEC`"
             )
+
+
+def _copied(predictor: Predictor) -> Predictor:
+    """Another object with the same parts."""
+    other = object.__new__(Predictor)
+    other.__dict__ = dict(predictor.__dict__)
+    return other

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fastbert_jax.config import Activation, BertConfig, Precision
+from fastbert_jax.config import Activation, BertConfig, Precision, ReadingConfig
 from fastbert_jax.config_yaml import convert, shown, to_dict
 from fastbert_jax.errors import UserError
 from fastbert_jax.model.tensor_files import read_json
@@ -151,6 +151,11 @@ def inference_settings(
         "length_buckets": list(length_buckets),
         "precision": precision.value,
     }
+
+
+def reading_values(reading: ReadingConfig) -> dict[str, Any]:
+    """How the texts of training were read, as `save_model` takes it for `extra`, under `reading`."""
+    return {key: value for key, value in to_dict(reading).items() if key != "on_bad_row"}
 
 
 def bert_values(config: BertConfig) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError
 
-from fastbert_jax.atomic_files import atomic_directory, check_unused
+from fastbert_jax.atomic_files import atomic_directory, check_unused, user_path
 from fastbert_jax.command_line import end_with, read_settings
 from fastbert_jax.config import (
     BertConfig,
@@ -97,7 +97,7 @@ def convert(config: ConvertConfig) -> str:
       UserError: a checkpoint, a vocabulary or labels that cannot be used or do not belong together, or no place for the
         directory.
     """
-    path, output = Path(config.input).expanduser(), Path(config.output).expanduser()
+    path, output = user_path(config.input), user_path(config.output)
     check_unused(output, "--output")
     if path.suffix == ".safetensors":
         raise UserError(
@@ -112,7 +112,7 @@ def convert(config: ConvertConfig) -> str:
     except UserError as error:
         raise UserError(f"{path}: {error}; it is not a checkpoint of kind '{kind.value}'") from None
     text_form = TextForm.BERT if is_backbone else TextForm.OFFICIAL
-    vocabulary = Path(config.vocab).expanduser()
+    vocabulary = user_path(config.vocab)
     check_is_file(vocabulary)
     tokenizer = vocabulary_tokenizer(vocabulary, text_form=text_form)
     _check(config, kind, model, tokenizer)

@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from fastbert_jax.atomic_files import user_path
 from fastbert_jax.command_line import cache_directory
 from fastbert_jax.errors import UserError, nearest
 from fastbert_jax.text.tables import Row, Table
@@ -97,7 +98,7 @@ def pretrained_directory(name: str) -> Path:
       UserError: no such built-in model, or its package is not installed.
     """
     if not name.startswith("builtin:"):
-        return Path(name).expanduser()
+        return user_path(name)
     if name != MINILM:
         raise UserError(f"expected a built-in model, found {name}; {nearest(name, [MINILM])}")
     spec = importlib.util.find_spec(MINILM_PACKAGE)

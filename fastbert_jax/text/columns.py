@@ -53,6 +53,25 @@ class Columns:
         texts = f"text in {self.text!r}" if self.pair is None else f"pairs in {self.text!r} and {self.pair!r}"
         return texts if self.label is None else f"{texts}, label in {self.label!r}"
 
+    @classmethod
+    def of_training(cls, trained: ReadingConfig, *, need_label: bool) -> Columns:
+        """Those that a model was trained on, from what `reading` gave."""
+        pair = None if trained.pair_column == NO_PAIR else trained.pair_column
+        return cls(trained.text_column, pair, trained.label_column if need_label else None)
+
+    def reading(self, data: ReadingConfig) -> ReadingConfig:
+        """The settings that read these columns of files like those that `data` reads; they are saved with a model."""
+        how = {field.name: getattr(data, field.name) for field in dataclasses.fields(ReadingConfig)}
+        columns = {"text_column": self.text, "pair_column": self.pair or NO_PAIR, "label_column": self.label or ""}
+        return ReadingConfig(**how | columns | {"on_bad_row": ReadingConfig.on_bad_row})
+
+    def same(self, other: Columns) -> bool:
+        """Whether the columns have the names of others, in any case; their label counts if they have one."""
+        parts = [(self.text, other.text), (self.pair or "", other.pair or "")]
+        if other.label is not None:
+            parts.append((self.label or "", other.label))
+        return all(one.strip().lower() == another.strip().lower() for one, another in parts)
+
     @property
     def used(self) -> tuple[str, ...]:
         """All that are used."""
@@ -78,7 +97,7 @@ def find_columns(table: Table, data: ReadingConfig, *, need_label: bool) -> Colu
     for key, column in (named | {"label_column": data.label_column} if need_label else named).items():
         if column and column not in table.columns:
             raise UserError(
-                f"{table.name}: expected a column {column!r}, as {flags(key)} says, found {_listed(table)}; "
+                f"{table.name}: expected a column {column!r}, as {flags(key)} says, found {listed(table)}; "
                 f"{nearest(column, table.columns)}"
             )
     if data.label_column:
@@ -130,6 +149,24 @@ def _is_like_texts(name: str, texts: Sequence[str]) -> bool:
         return len(name) >= CHARACTERS_OF_A_TEXT
     known = {word for text in texts for word in text.lower().split()}
     return len(words) >= WORDS_OF_A_TEXT or (len(words) > 1 and known.issuperset(words))
+
+
+def as_trained(table: Table, data: ReadingConfig, trained: ReadingConfig) -> ReadingConfig:
+    """`data`, with the columns of training that it does not name and the table has, in any case.
+
+    Where the text's column is not there, a second text is left to the usual choice as well.
+    """
+    named = (data.text_column, data.pair_column, data.label_column)
+    found: dict[str, Any] = {}
+    for key in ("text_column", "pair_column", "label_column"):
+        column, is_pair = getattr(trained, key), key == "pair_column"
+        is_there = column in table.columns or (is_pair and column == NO_PAIR)
+        there = column if is_there else column and _first(table.columns, (column.strip().lower(),))
+        if is_pair and not data.text_column and "text_column" not in found:
+            continue
+        if there and there not in named and not getattr(data, key):
+            found[key] = there
+    return dataclasses.replace(data, **found)
 
 
 def _by_name(candidates: Sequence[str], *, text: str, pair: str, single: bool) -> tuple[str | None, str | None]:
@@ -185,7 +222,7 @@ def _only(table: Table, fits: Mapping[str, str], wanted: str, *keys: str) -> str
         found = " and ".join(f"{column!r} ({what})" for column, what in fits.items())
         raise UserError(f"{table.name}: expected one column with {wanted}, found {found}; name it: {flags(*keys)}")
     raise UserError(
-        f"{table.name}: expected a {keys[0].removesuffix('_column')} column, found {_listed(table)}; "
+        f"{table.name}: expected a {keys[0].removesuffix('_column')} column, found {listed(table)}; "
         f"name it: {flags(keys[0])} (a .tsv or .csv file needs a first line with the names of its columns)"
     )
 
@@ -211,6 +248,7 @@ def _labels(values: Sequence[Any]) -> set[str]:
     return known if known == labels and 2 <= len(known) <= min(MOST_CLASSES, len(values) // 2) else set()
 
 
-def _listed(table: Table) -> str:
+def listed(table: Table) -> str:
+    """The names of a table's columns, for errors."""
     shown = ", ".join(repr(column[:40]) for column in table.columns[:20])
     return f"{'one column' if len(table.columns) == 1 else 'the columns'} {shown}"

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from fastbert_jax.atomic_files import write_json
+from fastbert_jax.atomic_files import user_path, write_json
 from fastbert_jax.config import DataConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.text.examples import Example, Text, is_blank, same_text, share
@@ -232,7 +232,7 @@ class PreparedCorpus:
         Raises:
           UserError: no corpus there, one that is not finished, or a file that is gone, cut short or damaged.
         """
-        self.directory = Path(directory).expanduser()
+        self.directory = user_path(directory)
         self.manifest = finished_manifest(self.directory)
         self.max_length = int(self.manifest.settings["max_length"])
         """Tokens that the longest text may have."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -25,6 +25,8 @@ class Example:
     label: str | None
     where: str
     """The place it came from, such as `train.tsv:17`."""
+    kept: tuple[Any, ...] = ()
+    """The values of the columns that the reader was asked to keep."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,8 @@ class Unreadable:
 
     where: str
     problem: str
+    kept: tuple[Any, ...] = ()
+    """As those of an `Example`, where they can be read."""
 
 
 def same_text(text: Text) -> Text:
@@ -116,6 +120,13 @@ def checked_texts(texts: Iterable[Text]) -> list[Text]:
     is_pair = isinstance(texts, tuple) and len(texts) == 2 and all(isinstance(text, str) for text in texts)
     if not isinstance(texts, Iterable) or isinstance(texts, str) or is_pair:
         raise UserError(f"texts: expected a list of texts, found {str(texts)[:40]!r}; write [text] or [(text, pair)]")
+    # These iterate over something else than texts in their order: keys, names of columns, bytes.
+    is_table = isinstance(texts, Mapping) or getattr(texts, "ndim", 1) != 1
+    if is_table or isinstance(texts, set | frozenset | bytes | bytearray | memoryview):
+        raise UserError(
+            f"texts: expected a list of texts, found a {type(texts).__name__}; pass one column of a table "
+            "(list(table['text'])), or list(...) of what holds the texts in their order"
+        )
     texts = list(texts)
     for position, text in enumerate(texts):
         if problem := text_problem(text):

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from fastbert_jax.atomic_files import user_path
 from fastbert_jax.config import COMPRESSED_ENDINGS
 from fastbert_jax.errors import UserError
 
@@ -25,10 +26,7 @@ BUFFER = 2**16
 
 def place_of(name: str | Path) -> Place:
     """The file that a name means; `~` is the user's home. Raises `UserError` for a home that is unknown."""
-    try:
-        return str(name) if "://" in str(name) else Path(name).expanduser()
-    except (RuntimeError, ValueError) as error:
-        raise UserError(f"{name}: expected a path, found no home directory for ~ ({error}); write it out") from None
+    return str(name) if "://" in str(name) else user_path(name)
 
 
 def is_directory(place: Place) -> bool:
@@ -163,9 +161,8 @@ def _file_system(place: Place) -> Iterator[tuple[Any, str]]:
         raise UserError(f"expected a file, found nothing at {place}; check the path") from None
     except UserError:
         raise
-    except Exception as error:  # of the many packages for remote files, each has errors of its own
+    except Exception as error:  # each file system has its own, for a network that is down or credentials that are wrong
         if isinstance(place, Path):
             raise
-        raise UserError(
-            f"{place}: expected a file that can be reached, found {type(error).__name__}: {error}"
-        ) from None
+        found = f"{type(error).__name__}: {str(error).strip()}"
+        raise UserError(f"{place}: expected a file system that can be reached, found {found}") from error

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from fastbert_jax.config import DataConfig
+from fastbert_jax.config import BadRow, DataConfig, ReadingConfig
 from fastbert_jax.errors import UserError, needs_extra
+from fastbert_jax.log import info
+from fastbert_jax.text.columns import flags
 from fastbert_jax.text.corpora import corpus_notes, is_corpus
 from fastbert_jax.text.examples import Example, Unreadable, is_blank, is_fraction, same_text, share
 from fastbert_jax.text.label_warnings import label_warnings
@@ -26,6 +28,7 @@ ONE_SIDED = 0.9
 FEW = 5
 # At most this many things are named; of the others only the number is given.
 NAMED = 5
+SHOWN_LABELS = 20
 # The baseline takes texts with fewer blanks than this share of their characters as written without blanks.
 BLANKS_BETWEEN_WORDS = 0.05
 
@@ -45,6 +48,8 @@ class LabelledData:
     """Rows that could not be read, over all sources."""
     notes: tuple[str, ...]
     """Sentences on the chosen columns and splits, and warnings about the texts."""
+    reading: ReadingConfig
+    """How train was read, its columns by name; saved with the model."""
 
 
 def read_labelled_data(data: DataConfig) -> LabelledData:
@@ -62,30 +67,32 @@ def read_labelled_data(data: DataConfig) -> LabelledData:
     guessed = {
         f"{part}_column": name for part in ("text", "label") if (name := getattr(columns, part)) in columns.guessed
     }
-    reading = dataclasses.replace(data, **guessed)
+    reading, trained = dataclasses.replace(data, **guessed), columns.reading(data)
     if dev_spec := data.dev or own_dev:
-        loaded["dev"] = read_examples(dev_spec, reading, need_label=True, role="dev")
+        loaded["dev"] = read_examples(dev_spec, reading, need_label=True, role="dev", trained=trained)
     if test_spec := data.test or own_test:
-        loaded["test"] = read_examples(test_spec, reading, need_label=True, role="test")
+        loaded["test"] = read_examples(test_spec, reading, need_label=True, role="test", trained=trained)
     fractions: dict[Role, float] = {"dev": data.dev_fraction, "test": 0.0 if own_dev else data.test_fraction}
     parts, notes = _parts({role: part.examples for role, part in loaded.items()}, fractions)
     sources = [*loaded.values()]
     unlabelled: list[Example] = []
     if data.unlabelled and not is_corpus(data.unlabelled):
-        sources.append(read_examples(data.unlabelled, data, need_label=False, role="train"))
+        sources.append(read_examples(data.unlabelled, data, need_label=False, role="train", trained=trained))
         unlabelled, more = _unlabelled(sources[-1])
         notes += more
     elif not data.unlabelled:
         unlabelled = parts["train"]
     for examples in parts.values():
         label_ids(examples, labels)
-    notes = [*(source.note for source in sources), *notes, *data_warnings(parts, labels)]
+    all_named = data.text_column and data.pair_column and data.label_column
+    notes = [*(source.note for source in sources if not all_named), *notes, *data_warnings(parts, labels)]
     return LabelledData(
         **parts,
         unlabelled=unlabelled,
         labels=labels,
         rejected=tuple(row for source in sources for row in source.rejected),
         notes=tuple(dict.fromkeys(note for note in notes if note)),
+        reading=trained,
     )
 
 
@@ -139,11 +146,39 @@ def label_ids(examples: Sequence[Example], labels: Sequence[str], *, remedy: str
       UserError: an example without a label, or with one that is not in `labels`.
     """
     ids = {label: number for number, label in enumerate(labels)}
-    for example in examples:
-        if example.label not in ids:
-            shown = list(labels[:20]) + (["..."] if len(labels) > 20 else [])
-            raise UserError(f"expected label one of {shown}, found {example.label!r} at {example.where}; {remedy}")
+    unknown = [example for example in examples if example.label not in ids]
+    if unknown:
+        first, others = unknown[0], dict.fromkeys(example.label for example in unknown)
+        count = f" ({share(len(unknown), len(examples))} rows have other labels: {_shown(others)})"
+        if len(unknown) == len(examples) and None not in others:
+            remedy = f"no row has one of these labels: check {flags('label_column')}, or {remedy}"
+        raise UserError(
+            f"expected label one of {_shown(labels)}, found {first.label!r} at {first.where}"
+            f"{count if len(unknown) > 1 else ''}; {remedy}"
+        )
     return np.array([ids[str(example.label)] for example in examples], np.int32)
+
+
+def known_examples(read: Loaded, labels: Sequence[str], data: ReadingConfig) -> list[Example]:
+    """The examples whose label a model knows; under `on_bad_row` `skip`, others are left out and counted, if some are.
+
+    Under `stop`, and where no label is known, all of them: `label_ids` then says what is wrong.
+    """
+    names = set(labels)
+    known = [example for example in read.examples if example.label in names]
+    if data.on_bad_row is BadRow.STOP or not known or len(known) == len(read.examples):
+        return read.examples
+    unknown = Counter(str(example.label) for example in read.examples if example.label not in names)
+    info(
+        f"{share(unknown.total(), len(read.examples))} rows have labels that the model does not know and were left "
+        f"out: {_shown([f'{label} ({count})' for label, count in unknown.most_common()])}"
+    )
+    return known
+
+
+def _shown(labels: Iterable[str | None]) -> str:
+    labels = list(labels)
+    return str(labels[:SHOWN_LABELS] + ["..."] * (len(labels) > SHOWN_LABELS))
 
 
 def _parts(

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from fastbert_jax.atomic_files import atomic_file, is_unfinished, lock_file, remove_unfinished, write_json
+from fastbert_jax.atomic_files import atomic_file, is_unfinished, lock_file, remove_unfinished, user_path, write_json
 from fastbert_jax.command_line import end_with, read_settings
 from fastbert_jax.config import AUTO_ENCODING, PrepareConfig
 from fastbert_jax.errors import UserError
@@ -52,7 +52,7 @@ def main() -> None:
     """Prepare or verify, and say what the corpus holds."""
     config = read_settings(PrepareConfig, sys.argv[1:], program="python -m fastbert_jax.text.prepare")
     if config.verify:
-        directory = Path(config.verify).expanduser()
+        directory = user_path(config.verify)
         with progress_bar("verify", total=None, unit="bytes") as advance:
             manifest = verify(directory, lambda count: advance(count, ""))
         result(f"{directory}: no byte has changed. {words(manifest)}")
@@ -86,7 +86,7 @@ def prepare(config: PrepareConfig) -> Manifest:
       UserError: an input or a row that cannot be read, a directory that holds something else or a corpus of other
         settings (all differences are listed), or a worker that was killed.
     """
-    directory = Path(config.output).expanduser()
+    directory = user_path(config.output)
     names = expand(config.input, key="input")
     for name in names:
         if name.startswith((BUILTIN, TFDS)):
@@ -95,7 +95,8 @@ def prepare(config: PrepareConfig) -> Manifest:
     settings = _settings(config, load_tokenizer(pretrained_directory(config.tokenizer)))
     manifest = Manifest(settings=settings, inputs=inputs, shards=(), finished=False)
     with open_examples(names[0], config) as reader:
-        status(reader.note)
+        if reader.note:
+            status(reader.note)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with open(directory / LOCK, "wb") as lock:
@@ -210,7 +211,7 @@ def write_input(
       UserError: the input cannot be read, holds a bad row under `stop` or no good one at all, or a shard cannot be
         written.
     """
-    directory, texts = Path(config.output).expanduser(), _texts(done)
+    directory, texts = user_path(config.output), _texts(done)
     tokenizer = _tokenizer(config.tokenizer, manifest.settings["tokenizer"])
     with open_examples(name, config) as reader:
         # The rows that are done are read again, as compressed lines cannot be entered in the middle.

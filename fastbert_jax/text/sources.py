@@ -14,11 +14,11 @@ import sys
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from fastbert_jax.config import BadRow, ReadingConfig
-from fastbert_jax.errors import UserError
+from fastbert_jax.config import BadRow, Delimiter, ReadingConfig
+from fastbert_jax.errors import UserError, nearest
 from fastbert_jax.log import info
 from fastbert_jax.text import builtin, tfds
-from fastbert_jax.text.columns import Columns, find_columns, flags
+from fastbert_jax.text.columns import Columns, as_trained, find_columns, flags, listed
 from fastbert_jax.text.examples import MOST_CHARACTERS, Example, Unreadable, label_name, text_problem
 from fastbert_jax.text.filesystem import expand
 from fastbert_jax.text.lines import ENCODING_FLAGS
@@ -38,6 +38,10 @@ TFDS_SPLITS: dict[Role, tuple[str, ...]] = {
 }
 
 
+LINES = Columns("text", None, None)
+"""Of a source that has no columns, only lines."""
+
+
 @dataclasses.dataclass(frozen=True)
 class ExampleReader:
     """An open source of examples; iterating reads every row, once."""
@@ -45,25 +49,43 @@ class ExampleReader:
     table: Table
     columns: Columns
     need_label: bool
+    trained: Columns | None = None
+    """The columns that the model was trained on, unless the settings name others."""
+    keep: tuple[str, ...] = ()
+    """Columns whose values come with each record."""
 
     @property
     def note(self) -> str:
-        """Which columns are read, and how to name others if these were guessed."""
+        """Which columns are read, and how to name others if these were guessed or are not those of training.
+
+        Empty where there are no columns, and the model was trained on single texts.
+        """
+        if self.columns is LINES and not self.trained:
+            return ""
         columns = self.columns if self.need_label else dataclasses.replace(self.columns, label=None)
+        same = self.trained is not None and columns.same(self.trained)
+        found = "one text a line" if self.columns is LINES else f"{columns}{', as in training' if same else ''}"
+        words = [f"{self.table.name}: {found}."]
         guessed = [key for key in ("text", "label") if getattr(columns, key) in columns.guessed]
-        if not guessed:
-            return f"{self.table.name}: {columns}."
-        return (
-            f"{self.table.name}: {columns}. Guessed from the contents of {' and '.join(map(repr, columns.guessed))}; "
-            f"name others with {flags(*(f'{key}_column' for key in guessed))}."
-        )
+        if guessed:
+            words.append(
+                f"Guessed from the contents of {' and '.join(map(repr, columns.guessed))}; "
+                f"name others with {flags(*(f'{key}_column' for key in guessed))}."
+            )
+        if self.trained and not same:
+            words.append(f"The model was trained on {self.trained}: not all of these are there.")
+        return " ".join(words)
 
     def __iter__(self) -> Iterator[Example | Unreadable]:
         """Raises `UserError` when the source is damaged as a whole or ends without a row."""
         empty = True
-        for row in self.table.rows(self.columns.used):
+        for row in self.table.rows(tuple(dict.fromkeys((*self.columns.used, *self.keep)))):
             empty = False
-            yield row if isinstance(row, Unreadable) else _example(row, self.columns, need_label=self.need_label)
+            if isinstance(row, Unreadable):
+                yield dataclasses.replace(row, kept=(None,) * len(self.keep)) if self.keep else row
+            else:
+                kept = tuple(row.values.get(column) for column in self.keep)
+                yield _example(row, self.columns, need_label=self.need_label, kept=kept)
         if empty:
             raise UserError(f"{self.table.name}: expected rows, found none")
 
@@ -79,10 +101,12 @@ class Loaded:
     class_names: tuple[str, ...]
     """The classes in the set's own order; empty when it has none."""
     note: str
-    """Which columns were chosen, and how to name others; empty when the settings name all of them."""
+    """Which columns are read, and how to name others; empty for a built-in set."""
 
-    def tell_skipped(self) -> None:
-        """Log how many rows could not be read, if any."""
+    def tell(self) -> None:
+        """Log which columns are read, and how many rows could not be, if any."""
+        if self.note:
+            info(self.note)
         if self.rejected:
             count, first = len(self.rejected), self.rejected[0]
             info(f"{count} rows could not be read and were left out; the first: {first.where}: {first.problem}")
@@ -90,13 +114,21 @@ class Loaded:
 
 @contextlib.contextmanager
 def open_examples(
-    spec: str, data: ReadingConfig, *, need_label: bool = False, role: Role = "train"
+    spec: str,
+    data: ReadingConfig,
+    *,
+    need_label: bool = False,
+    role: Role = "train",
+    trained: ReadingConfig | None = None,
+    keep: tuple[str, ...] = (),
 ) -> Iterator[ExampleReader]:
     """Open the rows of `spec`; `-` reads one text a line from standard input.
 
     Args:
       need_label: a row without a label is unreadable.
       role: picks the split when `spec` names none.
+      trained: how the texts that a model was trained on were read; what `data` leaves open is read like them.
+      keep: columns whose values come with each record.
 
     Raises:
       UserError: the source or its columns are not there.
@@ -107,18 +139,46 @@ def open_examples(
         elif spec.startswith((BUILTIN, TFDS)):
             table = _open_set(spec if "#" in spec else _with_split(spec, role, data, need_label=need_label))
         else:
-            table = stack.enter_context(open_table(spec, delimiter=data.delimiter, encoding=data.encoding))
+            table = _open_file(spec, data, trained, stack)
+        before = Columns.of_training(trained, need_label=need_label) if trained else None
         if table.is_lines:
             if need_label:
                 raise UserError(f"{spec}: expected texts with labels, found lines of text alone; use a .tsv file")
-            columns = Columns("text", None, None)
+            columns, before = LINES, before if before and before.pair else None
         else:
-            columns = find_columns(table, data, need_label=need_label)
-        yield ExampleReader(table, columns, need_label)
+            asked = as_trained(table, data, trained) if trained else data
+            columns = find_columns(table, asked, need_label=need_label)
+            if data.text_column or data.pair_column or (need_label and data.label_column):
+                before = before if before and columns.same(before) else None
+        for column in keep:
+            if column not in table.columns:
+                raise UserError(
+                    f"{table.name}: --keep: expected a column {column!r}, found {listed(table)}; "
+                    f"{nearest(column, table.columns)}"
+                )
+        yield ExampleReader(table, columns, need_label, before, keep)
 
 
-def read_examples(spec: str, data: ReadingConfig, *, need_label: bool, role: Role = "train") -> Loaded:
+def _open_file(spec: str, data: ReadingConfig, trained: ReadingConfig | None, stack: contextlib.ExitStack) -> Table:
+    """Open a file, with the delimiter of training where `data` names none and the text's column is found by it."""
+    if trained and data.delimiter is Delimiter.AUTO and trained.delimiter is not Delimiter.AUTO:
+        table = stack.enter_context(open_table(spec, delimiter=trained.delimiter, encoding=data.encoding))
+        if as_trained(table, ReadingConfig(), trained).text_column:
+            return table
+    return stack.enter_context(open_table(spec, delimiter=data.delimiter, encoding=data.encoding))
+
+
+def read_examples(
+    spec: str,
+    data: ReadingConfig,
+    *,
+    need_label: bool,
+    role: Role = "train",
+    trained: ReadingConfig | None = None,
+) -> Loaded:
     """All examples of `spec`; bad rows stop or are counted, as `data.on_bad_row` says.
+
+    Args: as `open_examples`.
 
     Raises:
       UserError: what `open_examples` raises, a bad row (with its place) under `stop`, or no good row at all.
@@ -128,7 +188,7 @@ def read_examples(spec: str, data: ReadingConfig, *, need_label: bool, role: Rol
     readers: list[ExampleReader] = []
     names = [spec] if spec == STDIN or spec.startswith((BUILTIN, TFDS)) else expand((spec,), key="files")
     for name in names:
-        with open_examples(name, data, need_label=need_label, role=role) as reader:
+        with open_examples(name, data, need_label=need_label, role=role, trained=trained) as reader:
             readers.append(reader)
             if reader.columns != (first := readers[0]).columns:
                 raise UserError(
@@ -144,11 +204,10 @@ def read_examples(spec: str, data: ReadingConfig, *, need_label: bool, role: Rol
     table, columns = readers[0].table, readers[0].columns
     if not examples:
         raise UserError(f"{bad[0].where}: {bad[0].problem}; none of the {len(bad)} rows of {spec} can be read")
-    named = spec.startswith(BUILTIN) or (data.text_column and data.label_column and data.pair_column)
-    notes = [] if named else [readers[0].note]
+    notes = [] if spec.startswith(BUILTIN) else [readers[0].note]
     if len(names) > 1:
-        listed = ", ".join(names[:FILES_TO_NAME]) + (", ..." if len(names) > FILES_TO_NAME else "")
-        notes.append(f"{spec} is {len(names)} files: {listed}.")
+        first_names = ", ".join(names[:FILES_TO_NAME]) + (", ..." if len(names) > FILES_TO_NAME else "")
+        notes.append(f"{spec} is {len(names)} files: {first_names}.")
     class_names = table.class_names.get(columns.label or "", ())
     return Loaded(examples, tuple(bad), columns, class_names, " ".join(notes))
 
@@ -205,7 +264,7 @@ def _with_split(spec: str, role: Role, data: ReadingConfig, *, need_label: bool)
     return own
 
 
-def _example(row: Row, columns: Columns, *, need_label: bool) -> Example | Unreadable:
+def _example(row: Row, columns: Columns, *, need_label: bool, kept: tuple[Any, ...]) -> Example | Unreadable:
     text: Any = _cut(row.values.get(columns.text))
     if columns.pair is not None:
         text = text, _cut(row.values.get(columns.pair))
@@ -216,7 +275,7 @@ def _example(row: Row, columns: Columns, *, need_label: bool) -> Example | Unrea
         problem = "expected a text, found nothing but NUL bytes, as a damaged disk leaves them"
     if problem is None and need_label:
         problem = _label_problem(value, label)
-    return Example(text, label, row.where) if problem is None else Unreadable(row.where, problem)
+    return Example(text, label, row.where, kept) if problem is None else Unreadable(row.where, problem, kept)
 
 
 def _cut(text: Any) -> Any:

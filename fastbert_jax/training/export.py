@@ -6,6 +6,7 @@ model comes from is unknown here.
 
 from __future__ import annotations
 
+import html
 import inspect
 import json
 from pathlib import Path, PurePath
@@ -15,10 +16,10 @@ import jinja2
 import yaml
 from safetensors import SafetensorError
 
-from fastbert_jax.atomic_files import atomic_directory, check_unused, write_json, write_text
+from fastbert_jax.atomic_files import atomic_directory, check_unused, user_path, write_json, write_text
 from fastbert_jax.config import ExportConfig, LayerNormKind
 from fastbert_jax.errors import UserError
-from fastbert_jax.inference import calibrate
+from fastbert_jax.inference import calibration
 from fastbert_jax.inference.loading import CARD, model_directory, saved_settings
 from fastbert_jax.model import in_numpy
 from fastbert_jax.model.config_json import read_fastbert_config
@@ -52,7 +53,7 @@ def export(config: ExportConfig) -> str:
     Raises:
       UserError: no trained model, one that transformers cannot compute, damaged files, or no place for the directory.
     """
-    output = Path(config.output).expanduser()
+    output = user_path(config.output)
     check_unused(output, "--output")
     source = model_directory(config.model)
     params, architecture, extra = load_model(source)
@@ -68,8 +69,8 @@ def export(config: ExportConfig) -> str:
         with atomic_directory(output.resolve()) as directory:
             tokenizer.save(directory)
             save_model(directory, params, architecture, extra=extra, exits_apart=True)
-            if (source / calibrate.FILE).is_file():
-                write_json(directory / calibrate.FILE, _calibrations(source / calibrate.FILE))
+            if (source / calibration.FILE).is_file():
+                write_json(directory / calibration.FILE, _calibrations(source / calibration.FILE))
             write_text(directory / CARD, card)
     except (OSError, SafetensorError) as error:
         raise UserError(f"--output {output}: expected a place to write the model to, found: {error}") from error
@@ -123,15 +124,15 @@ def card_of(model: Path, *, name: str, exported_to: str = "") -> str:
         keep_trailing_newline=True,
     )
     return environment.get_template(TEMPLATE).render(
-        name=name,
-        directory=json.dumps(exported_to or model.name, ensure_ascii=False),
+        name=_as_text(name),
+        directory=_as_json(exported_to or model.name),
         config=architecture,
         standard_layer_norm=architecture.layer_norm is LayerNormKind.STANDARD,
-        labels=json.dumps(settings["labels"], ensure_ascii=False, indent=2),
+        labels=_as_json(settings["labels"]),
         max_length=settings["max_length"],
         exits_file=EXITS_FILE if exported_to else "model.safetensors",
         numpy_code=inspect.getsource(in_numpy).strip(),
-        story=extra.get("story", ""),
+        story=_as_text(extra.get("story", "")),
         run=run,
         comparison=comparison,
         speed_table=speed_table(comparison) if comparison else "",
@@ -157,7 +158,7 @@ def _run_of(model: Path) -> dict[str, Any] | None:
         raise UserError(f"{run.config}: expected the settings of a run, found none for {error}") from None
     return {
         "texts": [
-            (role, f"`{_last_part(spec)}`" if spec else "", counts.get(role, ""))
+            (role, _as_code(_last_part(spec)) if spec else "", counts.get(role, ""))
             for role, spec in specs.items()
             if spec or role in counts
         ],
@@ -188,6 +189,22 @@ def _comparison_of(run: RunDirectory) -> Comparison | None:
         return Comparison.from_json(read_json(run.comparison)) if run.comparison.is_file() else None
     except ValueError:
         return None
+
+
+def _as_json(value: Any) -> str:
+    """JSON, which is Python too, without a character that begins or ends markup."""
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("`", "\\u0060")
+
+
+def _as_text(words: str) -> str:
+    """Words on one line, without HTML."""
+    return " ".join(html.escape(words, quote=False).split())
+
+
+def _as_code(words: str) -> str:
+    """Words in a cell of a table, as code that they do not end."""
+    return f"`{' '.join(words.split())}`" if not set(words) & {"`", "|"} else _as_text(words).replace("|", r"\|")
 
 
 def _last_part(spec: str) -> str:

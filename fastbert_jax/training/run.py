@@ -23,7 +23,7 @@ from fastbert_jax.inference.exit_outputs import EvaluatedTexts
 from fastbert_jax.inference.loading import load
 from fastbert_jax.inference.report_page import DESCRIPTION, page_values
 from fastbert_jax.log import result, status
-from fastbert_jax.model.config_json import inference_settings
+from fastbert_jax.model.config_json import inference_settings, reading_values
 from fastbert_jax.model.flops import Count, text_flops
 from fastbert_jax.model.network import Params, Part
 from fastbert_jax.model.sharding import make_mesh
@@ -165,7 +165,7 @@ def _save(config: TrainConfig, prepared: Prepared, run: RunDirectory, params: Pa
         max_length=config.data.max_length,
         length_buckets=config.data.lengths,
         precision=config.model.precision,
-    ) | {"story": prepared.recipe.story}
+    ) | {"story": prepared.recipe.story, "reading": reading_values(prepared.task.reading)}
     try:
         with atomic_directory(run.model) as directory:
             prepared.tokenizer.save(directory)

@@ -8,8 +8,8 @@ runs/NAME/  config.yaml  labels.json  data.json  metrics.jsonl  throughput.jsonl
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from fastbert_jax.atomic_files import (
 from fastbert_jax.config import TrainConfig
 from fastbert_jax.config_yaml import from_yaml, to_dict, to_yaml
 from fastbert_jax.errors import UserError
-from fastbert_jax.inference import calibrate
+from fastbert_jax.inference import calibration
 from fastbert_jax.inference.loading import CARD
 from fastbert_jax.text.examples import Unreadable
 
@@ -102,7 +102,8 @@ class RunDirectory:
         if not rows:
             return
         try:
-            write_text(self.path / REJECTED, "".join(json.dumps(dataclasses.asdict(row)) + "\n" for row in rows))
+            records = ({"where": row.where, "problem": row.problem} for row in rows)
+            write_text(self.path / REJECTED, "".join(json.dumps(record) + "\n" for record in records))
         except OSError as error:
             raise UserError(f"{self.path / REJECTED}: expected to list the rows left out, found {error}") from None
 
@@ -138,7 +139,7 @@ def verify_run(directory: Path) -> str:
       UserError: no run there, nothing to verify, or the names of all files that have changed.
     """
     run = RunDirectory(directory)
-    if not run.config.is_file():
+    if not os.path.isfile(run.config):  # unlike Path.is_file, also for a name that no file can have
         raise UserError(f"expected the directory of a run, with a config.yaml, found none in {directory}")
     steps = sorted((int(path.name) for path in run.checkpoints.glob("*") if path.name.isdigit()), reverse=True)
     parts = {f"checkpoint {step}": run.checkpoints / str(step) for step in steps}
@@ -152,7 +153,7 @@ def verify_run(directory: Path) -> str:
     whole, changed = [], []
     for name, path in parts.items():
         if (path / CHECKSUMS).is_file() or (path == run.model and path.is_dir()):
-            written_later = frozenset({calibrate.FILE, CARD} if path == run.model else ())
+            written_later = frozenset({calibration.FILE, CARD} if path == run.model else ())
             problems = changed_files(path, may_change=written_later)
             changed += problems
             whole += [] if problems else [name]

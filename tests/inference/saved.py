@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from fastbert_jax.config import ReadingConfig
+from fastbert_jax.model.config_json import reading_values
 from fastbert_jax.model.weights import save_model
 from fastbert_jax.text.tokenizer import train_tokenizer
 from tests.inference.models import LAYERS, tiny_config, tiny_params
@@ -29,16 +31,20 @@ def save_tiny_model(
     labels: tuple[str, ...] = LABELS,
     num_layers: int = LAYERS,
     exit_layers: tuple[int, ...] = (),
+    reading: ReadingConfig | None = None,
 ) -> Path:
     """Write weights, tokenizer and settings as training does.
 
     Args:
       vocab_size: the model's, not the tokenizer's.
       exit_layers: layers with an exit; empty: all.
+      reading: how its texts were read; none: not saved, as by earlier versions.
     """
     config = tiny_config(len(labels), num_layers=num_layers)
     config = dataclasses.replace(config, vocab_size=vocab_size, exit_layers=exit_layers or config.exit_layers)
     extra = {"labels": list(labels), "max_length": 16, "length_buckets": [8, 16], "precision": "float32"}
+    if reading:
+        extra["reading"] = reading_values(reading)
     save_model(directory, tiny_params(config), config, extra=extra)
     train_tokenizer(some_texts(200), vocab_size=60).save(directory)
     return directory

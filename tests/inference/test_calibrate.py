@@ -112,6 +112,12 @@ def test_a_loss_of_accuracy_needs_every_label(model: Path, tmp_path: Path) -> No
         calibrate(CalibrateConfig(model=str(model), data=str(tmp_path / "unknown.tsv"), max_drop=1.0))
 
 
+def test_a_calibration_that_cannot_be_kept_is_refused_before_it_is_made(tmp_path: Path) -> None:
+    (save_tiny_model(tmp_path / "model") / "calibration.json").mkdir()
+    with pytest.raises(UserError, match=r"calibration\.json: cannot write the calibration: it is a directory"):
+        calibrate(CalibrateConfig(model=str(tmp_path), data="no data", max_drop=0.5))
+
+
 def test_what_was_not_calibrated_is_refused(model: Path, data: Path, fixed_speedup: None) -> None:
     with pytest.raises(UserError, match=r"no calibration for 'max-drop=0.5'; make it with"):
         read_calibration(model, "max-drop=0.5")

@@ -235,6 +235,9 @@ def test_the_command_reads_and_measures(settings: dict[str, Any], tmp_path: Path
     assert save(config, compared).startswith(config.report)
     assert (tmp_path / "report.html").read_text() == page and "test.tsv" in page and not list(tmp_path.glob("*.json"))
 
+    (tmp_path / "other.tsv").write_text("text\tlabel\na\t0\nb\t1\n")
+    with pytest.raises(UserError, match=r"found '0' at .*other.tsv:2 .*\['0', '1'\]\); no row has one of these"):
+        compare_data(CompareConfig(baseline=str(tmp_path / "other.tsv"), report="", **settings))
     (tmp_path / "test.tsv").write_text("text\tlabel\nsome text\twhale\n")
     with pytest.raises(UserError, match="expected label one of .*, found 'whale' at .*test.tsv:2"):
         compare_data(CompareConfig(report="", **settings))
@@ -261,7 +264,12 @@ def test_an_output_directory_gets_tables_numbers_and_the_report(settings: dict[s
 
 @pytest.mark.parametrize(
     ("name", "found"),
-    [("", "it is a directory"), ("none/out.json", "there is no directory .*none"), ("a.txt/b", "no directory .*a.txt")],
+    [
+        ("x" * 300, "File name too long"),
+        ("", "it is a directory"),
+        ("none/out.json", "there is no directory .*none"),
+        ("a.txt/b", "no directory .*a.txt"),
+    ],
 )
 def test_a_file_that_cannot_be_written_is_found_before_anything_is_measured(
     tmp_path: Path, name: str, found: str

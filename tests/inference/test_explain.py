@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from fastbert_jax.config import ExitConfig, ExplainConfig, PolicyName
+from fastbert_jax.config import ExitConfig, ExplainConfig, PolicyName, ReadingConfig
 from fastbert_jax.errors import UserError
-from fastbert_jax.inference.explain import exit_paths, explain
+from fastbert_jax.inference.explain import exit_paths, explain, printable, show
+from fastbert_jax.inference.loading import load
 from fastbert_jax.inference.predictor import Predictor
-from tests.inference.saved import LABELS, some_texts
+from tests.inference.saved import LABELS, save_tiny_model, some_texts
 
 TEXTS = [*some_texts(20), ""]
 
@@ -55,3 +57,25 @@ def test_mistakes(directory: Path) -> None:
         ExplainConfig(model="x", texts=("a", "b"), pair=("c",))
     with pytest.raises(UserError, match="no calibration for 'max-drop=1'; make it with"):
         explain(ExplainConfig(model=str(directory), texts=("a",), target="max-drop=1"))
+
+
+def test_labels_and_texts_are_no_markup_of_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = ("[red]hot", "[/red]", "[link=http://x.example]a[/link]\x1b[31m")
+    predictor = load(save_tiny_model(tmp_path / "model", labels=labels))
+    for text in ("[bold]good[/bold]", "[/]", ("[red]", "bad [/red]")):
+        (path,) = exit_paths(predictor, [text], 0.5)
+        show(path, Console(width=200, force_terminal=True))
+        shown = capsys.readouterr().out
+        assert path["text"] in shown and labels[0] in shown + labels[0]
+        for step in path["layers"]:
+            assert printable(step["label"]) in shown
+    assert "\x1b[31m" not in printable(labels[2])
+
+
+def test_a_model_of_pairs_asks_for_the_second_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    reading = ReadingConfig(text_column="a", pair_column="b", label_column="c")
+    directory = str(save_tiny_model(tmp_path / "model", reading=reading))
+    explain(ExplainConfig(model=directory, texts=("good",), pair=("bad",)))
+    assert capsys.readouterr().err == ""
+    explain(ExplainConfig(model=directory, texts=("good",)))
+    assert capsys.readouterr().err.startswith("the model was trained on pairs of texts; give the second text of each")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
+import random
 import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
+from collections import Counter
 from collections.abc import Iterator
 from http.server import ThreadingHTTPServer
 from pathlib import Path
@@ -20,7 +24,15 @@ import pytest
 from fastbert_jax.config import ExploreConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.explain import exit_paths
-from fastbert_jax.inference.explore import MOST_BYTES, PAGE, is_allowed, open_server, url_of
+from fastbert_jax.inference.explore import (
+    MOST_BYTES,
+    MOST_CONNECTIONS,
+    PAGE,
+    PageHandler,
+    is_allowed,
+    open_server,
+    url_of,
+)
 from fastbert_jax.inference.predictor import Predictor
 from tests.inference.saved import LABELS
 
@@ -146,6 +158,112 @@ def test_a_fault_of_the_model_is_an_error_of_the_server(
     status, _, content = ask(server, "POST", "/answer", '{"text": "a"}', JSON)
     assert (status, json.loads(content)) == (500, {"error": "RuntimeError: out of memory"})
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.fixture
+def hurried(server: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch) -> ThreadingHTTPServer:
+    """The server, which waits a short time for a request."""
+    monkeypatch.setattr(PageHandler, "timeout", 0.3)
+    return server
+
+
+def test_a_body_that_stalls_or_drips_is_refused_as_late(hurried: ThreadingHTTPServer) -> None:
+    head = b"POST /answer HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: "
+    for length in (100, MOST_BYTES + 1):
+        with socket.create_connection(hurried.server_address[:2], timeout=60) as connection:
+            connection.sendall(head + f"{length}\r\n\r\n".encode())
+            connection.settimeout(0.05)
+            answer = b""
+            while not answer:  # each byte comes in time, all of them do not
+                connection.sendall(b" ")
+                with contextlib.suppress(TimeoutError):
+                    answer = connection.recv(4096)
+            assert answer.startswith(b"HTTP/1.0 408 ") and b"expected the whole request in 0.3 seconds" in answer
+    with socket.create_connection(hurried.server_address[:2], timeout=60) as connection:
+        connection.sendall(b"GET / HT")
+        assert connection.recv(4096) == b""  # closed
+    assert ask(hurried, "GET", "/model")[0] == 200
+
+
+def test_questions_do_not_wait_for_the_model_without_end(hurried: ThreadingHTTPServer) -> None:
+    with hurried.RequestHandlerClass.alone:
+        status, _, content = ask(hurried, "POST", "/answer", '{"text": "a"}', JSON)
+    assert status == 503 and "busy" in json.loads(content)["error"]
+    assert ask(hurried, "POST", "/answer", '{"text": "a"}', JSON)[0] == 200
+
+
+def test_connections_beyond_the_cap_are_refused_at_once(server: ThreadingHTTPServer) -> None:
+    before = threading.active_count()
+    with contextlib.ExitStack() as stack:
+        address = server.server_address[:2]
+        for _ in range(MOST_CONNECTIONS + 5):
+            connection = stack.enter_context(socket.create_connection(address, timeout=60))
+        refused = connection.recv(4096)
+        assert refused.startswith(b"HTTP/1.0 503 ") and json.loads(refused.partition(b"\r\n\r\n")[2])["error"]
+        assert threading.active_count() <= before + MOST_CONNECTIONS
+    for _ in range(100):  # until the threads have seen that their readers are gone
+        with contextlib.suppress(ConnectionError):
+            if ask(server, "GET", "/model")[0] == 200:
+                return
+        time.sleep(0.05)
+    pytest.fail("the places were not given back")
+
+
+def request_of(random: random.Random) -> bytes:
+    """A question, or a request that is wrong in one or two of its parts."""
+    wrong = random.sample(("line", "version", "host", "kind", "length", "body", "more"), random.randrange(3))
+
+    def pick(part: str, right: bytes, *others: bytes) -> bytes:
+        return random.choice((*others, random.randbytes(random.randrange(40)))) if part in wrong else right
+
+    values = ["good", "", "[red]", "</script>", "\ud800", "\0", "a" * 3000, "好 🙂", 1, None, [], {}, 1e999, [["b"]]]
+    question = {random.choice(("text", "pair", "speed", "")): random.choice(values) for _ in range(3)}
+    right = json.dumps({"text": random.choice(values[:4])}).encode()
+    nested = b"[" * random.randrange(1, 900)
+    body = pick(
+        "body",
+        right,
+        json.dumps(question).encode(),
+        b"",
+        right[:-1],
+        b"[" * random.randrange(60_000),
+        b'{"text": ' + nested + b"]" * len(nested) + b"}",
+    )
+    line = pick("line", b"POST /answer", b"GET /", b"GET /model", b"HEAD /", b"PUT /answer", b"GET")
+    version = pick("version", b"HTTP/1.1", b"HTTP/1.0", b"HTTP/9", b"")
+    length = pick("length", str(len(body)).encode(), b"-1", b"x", b"9" * 30, b"", str(len(body) // 2).encode())
+    headers = [
+        b"Host: " + pick("host", b"localhost", b"127.0.0.1:1", b"evil.example", b"[::1"),
+        b"Content-Type: " + pick("kind", b"application/json", b"application/json; charset=x", b"text/plain"),
+        b"Content-Length: " + length,
+        pick("more", b"X: y", b"Expect: 100-continue", b"Transfer-Encoding: chunked", b"Connection: keep-alive"),
+    ]
+    random.shuffle(headers)
+    return line + b" " + version + b"\r\n" + b"\r\n".join(headers) + b"\r\n\r\n" + body
+
+
+@pytest.mark.parametrize("count", [200, pytest.param(2000, marks=pytest.mark.slow)])
+def test_no_request_is_a_fault_of_the_server(
+    server: ThreadingHTTPServer, count: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    generator = random.Random(count)
+    statuses: Counter[bytes] = Counter()
+    for _ in range(count):
+        request = request_of(generator)
+        with socket.create_connection(server.server_address[:2], timeout=20) as connection:
+            with contextlib.suppress(OSError):  # an answer may come before all of the request is sent
+                connection.sendall(request)
+                connection.shutdown(socket.SHUT_WR)
+            answer = b""
+            with contextlib.suppress(ConnectionError):
+                while part := connection.recv(65536):
+                    answer += part
+        found = re.match(rb"HTTP/1\.0 (\d+) ", answer)
+        statuses[found[1] if found else answer[:12]] += 1
+    assert not [status for status in statuses if status.startswith(b"5")], statuses
+    assert statuses[b"200"] > count / 4 and statuses[b"400"] > count / 20, statuses
+    assert capfd.readouterr() == ("", "")
+    assert ask(server, "POST", "/answer", '{"text": "a"}', JSON)[0] == 200
 
 
 def test_a_port_that_is_taken_is_refused(server: ThreadingHTTPServer, predictor: Predictor) -> None:

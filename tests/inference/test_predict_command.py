@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastbert_jax.config import BadRow, ExitConfig, MeshConfig, Mode, PredictConfig
+from fastbert_jax.config import BadRow, ExitConfig, MeshConfig, Mode, PredictConfig, ReadingConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference import answer_files, predict_command
 from fastbert_jax.inference.predict_command import Row, checksum_of, chunks_of, predict
@@ -101,7 +101,7 @@ def test_all_forms_hold_the_same_records(model: Path, texts: Path, tmp_path: Pat
             assert stream.read() == (tmp_path / "a.jsonl").read_bytes()
     assert gzip.decompress((tmp_path / "a.jsonl.gz").read_bytes()) == (tmp_path / "a.jsonl").read_bytes()
 
-    columns = ("label", "exit_layer", "uncertainty", *(f"probability of {label}" for label in LABELS), "error")
+    columns = ("label", "exit_layer", "uncertainty", *(f"probability of {label}" for label in LABELS), "row", "error")
     for ending in (".tsv", ".csv", ".csv.zst"):
         answer(model, texts, tmp_path / f"a{ending}")
         with open_table(tmp_path / f"a{ending}") as table:
@@ -111,7 +111,7 @@ def test_all_forms_hold_the_same_records(model: Path, texts: Path, tmp_path: Pat
     answer(model, texts, tmp_path / "a.parquet")
     table = pq.read_table(tmp_path / "a.parquet")
     assert table.column_names == list(columns)
-    assert [str(kind) for kind in table.schema.types] == ["string", "int32", *["float"] * 4, "string"]
+    assert [str(kind) for kind in table.schema.types] == ["string", "int32", *["float"] * 4, "int64", "string"]
     rows = [
         {key: f"{value:.7g}" if isinstance(value, float) else value for key, value in row.items()}
         for row in table.to_pylist()
@@ -123,10 +123,11 @@ def test_all_forms_hold_the_same_records(model: Path, texts: Path, tmp_path: Pat
 def as_record(row: dict) -> dict:
     """A row of a table as the JSON record of the same answer."""
     if row["error"]:
-        return {"error": row["error"]}
+        return {"row": int(row["row"]), "error": row["error"]}
     probabilities = {label: float(row[f"probability of {label}"]) for label in LABELS}
     uncertainty = float(row["uncertainty"])
     return {
+        "row": int(row["row"]),
         "label": row["label"],
         "probabilities": probabilities,
         "exit_layer": int(row["exit_layer"]),
@@ -393,3 +394,101 @@ def test_other_rows_have_another_checksum() -> None:
     ]
     assert len({checksum_of(chunk) for chunk in chunks}) == len(chunks)
     assert checksum_of(chunks[0]) == checksum_of([Example("a", "label", "b:1"), Example("b", None, "b:2")])
+
+
+def test_every_answer_can_be_joined_to_its_row(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("id,text\na1,fine film\n\na2,poor plot\na3,x,y\na4,dull\n")
+    records = [
+        json.loads(line)
+        for line in answer(model, tmp_path / "a.csv", tmp_path / "out.jsonl", keep=("id",)).splitlines()
+    ]
+    assert [(record["row"], record["id"]) for record in records] == [(1, "a1"), (2, "a2"), (3, None), (4, "a4")]
+    assert ["error" in record for record in records] == [False, False, True, False]
+    with pytest.raises(UserError, match=r"a\.csv: --keep: expected a column 'idd', found .*; did you mean 'id'\?"):
+        answer(model, tmp_path / "a.csv", tmp_path / "out.jsonl", keep=("idd",))
+    rows = [{"text": text, "n": number} for number, text in enumerate(some_texts(20))]
+    texts = write_rows(tmp_path / "b.jsonl", rows)
+    whole = answer(model, texts, tmp_path / "whole.jsonl", keep=("n",), top=1)
+    records = [json.loads(line) for line in whole.splitlines()]
+    assert [(record["row"], record["n"]) for record in records] == [(n + 1, n) for n in range(20)]
+    assert all(list(record["probabilities"]) == [record["label"]] for record in records)
+    with stopped_after(1):
+        answer(model, texts, tmp_path / "c.jsonl", keep=("n",), top=1)
+    with pytest.raises(UserError, match=r"found keep: there \['n'\], now \[\]; top: there 1, now 0; use"):
+        answer(model, texts, tmp_path / "c.jsonl", resume=True)
+    rows[0]["n"] = "another"  # a value that is kept is a part of the answers
+    write_rows(texts, rows)
+    resumed = answer(model, texts, tmp_path / "c.jsonl", resume=True, keep=("n",), top=1)
+    assert resumed == whole.replace(b'"n": 0,', b'"n": "another",')
+
+
+def test_the_columns_of_training_are_read(model: Path, tmp_path: Path, capsys) -> None:
+    trained = ReadingConfig(text_column="opinion", pair_column="none", label_column="verdict")
+    remembers = save_tiny_model(tmp_path / "remembers", reading=trained)
+    rows = [
+        {"title": first, "opinion": second} for first, second in zip(some_texts(9), some_texts(9, seed=1), strict=True)
+    ]
+    texts = write_rows(tmp_path / "new.jsonl", rows)
+    named = answer(model, texts, tmp_path / "a.jsonl", text_column="opinion")
+    assert named != answer(model, texts, tmp_path / "b.jsonl")
+    assert f"{texts}: text in 'title'.\n" in capsys.readouterr().err
+    assert answer(remembers, texts, tmp_path / "c.jsonl") == named
+    assert f"{texts}: text in 'opinion', as in training.\n" in capsys.readouterr().err
+    pairs = write_rows(tmp_path / "pairs.jsonl", [{"text_a": "good", "text_b": "bad"}])
+    single = ReadingConfig(text_column="text_a", pair_column="none", label_column="label")
+    expected = answer(model, pairs, tmp_path / "d.jsonl", pair_column="none")
+    remembers = save_tiny_model(tmp_path / "single", reading=single)
+    assert answer(remembers, pairs, tmp_path / "e.jsonl") == expected
+
+
+def test_all_inputs_and_outputs_are_checked_before_the_first_row_is_answered(
+    model: Path, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(Predictor, "plan", lambda *_: pytest.fail("a row was answered"))
+    (tmp_path / "a.txt").write_text("good")
+    (tmp_path / "b.tsv").write_text("x\ty\n1\t2\n")
+    (tmp_path / "c.json").write_text("{}")
+    for other, message in (
+        ("b.tsv", r"b\.tsv: expected (a text|one) column"),
+        ("c.json", "c.json"),
+        ("d.txt", "found nothing at .*d.txt"),
+    ):
+        config = {"input": (f"{tmp_path}/a.txt", f"{tmp_path}/{other}"), "output": f"{tmp_path}/out/{{}}.jsonl"}
+        with pytest.raises(UserError, match=message):
+            predict(PredictConfig(model=str(model), **config))
+    assert not list((tmp_path / "out").iterdir())
+    (tmp_path / "out" / "e.jsonl").mkdir()
+    (tmp_path / "out" / "f.jsonl").symlink_to(tmp_path / "out" / "g.jsonl")
+    (tmp_path / "e.txt").write_text("good")
+    (tmp_path / "f.txt").write_text("good")
+    (tmp_path / "g.txt").write_text("good")
+    for other, message in (
+        ("e.txt", r"out/e\.jsonl: cannot write the answers there: it is a directory"),
+        ("[fg].txt", r"f\.jsonl' and '.*g\.jsonl' are links to one file"),
+    ):
+        with pytest.raises(UserError, match=message):
+            predict(
+                PredictConfig(model=str(model), input=(f"{tmp_path}/{other}",), output=f"{tmp_path}/out/{{}}.jsonl")
+            )
+    for name, message in (
+        (f"{'x' * 300}.jsonl", "File name too long"),
+        (f"{'x' * 240}.jsonl", "File name too long"),  # the file could be there, but not its unfinished form
+        ("a.txt/b.jsonl", "Not a directory"),
+    ):
+        for resume in (False, True):
+            with pytest.raises(UserError, match=f"cannot write the answers there: .*{message}"):
+                answer(model, tmp_path / "a.txt", tmp_path / name, resume=resume)
+    for place in ("gs://bucket/a.jsonl", "s3://bucket/{}.jsonl", "memory://a.jsonl", "file:///tmp/a.jsonl", "a\0.tsv"):
+        with pytest.raises(UserError, match="--output: expected a local path"):
+            answer(model, tmp_path / "a.txt", place)
+
+
+def test_a_link_stays_and_its_target_gets_the_answers(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("good\nbad")
+    (tmp_path / "elsewhere").mkdir()
+    link, target = tmp_path / "a.jsonl", tmp_path / "elsewhere" / "b.jsonl"
+    link.symlink_to(target)
+    for _ in range(2):  # a target that is not there, and one that is
+        whole = answer(model, tmp_path / "a.txt", link)
+        assert link.is_symlink() and not target.is_symlink() and target.read_bytes() == whole
+        assert sorted(tmp_path.iterdir()) == [link, tmp_path / "a.txt", tmp_path / "elsewhere"]

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
+import types
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import fastbert_jax
-from fastbert_jax.config import DataConfig
+from fastbert_jax.config import DataConfig, ExitConfig
+from fastbert_jax.config_yaml import to_dict
 from fastbert_jax.errors import UserError
+from fastbert_jax.inference.calibration import Calibration
 from fastbert_jax.inference.loading import load
 from fastbert_jax.inference.predictor import Predictor
+from fastbert_jax.report.metrics import Spread
 from fastbert_jax.text.examples import checked_texts
 from tests.inference.models import LAYERS
 from tests.inference.saved import LABELS, save_tiny_model, some_texts
@@ -111,6 +118,13 @@ def test_the_batch_callback_counts_every_text(predictor: Predictor) -> None:
         ({"speed": 1.5}, rf"speed: expected one number or {LAYERS} numbers in \[0, 1\], found 1.5"),
         ({"speed": float("nan")}, r"speed: expected one number or .* found nan"),
         ({"speed": "fast"}, r"speed: expected one number or .* found 'fast'"),
+        ({"speed": True}, r"speed: expected one number or .* found True"),
+        ({"speed": None}, r"speed: expected one number or .* found None"),
+        ({"speed": 10**400}, r"speed: expected one number or .* found 1000"),
+        ({"target": "max-drop=7"}, r"calibration.json: no calibration for 'max-drop=7'; make it with"),
+        ({"target": 0.5}, r"no calibration for 0.5; make it with"),
+        ({"batch_size": "8"}, r"batch_size: expected 1 or more, or 0 to go by batch_tokens, found '8'"),
+        ({"batch_tokens": 64.0}, r"batch_tokens: expected 1 or more, found 64.0"),
         ({"speed": [0.5, 0.5]}, r"speed: expected one number or .* found \[0.5, 0.5\]"),
         ({"batch_size": -1}, r"batch_size: expected 1 or more, or 0 to go by batch_tokens, found -1"),
         ({"batch_tokens": 0}, r"batch_tokens: expected 1 or more, found 0"),
@@ -132,11 +146,96 @@ def test_a_bad_setting_is_refused(predictor: Predictor, settings: dict, message:
         ([("a", 1)], r"texts\[0\]: expected a text, found the int '1'"),
         ([b"bytes"], r"texts\[0\]: expected a text, found the bytes"),
         (7, r"expected a list of texts, found '7'"),
+        ({"text": ["fine"]}, r"expected a list of texts, found a dict; pass one column of a table"),
+        ({"fine", "poor"}, r"expected a list of texts, found a set; pass one column .*, or list\(\.\.\.\) of what"),
+        (frozenset(["fine"]), r"expected a list of texts, found a frozenset"),
+        (b"fine", r"expected a list of texts, found a bytes"),
+        (np.array("fine"), r"expected a list of texts, found a ndarray"),
+        (np.array([["fine", "film"]]), r"expected a list of texts, found a ndarray"),
+        (types.SimpleNamespace(), r"expected a list of texts, found 'namespace\(\)'"),
+        ((text for text in ("fine", 1)), r"texts\[1\]: expected a text, found the int '1'"),
+        (map(int, "12"), r"texts\[0\]: expected a text, found the int '1'"),
+        (np.array([1.5]), r"texts\[0\]: expected a text, found the float64 '1.5'"),
     ],
 )
 def test_what_is_no_list_of_texts_is_refused(texts: object, message: str) -> None:
     with pytest.raises(UserError, match=message):
         checked_texts(texts)
+
+
+class DataFrame:
+    """Iterates over the names of its columns, as that of pandas does."""
+
+    ndim = 2
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("text", "label"))
+
+
+class Series(DataFrame):
+    """Iterates over its values, as that of pandas does."""
+
+    ndim = 1
+
+
+def test_a_table_is_refused_and_its_column_is_a_list_of_texts() -> None:
+    with pytest.raises(UserError, match=r"expected a list of texts, found a DataFrame; pass one column of a table"):
+        checked_texts(DataFrame())
+    assert checked_texts(Series()) == ["text", "label"]
+
+
+def test_what_holds_texts_in_their_order_is_a_list_of_texts(predictor: Predictor) -> None:
+    expected = [answer.to_dict() for answer in predictor.predict(TEXTS[:3], batch_size=8)]
+    for texts in (tuple(TEXTS[:3]), np.array(TEXTS[:3]), np.array(TEXTS[:3], object), iter(TEXTS[:3])):
+        assert [answer.to_dict() for answer in predictor.predict(texts, batch_size=8)] == expected
+
+
+def test_an_answer_is_json_with_the_names_of_the_labels(predictor: Predictor) -> None:
+    (answer,) = predictor.predict(["good film"], batch_size=8)
+    values = json.loads(json.dumps(answer.to_dict()))
+    assert list(values) == ["label", "probabilities", "exit_layer", "uncertainty"]
+    assert tuple(values["probabilities"]) == LABELS
+    np.testing.assert_allclose(list(values["probabilities"].values()), answer.probabilities, atol=1e-6)
+    assert values["label"] == max(values["probabilities"], key=values["probabilities"].__getitem__) == answer.label
+    assert list(answer.to_dict(top=1)["probabilities"]) == [answer.label]
+
+
+def test_a_predictor_says_why_it_is_not_pickled_or_copied(predictor: Predictor) -> None:
+    for take in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(UserError, match=r"cannot be pickled or copied.*call fastbert_jax\.load\(directory\) there"):
+            take(predictor)
+
+
+def test_a_calibrated_target_is_what_the_command_line_makes_of_it(tmp_path: Path) -> None:
+    directory = save_tiny_model(tmp_path / "model")
+    thresholds = [0.0, 0.6, 0.0, 0.6, 0.0]
+    calibration = Calibration(
+        target="max-drop=0.5",
+        thresholds=tuple(thresholds),
+        exits=ExitConfig(every=2),
+        data="dev.tsv",
+        texts=1,
+        mean_depth=1.0,
+        layers=LAYERS,
+        agreement=1.0,
+        accuracy=None,
+        full_accuracy=None,
+        speedup=Spread(1.0, 1.0, 1.0),
+        confidence=None,
+        mode="masked",
+        device="cpu",
+        date="2024-01-01",
+    )
+    (directory / "calibration.json").write_text(json.dumps({"max-drop=0.5": to_dict(calibration)}))
+    predictor = load(directory)
+    found = predictor.predict(TEXTS, target="max-drop=0.5", mode="masked", batch_size=8)
+    asked = load(directory, exits=ExitConfig(every=2))
+    expected = asked.predict(TEXTS, speed=np.array(thresholds), mode="masked", batch_size=8)
+    assert [answer.to_dict() for answer in found] == [answer.to_dict() for answer in expected]
+    assert {answer.exit_layer for answer in found} == {2, 4, 5}
+    (directory / "calibration.json").write_text("[]")
+    with pytest.raises(UserError, match=r"not a file of `infer.py calibrate` \(list in place of an object\)"):
+        predictor.predict(TEXTS, target="max-drop=0.5")
 
 
 def test_labels_must_fit_the_model(predictor: Predictor) -> None:

@@ -31,6 +31,7 @@ EXTRA = {
     "length_buckets": [8, 16],
     "precision": "float32",
     "story": "MiniLM, fine-tuned on animals.csv",
+    "reading": {"text_column": "text", "pair_column": "none", "label_column": "label", "delimiter": "auto"},
 }
 LENGTH = 12
 

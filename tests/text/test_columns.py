@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from fastbert_jax.config import DataConfig
+from fastbert_jax.config import DataConfig, ReadingConfig
 from fastbert_jax.errors import UserError
-from fastbert_jax.text.columns import Columns, find_columns
+from fastbert_jax.text.columns import Columns, as_trained, find_columns
 from fastbert_jax.text.tables import Table
 
 
@@ -97,3 +97,44 @@ def test_named_columns_that_do_not_fit(settings, message):
 def test_columns_that_are_not_found(columns, message):
     with pytest.raises(UserError, match=message):
         find(*columns)
+
+
+TRAINED = ReadingConfig(text_column="opinion", pair_column="none", label_column="verdict")
+PAIRED = ReadingConfig(text_column="question", pair_column="reply", label_column="label")
+
+
+def find_as_trained(trained, *columns, **settings):
+    table = Table("a.tsv", columns, lambda wanted: iter(()), text_columns=columns)
+    need_label = settings.pop("need_label", False)
+    return find_columns(table, as_trained(table, ReadingConfig(**settings), trained), need_label=need_label)
+
+
+@pytest.mark.parametrize(
+    ("trained", "columns", "settings", "found"),
+    [
+        (TRAINED, ("title", "opinion"), {}, Columns("opinion", None, None)),
+        (TRAINED, ("title", "Opinion ", "label"), {}, Columns("Opinion ", None, "label")),
+        (TRAINED, ("label", "opinion", "verdict"), {"need_label": True}, Columns("opinion", None, "verdict")),
+        (TRAINED, ("label", "opinion"), {"need_label": True}, Columns("opinion", None, "label")),
+        (TRAINED, ("text", "opinion", "title"), {"text_column": "title"}, Columns("title", None, None)),
+        (TRAINED, ("text_a", "text_b"), {"text_column": "text_a"}, Columns("text_a", None, None)),
+        (TRAINED, ("opinion", "verdict"), {"text_column": "verdict"}, Columns("verdict", None, None)),
+        (TRAINED, ("opinion", "title"), {"pair_column": "title"}, Columns("opinion", "title", None)),
+        (TRAINED, ("title", "text"), {}, Columns("text", None, None)),  # the usual choice
+        (TRAINED, ("text_a", "text_b", "verdict"), {}, Columns("text_a", "text_b", "verdict")),
+        (PAIRED, ("reply", "question", "answer"), {}, Columns("question", "reply", None)),
+        (PAIRED, ("question", "text"), {}, Columns("question", None, None)),
+        (PAIRED, ("reply", "text"), {}, Columns("text", None, None)),
+        (PAIRED, ("question", "reply"), {"pair_column": "none"}, Columns("question", None, None)),
+        (PAIRED, ("question", "reply"), {"text_column": "reply"}, Columns("reply", None, None)),
+    ],
+)
+def test_columns_of_training_are_read_where_they_are_there_and_no_other_is_named(trained, columns, settings, found):
+    assert find_as_trained(trained, *columns, **settings) == found
+
+
+def test_columns_are_saved_by_their_names_and_a_single_text_as_such():
+    data = DataConfig(text_column="opinion")
+    assert Columns("opinion", None, "verdict").reading(data) == TRAINED
+    assert Columns.of_training(PAIRED, need_label=True) == Columns("question", "reply", "label")
+    assert Columns.of_training(TRAINED, need_label=False) == Columns("opinion", None, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fsspec
 import pytest
+from fsspec.registry import _registry
 
 from fastbert_jax.errors import UserError
 from fastbert_jax.text.filesystem import (
@@ -62,3 +63,21 @@ def test_schemes_that_nothing_reads_are_named():
         UserError, match=r"nope://a.txt: expected a scheme:// that fsspec can read here, found: Protocol"
     ):
         open_only("nope://a.txt")
+
+
+class Unreachable(fsspec.AbstractFileSystem):
+    """A file system whose own error says that it cannot be reached."""
+
+    protocol = "unreachable"
+
+    def info(self, path, **settings):
+        raise RuntimeError("no credentials")
+
+
+def test_a_file_system_that_cannot_be_reached_is_named(monkeypatch):
+    monkeypatch.setitem(_registry, "unreachable", Unreachable)
+    for ask in (size_of, open_only):
+        with pytest.raises(
+            UserError, match="unreachable://a.csv: expected a file system .* RuntimeError: no credentials"
+        ):
+            ask("unreachable://a.csv")

@@ -7,10 +7,12 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from fastbert_jax.config import BadRow, DataConfig
+from fastbert_jax.config import BadRow, DataConfig, ReadingConfig
 from fastbert_jax.errors import UserError
+from fastbert_jax.text.columns import Columns
 from fastbert_jax.text.examples import Example, Unreadable
-from fastbert_jax.text.labelled_data import label_ids, read_labelled_data
+from fastbert_jax.text.labelled_data import known_examples, label_ids, read_labelled_data
+from fastbert_jax.text.sources import Loaded
 
 
 def write(path, rows, header=("label", "text")):
@@ -39,7 +41,9 @@ def test_labels_that_are_none(tmp_path):
         task(tmp_path, ["1", "0.5"])
     assert task(tmp_path, ["1", "0.5"], labels=("0.5", "1")).labels == ("0.5", "1")
     assert task(tmp_path, ["1.0", "2.0"]).labels == ("1.0", "2.0")
-    with pytest.raises(UserError, match=r"expected label one of \['a', 'b'\], found 'c' at .*train\.tsv:4; fix"):
+    with pytest.raises(
+        UserError, match=r"expected label one of \['a', 'b'\], found 'c' at .*train\.tsv:4 \(4 of 10 .*\['c'\]\); fix"
+    ):
         task(tmp_path, ["a", "b", "c"], labels=("a", "b"))
     with pytest.raises(UserError, match=r"--data\.train: expected a SPEC of labelled texts, found nothing"):
         read_labelled_data(DataConfig())
@@ -136,3 +140,25 @@ def test_rows_that_are_left_out_are_kept_by_place_of_every_source(tmp_path):
         Unreadable(f"{train}:10", "expected 2 columns, found 1"),
         Unreadable(f"{more}:3", "expected 2 columns, found 3"),
     )
+
+
+def test_labels_that_are_all_unknown_are_shown_beside_those_of_the_model():
+    rows = [Example("a", label, f"a.csv:{line}") for line, label in enumerate("0101", start=2)]
+    with pytest.raises(
+        UserError,
+        match=r"expected label one of \['neg', 'pos'\], found '0' at a\.csv:2 \(4 of 4 \(100\.0 %\) rows have other "
+        r"labels: \['0', '1'\]\); no row has one of these labels: check --label-column .*, or fix it",
+    ):
+        label_ids(rows, ("neg", "pos"), remedy="fix it")
+
+
+def test_rows_of_unknown_labels_are_left_out_and_counted_where_bad_rows_are_skipped(capsys):
+    rows = [Example("a", label, f"a.csv:{line}") for line, label in enumerate("nnxnyx", start=2)]
+    read = Loaded(rows, (), Columns("text", None, "label"), (), "")
+    skip = ReadingConfig(on_bad_row=BadRow.SKIP)
+    assert known_examples(read, ("n", "m"), ReadingConfig()) == rows and capsys.readouterr().err == ""
+    assert known_examples(read, ("n", "m"), skip) == [rows[0], rows[1], rows[3]]
+    assert capsys.readouterr().err == (
+        "3 of 6 (50.0 %) rows have labels that the model does not know and were left out: ['x (2)', 'y (1)']\n"
+    )
+    assert known_examples(read, ("m",), skip) == rows  # not one is known: an error follows

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fastbert_jax.config import BadRow, DataConfig
+from fastbert_jax.config import BadRow, DataConfig, Delimiter, ReadingConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.text.examples import (
     MOST_CHARACTERS,
@@ -267,3 +267,35 @@ def test_a_text_beyond_any_length_is_cut_when_it_is_read(tmp_path):
     long, short = records_of(spec)
     assert long.text == (("ab " * 10**6)[: MOST_CHARACTERS + 1], "c") and is_too_long(long.text)
     assert short.text == ("d", "e") and not is_too_long(short.text)
+
+
+def note_of(spec, trained, data=None, *, need_label=False):
+    with open_examples(spec, data or ReadingConfig(), need_label=need_label, trained=trained) as reader:
+        return reader.note.removeprefix(reader.table.name), [row.text for row in reader]
+
+
+def test_the_columns_of_training_are_read_and_named(tmp_path):
+    trained = ReadingConfig(text_column="opinion", pair_column="none", label_column="verdict")
+    spec = write(tmp_path / "a.csv", "title,opinion\nt1,o1\nt2,o2\n")
+    assert note_of(spec, trained) == (": text in 'opinion', as in training.", ["o1", "o2"])
+    assert note_of(spec, None) == (": text in 'title'.", ["t1", "t2"])
+    assert note_of(spec, trained, ReadingConfig(text_column="title")) == (": text in 'title'.", ["t1", "t2"])
+    spec = write(tmp_path / "b.jsonl", '{"title": "t1"}\n')
+    missing = ". The model was trained on text in 'opinion': not all of these are there."
+    assert note_of(spec, trained) == (f": text in 'title'{missing}", ["t1"])
+    spec = write(tmp_path / "c.txt", "o1\n")
+    assert note_of(spec, trained) == ("", ["o1"])
+    pairs = ReadingConfig(text_column="a", pair_column="b", label_column="c")
+    assert "one text a line. The model was trained on pairs in 'a' and 'b': not all" in note_of(spec, pairs)[0]
+    spec = write(tmp_path / "d.csv", "opinion,label\no1,1\n")
+    assert "text in 'opinion', label in 'label'. The model was" in note_of(spec, trained, need_label=True)[0]
+
+
+def test_the_delimiter_of_training_is_used_where_it_gives_the_columns(tmp_path):
+    trained = ReadingConfig(text_column="a;b", pair_column="none", label_column="c", delimiter=Delimiter.COMMA)
+    spec = write(tmp_path / "a.csv", "a;b,c\n1;2,3\n4;5,6\n")
+    with pytest.raises(UserError, match="comma and semicolon fit the first lines equally well"):
+        note_of(spec, None)
+    assert note_of(spec, trained)[1] == ["1;2", "4;5"]
+    semicolons = ReadingConfig(text_column="text", pair_column="none", delimiter=Delimiter.SEMICOLON)
+    assert note_of(write(tmp_path / "b.csv", "id,text\n1,a;b\n"), semicolons)[1] == ["a;b"]

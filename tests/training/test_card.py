@@ -12,7 +12,7 @@ import pytest
 
 import fastbert_jax
 from fastbert_jax.atomic_files import write_checksums
-from fastbert_jax.config import TrainConfig
+from fastbert_jax.config import DataConfig, TrainConfig
 from fastbert_jax.config_yaml import to_yaml
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.predict_command import model_checksum
@@ -91,3 +91,18 @@ def test_a_full_disk_is_the_users_to_mend_and_leaves_the_card_before(run, monkey
     with pytest.raises(UserError, match="README.md: cannot write the model card: .*No space left"):
         write_card(run)
     assert card_of(run) == before
+
+
+def test_names_in_it_are_no_markup(run, tmp_path):
+    labels = ("</script><b>", "```", "a|b & c")
+    named = RunDirectory(tmp_path / "<script>`x`|y")
+    save_tiny_model(named.model, labels=labels)
+    data = DataConfig(train="a`</script>`|b.tsv", dev="dev.tsv")
+    named.config.write_text(to_yaml(TrainConfig(data=data)))
+    write_card(named)
+    card = card_of(named)
+    assert "<script" not in card and "</script" not in card and "```\n" in card
+    (block,) = re.findall(r"in the order of the logits:\n\n```json\n(.*?)```", card, re.DOTALL)
+    assert json.loads(block) == list(labels)
+    (row,) = re.findall(r"^[|] train .*$", card, re.MULTILINE)
+    assert len(re.findall(r"(?<!\\)[|]", row)) == 4 and "| `dev.tsv` |" in card
