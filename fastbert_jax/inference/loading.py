@@ -11,7 +11,8 @@ from jax.sharding import Mesh
 from fastbert_jax.config import DataConfig, ExitConfig, MeshConfig, Precision
 from fastbert_jax.errors import UserError, program_name
 from fastbert_jax.inference.predictor import Predictor
-from fastbert_jax.model.config_json import ConfigJson, read_bert_config
+from fastbert_jax.log import info
+from fastbert_jax.model.config_json import ConfigJson, code_notes, read_bert_config
 from fastbert_jax.model.sharding import make_mesh
 from fastbert_jax.model.weights import check_vocabulary, load_model, load_params
 from fastbert_jax.text.tokenizer import load_tokenizer
@@ -50,6 +51,8 @@ def load(directory: str | Path, *, exits: ExitConfig | None = None, mesh: Mesh |
         settings = {"labels": (), "max_length": config.max_positions, "length_buckets": lengths}
     tokenizer = load_tokenizer(directory)
     check_vocabulary(tokenizer.vocab_size, config)
+    for note in (*code_notes(config_json), *tokenizer.notes):
+        info(note)
     return Predictor(params, config, tokenizer, exits=exits, mesh=mesh, **settings)
 
 

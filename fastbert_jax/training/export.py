@@ -66,7 +66,7 @@ def export(config: ExportConfig) -> str:
     tokenizer = load_tokenizer(source)
     try:
         with atomic_directory(output.resolve()) as directory:
-            tokenizer.save(directory)
+            tokenizer.save(directory, max_length=extra["max_length"])
             save_model(directory, params, architecture, extra=extra, exits_apart=True)
             if (source / calibrate.FILE).is_file():
                 calibrations = read_json(source / calibrate.FILE)

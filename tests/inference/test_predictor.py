@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -189,3 +190,14 @@ def test_a_model_with_strange_extras_or_a_foreign_tokenizer_is_refused(tmp_path:
     directory = save_tiny_model(tmp_path / "other", vocab_size=30)
     with pytest.raises(UserError, match="expected a tokenizer of at most 30 tokens"):
         load(directory)
+
+
+def test_code_that_a_model_names_is_said_once_and_not_run(tiny_bert_directory: Path, capsys: Any) -> None:
+    load(tiny_bert_directory)
+    assert capsys.readouterr().err == ""
+    path = tiny_bert_directory / "config.json"
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps(values | {"auto_map": {"AutoModel": "modeling_own.OwnBert"}}))
+    load(tiny_bert_directory)
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and said[0].startswith(f"{path} names code of its own (auto_map), which is never run")
