@@ -21,6 +21,7 @@ from fastbert_jax.inference.policies import layer_thresholds
 from fastbert_jax.model.network import Params
 from fastbert_jax.model.networks import make_network
 from fastbert_jax.model.sharding import copies_of
+from fastbert_jax.model.weights import check_token_types
 from fastbert_jax.report.tables import table
 from fastbert_jax.text.examples import Text
 from fastbert_jax.text.tokenizer import Tokenizer
@@ -278,6 +279,7 @@ class Predictor:
           UserError: something other than a list of texts, or a batch of less than one text.
         """
         encoded = self.tokenizer.encode(texts, max_length=self.max_length)
+        check_token_types(encoded.token_types, self.config)
         return plan_batches(encoded, lengths=self.length_buckets, batch_size=batch_size, batch_tokens=batch_tokens)
 
     def answers(

@@ -43,6 +43,19 @@ def check_vocabulary(tokenizer_vocab_size: int, config: BertConfig) -> None:
         )
 
 
+def check_token_types(token_types_T: np.ndarray, config: BertConfig) -> None:
+    """Refuse token types beyond the model's, which a pair may have: looked up, they would be NaN.
+
+    Raises:
+      UserError: the model has fewer token types.
+    """
+    if (highest := int(token_types_T.max(initial=0))) >= config.token_types:
+        raise UserError(
+            f"expected texts of {config.token_types} token types, which the model has (type_vocab_size), found a pair "
+            f"whose second text has type {highest}; join the two texts, or use the tokenizer files of the model"
+        )
+
+
 def find_weights(source: ModelSource, config: BertConfig, *, exits: bool) -> tuple[list[Leaf], dict[str, Any]]:
     """What `load_params` reads, without reading it: the leaves, and by name the slices of their tensors in the files.
 

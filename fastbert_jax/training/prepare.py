@@ -17,7 +17,7 @@ from fastbert_jax.config import BertConfig, TrainConfig, UnlabelledPhaseConfig, 
 from fastbert_jax.errors import UserError
 from fastbert_jax.model.config_json import code_notes
 from fastbert_jax.model.sharding import check_batch, local_rows, param_shardings
-from fastbert_jax.model.weights import check_vocabulary
+from fastbert_jax.model.weights import check_token_types, check_vocabulary
 from fastbert_jax.text.corpora import PreparedCorpus, TextStream, is_corpus, open_corpus
 from fastbert_jax.text.examples import Example
 from fastbert_jax.text.labelled_data import LabelledData, label_ids, read_labelled_data, share
@@ -76,7 +76,9 @@ def prepare(config: TrainConfig, mesh: Mesh, module: RecipeModule) -> Prepared:
         start.check()
 
     def encode(examples: Sequence[Example]) -> Encoded:
-        return tokenizer.encode([example.text for example in examples], max_length=config.data.max_length)
+        encoded = tokenizer.encode([example.text for example in examples], max_length=config.data.max_length)
+        check_token_types(encoded.token_types, architecture)
+        return encoded
 
     labelled, dev = encode(task.train), encode(task.dev)
     unlabelled: Texts

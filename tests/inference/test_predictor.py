@@ -17,6 +17,7 @@ from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.text.examples import checked_texts
 from tests.inference.models import LAYERS
 from tests.inference.saved import LABELS, save_tiny_model, some_texts
+from tests.tiny_bert import write_tiny_bert
 
 TEXTS = some_texts(40)
 
@@ -201,3 +202,10 @@ def test_code_that_a_model_names_is_said_once_and_not_run(tiny_bert_directory: P
     load(tiny_bert_directory)
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1 and said[0].startswith(f"{path} names code of its own (auto_map), which is never run")
+
+
+def test_pairs_for_a_model_of_one_token_type_are_refused(tmp_path: Path) -> None:
+    model = load(write_tiny_bert(tmp_path, type_vocab_size=1))
+    assert model.plan(["good bad"]).texts == 1
+    with pytest.raises(UserError, match="expected texts of 1 token types, which the model has"):
+        model.plan(["good", ("good", "bad")])
