@@ -16,7 +16,8 @@ from fastbert_jax.config import BertConfig, DataConfig, ExitConfig, MeshConfig, 
 from fastbert_jax.config_yaml import convert, from_dict, shown
 from fastbert_jax.errors import UserError, program_name
 from fastbert_jax.inference.predictor import Predictor
-from fastbert_jax.model.config_json import ConfigJson, read_bert_config
+from fastbert_jax.log import info
+from fastbert_jax.model.config_json import ConfigJson, code_notes, read_bert_config
 from fastbert_jax.model.sharding import make_mesh
 from fastbert_jax.model.tensor_files import check_is_file
 from fastbert_jax.model.weights import check_vocabulary, load_model, load_params
@@ -65,6 +66,8 @@ def load(directory: str | Path, *, exits: ExitConfig | None = None, mesh: Mesh |
         settings = {"labels": (), "max_length": longest, "length_buckets": lengths}
     tokenizer = load_tokenizer(directory)
     check_vocabulary(tokenizer.vocab_size, config)
+    for note in (*code_notes(config_json), *tokenizer.notes):
+        info(note)
     return Predictor(params, config, tokenizer, exits=exits, mesh=mesh, directory=directory, **settings)
 
 

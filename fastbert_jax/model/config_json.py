@@ -124,6 +124,17 @@ def read_bert_config(source: ModelSource, **exits: Any) -> BertConfig:
         raise UserError(f"{file.path}: {problem}") from None
 
 
+def code_notes(source: ModelSource) -> tuple[str, ...]:
+    """What to say where a model's `config.json` names code of its own: a model that is computed in another way."""
+    file = ConfigJson.read(source)
+    if not file.values.get("auto_map"):
+        return ()
+    return (
+        f"{file.path} names code of its own (auto_map), which is never run: the model is computed as plain BERT, and "
+        "gives other answers where its code does something else",
+    )
+
+
 def read_fastbert_config(source: ModelSource) -> tuple[BertConfig, dict[str, Any]]:
     """The architecture of a model directory of ours, and what was saved as `extra`.
 

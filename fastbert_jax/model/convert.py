@@ -125,7 +125,7 @@ def convert(config: ConvertConfig) -> str:
     )
     try:
         with atomic_directory(output.resolve()) as directory:
-            tokenizer.save(directory)
+            tokenizer.save(directory, max_length=model.max_positions if is_backbone else config.max_length)
             save_tensors(directory, renamed, model, extra=None if is_backbone else extra)
     except (OSError, SafetensorError) as error:
         raise UserError(f"--output {output}: expected a place to write the model to, found: {error}") from error

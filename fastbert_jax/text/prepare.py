@@ -92,11 +92,12 @@ def prepare(config: PrepareConfig) -> Manifest:
         if name.startswith((BUILTIN, TFDS)):
             raise UserError(f"input: expected files, found {name}; sets with a name need no preparation")
     inputs = {name: size_of(place_of(name)) for name in names}
-    settings = _settings(config, load_tokenizer(pretrained_directory(config.tokenizer)))
+    tokenizer = load_tokenizer(pretrained_directory(config.tokenizer))
+    settings = _settings(config, tokenizer)
     manifest = Manifest(settings=settings, inputs=inputs, shards=(), finished=False)
     with open_examples(names[0], config) as reader:
-        if reader.note:
-            status(reader.note)
+        for note in filter(None, (*tokenizer.notes, reader.note)):
+            status(note)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with open(directory / LOCK, "wb") as lock:

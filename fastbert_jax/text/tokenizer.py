@@ -1,28 +1,49 @@
-"""Texts to token ids: a Hugging Face tokenizer, BERT's framing, and truncation that is counted."""
+"""Texts to token ids: the model's own tokenizer, its framing, and truncation that is counted."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tokenizers import Tokenizer as Backend
+from tokenizers import trainers
 
+from fastbert_jax.atomic_files import write_json, write_text
 from fastbert_jax.config import TextForm
 from fastbert_jax.errors import UserError
 from fastbert_jax.text.examples import MOST_CHARACTERS, Text, checked_texts, chunks, is_too_long
+from fastbert_jax.text.tokenizer_parts import (
+    SPECIAL_TOKENS,
+    USUAL_NAMES,
+    Frame,
+    bert_frames,
+    check_words,
+    frames_of,
+    own_words,
+    special_names,
+    unknown_token,
+    without_special_names,
+)
+from fastbert_jax.text.vocabulary import (
+    PARTS,
+    SETTINGS,
+    VOCABULARY,
+    add_markers,
+    bert_backend,
+    given_names,
+    json_values,
+    read_vocabulary,
+)
 
-SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 TEXT_FORM = "text_form"
-"""The key of the text form in `tokenizer_config.json`."""
-NO_NOTICE = "TRANSFORMERS_NO_ADVISORY_WARNINGS"
-"""With this variable transformers does not mention that PyTorch is missing."""
+"""The key of the text form in `SETTINGS`."""
 # Texts handed to the tokenizer at once: enough for its threads, few enough for memory.
 CHUNK = 1024
 # A chunk ends with the text that reaches so many characters, as each takes some hundred bytes.
@@ -71,57 +92,85 @@ def joined_ranges(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 
 class Tokenizer:
-    """A BERT tokenizer, which frames texts as its `TextForm` says."""
+    """A tokenizer, which frames texts as its file and its `TextForm` say; special tokens inside a text are text."""
 
-    def __init__(self, tokenizer: Any) -> None:
-        """Wrap a fast tokenizer of transformers; special tokens inside a text are taken as text.
+    def __init__(
+        self,
+        source: Backend,
+        *,
+        names: Mapping[str, str] | None = None,
+        text_form: TextForm = TextForm.BERT,
+        notes: Sequence[str] = (),
+    ) -> None:
+        """Take everything from `source`, which holds what a `tokenizer.json` says.
+
+        Args:
+          names: of special tokens, by the keys of `ROLES`, where they may differ from the usual ones.
 
         Raises:
-          ValueError: it names no `TextForm`.
+          UserError: it frames texts in another way than a BERT can use, or cannot give its own tokens.
         """
-        self._tokenizer = tokenizer
-        self._backend = tokenizer.backend_tokenizer
-        self._backend.no_truncation()
-        self._backend.no_padding()
-        self._backend.encode_special_tokens = True
-        self._cls: int = tokenizer.cls_token_id
-        self._sep: int = tokenizer.sep_token_id
-        self._unk: int | None = tokenizer.unk_token_id
-        self.text_form = TextForm(tokenizer.init_kwargs.get(TEXT_FORM, TextForm.BERT.value))
-        """How it frames texts; saved with it."""
-        self.vocab_size: int = max(tokenizer.get_vocab().values()) + 1
+        source.no_truncation()
+        source.no_padding()
+        self._source = source.to_str()
+        parts = json.loads(self._source)
+        unknown = unknown_token(parts)
+        self._unk = None if unknown is None else source.token_to_id(unknown)
+        added = {token["content"]: token["special"] for token in parts["added_tokens"]}
+        self._names = special_names(names or {}, added) | ({"unk_token": unknown} if unknown else {})
+        word = check_words(source, own_words(parts, self._names.values()), self._unk)
+        self._frames = frames_of(source, word)
+        self._special = {piece.token for frame in self._frames for piece in frame or () if piece.text is None}
+        framing = {token: str(source.id_to_token(token)) for token in self._special}
+        single = self._frames[0]
+        self._names |= {"cls_token": framing[single[0].token], "sep_token": framing[single[-1].token]}
+        special = {*self._names.values(), *framing.values()} | (USUAL_NAMES & added.keys())
+        self._markers = [token for token, is_special in added.items() if is_special and token not in special]
+        self._backend = without_special_names(parts, special)
+        self.text_form = text_form
+        """Where a long text is cut, and whether a [SEP] follows a single one; saved with it."""
+        self.notes = tuple(notes)
+        """What was decided where the files do not say it, in sentences."""
+        self.vocab_size: int = max(source.get_vocab().values()) + 1
         """The highest token id and one."""
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 of all that decides which tokens a text becomes: two tokenizers that share it are the same."""
-        parts = json.loads(self._backend.to_str())
+        parts = json.loads(self._source)
         facts = {key: parts[key] for key in ("model", "normalizer", "pre_tokenizer", "added_tokens")}
-        facts["framing"] = [self._cls, self._sep]
-        if self.text_form is not TextForm.BERT:  # the only form of older tokenizers
+        ends = self._frames[0][0].token, self._frames[0][-1].token
+        facts["framing"] = [*ends]
+        # What follows is added only where it is unusual: then the usual fingerprint is that of older versions.
+        if self.text_form is not TextForm.BERT:
             facts["framing"].append(self.text_form.value)
+        if self._frames != bert_frames(*ends):
+            facts["frames"] = self._frames
+        if self._markers:
+            facts["markers"] = self._markers
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode("utf-8")).hexdigest()
 
     def encode(self, texts: Iterable[Text], *, max_length: int) -> Encoded:
         """Tokenise `texts`, each cut to at most `max_length` tokens where `TextForm` says.
 
         Raises:
-          UserError: what `checked_texts` raises: not a list of texts and pairs, or a text that is not valid Unicode.
+          UserError: what `checked_texts` raises: not a list of texts and pairs, or a text that is not valid Unicode; or
+            a pair, where the tokenizer frames none.
         """
         ids, types, lengths = array("i"), array("i"), array("q")
         truncated_texts = truncated_tokens = 0
         texts = checked_texts(texts)
         for text, parts in zip(texts, self._tokens(texts), strict=True):
-            kept, closed = self._cut([len(part) for part in parts], max_length)
-            cut = sum(map(len, parts)) - sum(kept)
+            frame, cut = self._frame(len(parts)), sum(map(len, parts))
+            length = 0
+            for piece, size in zip(frame, self._sizes(frame, [len(part) for part in parts], max_length), strict=True):
+                ids.extend([piece.token][:size] if piece.text is None else parts[piece.text][:size])
+                types.extend([piece.type] * size)
+                length += size
+                cut -= 0 if piece.text is None else size
+            lengths.append(length)
             truncated_texts += cut > 0 or is_too_long(text)
             truncated_tokens += cut
-            ids.append(self._cls)
-            types.append(0)
-            for number, (part, count, is_closed) in enumerate(zip(parts, kept, closed, strict=True)):
-                ids.extend(part[:count] + [self._sep] * is_closed)
-                types.extend([number] * (count + is_closed))
-            lengths.append(1 + sum(kept) + sum(closed))
         offsets = offsets_of(np.array(lengths, np.int64))
         return Encoded(np.array(ids, np.int32), np.array(types, np.int32), offsets, truncated_texts, truncated_tokens)
 
@@ -129,22 +178,45 @@ class Tokenizer:
         """Whether a text has tokens, and all of them are [UNK], bool `[n]`."""
         if not len(encoded):
             return np.zeros(0, bool)
-        unknown = encoded.token_ids == self._unk
-        known = ~unknown & ~np.isin(encoded.token_ids, (self._cls, self._sep))
+        unknown = encoded.token_ids == (-1 if self._unk is None else self._unk)
+        known = ~unknown & ~np.isin(encoded.token_ids, [*self._special])
         starts = encoded.offsets[:-1]
         return np.logical_or.reduceat(unknown, starts) & ~np.logical_or.reduceat(known, starts)
 
-    def save(self, directory: str | Path) -> None:
-        """Write the tokenizer's files, in the form that `load_tokenizer` reads."""
-        self._tokenizer.save_pretrained(str(directory))
+    def save(self, directory: str | Path, *, max_length: int | None = None) -> None:
+        """Write the tokenizer's files, in the form that `load_tokenizer` and transformers read.
 
-    def _cut(self, lengths: Sequence[int], max_length: int) -> tuple[list[int], list[bool]]:
-        """How many tokens of a text, or of each of a pair, stay, and whether a [SEP] follows them."""
+        Args:
+          max_length: where transformers cuts a text; none: nowhere.
+        """
+        values: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}  # which reads tokenizer.json as it is
+        values |= {**self._names, TEXT_FORM: self.text_form.value}
+        values |= {} if max_length is None else {"model_max_length": max_length}
+        # Then transformers takes [SEP] in a text as text, but also what a model was extended with.
+        values["split_special_tokens"] = not self._markers
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        write_text(directory / PARTS, self._source)
+        write_json(directory / SETTINGS, values)
+
+    def _frame(self, texts: int) -> Frame:
+        """What stands around one text, or around those of a pair."""
+        frame = self._frames[texts - 1]
+        if frame is None:
+            raise UserError(
+                "texts: expected single texts, found a pair: the post_processor in the model's tokenizer.json does not "
+                "say how to frame pairs; join the two texts, or add its `pair`"
+            )
+        return frame[:-1] if texts == 1 and self.text_form is TextForm.OFFICIAL else frame
+
+    def _sizes(self, frame: Frame, lengths: Sequence[int], max_length: int) -> list[int]:
+        """How many tokens of each piece of a frame stay."""
         match self.text_form:
             case TextForm.BERT:
-                return cut_longest_first(lengths, max_length - 1 - len(lengths)), [True] * len(lengths)
+                kept = cut_longest_first(lengths, max_length - len(frame) + len(lengths))
+                return [1 if piece.text is None else kept[piece.text] for piece in frame]
             case TextForm.OFFICIAL:
-                return cut_at_end(lengths, max_length - 1)
+                return cut_at_end([1 if piece.text is None else lengths[piece.text] for piece in frame], max_length)
         raise ValueError(f"expected one of {list(TextForm)}, found {self.text_form!r}")
 
     def _tokens(self, texts: Sequence[Text]) -> Iterator[list[list[int]]]:
@@ -174,57 +246,57 @@ def cut_longest_first(lengths: Sequence[int], room: int) -> list[int]:
     return [room - second, second] if first > second else [first, room - first]
 
 
-def cut_at_end(lengths: Sequence[int], room: int) -> tuple[list[int], list[bool]]:
-    """What stays of `a`, or of `a [SEP] b [SEP]`, when all after `room` tokens is cut off.
+def cut_at_end(sizes: Sequence[int], room: int) -> list[int]:
+    """What stays of pieces that follow one another when all after `room` tokens is cut off.
 
-    Returns:
-      How many tokens of each text stay, and whether its [SEP] does (`read_dataset` of FastBERT's `run_fastbert.py`, and
-      `_convert_to_id_and_mask` of the package `fastbert`).
+    (`read_dataset` of FastBERT's `run_fastbert.py`, and `_convert_to_id_and_mask` of the package `fastbert`.)
     """
-    if len(lengths) == 1:
-        return [min(lengths[0], room)], [False]
-    kept, closed = [], []
-    for length in lengths:
-        kept.append(min(length, room))
+    kept = []
+    for size in sizes:
+        kept.append(min(size, room))
         room -= kept[-1]
-        closed.append(room > 0)
-        room -= closed[-1]
-    return kept, closed
+    return kept
 
 
 def load_tokenizer(directory: str | Path) -> Tokenizer:
-    """Load the tokenizer of a Hugging Face model directory; nothing is fetched, and no code of the directory is run.
+    """Load the tokenizer of a model directory: its `tokenizer.json`, or else BERT's with the tokens of its `vocab.txt`.
+
+    Nothing is fetched, and no code of the directory is run.
 
     Raises:
-      UserError: no tokenizer there, a damaged one, one that needs code of its own, one without [CLS] and [SEP],
-        or of an unknown text form.
+      UserError: no tokenizer there, a damaged one, one of another class, one that does not frame texts as a BERT needs
+        it or cannot give its own tokens, or of an unknown text form.
     """
     directory = Path(directory)
-    if not any((directory / file).is_file() for file in ("tokenizer.json", "vocab.txt")):
-        raise UserError(f"expected a tokenizer (tokenizer.json or vocab.txt) in {directory}, found none")
-    try:
-        tokenizer = _transformers().AutoTokenizer.from_pretrained(
-            str(directory),
-            local_files_only=True,
-            use_fast=True,
-            split_special_tokens=True,
-            trust_remote_code=False,  # left open, transformers asks at the terminal
-        )
-    except Exception as error:  # the Rust tokenizer raises plain Exception on a damaged file
-        if "trust_remote_code" in str(error):
-            raise UserError(
-                f"expected a tokenizer without code in {directory}, found one with code (`auto_map`), "
-                "which is never run; use the tokenizer files of a plain BERT"
-            ) from None
-        raise UserError(f"expected a tokenizer in {directory}, found one that does not load: {error}") from None
-    if tokenizer.cls_token_id is None or tokenizer.sep_token_id is None:
+    path = next((directory / name for name in (PARTS, VOCABULARY) if (directory / name).is_file()), None)
+    if path is None:
         raise UserError(
-            f"expected a BERT tokenizer with [CLS] and [SEP] in {directory}, found {type(tokenizer).__name__}"
+            f"expected a tokenizer ({PARTS} or {VOCABULARY}) in {directory}, found none; add the model's own"
         )
-    forms, form = [form.value for form in TextForm], tokenizer.init_kwargs.get(TEXT_FORM, TextForm.BERT.value)
-    if form not in forms:
-        raise UserError(f"{directory / 'tokenizer_config.json'}: {TEXT_FORM}: expected one of {forms}, found {form!r}")
-    return Tokenizer(tokenizer)
+    try:
+        settings = json_values(directory / SETTINGS)
+        forms, form = [form.value for form in TextForm], settings.get(TEXT_FORM, TextForm.BERT.value)
+        if form not in forms:
+            raise UserError(f"{SETTINGS}: {TEXT_FORM}: expected one of {forms}, found {form!r}")
+        given = given_names(directory)
+        if path.name == PARTS:
+            source, notes = Backend.from_file(str(path)), list[str]()
+        else:
+            source, notes = read_vocabulary(directory, settings, given)
+        notes += add_markers(source, directory, settings, only_new=path.name == PARTS)
+        maps = settings.get("auto_map") or ()
+        if isinstance(maps, list) or "AutoTokenizer" in maps:
+            notes.append(
+                f"{directory / SETTINGS} names code of its own (auto_map), which is never run: the tokenizer is what "
+                f"{path.name} says"
+            )
+        return Tokenizer(source, names=given, text_form=TextForm(form), notes=notes)
+    except UserError as error:
+        raise UserError(f"{directory}: {error}") from None
+    except BaseException as error:  # a panic of the Rust tokenizer is no Exception
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise UserError(f"expected a tokenizer in {directory}, found one that does not load: {error}") from None
 
 
 def vocabulary_tokenizer(path: str | Path, *, text_form: TextForm) -> Tokenizer:
@@ -248,7 +320,10 @@ def vocabulary_tokenizer(path: str | Path, *, text_form: TextForm) -> Tokenizer:
     if len(vocabulary) < len(tokens):
         twice, _ = Counter(tokens).most_common(1)[0]
         raise UserError(f"{path}: expected each token once, found {twice!r} again in line {vocabulary[twice] + 1}")
-    return Tokenizer(_bert_tokenizer(vocabulary, text_form))
+    try:
+        return Tokenizer(bert_backend(vocabulary), text_form=text_form)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def train_tokenizer(texts: Iterable[str], *, vocab_size: int) -> Tokenizer:
@@ -261,10 +336,8 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int) -> Tokenizer:
         raise UserError(
             f"model.vocab_size: expected more than the {len(SPECIAL_TOKENS)} special tokens, found {vocab_size}"
         )
-    from tokenizers import trainers
-
     texts = list(texts)
-    learner = _bert_tokenizer(None, TextForm.BERT).backend_tokenizer
+    learner = bert_backend({token: number for number, token in enumerate(SPECIAL_TOKENS)})
     alphabet = _alphabet(learner, texts, vocab_size - len(SPECIAL_TOKENS))
     # The trainer numbers characters in the random order of a hash map and breaks ties between merges by these numbers.
     # Handed over as special tokens, in our order, they make the vocabulary the same every time.
@@ -275,13 +348,7 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int) -> Tokenizer:
         show_progress=False,
     )
     learner.train_from_iterator(texts, trainer)
-    return Tokenizer(_bert_tokenizer(learner.get_vocab(), TextForm.BERT))
-
-
-def _bert_tokenizer(vocabulary: dict[str, int] | None, text_form: TextForm) -> Any:
-    """BERT's tokenizer (uncased) of transformers; its vocabulary is that of `SPECIAL_TOKENS` where none is given."""
-    settings = {TEXT_FORM: text_form.value}
-    return _transformers().BertTokenizer(vocab=vocabulary, split_special_tokens=True, **settings)
+    return Tokenizer(bert_backend(learner.get_vocab()))
 
 
 def _alphabet(backend: Any, texts: Iterable[str], room: int) -> list[str]:
@@ -293,23 +360,10 @@ def _alphabet(backend: Any, texts: Iterable[str], room: int) -> list[str]:
             counts.update(word)
             inside.update(word[1:])
     alphabet: list[str] = []
-    for character in sorted(counts, key=lambda character: (-counts[character], character)):
+    characters = sorted(counts, key=lambda character: (-counts[character], character))
+    for character in characters:
         forms = [character, f"##{character}"] if character in inside else [character]
         if len(alphabet) + len(forms) > room:
             break
         alphabet += forms
-    return alphabet
-
-
-def _transformers() -> Any:
-    """The package transformers, without its notice that PyTorch is missing: it is not needed."""
-    before = os.environ.get(NO_NOTICE)
-    os.environ[NO_NOTICE] = "1"
-    try:
-        import transformers
-    finally:
-        if before is None:
-            del os.environ[NO_NOTICE]
-        else:
-            os.environ[NO_NOTICE] = before
-    return transformers
+    return alphabet or [character for character in characters if character not in inside][:1]  # none is no tokenizer

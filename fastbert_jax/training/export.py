@@ -67,7 +67,7 @@ def export(config: ExportConfig) -> str:
     tokenizer = load_tokenizer(source)
     try:
         with atomic_directory(output.resolve()) as directory:
-            tokenizer.save(directory)
+            tokenizer.save(directory, max_length=extra["max_length"])
             save_model(directory, params, architecture, extra=extra, exits_apart=True)
             if (source / calibration.FILE).is_file():
                 write_json(directory / calibration.FILE, _calibrations(source / calibration.FILE))

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 
 from fastbert_jax.config import BertConfig, TrainConfig, UnlabelledPhaseConfig, as_option
 from fastbert_jax.errors import UserError
+from fastbert_jax.model.config_json import code_notes
 from fastbert_jax.model.sharding import check_batch, local_rows, param_shardings
 from fastbert_jax.model.weights import check_token_types, check_vocabulary
 from fastbert_jax.text.corpora import PreparedCorpus, TextStream, is_corpus, open_corpus, stream_notes
@@ -101,6 +102,8 @@ def prepare(config: TrainConfig, mesh: Mesh, module: RecipeModule) -> Prepared:
         dev_labels=label_ids(task.dev, task.labels),
         test_labels=label_ids(task.test, task.labels),
         notes=(
+            *(code_notes(pretrained) if pretrained else ()),
+            *tokenizer.notes,
             *_notes(config, task, tokenizer, {"train": labelled, "dev": dev, "unlabelled": unlabelled}),
             *(
                 f"{name}: {made.words}"

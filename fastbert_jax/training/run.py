@@ -168,7 +168,7 @@ def _save(config: TrainConfig, prepared: Prepared, run: RunDirectory, params: Pa
     ) | {"story": prepared.recipe.story, "reading": reading_values(prepared.task.reading)}
     try:
         with atomic_directory(run.model) as directory:
-            prepared.tokenizer.save(directory)
+            prepared.tokenizer.save(directory, max_length=config.data.max_length)
             save_model(directory, *_with_trained_exits(prepared, params), extra=extra)
             write_checksums(directory)
             run.comparison.unlink(missing_ok=True)  # one that is there is of another model

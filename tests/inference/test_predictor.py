@@ -8,6 +8,7 @@ import pickle
 import types
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from fastbert_jax.report.metrics import Spread
 from fastbert_jax.text.examples import checked_texts
 from tests.inference.models import LAYERS
 from tests.inference.saved import LABELS, save_tiny_model, some_texts
+from tests.tiny_bert import write_tiny_bert
 
 TEXTS = some_texts(40)
 
@@ -288,3 +290,21 @@ def test_a_model_with_strange_extras_or_a_foreign_tokenizer_is_refused(tmp_path:
     directory = save_tiny_model(tmp_path / "other", vocab_size=30)
     with pytest.raises(UserError, match="expected a tokenizer of at most 30 tokens"):
         load(directory)
+
+
+def test_code_that_a_model_names_is_said_once_and_not_run(tiny_bert_directory: Path, capsys: Any) -> None:
+    load(tiny_bert_directory)
+    assert capsys.readouterr().err == ""
+    path = tiny_bert_directory / "config.json"
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps(values | {"auto_map": {"AutoModel": "modeling_own.OwnBert"}}))
+    load(tiny_bert_directory)
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and said[0].startswith(f"{path} names code of its own (auto_map), which is never run")
+
+
+def test_pairs_for_a_model_of_one_token_type_are_refused(tmp_path: Path) -> None:
+    model = load(write_tiny_bert(tmp_path, type_vocab_size=1))
+    assert model.plan(["good bad"]).texts == 1
+    with pytest.raises(UserError, match="expected texts of 1 token types, which the model has"):
+        model.plan(["good", ("good", "bad")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pickle
 from collections.abc import Callable
@@ -431,6 +432,17 @@ def test_a_vocabulary_beyond_the_embedding_table() -> None:
     weights.check_vocabulary(30, config)
     with pytest.raises(UserError, match="at most 30 tokens, .* found one of 31; use the tokenizer files that came"):
         weights.check_vocabulary(31, config)
+
+
+def test_token_types_that_the_model_does_not_have() -> None:
+    _, config = small_model()
+    config = dataclasses.replace(config, token_types=1)
+    weights.check_token_types(np.zeros(3, np.int32), config)
+    weights.check_token_types(np.zeros(0, np.int32), config)
+    with pytest.raises(
+        UserError, match="expected texts of 1 token types, .* found a pair whose second text has type 1"
+    ):
+        weights.check_token_types(np.array([0, 1], np.int32), config)
 
 
 def test_minilm_loads(minilm_directory: Path) -> None:

@@ -125,3 +125,14 @@ def test_corpora_that_do_not_fit_the_run_are_refused(config, corpus, tmp_path, m
         prepare(config(corpus(minilm_directory)))
     with pytest.raises(UserError, match="Set --distil.steps: the length of .* is unknown"):
         prepare(config(f"stream:{tmp_path}/*.jsonl"))
+
+
+def test_notes_tell_what_the_models_files_leave_open(config, tiny_bert_directory):
+    assert not [note for note in prepare(config()).notes if str(tiny_bert_directory) in note]
+    path = tiny_bert_directory / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"auto_map": {"AutoModel": "own.Bert"}}))
+    (tiny_bert_directory / "vocab.txt").write_text(
+        (tiny_bert_directory / "vocab.txt").read_text().replace("good", "Good").replace("bad", "Bad")
+    )
+    notes = prepare(config()).notes
+    assert f"{path} names code of its own" in notes[0] and "words with capitals" in notes[1]
