@@ -62,7 +62,7 @@ def open_bytes(place: Place) -> io.BufferedReader:
       UserError: the file cannot be opened, or its file system cannot be reached.
     """
     with reading(place), _file_system(place) as (system, path):
-        stream: Any = open(place, "rb") if isinstance(place, Path) else system.open(path, "rb")
+        stream: Any = open(place, "rb", BUFFER) if isinstance(place, Path) else system.open(path, "rb")
         if codec := codec_of(place):
             import pyarrow as pa
 

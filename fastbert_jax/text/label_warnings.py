@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 NO_LABELS = {"", "-", "--", "?", "nan", "null", "none", "nil", "n/a", "na", "#n/a", "<na>", "-1"}
 # Characters between several labels.
 SEPARATORS = ";|,"
-# At most this many labels are named.
-NAMED = 8
+# At most this many labels are named, by so many characters.
+NAMED, LONGEST = 8, 60
 
 
 def label_warnings(sizes: Counter[str]) -> Iterator[str]:
@@ -57,11 +57,10 @@ def folded(label: str) -> str:
 
 
 def _means_none(label: str, sizes: Counter[str]) -> bool:
-    text = folded(label)
+    text, others = folded(label), {folded(other) for other in sizes if other != label}
     if text == "-1":  # a class of its own on a scale such as -1, 1 or -2 ... 2
-        others = [folded(other) for other in sizes if other != label]
-        return not any(other.startswith("-") for other in others) and set(others) != {"1"}
-    return text in NO_LABELS
+        return others != {"1"} and not any(other.startswith("-") for other in others)
+    return text in NO_LABELS and not (text in ("-", "--") and "+" in others)
 
 
 def _several_in_one(labels: Sequence[str]) -> list[str]:
@@ -88,4 +87,4 @@ def _is_list(label: str) -> bool:
 
 def _named(labels: Sequence[str], sizes: Counter[str]) -> str:
     more = f" and {len(labels) - NAMED} more" if len(labels) > NAMED else ""
-    return " and ".join(f"{label!r} ({sizes[label]})" for label in labels[:NAMED]) + more
+    return " and ".join(f"{label[:LONGEST]!r} ({sizes[label]})" for label in labels[:NAMED]) + more

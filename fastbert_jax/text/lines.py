@@ -145,13 +145,17 @@ def numbered(lines: Iterator[str], name: Place) -> Iterator[tuple[str, str]]:
     r"""The place of each line, and the line without its ending (\n, \r\n or, in a file without \n, \r)."""
     inside = 0
     first = ""
+    ends = set()
     for number, line in enumerate(lines, start=1):
         where = f"{name}:{number}"
         text = line.removesuffix("\n").rstrip("\r") if line.endswith(("\n", "\r")) else line
+        ends.add(line[-1])
         if "\r" in text:
             inside += 1
             first = first or where
         yield where, text
+    if ends >= {"\r", "\n"}:
+        say_once(f"{name}: some lines end in a carriage return (\\r), others in a line feed; each of them ends a row")
     if inside:
         say_once(
             f"{name}: {inside} line{'s hold' if inside > 1 else ' holds'} a carriage return (\\r) inside, the first at "

@@ -43,6 +43,12 @@ def test_every_end_of_lines(tmp_path, ending, end):
         assert values_of(path, "text") == [(text,) for text in texts]
 
 
+def test_two_kinds_of_line_ends_are_told(tmp_path, capsys):
+    path = write(tmp_path / "a.txt", "a\rb\r" + "c" * 2**17 + "\nd\n")
+    assert [text[:1] for (text,) in values_of(path)] == ["a", "b", "c", "d"]
+    assert f"{path}: some lines end in a carriage return (\\r), others in a line feed" in capsys.readouterr().err
+
+
 def test_a_carriage_return_inside_a_line_is_told_once(tmp_path, capsys):
     path = write(tmp_path / "a.txt", "a\rb\nc\nd\re\n")
     for _ in range(2):
