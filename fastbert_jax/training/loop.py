@@ -202,7 +202,7 @@ class _PhaseRun:
         except UserError as error:
             around.journal.say(f"{error}\n{self._phase.name}: its best step is lost; its last one goes on instead")
             if step in around.checkpoints.steps():
-                around.checkpoints.put_aside(step)
+                around.checkpoints.put_aside(step, str(error))
 
     def _is_time_to_evaluate(self, step: int) -> bool:
         """As often per epoch as asked, spread evenly, the end of every epoch and of the phase always among them."""
