@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from fastbert_jax import stopping
 from fastbert_jax.config import ExploreConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.explain import ExitPath, exit_paths
@@ -65,6 +66,9 @@ def open_server(config: ExploreConfig, predictor: Predictor) -> ThreadingHTTPSer
     class Server(ThreadingHTTPServer):
         address_family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
         daemon_threads = True  # a slow reader does not keep the process from ending
+
+        def service_actions(self) -> None:  # called twice a second
+            stopping.look()
 
     class Handler(PageHandler):
         settings, model, alone = config, predictor, threading.Lock()

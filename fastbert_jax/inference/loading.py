@@ -8,6 +8,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from fastbert_jax import stopping
 from fastbert_jax.config import DataConfig, ExitConfig, MeshConfig, Precision
 from fastbert_jax.errors import UserError, program_name
 from fastbert_jax.inference.predictor import Predictor
@@ -20,6 +21,7 @@ CARD = "README.md"
 """The model card beside a model's files."""
 
 
+@stopping.stoppable()
 def load(directory: str | Path, *, exits: ExitConfig | None = None, mesh: Mesh | None = None) -> Predictor:
     """Load a trained model, or a Hugging Face BERT directory for its hidden states alone.
 
