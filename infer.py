@@ -1,7 +1,10 @@
 """Classify texts, see why, measure early exit, hand a model on: python infer.py COMMAND --help"""
 
-from fastbert_jax.command_line import end_with
-from fastbert_jax.commands import infer as main
+from fastbert_jax import stopping
 
 if __name__ == "__main__":
-    end_with(main)
+    stopping.begin_command()  # first: the imports take a moment, in which Ctrl-C would print a traceback
+    from fastbert_jax.command_line import end_with
+    from fastbert_jax.commands import infer
+
+    end_with(infer)

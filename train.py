@@ -1,7 +1,10 @@
 """Fine-tune, self-distil, evaluate: python train.py --config configs/demo.yaml [--key.sub value ...]"""
 
-from fastbert_jax.command_line import end_with
-from fastbert_jax.commands import train as main
+from fastbert_jax import stopping
 
 if __name__ == "__main__":
-    end_with(main)
+    stopping.begin_command()  # first: the imports take a moment, in which Ctrl-C would print a traceback
+    from fastbert_jax.command_line import end_with
+    from fastbert_jax.commands import train
+
+    end_with(train)

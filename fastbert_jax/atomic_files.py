@@ -10,9 +10,10 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -123,6 +124,17 @@ def write_json(path: Path, values: object) -> None:
     write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
 
 
+def read_file(path: Path) -> bytes:
+    """The content of a file.
+
+    Raises:
+      OSError: it cannot be read, or is no regular file: to read a FIFO would never end.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(f"expected a regular file at {path}, found something else")
+    return path.read_bytes()
+
+
 def is_unfinished(path: Path) -> bool:
     """Whether a killed process left this file or directory unfinished."""
     return path.name.startswith(".") and path.name.endswith(".unfinished")
@@ -149,6 +161,19 @@ def flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def put_aside(path: Path) -> Path:
+    """Rename what is damaged to NAME.damaged, or NAME.damaged.2 and so on, and return that path: nothing is lost.
+
+    Raises:
+      OSError: it cannot be renamed.
+    """
+    aside, number = path.with_name(f"{path.name}.damaged"), 1
+    while os.path.lexists(aside):
+        number += 1
+        aside = path.with_name(f"{path.name}.damaged.{number}")
+    return path.rename(aside)
 
 
 def check_unused(directory: Path, key: str) -> None:
@@ -180,20 +205,23 @@ def write_checksums(directory: Path) -> None:
     write_json(directory / CHECKSUMS, {"files": sums, "sha256": _sha256_of_sums(sums)})
 
 
-def changed_files(directory: Path, *, may_change: frozenset[str] = frozenset()) -> list[str]:
+def changed_files(
+    directory: Path, *, may_change: frozenset[str] = frozenset(), most_bytes: float = math.inf
+) -> list[str]:
     """What differs in a directory from when `write_checksums` was called, a sentence for each file.
 
     Args:
       may_change: files that are not looked at.
+      most_bytes: of larger files only the names are compared.
     """
     try:
-        listed = json.loads((directory / CHECKSUMS).read_text(encoding="utf-8"))
-        expected = listed["files"]
+        listed = json.loads(read_file(directory / CHECKSUMS))
+        expected = dict(listed["files"])
         if listed != {"files": expected, "sha256": _sha256_of_sums(expected)}:
             raise ValueError("other values than were written")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        found = {name: digest or expected.get(name) for name, digest in _checksums(directory, most_bytes).items()}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         return [f"{directory / CHECKSUMS}: expected checksums of files, found {error}"]
-    found = _checksums(directory)
     return [
         f"{directory / name}: expected the file that was saved, found "
         + ("none" if name not in found else "a new file" if name not in expected else "other bytes")
@@ -202,14 +230,20 @@ def changed_files(directory: Path, *, may_change: frozenset[str] = frozenset()) 
     ]
 
 
-def _checksums(directory: Path) -> dict[str, str]:
-    sums = {}
+def _checksums(directory: Path, most_bytes: float = math.inf) -> dict[str, str | None]:
+    """The SHA-256 of each file by its name; None of files of more bytes."""
+    sums: dict[str, str | None] = {}
     for path in sorted(directory.rglob("*")):
         if path.is_file() and path.name != CHECKSUMS:
-            with open(path, "rb") as stream:
-                sums[path.relative_to(directory).as_posix()] = hashlib.file_digest(stream, "sha256").hexdigest()
+            name = path.relative_to(directory).as_posix()
+            sums[name] = _sha256_of(path) if path.stat().st_size <= most_bytes else None
     return sums
 
 
-def _sha256_of_sums(sums: dict[str, str]) -> str:
+def _sha256_of(path: Path) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _sha256_of_sums(sums: Mapping[str, str | None]) -> str:
     return hashlib.sha256(json.dumps({"files": sums}, sort_keys=True).encode()).hexdigest()

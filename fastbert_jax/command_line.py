@@ -15,11 +15,11 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
-from fastbert_jax import log
+from fastbert_jax import log, stopping
 from fastbert_jax.atomic_files import user_path
 from fastbert_jax.config import QuietCommand, TrainConfig
 from fastbert_jax.config_yaml import check_values, from_yaml, read_yaml
-from fastbert_jax.errors import SCRIPTS, PreemptedError, UserError, program_name
+from fastbert_jax.errors import SCRIPTS, LostProcessError, PreemptedError, UserError, program_name
 from fastbert_jax.version import VERSION
 
 Settings = TypeVar("Settings")
@@ -150,25 +150,33 @@ def _description(schema: Any) -> str:
 def end_with(main: Callable[[], None]) -> None:
     """Run a command's main function and end the process with its exit code.
 
-    A user's mistake ends with its message and code 2, a run that was asked to stop and is saved with 42, Ctrl-C with
-    130, and a closed standard output (`| head`) with 141, all without a traceback. Programs that jax compiles are kept
-    for the next time.
+    A user's mistake ends with its message and code 2, the loss of another process with 1, a run that SIGTERM stopped
+    and that is saved with 42, Ctrl-C with 130, and a closed standard output (`| head`) with 141, all without a
+    traceback. Programs that jax compiles are kept for the next time.
     """
+    stopping.begin_command()
     keep_compiled_programs()
     try:
         main()
+        stopping.look()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except LostProcessError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.stdout.flush()
+        os._exit(1)  # to disconnect, jax would wait for the process that is lost
     except PreemptedError as error:
         print(error, file=sys.stderr)
         sys.exit(42)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(str(stop) or "stopped", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         drop_standard_output()
         sys.exit(141)
+    finally:
+        stopping.end_command()
 
 
 def drop_standard_output() -> None:

@@ -1,4 +1,4 @@
-"""The exceptions that end a command early: a user's mistake, and a request to stop."""
+"""The exceptions that end a command early: a user's mistake, a request to stop, and the loss of another process."""
 
 from __future__ import annotations
 
@@ -20,10 +20,17 @@ class UserError(Exception):
 
 
 class PreemptedError(BaseException):
-    """The process was asked to stop (SIGTERM), and its work is saved: the same command continues it.
+    """The process was asked to stop by SIGTERM, and its work is saved: the same command continues it.
 
     The scripts print its message and end with exit code 42, by which launchers know to start them again. As it comes
-    from a signal, it is no `Exception`, like KeyboardInterrupt: `except Exception` does not catch it.
+    from a signal, it is no `Exception`, like KeyboardInterrupt after Ctrl-C: `except Exception` does not catch it.
+    """
+
+
+class LostProcessError(Exception):
+    """Another process of the run has ended or cannot be reached any more.
+
+    The scripts print its message without a traceback and end with exit code 1, after which launchers start them again.
     """
 
 

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from fastbert_jax import stopping
+
 _quiet = _json = False
 
 
@@ -37,6 +39,8 @@ def result(words: str) -> None:
 def progress_bar(name: str, *, total: int | None, unit: str, done: int = 0) -> Iterator[Callable[[int, str], None]]:
     """A bar on standard error, hidden where it is no terminal and with `--quiet`; yields `advance(count, note)`.
 
+    `advance` raises what Ctrl-C has asked for, see `stopping`.
+
     Args:
       total: how many units there are; None where it is not known.
       unit: what is counted, as in `12.3 steps/s`.
@@ -65,6 +69,7 @@ def progress_bar(name: str, *, total: int | None, unit: str, done: int = 0) -> I
         task = bar.add_task(name, total=total, completed=done, rate="", note="")
 
         def advance(count: int, note: str = "") -> None:
+            stopping.look()
             speed = bar.tasks[task].speed
             bar.update(task, advance=count, rate=f"{speed:.1f} {unit}/s" if speed else "", note=note)
 

@@ -1,4 +1,4 @@
-"""The processes of one run: how they find each other, agree, work together, and stop together on SIGTERM.
+"""The processes of one run: how they find each other, agree, work together, and stop together.
 
 A process that is alone calls the same functions. `jax.distributed` connects the processes, before anything touches a
 device.
@@ -11,10 +11,9 @@ import functools
 import hashlib
 import importlib.util
 import os
-import signal
-import threading
+import socket
+import time
 from collections.abc import Callable, Iterator, Mapping
-from types import FrameType
 from typing import Any, TypeVar
 
 import jax
@@ -22,31 +21,40 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from fastbert_jax import stopping
 from fastbert_jax.config import ProcessesConfig
-from fastbert_jax.errors import PreemptedError, UserError
+from fastbert_jax.errors import LostProcessError, UserError
+from fastbert_jax.log import info
 
 Result = TypeVar("Result")
+GREETING = "fastbert_jax"
+RETRY_SECONDS, LONGEST_TRY = 1.0, 10.0
+LONGEST_WORDS = 4096
 
 
 def join(config: ProcessesConfig) -> None:
     """Connect to the other processes, as the settings or the launcher say; do nothing for a process that is alone.
 
     Raises:
-      UserError: the coordinator cannot be reached, or the launcher does not say enough.
+      UserError: the others cannot be reached within `wait_seconds`, or the launcher does not say enough.
     """
     launcher = None if config.coordinator else launcher_of(os.environ)
     if (not config.coordinator and launcher is None) or jax.distributed.is_initialized():
         return
-    settings: dict[str, Any] = {
-        "coordinator_address": config.coordinator,
-        "num_processes": config.count,
-        "process_id": config.index,
-        "cluster_detection_method": "deactivate",
-    }
-    jax.config.update("jax_enable_preemption_service", False)  # it would handle SIGTERM, as `StopRequest` does
+    settings: dict[str, Any] = {}
+    if config.coordinator:
+        _meet(config)
+        settings = {
+            "coordinator_address": config.coordinator,
+            "num_processes": config.count,
+            "process_id": config.index,
+            "cluster_detection_method": "deactivate",
+        }
+    jax.config.update("jax_enable_preemption_service", False)  # `stopping` handles SIGTERM
     try:
         jax.distributed.initialize(
-            **(settings if config.coordinator else {}),
+            **settings,
+            initialization_timeout=config.wait_seconds,
             heartbeat_timeout_seconds=config.heartbeat_seconds,
         )
     except (ValueError, RuntimeError) as error:
@@ -54,6 +62,104 @@ def join(config: ProcessesConfig) -> None:
             f"processes: expected to join the others by {launcher or 'the settings'}, found: {error}\n"
             "Give --processes.coordinator HOST:PORT, --processes.count N and --processes.index I to each process."
         ) from error
+
+
+def _meet(config: ProcessesConfig) -> None:
+    """Wait until all processes are there: jax would wait in silence, and abort without a word for the user.
+
+    Process 0 listens on the coordinator's port; the others connect, say their index and count, and get the answer
+    `ok`, when all are there, or what is wrong.
+
+    Raises:
+      UserError: one is missing after `wait_seconds`, two have the same index, or their counts differ.
+    """
+    host, _, port = config.coordinator.rpartition(":")
+    deadline = time.monotonic() + config.wait_seconds
+    if config.index == 0:
+        with _opened(lambda: _listen(int(port)), f"port {port} of this host to be free", config, deadline) as server:
+            problem = _gather(server, config, deadline)
+    else:
+        connect = functools.partial(socket.create_connection, (host.strip("[]"), int(port)), timeout=LONGEST_TRY)
+        with _opened(connect, "process 0 to answer", config, deadline) as coordinator:
+            problem = _ask(coordinator, config, deadline)
+    if problem:
+        raise UserError(f"processes: {problem}")
+
+
+def _listen(port: int) -> socket.socket:
+    if socket.has_dualstack_ipv6():
+        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+    return socket.create_server(("", port))
+
+
+def _opened(
+    open_socket: Callable[[], socket.socket], wanted: str, config: ProcessesConfig, deadline: float
+) -> socket.socket:
+    """A socket, when it can be opened; what it waits for is said once."""
+    waiting = False
+    while True:
+        try:
+            return open_socket()
+        except (OSError, UnicodeError) as error:
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"--processes.coordinator {config.coordinator}: expected {wanted} within {config.wait_seconds} s "
+                    f"(--processes.wait-seconds), found: {error}"
+                ) from None
+            if not waiting:
+                info(f"waiting up to {config.wait_seconds} s for {wanted}, {config.coordinator}: {error}")
+            waiting = True
+            time.sleep(RETRY_SECONDS)
+
+
+def _gather(server: socket.socket, config: ProcessesConfig, deadline: float) -> str:
+    """Process 0: answer the others when all are there, or when something is wrong, which is returned."""
+    problem = ""
+    others: list[socket.socket] = []
+    missing = set(range(1, config.count))
+    with contextlib.ExitStack() as open_sockets:
+        while missing and not problem:
+            server.settimeout(max(deadline - time.monotonic(), 0.001))
+            try:
+                other = open_sockets.enter_context(server.accept()[0])
+                other.settimeout(LONGEST_TRY)
+                name, index, count = other.recv(LONGEST_WORDS).decode().split()
+                if name != GREETING:
+                    continue  # a program of another kind
+                if int(count) != config.count:
+                    problem = f"expected one --processes.count in all, found {config.count} and {int(count)}"
+                elif int(index) not in missing:
+                    problem = f"expected another --processes.index for each, found {int(index)} twice"
+                others.append(other)
+                missing.discard(int(index))
+            except TimeoutError:
+                if time.monotonic() > deadline:
+                    problem = (
+                        f"expected {config.count} processes within {config.wait_seconds} s (--processes.wait-seconds), "
+                        f"found none with --processes.index {', '.join(map(str, sorted(missing)))}"
+                    )
+            except (OSError, ValueError):
+                continue  # it has gone, or is a program of another kind
+        for other in others:
+            with contextlib.suppress(OSError):
+                other.sendall(f"{GREETING} {problem or 'ok'}".encode())
+    return problem
+
+
+def _ask(coordinator: socket.socket, config: ProcessesConfig, deadline: float) -> str:
+    """What process 0 finds wrong; empty when all are there."""
+    try:
+        coordinator.sendall(f"{GREETING} {config.index} {config.count}".encode())
+        coordinator.settimeout(max(deadline - time.monotonic(), LONGEST_TRY))
+        greeting, _, answer = coordinator.recv(LONGEST_WORDS).decode().partition(" ")
+    except (OSError, ValueError) as error:
+        greeting, answer = "", str(error)
+    if greeting != GREETING:
+        return (
+            f"expected process 0 to wait at {config.coordinator}, found that it has ended, a run that is under way or "
+            f"another program: {answer or 'no answer'}"
+        )
+    return "" if answer == "ok" else answer
 
 
 def launcher_of(environment: Mapping[str, str]) -> str | None:
@@ -71,6 +177,25 @@ def launcher_of(environment: Mapping[str, str]) -> str | None:
     if "KUBERNETES_SERVICE_HOST" in environment and "JOB_COMPLETION_INDEX" in environment:
         return "Kubernetes"
     return None
+
+
+@contextlib.contextmanager
+def needing_all() -> Iterator[None]:
+    """Say in one sentence that another process is lost, where work within the block fails because of that.
+
+    Raises:
+      LostProcessError: a computation of several processes failed.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        reason = str(error).splitlines()[0]
+        raise LostProcessError(
+            "expected all processes to go on, found that one has ended or cannot be reached; see what it printed. The "
+            f"same command on every host goes on from what is saved. ({reason})"
+        ) from error
 
 
 def part() -> None:
@@ -131,62 +256,43 @@ def check_same(facts: str) -> None:
 
 
 class StopRequest:
-    """Whether a process of this run has received SIGTERM, with one answer for all processes.
+    """Whether a process of this run is asked to stop, by Ctrl-C or SIGTERM, with one answer for all processes.
 
     Every process sends its own answer at every step, and reads the common one of the step before: so all stop at the
     same step, and none waits for the devices.
     """
 
     def __init__(self) -> None:
-        self.here = False
-        """Whether this process has received the signal."""
-        self.heeded = False
-        """Whether the run calls `agreed`; while it does not, the signal raises `PreemptedError` at once."""
         self._before: Any = None
 
-    def agreed(self) -> bool:
-        """Whether to stop now. Every process calls it at the same steps."""
+    @property
+    def here(self) -> int:
+        """The signal that this process has received; 0: none."""
+        return stopping.received()
+
+    def agreed(self) -> int:
+        """The signal that all stop for now; 0: none. Every process calls it at the same steps."""
         if jax.process_count() == 1:
             return self.here
-        before, self._before = self._before, _in_any_process()(self.here)
-        return before is not None and bool(before)
+        before, self._before = self._before, _largest_of_all()(self.here)
+        return 0 if before is None else int(before)
 
-    def anywhere(self) -> bool:
-        """Whether any process has received the signal by now. Every process calls it."""
-        return not all_well(not self.here)
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        self.here = True
-        if not self.heeded:
-            raise PreemptedError("stopped by SIGTERM with nothing to save; run the same command again to go on")
+    def anywhere(self) -> int:
+        """The signal that any process has received by now; 0: none. Every process calls it."""
+        return (
+            self.here if jax.process_count() == 1 else int(multihost_utils.process_allgather(np.array(self.here)).max())
+        )
 
 
 @functools.cache
-def _in_any_process() -> Callable[[bool], Any]:
-    """A function of each process's answer, which gives whether any of them is true: an array, perhaps not there yet."""
+def _largest_of_all() -> Callable[[int], Any]:
+    """A function of each process's number, which gives the largest of them: an array, perhaps not there yet."""
     mesh = Mesh(np.array(jax.devices()), ("devices",), axis_types=(AxisType.Auto,))
     one_each = NamedSharding(mesh, PartitionSpec("devices"))
-    any_of = jax.jit(jax.numpy.any, out_shardings=NamedSharding(mesh, PartitionSpec()))
+    largest_of = jax.jit(jax.numpy.max, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
-    def ask(here: bool) -> Any:
-        return any_of(jax.make_array_from_callback((mesh.size,), one_each, lambda index: np.full(1, here)))
+    def ask(here: int) -> Any:
+        values = jax.make_array_from_callback((mesh.size,), one_each, lambda index: np.full(1, here, np.int32))
+        return largest_of(values)
 
     return ask
-
-
-@contextlib.contextmanager
-def stop_on_sigterm() -> Iterator[StopRequest]:
-    """Within the block the first SIGTERM is a request to stop; a second one ends the process at once.
-
-    Only Python's main thread can handle signals; in another thread the request never comes.
-    """
-    request = StopRequest()
-    if threading.current_thread() is not threading.main_thread():
-        yield request
-        return
-    before = signal.signal(signal.SIGTERM, request._receive)
-    try:
-        yield request
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)

@@ -7,6 +7,7 @@ import os
 import signal
 import tarfile
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -34,6 +35,15 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and so would every script that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def _ctrl_c_stops_the_tests() -> Iterator[None]:
+    """A command that ran inside a test has handled it."""
+    yield
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.set_wakeup_fd(-1)
+
 
 hypothesis.settings.register_profile("no time", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("no time")

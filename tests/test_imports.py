@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = "fastbert_jax"
 FLOORS = (
     "errors",
+    "stopping",
     "atomic_files version log",
     "config",
     "config_yaml processes",

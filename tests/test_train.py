@@ -140,7 +140,7 @@ def test_loggers_profile_and_card_of_a_run_that_was_stopped_before_it_was_measur
 
     compare = run.compare
     monkeypatch.setattr(run, "compare", killed)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match=f"^stopped by Ctrl-C; the model is already saved in {where.model} and"):
         train(config)
     assert f"profile: steps 13 to 16 are in {where.profile}; " in capsys.readouterr().out
     assert "The model has not been measured on test texts" in (where.model / "README.md").read_text()
@@ -189,10 +189,10 @@ def test_a_killed_run_resumes_to_the_same_model(settings, tmp_path):
             while process.poll() is None and checkpoint not in _steps(killed):
                 time.sleep(0.01)
             process.send_signal(with_signal)
-            printed, errors = process.communicate()
+            _, errors = process.communicate()
         if with_signal is signal.SIGINT:
             assert process.returncode == 130 and b"Traceback" not in errors, errors
-            assert b"stopped; the same command goes on from step" in printed
+            assert b"stopped by Ctrl-C and saved at step" in errors and b"; the same command goes on\n" in errors
     again = _train(settings, "--run", killed, *long, "--json", "--quiet")
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout) == json.loads((killed / "comparison.json").read_text())

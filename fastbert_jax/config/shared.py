@@ -241,6 +241,8 @@ class ProcessesConfig:
     """How many processes there are; 0: as the launcher sets it."""
     index: int = -1
     """Which of them this is, from 0; -1: as the launcher sets it."""
+    wait_seconds: int = 300
+    """So many seconds, 1 or more, a process waits for the others at the start."""
     heartbeat_seconds: int = 100
     """After so many seconds of silence, 1 or more, a process counts as dead, and the others end."""
 
@@ -252,5 +254,16 @@ class ProcessesConfig:
             "all three or none of them",
             (self.coordinator, self.count, self.index),
         )
+        _, _, port = self.coordinator.rpartition(":")
+        is_address = (
+            re.fullmatch(r"(\[[0-9a-fA-F:.%]+\]|[^\s:/\[\]]+):[0-9]{1,5}", self.coordinator) and 0 < int(port) < 2**16
+        )
+        require(
+            not self.coordinator or bool(is_address),
+            "processes.coordinator",
+            "HOST:PORT of process 0, such as node-0:8482, or [ADDRESS]:PORT for IPv6",
+            self.coordinator,
+        )
         require(self.count == 0 or self.index < self.count, "processes.index", f"below {self.count}", self.index)
+        require(self.wait_seconds >= 1, "processes.wait_seconds", "1 or more", self.wait_seconds)
         require(self.heartbeat_seconds >= 1, "processes.heartbeat_seconds", "1 or more", self.heartbeat_seconds)

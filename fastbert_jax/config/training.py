@@ -133,7 +133,8 @@ class DistilConfig(UnlabelledPhaseConfig):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
-    """When the state of a run is saved and what stays; a run also saves at every measurement of dev and on SIGTERM."""
+    """When the state of a run is saved and what stays; a run also saves at every measurement of dev, and on SIGTERM and
+    Ctrl-C."""
 
     every: int = 0
     """Steps between saves; 0: only at the measurements."""

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from fastbert_jax import stopping
 from fastbert_jax.config import ExploreConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.explain import ExitPath, exit_paths
@@ -90,6 +91,9 @@ def open_server(config: ExploreConfig, predictor: Predictor) -> ThreadingHTTPSer
                 super().process_request_thread(request, client_address)
             finally:
                 self.places.release()
+
+        def service_actions(self) -> None:  # called twice a second
+            stopping.look()
 
     class Handler(PageHandler):
         settings, model, alone = config, predictor, threading.Lock()

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from fastbert_jax import stopping
 from fastbert_jax.atomic_files import user_path
 from fastbert_jax.config import BertConfig, DataConfig, ExitConfig, MeshConfig, Precision, ReadingConfig
 from fastbert_jax.config_yaml import convert, from_dict, shown
@@ -31,6 +32,7 @@ LEAST_LENGTH = 4
 """Tokens of the longest text of a model, at least: two texts and what frames them have more."""
 
 
+@stopping.stoppable()
 def load(directory: str | Path, *, exits: ExitConfig | None = None, mesh: Mesh | None = None) -> Predictor:
     """Load a trained model, or a Hugging Face BERT directory for its hidden states alone.
 

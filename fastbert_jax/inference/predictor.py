@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 from jax.sharding import Mesh
 
+from fastbert_jax import stopping
 from fastbert_jax.config import BATCH_TOKENS, BertConfig, ExitConfig, Mode, Precision, ReadingConfig
 from fastbert_jax.errors import UserError, program_name
 from fastbert_jax.inference.calibration import stored_calibration
@@ -253,8 +254,11 @@ class Predictor:
         """
         self.require_exits()
         engine, before, start = self._engine(mode), self.compiled_programs, time.perf_counter()
-        for length, rows in batch_rows(self.length_buckets, batch_size=batch_size, batch_tokens=batch_tokens).items():
-            engine.warm_up(full_batch(rows, length))
+        with stopping.stoppable():
+            sizes = batch_rows(self.length_buckets, batch_size=batch_size, batch_tokens=batch_tokens)
+            for length, rows in sizes.items():
+                stopping.look()
+                engine.warm_up(full_batch(rows, length))
         return WarmUp(self.compiled_programs - before, time.perf_counter() - start)
 
     def predict(
@@ -332,6 +336,7 @@ class Predictor:
         """
         return self.all_exits(self.plan(texts, batch_size=batch_size))[0]
 
+    @stopping.stoppable()
     def hidden_states(self, texts: Sequence[Text], batch_size: int = 0) -> list[np.ndarray]:
         """The hidden states of each text, float32 `[L + 1, tokens, H]`: the embeddings, then every layer's output.
 
@@ -344,12 +349,14 @@ class Predictor:
         plan = self.plan(texts, batch_size=batch_size)
         states: list[np.ndarray] = [np.empty(0)] * plan.texts
         for texts_of_batch, batch in zip(plan.members, plan.batches, strict=True):
+            stopping.look()
             hidden_LxBxSxH = np.asarray(self._runtime.hidden_states(batch))
             for row, text in enumerate(texts_of_batch):
                 states[text] = hidden_LxBxSxH[:, row, batch.text_BxS[row] > 0]
                 check_answers(states[text])
         return states
 
+    @stopping.stoppable()
     def plan(self, texts: Sequence[Text], *, batch_size: int = 0, batch_tokens: int = BATCH_TOKENS) -> BatchedTexts:
         """Tokenize texts and lay them out in batches of like lengths; see `plan_batches`.
 
@@ -360,6 +367,7 @@ class Predictor:
         check_token_types(encoded.token_types, self.config)
         return plan_batches(encoded, lengths=self.length_buckets, batch_size=batch_size, batch_tokens=batch_tokens)
 
+    @stopping.stoppable()
     def answers(
         self,
         plan: BatchedTexts,
@@ -377,6 +385,7 @@ class Predictor:
         thresholds_L = layer_thresholds(speed, self.config.num_layers)
         answers = Results.empty(plan.texts, self.config.num_classes)
         for texts, part in zip(plan.members, engine.run(plan.batches, thresholds_L), strict=True):
+            stopping.look()
             for whole, some in zip(answers, part, strict=True):
                 whole[texts] = some[: len(texts)]
             if on_batch:
@@ -384,6 +393,7 @@ class Predictor:
         check_answers(np.asarray(answers.probabilities_BxN))
         return answers
 
+    @stopping.stoppable()
     def all_exits(
         self, plan: BatchedTexts, on_batch: Callable[[int], None] | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -396,6 +406,7 @@ class Predictor:
         probabilities = np.zeros((total, depth, self.config.num_classes), np.float32)
         uncertainty = np.zeros((total, depth), np.float32)
         for texts, batch in zip(plan.members, plan.batches, strict=True):
+            stopping.look()
             answer = self._runtime.all_exits(batch)
             probabilities[texts] = np.asarray(answer.probabilities_BxN).swapaxes(0, 1)[: len(texts)]
             uncertainty[texts] = np.asarray(answer.uncertainty_B).T[: len(texts)]

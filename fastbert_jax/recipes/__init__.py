@@ -42,7 +42,7 @@ def train(settings: TrainConfig, *, recipe: Any = None) -> Comparison | None:
 
     Raises:
       UserError: settings, texts or files that cannot be used.
-      PreemptedError: stopped by SIGTERM, and saved.
+      PreemptedError, KeyboardInterrupt: stopped by SIGTERM or Ctrl-C, and saved.
     """
     from fastbert_jax.training import run
 

@@ -309,8 +309,14 @@ def _run(work: Sequence[Callable[..., None]], workers: int, directory: Path, adv
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, context, initializer=_begin_worker, initargs=(threads,))
     seen = set(directory.glob(ENTRIES))
-    pending: set[Future[None]] = {pool.submit(write) for write in work}
+    pending: set[Future[None]] = set()
     try:
+        # The workers, which inherit what is blocked, leave Ctrl-C to the command, which ends them.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            pending |= {pool.submit(write) for write in work}
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         while pending:
             ready, pending = wait(pending, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
             new = set(directory.glob(ENTRIES)) - seen
@@ -329,7 +335,6 @@ def _run(work: Sequence[Callable[..., None]], workers: int, directory: Path, adv
 
 
 def _begin_worker(threads: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the command, which ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ["RAYON_NUM_THREADS"] = str(threads)
 

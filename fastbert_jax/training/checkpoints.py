@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,8 +19,15 @@ from typing import Any
 from orbax.checkpoint import v1 as ocp
 
 from fastbert_jax import processes
-from fastbert_jax.atomic_files import CHECKSUMS, changed_files, write_checksums
+from fastbert_jax.atomic_files import CHECKSUMS, changed_files, put_aside, write_checksums
 from fastbert_jax.errors import UserError
+
+SMALL_FILE = 2**20
+"""Bytes; of a checkpoint that is not loaded, files up to this size are compared with their checksums."""
+UNCHECKED = (
+    f"it has no {CHECKSUMS}, so a change of its files cannot be found: the run was stopped before the checksums of "
+    "this checkpoint were written, or they were removed"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,23 +56,81 @@ class Checkpoints:
     def __init__(self, directory: Path, *, keep: int = 2) -> None:
         """Open the directory, or make it, and remove what a killed process left unfinished.
 
+        Orbax reads small files of all checkpoints, and fails at one that is damaged: those are put aside before.
+
         Args:
           keep: how many of the newest stay, beside the best.
+
+        Raises:
+          UserError: the directory cannot be read or written.
         """
+        self._directory, self._keep = directory, keep
+        self._moved: dict[str, str] = {}
+        """By name what was wrong with what the first process has put aside."""
+        self._untold: list[str] = []
+        """Of that, the words that `newest` has to say."""
+        processes.first_alone(self._set_aside_damaged)
+        self._orbax = self._opened()
+        self._thread = ThreadPoolExecutor(1)
+        self._save_under_way: tuple[int, Callable[[], object]] | None = None
+        """Its step, and what returns when it is complete."""
+
+    def _opened(self) -> ocp.training.Checkpointer:
         policies = ocp.training.preservation_policies
         best = policies.BestN(
             get_metric_fn=lambda metrics: tuple(metrics["rank"]), n=1, keep_checkpoints_without_metrics=False
         )
-        self._directory = directory
-        self._orbax = ocp.training.Checkpointer(
-            directory.absolute(),
-            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-            preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), best]),
-            cleanup_tmp_directories=True,
-        )
-        self._thread = ThreadPoolExecutor(1)
-        self._save_under_way: tuple[int, Callable[[], object]] | None = None
-        """Its step, and what returns when it is complete."""
+        try:
+            return ocp.training.Checkpointer(
+                self._directory.absolute(),
+                save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
+                preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(self._keep), best]),
+                cleanup_tmp_directories=True,
+            )
+        except Exception as error:  # of many kinds
+            unchecked = [path for path in self._paths() if not (path / CHECKSUMS).is_file()]
+            if not unchecked:
+                raise UserError(f"{self._directory}: expected a directory of checkpoints, found: {error}") from error
+            words = f"{unchecked[-1]}: expected a checkpoint, found: {error}"
+            processes.first_alone(lambda: self._move(unchecked[-1], words))
+            return self._opened()
+
+    def _paths(self) -> list[Path]:
+        """What is there under the names of steps, the newest last."""
+        names = self._directory.iterdir() if self._directory.is_dir() else ()
+        return sorted((path for path in names if path.name.isdecimal()), key=lambda path: int(path.name))
+
+    def _set_aside_damaged(self) -> None:
+        """Put aside what a look at the small files finds, and what cannot be checked where another one can."""
+        if os.path.lexists(self._directory) and not self._directory.is_dir():
+            self._move(self._directory, f"{self._directory}: expected a directory of checkpoints, found a file")
+        paths = self._paths()
+        checked = {
+            path: changed_files(path, most_bytes=SMALL_FILE) for path in paths if os.path.lexists(path / CHECKSUMS)
+        }
+        for path in paths:
+            problem = "\n".join(checked.get(path, []))
+            if not path.is_dir():
+                problem = f"{path}: expected a checkpoint, found a file"
+            elif path not in checked and [] in checked.values():
+                problem = f"{path}: {UNCHECKED}"
+            if problem:
+                self._move(path, problem)
+
+    def _move(self, path: Path, problem: str) -> None:
+        """Put a damaged checkpoint into `checkpoints.refused/`, or what is in the place of the directory beside it."""
+        try:
+            if path == self._directory:
+                place = put_aside(path)
+            else:
+                aside = self._directory.with_name(f"{self._directory.name}.refused")
+                aside.mkdir(exist_ok=True)
+                taken = len(list(aside.glob(f"{path.name}*")))
+                place = path.rename(aside / (f"{path.name}.{taken}" if taken else path.name))
+        except OSError as error:
+            raise UserError(f"{problem}\nIt cannot be put aside: {error}") from error
+        self._moved[path.name] = problem
+        self._untold.append(f"{problem}\nIt is now {place}")
 
     def save(self, step: int, tree: Any, position: Position, *, rank: tuple[int, float] | None) -> None:
         """Begin to write a checkpoint, when the one before is complete; of the older ones some stay.
@@ -132,28 +198,29 @@ class Checkpoints:
         Raises:
           UserError: there are checkpoints, and all are damaged.
         """
-        for step in self.steps():
+        while True:
+            while self._untold:
+                warn(self._untold.pop(0))
+            step = self.latest()
+            if step is None:
+                break
             try:
-                return self._whole(step, like_at)
+                return self._whole(step, like_at, warn=warn)
             except UserError as error:
-                warn(str(error))
-            self.put_aside(step)
-            if not self.steps():
-                raise UserError(
-                    f"{self._directory}: expected a whole checkpoint, found only damaged ones; begin a new --run"
-                )
+                self.put_aside(step, str(error))
+        processes.first_alone(self._require_none_lost)
         return None
 
-    def put_aside(self, step: int) -> None:
+    def _require_none_lost(self) -> None:
+        if self._moved:
+            raise UserError(
+                f"{self._directory}: expected a whole checkpoint, found only damaged ones; begin a new --run, or give "
+                "the same command again to begin this one anew"
+            )
+
+    def put_aside(self, step: int, problem: str) -> None:
         """Move a damaged checkpoint into `checkpoints.refused/`."""
-
-        def move() -> None:
-            aside = self._directory.with_name("checkpoints.refused")
-            aside.mkdir(exist_ok=True)
-            taken = len(list(aside.glob(f"{step}*")))
-            (self._directory / str(step)).rename(aside / (f"{step}.{taken}" if taken else str(step)))
-
-        processes.first_alone(move)
+        processes.first_alone(lambda: self._move(self._directory / str(step), problem))
         self._orbax.reload()
 
     def load(self, step: int, like: Any) -> Any:
@@ -163,21 +230,21 @@ class Checkpoints:
           UserError: the checkpoint is damaged, or another model's.
         """
         self.wait()
-        return self._whole(step, lambda position: like).tree
+        return self._whole(step, lambda position: like, warn=lambda words: None).tree
 
-    def _whole(self, step: int, like_at: Callable[[Position], Any]) -> Restored:
-        processes.first_alone(lambda: self._check(step))
-        return processes.together(lambda: self._read(step, like_at))
-
-    def _check(self, step: int) -> None:
+    def _whole(self, step: int, like_at: Callable[[Position], Any], *, warn: Callable[[str], None]) -> Restored:
         directory = self._directory / str(step)
-        if (directory / CHECKSUMS).exists():
-            if problems := changed_files(directory):
+
+        def check() -> None:
+            if not directory.is_dir() and str(step) in self._moved:
+                raise UserError(self._moved[str(step)])
+            if not (directory / CHECKSUMS).is_file():
+                warn(f"{directory}: {UNCHECKED}, as all others; it is taken as it is")
+            elif problems := changed_files(directory):
                 raise UserError("\n".join(problems))
-        elif step != self.steps()[-1]:
-            raise UserError(f"{directory}: the run was stopped before the checksums of this checkpoint were written")
-        else:  # there is none before it, and Orbax has renamed it, so it is complete
-            write_checksums(directory)
+
+        processes.first_alone(check)
+        return processes.together(lambda: self._read(step, like_at))
 
     def _read(self, step: int, like_at: Callable[[Position], Any]) -> Restored:
         try:

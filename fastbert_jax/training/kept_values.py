@@ -28,6 +28,8 @@ from fastbert_jax.atomic_files import (
     CHECKSUMS,
     atomic_file,
     changed_files,
+    put_aside,
+    read_file,
     remove_unfinished,
     write_checksums,
     write_json,
@@ -129,19 +131,22 @@ class KeptValues(BatchStream):
     def _problem(self) -> str:
         """Why the values in the directory cannot be used; empty: they can."""
         try:
-            found = json.loads((self._directory / ABOUT).read_text(encoding="utf-8"))
+            found = json.loads(read_file(self._directory / ABOUT))
             other = [key for key in self._about if found.get(key) != self._about[key]]
             if other:
                 return f"{self._directory}: expected values that this run kept, found other {' and '.join(other)}"
             self._mapped("r")
-        except (OSError, ValueError, EOFError, AttributeError) as error:
+        except Exception as error:  # numpy raises many kinds for damaged files
             return f"{self._directory}: expected kept values, found a damaged file: {error}"
         return "\n".join(changed_files(self._directory)) if (self._directory / CHECKSUMS).exists() else ""
 
     def _begin(self) -> None:
         """Make all values unknown; `about.json` is written last, and makes the directory complete."""
-        for name in (CHECKSUMS, ABOUT):
-            (self._directory / name).unlink(missing_ok=True)
+        for path in (self._directory / name for name in (CHECKSUMS, ABOUT, VALUES)):
+            if path.is_dir():
+                put_aside(path)
+            else:
+                path.unlink(missing_ok=True)
         remove_unfinished(self._directory)
         # Written, not left as a hole: on a full disk a hole would end the process when a value is written into it.
         with atomic_file(self._directory / VALUES, "wb") as stream:
@@ -178,6 +183,8 @@ class KeptValues(BatchStream):
         processes.together(open_own if first or self._complete else lambda: None)
 
     def _mapped(self, mode: Any) -> np.memmap:
+        if not (self._directory / VALUES).is_file():  # a FIFO would never end
+            raise ValueError(f"no file {VALUES}")
         values: np.memmap = np.load(self._directory / VALUES, mmap_mode=mode)
         expected = (self._about["texts"], self._about["classes"])
         if values.shape != expected or values.dtype != np.float32:

@@ -6,14 +6,14 @@ import contextlib
 import importlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from flax.traverse_util import flatten_dict
 
 from fastbert_jax import processes
-from fastbert_jax.atomic_files import write_json, write_text
+from fastbert_jax.atomic_files import atomic_file, put_aside, read_file, write_json
 from fastbert_jax.config import LogTarget, TrainConfig
 from fastbert_jax.config_yaml import to_dict, to_yaml
 from fastbert_jax.errors import UserError
@@ -210,18 +210,19 @@ MOST_DEV_POINTS = 300
 def dev_points(metrics: Path) -> list[dict[str, Any]]:
     """The measurements of the dev set in `metrics.jsonl`, in the order of their steps; none where there is no file.
 
+    Lines that cannot be read are left out.
+
     Each holds its `step` over the whole run, the `phase` of the training step before it, and for each layer the
     `accuracy` and the cross entropy (`loss`) of its exit, None where it has none.
     """
-    if not metrics.exists():
+    if not metrics.is_file():
         return []
     points, phase = [], ""
-    with metrics.open(encoding="utf-8") as lines:
-        for values in map(json.loads, lines):
-            if values["event"] == DEV_EVENT:
-                points.append({"phase": phase} | {key: values[key] for key in ("step", "accuracy", "loss")})
-            else:
-                phase = values["event"]
+    for values in filter(None, map(_event_of, metrics.read_bytes().splitlines())):
+        if values["event"] != DEV_EVENT:
+            phase = values["event"]
+        elif all(isinstance(values.get(key), list) for key in ("accuracy", "loss")):
+            points.append({"phase": phase} | {key: values[key] for key in ("step", "accuracy", "loss")})
     every = -(-len(points) // MOST_DEV_POINTS) or 1
     return points[::-1][::every][::-1]
 
@@ -248,7 +249,7 @@ class Journal:
         """
         self._every = config.log.every
         directory, identities = self._path.parent, self._path.with_name(IDENTITIES)
-        known = json.loads(identities.read_text(encoding="utf-8")) if identities.is_file() else {}
+        known = _identities(identities)
         for target in config.log.to:
             try:
                 self._loggers[target] = LOGGERS[target](directory, config, known.get(target.value, ""))
@@ -261,19 +262,44 @@ class Journal:
             write_json(identities, known | opened)
 
     def resume(self, step: int) -> None:
-        """Begin to write after the events up to `step`, which are kept; 0: none."""
+        """Begin to write after the events up to `step`, which are kept; 0: none.
+
+        Raises:
+          UserError: the file cannot be read or written.
+        """
         if not processes.is_first():
             return
-        if self._path.exists():
-            kept = [line for line in self._path.read_text().splitlines() if _step_of(line) <= step]
-            write_text(self._path, "".join(line + "\n" for line in kept))
-        self._file = self._path.open("a", buffering=1)
+        with self._errors():
+            if self._path.exists():
+                self._keep_up_to(step)
+            self._file = self._path.open("a", buffering=1)
         self._each_logger(lambda logger: logger.resume(step))
 
+    def _keep_up_to(self, step: int) -> None:
+        """Forget later events; put a file aside that lacks earlier ones, and keep those that it has."""
+        lines = self._path.read_bytes().splitlines()
+        events = [_event_of(line) for line in lines]
+        kept = [line for line, event in zip(lines, events, strict=True) if event and event["step"] <= step]
+        steps = {event["step"] for event in events if event and event["event"] != DEV_EVENT}
+        lost = len(set(range(1, step + 1)) - steps)
+        if lost or None in events[:-1]:  # a kill cuts the last line, of a step that is done again
+            aside = put_aside(self._path)
+            self.say(
+                f"warning: {self._path} was damaged, and is now {aside.name}: {events.count(None)} lines cannot be "
+                f"read, {lost} of {step} steps are missing; what can be read is kept"
+            )
+        with atomic_file(self._path, "wb") as stream:
+            stream.writelines(line + b"\n" for line in kept)
+
     def log(self, event: str, *, step: int, values: Mapping[str, Any]) -> None:
-        """Write one event."""
+        """Write one event.
+
+        Raises:
+          UserError: the file cannot be written.
+        """
         if self._file is not None:
-            self._file.write(json.dumps({"event": event, "step": step, **values}) + "\n")
+            with self._errors():
+                self._file.write(json.dumps({"event": event, "step": step, **values}) + "\n")
         self.to_loggers(event, step=step, values=values)
 
     def to_loggers(self, event: str, *, step: int, values: Mapping[str, Any]) -> None:
@@ -299,6 +325,16 @@ class Journal:
         self._each_logger(lambda logger: logger.close(done=self._done))
         self._loggers.clear()
 
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"{self._path}: expected to write the journal, found: {error}\n"
+                "Make room or mend the directory, then run the same command again."
+            ) from error
+
     def _each_logger(self, call: Callable[[Logger], None]) -> None:
         for target, logger in list(self._loggers.items()):
             try:
@@ -310,6 +346,18 @@ class Journal:
                     logger.close(done=False)
 
 
+def _identities(path: Path) -> dict[str, str]:
+    """The names of the run at its loggers; none where the file cannot be read, which is then put aside."""
+    try:
+        return {key: str(name) for key, name in dict(json.loads(read_file(path))).items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        aside = put_aside(path)
+        status(f"warning: {path} cannot be read: {error}\nIt is now {aside.name}; the loggers begin a new run")
+        return {}
+
+
 def _warn_disabled(target: LogTarget, error: Exception) -> None:
     status(
         f"warning: --log.to {target.value} is disabled after {type(error).__name__}: {error}\n"
@@ -317,11 +365,13 @@ def _warn_disabled(target: LogTarget, error: Exception) -> None:
     )
 
 
-def _step_of(line: str) -> float:
+def _event_of(line: bytes) -> dict[str, Any] | None:
+    """The event in a line of the journal; None where there is none, as in a line that a kill cut."""
     try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError):  # a line that a kill cut
-        return float("inf")
+        values = json.loads(line)
+        return values if isinstance(values["event"], str) and type(values["step"]) is int else None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def _numbers(name: str, value: Any) -> dict[str, float]:

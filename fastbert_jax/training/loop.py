@@ -13,7 +13,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from fastbert_jax.errors import PreemptedError, UserError
+from fastbert_jax import stopping
+from fastbert_jax.errors import UserError
 from fastbert_jax.log import progress_bar
 from fastbert_jax.model.sharding import share_batch
 from fastbert_jax.processes import StopRequest
@@ -67,7 +68,7 @@ def run_recipe(
       streams: the batches of each phase, by its name; their number is the phase's length.
 
     Raises:
-      PreemptedError: a stop was asked for, and the state is saved.
+      PreemptedError, KeyboardInterrupt: SIGTERM or Ctrl-C asked to stop, and the state is saved.
       UserError: a loss that is no number, weights that cannot be read, a checkpoint that cannot be written or read.
     """
     checkpoints, journal, mesh = surroundings.checkpoints, surroundings.journal, surroundings.mesh
@@ -155,6 +156,7 @@ class _PhaseRun:
         unread: tuple[int, StepMetrics, str, Views] | None = None
         with around.meter.spending("restore"):
             self._stream.open(self._frozen, done=done)
+        self._stop_by(around.stop.anywhere(), done)
         with (
             contextlib.closing(self._views(done)) as steps,
             progress_bar(self._phase.name, total=total, unit="steps", done=done) as advance,
@@ -168,23 +170,27 @@ class _PhaseRun:
                     advance(1, self._log(*unread))
                 unread = (step, metrics, kind, views)
                 around.profiler.end_after(self._first_step + step, metrics)
-                stopping = around.stop.agreed()
+                asked = around.stop.agreed()
                 evaluating = self._is_time_to_evaluate(step)
-                if evaluating or stopping or self._is_time_to_save(step):
+                if evaluating or asked or self._is_time_to_save(step):
                     advance(1, self._log(*unread))
                     unread = None
                     self._save(step, score=self._evaluate(step) if evaluating else None)
-                if stopping:
-                    around.checkpoints.wait()
-                    raise PreemptedError(
-                        f"{self._phase.name}: stopped by SIGTERM and saved at step {step} of {total}; "
-                        "the same command goes on"
-                    )
+                self._stop_by(asked or (around.stop.anywhere() if evaluating else 0), step)
         if self._phase.keep is Keep.BEST and self._best_step not in (None, self._first_step + total):
             self._go_to_the_best(self._best_step)
         params = merge(self._state.trained, self._frozen)
         del self._state, self._frozen  # the optimizer's moments would fill the devices during the next phase
         return params
+
+    def _stop_by(self, signal: int, step: int) -> None:
+        """Stop the run after a step that is saved, or before the first one, if a signal asks to (0: none does)."""
+        if not signal:
+            return
+        self._around.checkpoints.wait()
+        where = f"and saved at step {step} of {len(self._stream)}" if step else "before its first step"
+        words = f"{self._phase.name}: stopped by {stopping.name_of(signal)} {where}; the same command goes on"
+        raise stopping.stop_by(signal, words)
 
     def _views(self, done: int) -> Generator[tuple[int, str, Views]]:
         """Steps from `done` on with the kinds and the views of their batches; the wait for them is measured."""
@@ -202,7 +208,7 @@ class _PhaseRun:
         except UserError as error:
             around.journal.say(f"{error}\n{self._phase.name}: its best step is lost; its last one goes on instead")
             if step in around.checkpoints.steps():
-                around.checkpoints.put_aside(step)
+                around.checkpoints.put_aside(step, str(error))
 
     def _is_time_to_evaluate(self, step: int) -> bool:
         """As often per epoch as asked, spread evenly, the end of every epoch and of the phase always among them."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from fastbert_jax.errors import UserError
 from fastbert_jax.training.loggers import Journal
 
 COMPILE_EVENTS = ("/jax/core/compile/backend_compile_duration", "/jax/core/compile/jaxpr_to_mlir_module_duration")
@@ -97,8 +99,13 @@ class Meter:
             values["model_flop_utilisation"] = utilisation
             words += f", utilisation {utilisation:.0%}"
         if self._path is not None:
-            with self._path.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps({"event": event, "step": step, **values}) + "\n")
+            try:
+                with self._path.open("a+b") as stream:
+                    whole = not stream.tell() or os.pread(stream.fileno(), 1, stream.tell() - 1) == b"\n"
+                    line = json.dumps({"event": event, "step": step, **values}).encode() + b"\n"
+                    stream.write(line if whole else b"\n" + line)  # a kill may have cut the line before
+            except OSError as error:
+                raise UserError(f"{self._path}: expected to add to it, found: {error}") from error
         if self._journal is not None:
             self._journal.to_loggers("throughput", step=step, values=values)
         return words

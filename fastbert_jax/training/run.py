@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import signal
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,10 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from safetensors import SafetensorError
 
-from fastbert_jax import processes
+from fastbert_jax import processes, stopping
 from fastbert_jax.atomic_files import atomic_directory, write_checksums, write_json, write_text
 from fastbert_jax.config import BertConfig, ProcessesConfig, TrainConfig
-from fastbert_jax.errors import PreemptedError, UserError
+from fastbert_jax.errors import UserError
 from fastbert_jax.inference.compare import compare
 from fastbert_jax.inference.exit_outputs import EvaluatedTexts
 from fastbert_jax.inference.loading import load
@@ -28,7 +29,7 @@ from fastbert_jax.model.flops import Count, text_flops
 from fastbert_jax.model.network import Params, Part
 from fastbert_jax.model.sharding import make_mesh
 from fastbert_jax.model.weights import save_model
-from fastbert_jax.processes import StopRequest, stop_on_sigterm
+from fastbert_jax.processes import StopRequest
 from fastbert_jax.report.comparison import Comparison
 from fastbert_jax.report.tables import render, render_page
 from fastbert_jax.text.labelled_data import tfidf_svm_accuracy
@@ -55,10 +56,16 @@ def train(config: TrainConfig, recipe: RecipeModule) -> Comparison | None:
 
     Raises:
       UserError: data, settings or files that cannot be used, or a run that is under way.
-      PreemptedError: stopped by SIGTERM, and saved.
+      LostProcessError: another process of the run has ended.
+      PreemptedError, KeyboardInterrupt: stopped by SIGTERM or Ctrl-C, and saved; the words say what and how to go on.
     """
     config = config.resolved
-    with stop_on_sigterm() as stop, contextlib.ExitStack() as held:
+    with (
+        processes.needing_all(),
+        stopping.explained("; nothing is lost that was saved before, and the same command goes on"),
+        stopping.stoppable(signal.SIGINT, signal.SIGTERM),
+        contextlib.ExitStack() as held,
+    ):
         processes.join(config.processes)
         processes.first_alone(lambda: check_installed(config.log.to))
         mesh = make_mesh(config.mesh)
@@ -78,14 +85,30 @@ def train(config: TrainConfig, recipe: RecipeModule) -> Comparison | None:
             journal.open_loggers(config)
 
         processes.first_alone(begin)
+        asked = 0
         if not processes.all_well(run.model.exists()):
-            params = _on_host(_train(config, prepared, run, mesh, stop, journal))
-            processes.first_alone(lambda: _save(config, prepared, run, params))
+            asked = _train_and_save(config, prepared, run, mesh, journal)
         elif config.profile and processes.is_first():
             status(f"profile: of the steps {config.profile}, none left: the run is done")
         measures = processes.is_first()
         processes.part()
-        return _compare(config, prepared, run, journal) if measures else None
+        saved = f"; the model is already saved in {run.model} and can be used; the same command measures it"
+        with stopping.explained(saved):
+            if asked:
+                raise stopping.stop_by(asked)
+            return _compare(config, prepared, run, journal) if measures else None
+
+
+def _train_and_save(config: TrainConfig, prepared: Prepared, run: RunDirectory, mesh: Mesh, journal: Journal) -> int:
+    """Train, or the rest of it, and write `model/`. A request to stop is kept until the state or the model is saved.
+
+    Returns the signal that has asked any process to stop meanwhile; 0: none.
+    """
+    stop = StopRequest()
+    with stopping.holding():
+        params = _on_host(_train(config, prepared, run, mesh, stop, journal))
+        processes.first_alone(lambda: _save(config, prepared, run, params))
+        return stop.anywhere()
 
 
 def _on_host(params: Params) -> Params:
@@ -118,16 +141,9 @@ def _train(
         profiler=profiler,
     )
     try:
-        stop.heeded = True
         streams = _streams(prepared, run, journal)
         params = run_recipe(recipe, streams, seed=config.seed, surroundings=surroundings)
-        if stop.anywhere():
-            raise PreemptedError("stopped by SIGTERM after the last step was saved; the same command goes on")
-    except KeyboardInterrupt:
-        journal.say(f"stopped; the same command goes on from step {checkpoints.latest() or 0}")
-        raise
     finally:
-        stop.heeded = False
         profiler.close()
         checkpoints.close()
     model: Params = params["model"]

@@ -22,6 +22,8 @@ from fastbert_jax.atomic_files import (
     changed_files,
     is_unfinished,
     lock_file,
+    put_aside,
+    read_file,
     remove_unfinished,
     write_json,
     write_text,
@@ -31,6 +33,7 @@ from fastbert_jax.config_yaml import from_yaml, to_dict, to_yaml
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference import calibration
 from fastbert_jax.inference.loading import CARD
+from fastbert_jax.log import status
 from fastbert_jax.text.examples import Unreadable
 
 REJECTED = "rejected.jsonl"
@@ -63,8 +66,11 @@ class RunDirectory:
         Args:
           data: for each set of texts that affects training, words that differ when the texts do.
 
+        A file of those that is damaged is put aside and written anew from this command, with a warning.
+
         Raises:
-          UserError: it holds a run with other settings, labels or texts (all differences are listed), or other files.
+          UserError: it holds a run with other settings, labels or texts (all differences are listed), or other files,
+            or cannot be written.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -76,12 +82,12 @@ class RunDirectory:
                 write_json(self.labels, list(labels))
                 write_json(self.data, data)
                 write_text(self.config, to_yaml(config))  # last: it makes the directory a run's
+            for path in (self.config, self.labels, self.data, self.metrics, self.throughput, self._lock):
+                if os.path.lexists(path) and not path.is_file():  # to open a FIFO would never end
+                    status(f"warning: {path}: expected a regular file; what was there is now {put_aside(path).name}")
+            old = self._began_with(config)
         except OSError as error:
             raise UserError(f"--run {self.path}: expected a directory that can be written, found {error}") from None
-        recipe = yaml.safe_load(self.config.read_text(encoding="utf-8")).get("recipe")
-        old: dict[str, Any] = {"recipe": recipe}  # alone where it is another one, whose settings have other names
-        if recipe == type(config).recipe:
-            old = flatten_dict(to_dict(from_yaml(type(config), self.config)), sep=".")
         new = flatten_dict(to_dict(config), sep=".")
         changed = [key for key in old if old[key] != new[key] and key.split(".")[0] not in FREE_KEYS]
         if changed:
@@ -92,6 +98,18 @@ class RunDirectory:
             )
         _check_same(self.labels, list(labels))
         _check_same(self.data, data)
+
+    def _began_with(self, config: TrainConfig) -> dict[str, Any]:
+        """The settings that the run began with, by flat names; only the recipe where it is another one."""
+        try:
+            recipe = dict(yaml.safe_load(read_file(self.config))).get("recipe")
+        except (ValueError, TypeError, RecursionError, FileNotFoundError, yaml.YAMLError) as error:
+            _replace(self.config, to_yaml(config), error)
+            recipe = config.recipe
+        if recipe != type(config).recipe:  # its settings have other names
+            return {"recipe": recipe}
+        began_with: dict[str, Any] = flatten_dict(to_dict(from_yaml(type(config), self.config)), sep=".")
+        return began_with
 
     def list_rejected(self, rows: Sequence[Unreadable]) -> None:
         """Write which rows were left out and why, one JSON object a line; nothing where there are none.
@@ -114,16 +132,35 @@ class RunDirectory:
         Raises:
           UserError: another process does.
         """
-        with open(self._lock, "ab") as stream:
-            lock_file(stream, self.path)
-            remove_unfinished(self.path)
+        with contextlib.ExitStack() as stack:
+            try:
+                lock_file(stack.enter_context(open(self._lock, "ab")), self.path)
+                remove_unfinished(self.path)
+            except OSError as error:
+                raise UserError(f"--run {self.path}: expected a directory that can be written, found {error}") from None
             yield
+
+
+def _replace(path: Path, text: str, problem: Exception) -> None:
+    """Put aside a damaged file that says what the run began with, and write what this command says instead."""
+    try:
+        aside = put_aside(path).name if os.path.lexists(path) else "gone"
+        write_text(path, text)
+    except OSError as error:
+        raise UserError(f"{path}: expected a file that can be read or replaced, found {problem}; {error}") from None
+    status(
+        f"warning: {path} cannot be read: {problem}\n"
+        f"It is now {aside}; what this command gives is taken for what the run began with."
+    )
 
 
 def _check_same(path: Path, expected: object) -> None:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        found = json.loads(read_file(path))
+    except (ValueError, RecursionError) as error:
+        _replace(path, json.dumps(expected, indent=2, ensure_ascii=False) + "\n", error)
+        return
+    except OSError as error:
         raise UserError(f"{path}: expected what the run began with, found {error}; begin a new --run") from None
     if found != expected:
         raise UserError(
@@ -141,7 +178,7 @@ def verify_run(directory: Path) -> str:
     run = RunDirectory(directory)
     if not os.path.isfile(run.config):  # unlike Path.is_file, also for a name that no file can have
         raise UserError(f"expected the directory of a run, with a config.yaml, found none in {directory}")
-    steps = sorted((int(path.name) for path in run.checkpoints.glob("*") if path.name.isdigit()), reverse=True)
+    steps = sorted((int(path.name) for path in run.checkpoints.glob("*") if path.name.isdecimal()), reverse=True)
     parts = {f"checkpoint {step}": run.checkpoints / str(step) for step in steps}
     # A run that is stopped may leave a complete checkpoint, or incomplete answers, without their checksums.
     unknown = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+import signal
 
 import jax
 import jax.numpy as jnp
@@ -33,11 +34,11 @@ class _Strike(StopRequest):
         super().__init__()
         self._left, self._kills = after, kills
 
-    def agreed(self) -> bool:
+    def agreed(self) -> int:
         self._left -= 1
         if self._kills and not self._left:
             raise Stop
-        return not self._left
+        return 0 if self._left else signal.SIGTERM
 
 
 @pytest.fixture(scope="module")

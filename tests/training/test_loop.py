@@ -1,15 +1,25 @@
 """Properties of the loop: the best step is handed on, phases keep to their parts, a stopped run resumes exactly."""
 
 import json
+import signal
 
 import jax
 import pytest
 
+from fastbert_jax import stopping
 from fastbert_jax.errors import PreemptedError, UserError
-from fastbert_jax.processes import StopRequest
 from fastbert_jax.training.checkpoints import Checkpoints
+from fastbert_jax.training.loggers import Journal
 from tests.training import tiny
-from tests.training.tiny_run import Stop, run, same
+from tests.training.tiny_run import AskedToStop, Stop, run, same
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The parameters and the journal of a run that is never stopped."""
+    directory = tmp_path_factory.mktemp("whole")
+    params, _ = run(directory)
+    return params, (directory / "metrics.jsonl").read_text()
 
 
 def test_the_best_dev_step_is_distilled_and_stays_frozen(tmp_path):
@@ -29,14 +39,12 @@ def test_fine_tuning_leaves_students_untouched_and_distillation_trains_them(tmp_
 
 
 @pytest.mark.parametrize("stop_at", [1, 2, 3])
-def test_a_stopped_run_resumes_bit_for_bit(tmp_path, stop_at):
-    expected, _ = run(tmp_path / "whole")
+def test_a_stopped_run_resumes_bit_for_bit(tmp_path, whole, stop_at):
     with pytest.raises(Stop):
         run(tmp_path / "stopped", stop_at=stop_at)
     found, _ = run(tmp_path / "stopped")
-    assert same(found, expected)
-    whole, resumed = ((tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "stopped"))
-    assert resumed == whole
+    assert same(found, whole[0])
+    assert (tmp_path / "stopped" / "metrics.jsonl").read_text() == whole[1]
 
 
 def test_a_finished_run_does_nothing_again(tmp_path):
@@ -65,16 +73,43 @@ def test_phases_of_no_epochs_are_skipped(tmp_path):
     assert seen == [] and same(params, tiny.params())
 
 
-def test_a_stop_request_saves_at_its_step_and_the_run_goes_on_bit_for_bit(tmp_path):
-    expected, _ = run(tmp_path / "whole")
-    stop = StopRequest()
-    stop.here = True
-    with pytest.raises(PreemptedError, match="fine_tune: stopped by SIGTERM and saved at step 1 of 6"):
-        run(tmp_path / "stopped", stop=stop)
+@pytest.mark.parametrize(
+    ("number", "kind", "name"),
+    [(signal.SIGTERM, PreemptedError, "SIGTERM"), (signal.SIGINT, KeyboardInterrupt, "Ctrl-C")],
+)
+def test_a_stop_request_saves_at_its_step_and_the_run_goes_on_bit_for_bit(tmp_path, whole, number, kind, name):
+    with pytest.raises(kind, match=f"fine_tune: stopped by {name} and saved at step 1 of 6; the same command goes on"):
+        run(tmp_path / "stopped", stop=AskedToStop(number))
     found, _ = run(tmp_path / "stopped", save_every=2)
-    assert same(found, expected)
-    whole, resumed = ((tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "stopped"))
-    assert resumed == whole
+    assert same(found, whole[0])
+    assert (tmp_path / "stopped" / "metrics.jsonl").read_text() == whole[1]
+
+
+def test_ctrl_c_at_a_step_or_in_a_measurement_saves_there_and_the_run_goes_on_bit_for_bit(
+    tmp_path, whole, monkeypatch, capfd
+):
+    log = Journal.log
+    # After the first step; at the first measurement, after which no other step is done.
+    for event, wanted, saved in (("fine_tune", 1, 2), ("dev", 3, 3)):
+
+        def struck(self, name, *, step, values, event=event, wanted=wanted):
+            if (name, step) == (event, wanted):
+                signal.raise_signal(signal.SIGINT)
+            log(self, name, step=step, values=values)
+
+        directory = tmp_path / event
+        with (
+            pytest.raises(KeyboardInterrupt, match=f"stopped by Ctrl-C and saved at step {saved} of 6"),
+            monkeypatch.context() as patch,
+            stopping.stoppable(),
+            stopping.holding(),
+        ):
+            patch.setattr(Journal, "log", struck)
+            run(directory)
+        assert "Ctrl-C: stops when the state is saved; a second one stops at once\n" in capfd.readouterr().err
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        found, _ = run(directory)
+        assert same(found, whole[0]) and (directory / "metrics.jsonl").read_text() == whole[1]
 
 
 def test_a_lost_best_step_leaves_the_last_one(tmp_path, monkeypatch, capsys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import signal
 from pathlib import Path
 
 import jax
@@ -12,10 +13,9 @@ import pytest
 
 from fastbert_jax.config import TrainConfig
 from fastbert_jax.errors import PreemptedError, UserError
-from fastbert_jax.processes import StopRequest
 from fastbert_jax.training import performance
 from fastbert_jax.training.performance import Meter, Profiler
-from tests.training.tiny_run import run
+from tests.training.tiny_run import AskedToStop, run
 
 
 def profiled_steps(directory: Path) -> list[int]:
@@ -35,10 +35,13 @@ def test_the_steps_that_were_asked_for_are_in_it_across_phases(tmp_path):
 
 
 def test_a_stop_inside_the_range_closes_it_and_the_resumed_run_profiles_the_rest(tmp_path):
-    stop, said = StopRequest(), []
-    stop.here = True
+    said: list[str] = []
     with pytest.raises(PreemptedError):
-        run(tmp_path, stop=stop, profiler=Profiler(tmp_path / "one", range(1, 4), say=said.append))
+        run(
+            tmp_path,
+            stop=AskedToStop(signal.SIGTERM),
+            profiler=Profiler(tmp_path / "one", range(1, 4), say=said.append),
+        )
     assert profiled_steps(tmp_path / "one") == [1]
     run(tmp_path, profiler=Profiler(tmp_path / "two", range(1, 4), say=said.append))
     assert profiled_steps(tmp_path / "two") == [2, 3]

@@ -25,6 +25,17 @@ class Stop(Exception):
     """Stands for a kill."""
 
 
+class AskedToStop(StopRequest):
+    """A signal that was received in the first step."""
+
+    def __init__(self, signal: int) -> None:
+        super().__init__()
+        self._signal = signal
+
+    def agreed(self) -> int:
+        return self._signal
+
+
 def texts() -> tuple[Encoded, np.ndarray]:
     """Random texts and their labels."""
     generator = np.random.default_rng(0)
