@@ -183,9 +183,10 @@ class KeptValues(BatchStream):
         processes.together(open_own if first or self._complete else lambda: None)
 
     def _mapped(self, mode: Any) -> np.memmap:
-        if not (self._directory / VALUES).is_file():  # a FIFO would never end
-            raise ValueError(f"no file {VALUES}")
-        values: np.memmap = np.load(self._directory / VALUES, mmap_mode=mode)
+        path = self._directory / VALUES
+        if path.exists() and not path.is_file():  # to read a FIFO would never end
+            raise ValueError(f"{VALUES} is no regular file")
+        values: np.memmap = np.load(path, mmap_mode=mode)
         expected = (self._about["texts"], self._about["classes"])
         if values.shape != expected or values.dtype != np.float32:
             raise ValueError(f"{VALUES} of {values.dtype} {list(values.shape)}, not float32 {list(expected)}")
