@@ -186,6 +186,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         require_local("run", self.run)
+        require(self.seed >= 0, "seed", "0 or more", self.seed)
         steps = self.profiled
         expected = "FIRST:LAST, two steps counted from 1, the first not after the last, such as 10:20"
         require(not self.profile or 0 < steps.start < steps.stop, "profile", expected, self.profile)
