@@ -8,7 +8,7 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from fastbert_jax.inference import calibrate, calibration
 from fastbert_jax.inference.answer_files import Answered, AnswerFile, AnswerFormat, StandardOutput
 from fastbert_jax.inference.loading import CARD, load, local_mesh, model_directory
 from fastbert_jax.log import info, progress_bar
-from fastbert_jax.text.examples import Example, Unreadable
+from fastbert_jax.text.examples import Example, Unreadable, chunks
 from fastbert_jax.text.filesystem import expand, is_file, place_of, without_compression
 from fastbert_jax.text.sources import BUILTIN, STDIN, TFDS, ExampleReader, open_examples, require_skip
 
@@ -139,7 +139,7 @@ class _Model:
                 info(rows.note)
             self._told = columns
             advance = stack.enter_context(progress_bar("predict", total=rows.table.row_count, unit="texts"))
-            for chunk in chunks_of(rows):
+            for chunk in chunks(rows, rows=ROWS, characters=CHARACTERS):
                 checksum = checksum_of(chunk, first=first)
                 if file.has(checksum):
                     numbers[before] += len(chunk)
@@ -201,21 +201,6 @@ def model_checksum(directory: str | Path) -> str:
             with open(path, "rb") as stream:
                 digest.update(f"{path.name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
     return digest.hexdigest()
-
-
-def chunks_of(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    """The rows in order. Where a chunk ends depends on its rows only, so it is the same in every process."""
-    chunk: list[Row] = []
-    characters = 0
-    for row in rows:
-        chunk.append(row)
-        if isinstance(row, Example):
-            characters += len(row.text) if isinstance(row.text, str) else sum(map(len, row.text))
-        if len(chunk) >= ROWS or characters >= CHARACTERS:
-            yield chunk
-            chunk, characters = [], 0
-    if chunk:
-        yield chunk
 
 
 def checksum_of(chunk: Sequence[Row], *, first: int = 1) -> str:

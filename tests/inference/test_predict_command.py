@@ -23,9 +23,9 @@ from hypothesis import strategies as st
 from fastbert_jax.config import BadRow, ExitConfig, MeshConfig, Mode, PredictConfig, ReadingConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference import answer_files, predict_command
-from fastbert_jax.inference.predict_command import Row, checksum_of, chunks_of, predict
+from fastbert_jax.inference.predict_command import Row, checksum_of, predict
 from fastbert_jax.inference.predictor import Predictor
-from fastbert_jax.text.examples import Example, Unreadable
+from fastbert_jax.text.examples import Example, Unreadable, chunks
 from fastbert_jax.text.filesystem import open_bytes
 from fastbert_jax.text.readers import open_table
 from tests.inference.saved import LABELS, save_tiny_model, some_texts
@@ -374,13 +374,10 @@ def characters(chunk: list[Row]) -> int:
 
 @given(RECORDS)
 def test_chunks_hold_all_rows_and_are_bounded(rows: list[Row]) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(predict_command, "ROWS", 4)
-        patch.setattr(predict_command, "CHARACTERS", 20)
-        chunks = list(chunks_of(rows))
-    assert [row for chunk in chunks for row in chunk] == rows
-    assert all(1 <= len(chunk) <= 4 and characters(chunk[:-1]) < 20 for chunk in chunks)
-    assert all(len(chunk) == 4 or characters(chunk) >= 20 for chunk in chunks[:-1])
+    found = list(chunks(rows, rows=4, characters=20))
+    assert [row for chunk in found for row in chunk] == rows
+    assert all(1 <= len(chunk) <= 4 and characters(chunk[:-1]) < 20 for chunk in found)
+    assert all(len(chunk) == 4 or characters(chunk) >= 20 for chunk in found[:-1])
 
 
 def test_other_rows_have_another_checksum() -> None:
