@@ -151,8 +151,8 @@ def test_a_stopped_command_is_resumed_to_the_same_bytes(
     cut = predict_command.load(str(model), exits=ExitConfig()).plan(good).truncated_texts
     assert f"1 rows could not be read; their records say why\n{cut} texts have more than 16 tokens and were c" in counts
     output = tmp_path / f"a{ending}"
-    for chunks, error, done in ((1, RuntimeError, 1), (2, KeyboardInterrupt, 3), (0, KeyboardInterrupt, 3)):
-        with stopped_after(chunks, error):
+    for number, error, done in ((1, RuntimeError, 1), (2, KeyboardInterrupt, 3), (0, KeyboardInterrupt, 3)):
+        with stopped_after(number, error):
             answer(model, texts, output, resume=True)
         assert beside(output) == [f"a{ending}.partial"] and len(parts_of(output)) == done
     told = capsys.readouterr().err
