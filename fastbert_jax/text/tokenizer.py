@@ -192,6 +192,8 @@ class Tokenizer:
         values: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}  # which reads tokenizer.json as it is
         values |= {**self._names, TEXT_FORM: self.text_form.value}
         values |= {} if max_length is None else {"model_max_length": max_length}
+        has_types = any(piece.type for frame in self._frames if frame for piece in frame)
+        values["model_input_names"] = ["input_ids", *["token_type_ids"] * has_types, "attention_mask"]
         # Then transformers takes [SEP] in a text as text, but also what a model was extended with.
         values["split_special_tokens"] = not self._markers
         directory = Path(directory)
