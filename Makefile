@@ -26,10 +26,11 @@ test: $(READY)
 	$(BIN)/mypy
 	$(PYTEST)
 
-# The slow tests, without the three files whose tests take over ten minutes.
+# The slow tests, without the files whose slow tests take many minutes.
 test-slow: $(READY)
 	$(PYTEST) -m slow --ignore tests/test_faults.py --ignore tests/model/test_convert_base.py \
-		--ignore tests/inference/engines/test_agreement.py
+		--ignore tests/inference/engines/test_agreement.py --ignore tests/test_stopping.py --ignore tests/test_damage.py \
+		--ignore tests/inference/test_hostile_models.py
 
 # The model, inference and training: what depends on the versions of JAX and of Python.
 test-core: $(READY)
