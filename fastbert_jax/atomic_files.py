@@ -31,23 +31,26 @@ def user_path(name: str | Path) -> Path:
     """
     try:
         return Path(name).expanduser()
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise UserError(
             f"{name}: expected a path, found a ~ that stands for no home ({error}); write all of it"
         ) from None
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, *, keeps_link: bool = True) -> Iterator[Path]:
     """The path at which to write a file or directory that becomes `path` when the block succeeds.
 
-    It is then on the disk, so that a power cut cannot empty it. It replaces a file or an empty directory; a link stays,
-    and what it leads to is replaced. When the block fails, nothing is left.
+    It is then on the disk, so that a power cut cannot empty it. It replaces a file or an empty directory. When the
+    block fails, nothing is left.
+
+    Args:
+      keeps_link: whether a link stays and what it leads to is replaced; false: the link is.
 
     Raises:
       OSError: `path` cannot be replaced.
     """
-    path, unfinished = _places(path)
+    path, unfinished = _places(path, keeps_link)
     try:
         yield unfinished
         flush(unfinished)
@@ -57,9 +60,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
         _remove(unfinished)
 
 
-def _places(path: Path) -> tuple[Path, Path]:
+def _places(path: Path, keeps_link: bool = True) -> tuple[Path, Path]:
     """What is replaced, `path` or the target of that link, and where it is written before."""
-    if path.is_symlink():
+    if keeps_link and path.is_symlink():
         path = Path(os.path.realpath(path))
     return path, path.with_name(f".{path.name}.{os.getpid()}.unfinished")
 

@@ -172,7 +172,7 @@ BERT = {"vocab_size": 10, "hidden_size": 8, "num_layers": 2, "num_heads": 2, "fe
 @pytest.mark.parametrize(
     ("schema", "values", "message"),
     [
-        (BertConfig, BERT | {"num_layers": 0}, "model num_layers: expected 1 or more, found 0"),
+        (BertConfig, BERT | {"num_layers": 0}, "model num_layers: expected 1 to 1000, found 0"),
         (BertConfig, BERT | {"num_heads": 3}, "model hidden_size: expected a multiple of num_heads = 3, found 8"),
         (BertConfig, BERT | {"exit_size": 7}, "model exit_size: expected a multiple of exit_heads = 2, found 7"),
         (BertConfig, BERT | {"num_classes": 1}, "number of classes: expected 2 or more, found 1"),

@@ -39,7 +39,7 @@ def test_stdin_to_stdout(model: Path) -> None:
     assert done.returncode == 0
     cut, picked = done.stderr.decode().splitlines()
     assert cut == f"{truncated} texts have more than 16 tokens and were cut" and truncated > 0
-    assert picked.startswith("auto picked ") and "cascade (" in picked and picked.endswith("batches)")
+    assert picked.startswith("auto picked ") and "bucketed (" in picked and picked.endswith("batches)")
     answers = records(done.stdout)
     assert len(answers) == len(TEXTS)
     for answer in answers:

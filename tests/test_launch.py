@@ -100,6 +100,7 @@ def test_every_launcher_runs_the_same_command() -> None:
 def test_every_flag_is_one_of_train_py(place: str) -> None:
     words = [word.replace("$SKYPILOT_NUM_NODES", "2") for word in commands()[place]]
     words = ["1" if word == "$SKYPILOT_NODE_RANK" else word for word in words]
+    words = ["node-0:8482" if word.endswith("$SKYPILOT_NODE_IPS):8482") else word for word in words]
     settings = train_arguments(words).settings
     assert settings.run == "/shared/runs/reviews" and settings.distil.pack
     assert settings.data.unlabelled == "prepared:/shared/corpora/english"
@@ -107,9 +108,9 @@ def test_every_flag_is_one_of_train_py(place: str) -> None:
 
 def test_settings_that_the_pages_name_exist() -> None:
     for page in PAGES:
-        for flag in re.findall(r"`--((?:mesh|processes|checkpoints|distil|data)\.[a-z_]+)", page.read_text()):
+        for flag in re.findall(r"`--((?:mesh|processes|checkpoints|distil|data)\.[a-z_-]+)", page.read_text()):
             place = train_arguments([]).settings
-            for name in flag.split("."):
+            for name in flag.replace("-", "_").split("."):
                 assert hasattr(place, name), f"{page.name}: --{flag}"
                 place = getattr(place, name)
 

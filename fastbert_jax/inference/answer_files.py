@@ -167,8 +167,11 @@ def _json(value: Any) -> str:
 
 
 def _text_of(value: Any) -> str | None:
-    """A value of an input as the cell of a table: texts as they are, other values as JSON."""
-    return value if value is None or isinstance(value, str) else _json(value)
+    """A value of an input as the cell of a table: lists and objects as JSON, others as they are written."""
+    if value is None or isinstance(value, str):
+        return value
+    written = _json(value)
+    return str(value) if written.startswith('"') else written  # a date, which JSON has not
 
 
 def _join_parquet(parts: Sequence[Path], stream: IO[bytes]) -> None:

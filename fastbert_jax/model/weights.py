@@ -195,11 +195,11 @@ def save_tensors(
         file[name if is_exit else prefix + name] = np.ascontiguousarray(tensor)
     directory.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as unfinished:  # which gives the last file its name first, and config.json the last
-        config_file = unfinished.enter_context(atomic_path(directory / "config.json"))
+        config_file = unfinished.enter_context(atomic_path(directory / "config.json", keeps_link=False))
         config_file.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         flush(config_file)
         for name, part in contents.items():
-            path = unfinished.enter_context(atomic_path(directory / name))
+            path = unfinished.enter_context(atomic_path(directory / name, keeps_link=False))
             safetensors.numpy.save_file(part, path, metadata={"format": "pt"})
             # safetensors lets nobody else read its files, whatever the umask.
             shutil.copymode(config_file, path)

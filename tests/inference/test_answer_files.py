@@ -89,7 +89,7 @@ def test_kept_columns_are_in_every_record_under_names_of_their_own(tmp_path: Pat
     assert [int(row["row"]) for row in rows] == [1, 2, 3]
     expected = {"id": 7, "parts": ["a", {"b": None}], "day": "2024-01-01"}
     if ending != ".jsonl":
-        expected = {"id": "7", "parts": '["a", {"b": null}]', "day": '"2024-01-01"'}
+        expected = {"id": "7", "parts": '["a", {"b": null}]', "day": "2024-01-01"}
     for row in rows:
         assert {name: row[name] for name in expected} == expected
         assert row["input_label"] == "the true one" and not row["input_probability of 好"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import types
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from fastbert_jax.config import ModelConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.loading import load, model_directory
 from fastbert_jax.inference.predictor import Predictor
-from fastbert_jax.training.recipe import model_start
+from fastbert_jax.training.recipe import World, model_start
 from tests.tiny_bert import write_tiny_bert
 
 DEEP: list = []
@@ -128,7 +129,10 @@ def test_an_unknown_key_of_a_later_version_is_no_mistake(model: Path) -> None:
 def test_starting_from_a_model_checks_it_as_well(model: Path, key: str) -> None:
     change(model, **{f"extra__{key}": [1]})
     with pytest.raises(UserError, match=rf"fastbert\.extra\.{key}: expected"):
-        model_start(ModelConfig(pretrained=str(model), keep_exits=True), labels=("a", "b", "c"), vocab_size=9)
+        model_start(
+            ModelConfig(pretrained=str(model), keep_exits=True),
+            World(("a", "b", "c"), types.SimpleNamespace(vocab_size=9)),
+        )
 
 
 def rescaled(model: Path, factor: float) -> Predictor:
@@ -192,7 +196,7 @@ def test_a_name_of_the_hub_says_how_to_fetch_it(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(UserError, match=expected):
         load(name)
     with pytest.raises(UserError, match=rf"--model\.pretrained: .*{expected}"):
-        model_start(ModelConfig(pretrained=name), labels=("a", "b"), vocab_size=9)
+        model_start(ModelConfig(pretrained=name), World(("a", "b"), types.SimpleNamespace(vocab_size=9)))
     (tmp_path / "runs").mkdir()
     with pytest.raises(UserError, match=r"found nothing at runs/demo; check the path$"):
         load("runs/demo")

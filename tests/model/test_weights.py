@@ -439,9 +439,7 @@ def test_token_types_that_the_model_does_not_have() -> None:
     config = dataclasses.replace(config, token_types=1)
     weights.check_token_types(np.zeros(3, np.int32), config)
     weights.check_token_types(np.zeros(0, np.int32), config)
-    with pytest.raises(
-        UserError, match="expected texts of 1 token types, .* found a pair whose second text has type 1"
-    ):
+    with pytest.raises(UserError, match="expected single texts, as the model has 1 token type .*, found pairs"):
         weights.check_token_types(np.array([0, 1], np.int32), config)
 
 

@@ -150,7 +150,7 @@ def test_any_spec_raises_no_other_error(monkeypatch, scheme, name, ending):
 
 def test_a_home_that_nobody_has(tmp_path, monkeypatch):
     for spec in ("~nobody-has-this-name/a.csv", "~nobody-has-this-name"):
-        with pytest.raises(UserError, match="expected a path, found no home directory for ~"):
+        with pytest.raises(UserError, match="expected a path, found a ~ that stands for no home"):
             read_examples(spec, DataConfig(), need_label=False)
     monkeypatch.setattr(Path, "expanduser", lambda path: (_ for _ in ()).throw(RuntimeError("no home")))
     with pytest.raises(UserError, match="no home"):
