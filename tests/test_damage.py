@@ -172,7 +172,7 @@ def outcomes(stopped: tuple[fastbert.Settings, Path], place: Path, seeds: range)
 
 def test_thirty_damaged_runs_go_on_or_are_refused_in_words(stopped, tmp_path) -> None:
     found = outcomes(stopped, tmp_path, range(30))
-    assert found.total() == 30 and found["refused"] < 6 and found["resumed before"] > 3, found
+    assert found.total() == 30 and found["refused"] < 10 and found["resumed before"] > 3, found
 
 
 @pytest.mark.slow
