@@ -17,6 +17,7 @@ from tokenizers import trainers
 
 from fastbert_jax.atomic_files import write_json, write_text
 from fastbert_jax.config import TextForm
+from fastbert_jax.config_yaml import shown
 from fastbert_jax.errors import UserError
 from fastbert_jax.text.examples import MOST_CHARACTERS, Text, checked_texts, chunks, is_too_long
 from fastbert_jax.text.tokenizer_parts import (
@@ -279,7 +280,7 @@ def load_tokenizer(directory: str | Path) -> Tokenizer:
         settings = json_values(directory / SETTINGS)
         forms, form = [form.value for form in TextForm], settings.get(TEXT_FORM, TextForm.BERT.value)
         if form not in forms:
-            raise UserError(f"{SETTINGS}: {TEXT_FORM}: expected one of {forms}, found {form!r}")
+            raise UserError(f"{SETTINGS}: {TEXT_FORM}: expected one of {forms}, found {shown(form)}")
         given = given_names(directory)
         if path.name == PARTS:
             source, notes = Backend.from_file(str(path)), list[str]()
