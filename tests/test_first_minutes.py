@@ -64,7 +64,8 @@ def test_three_commands(tmp_path: Path, command, capsys: pytest.CaptureFixture[s
     new = write(tmp_path / "new.csv", [row.rpartition(";")[0] + ";" for row in opinions(3)])
     answers = tmp_path / "answers.jsonl"
     command(infer, "predict", "--model", tmp_path / "run", "--input", new, "--output", answers, "--devices", 1)
-    assert "new.csv (semicolons between its columns): text in 'Käufer schreibt', as in training." in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "new.csv (semicolons between its columns): text in 'Käufer schreibt', as in training." in said
     labels = [json.loads(line)["label"] for line in answers.read_text().splitlines()]
     assert len(labels) == 3 and set(labels) <= {"Empfehlung", "Warnung"}  # fewer texts than a batch
 
