@@ -142,8 +142,10 @@ def outcome(settings: fastbert.Settings, original: Path, directory: Path, seed: 
     for _ in range(generator.choice([1, 1, 1, 2, 3])):
         path = generator.choice(sorted(generator.choice([small, files, files])))
         if path.parent.is_dir():
-            damaged[path.relative_to(directory)] = generator.choice(KINDS)
-            damage(path, damaged[path.relative_to(directory)], generator)
+            kind, before = generator.choice(KINDS), path.read_bytes() if path.is_file() else None
+            damage(path, kind, generator)
+            if not path.is_file() or path.read_bytes() != before:  # else chance has changed nothing
+                damaged[path.relative_to(directory)] = kind
     whole = {
         int(path.name)
         for path in (original / "checkpoints").iterdir()
