@@ -90,8 +90,8 @@ def stopped(tmp_path_factory, one_device) -> tuple[fastbert.Settings, Path]:
 def damage(path: Path, kind: str, generator: random.Random) -> None:
     content = path.read_bytes() if path.is_file() else b""
     at = generator.randrange(max(len(content), 1))
-    if kind in ("delete", "pipe", "directory") and path.exists():
-        path.unlink() if path.is_file() else shutil.rmtree(path)
+    if path.exists() and (kind in ("delete", "pipe", "directory") or not path.is_file()):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
     match kind:
         case "truncate":
             path.write_bytes(content[:at])
