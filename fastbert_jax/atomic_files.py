@@ -67,9 +67,18 @@ def _places(path: Path, keeps_link: bool = True) -> tuple[Path, Path]:
     return path, path.with_name(f".{path.name}.{os.getpid()}.unfinished")
 
 
-def reason(error: OSError | ValueError) -> str:
-    """Why a file cannot be written; a ValueError comes of a name with a null character."""
-    return (isinstance(error, OSError) and error.strerror) or str(error)
+@contextlib.contextmanager
+def unless_refused(place: Path | str, action: str, *, remedy: str = "") -> Iterator[None]:
+    """Say which action failed, such as "write the answers there", where the file system refuses it in the block.
+
+    Raises:
+      UserError: an `OSError`, or a name that no file can have.
+    """
+    try:
+        yield
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        found = (isinstance(error, OSError) and error.strerror) or error
+        raise UserError(f"{place}: cannot {action}: {found}{remedy}") from None
 
 
 def check_place(path: Path) -> None:

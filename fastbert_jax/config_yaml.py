@@ -135,6 +135,7 @@ class _Loader(yaml.SafeLoader):
     """Reads YAML of which no key is there twice, and no merge of others (`<<`) grows beyond `MOST_KEYS`."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """As the base class; raises `yaml.MarkedYAMLError` where a key is there twice."""
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
         keys: set[tuple[str, str]] = set()
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
@@ -144,6 +145,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """As the base class; raises `yaml.MarkedYAMLError` beyond `MOST_KEYS` keys."""
         super().flatten_mapping(node)
         if len(node.value) > MOST_KEYS:
             raise yaml.MarkedYAMLError(problem=f"more than {MOST_KEYS} keys in one place", problem_mark=node.start_mark)
@@ -162,7 +164,7 @@ def read_yaml(path: str | Path) -> Any:
     except OSError as error:
         found = error.strerror if str(path) else "no path"
         raise UserError(f"expected a YAML file at {str(path)!r}, found: {found}") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, a date or a number that there is not
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or an impossible date or number
         raise UserError(f"{path}: expected YAML, found {error}") from None
     except RecursionError:
         raise UserError(f"{path}: expected YAML, found brackets that are too deep") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,12 @@ def info(words: str) -> None:
     """Print a remark on a result to standard error, unless quiet."""
     if not _quiet:
         print(words, file=sys.stderr, flush=True)
+
+
+@functools.cache
+def say_once(words: str) -> None:
+    """Print a remark with `info`, the first time that it comes."""
+    info(words)
 
 
 def status(words: str) -> None:

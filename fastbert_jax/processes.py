@@ -65,7 +65,7 @@ def join(config: ProcessesConfig) -> None:
 
 
 def _meet(config: ProcessesConfig) -> None:
-    """Wait until all processes are there: jax would wait in silence, and abort without a word for the user.
+    """Wait until all processes are there. jax itself would wait without a message, and then abort the process.
 
     Process 0 listens on the coordinator's port; the others connect, say their index and count, and get the answer
     `ok`, when all are there, or what is wrong.
@@ -95,7 +95,7 @@ def _listen(port: int) -> socket.socket:
 def _opened(
     open_socket: Callable[[], socket.socket], wanted: str, config: ProcessesConfig, deadline: float
 ) -> socket.socket:
-    """A socket, when it can be opened; what it waits for is said once."""
+    """A socket, when it can be opened; a message says once what it waits for."""
     waiting = False
     while True:
         try:

@@ -1,8 +1,8 @@
 """Ctrl-C and SIGTERM: one handler keeps the request, and nothing can lose it.
 
 Python drops an exception that a handler raises in a callback of the garbage collector, of which jax has one, or in a
-finalizer; and a library can take one that is raised while it is imported for a fault of its own. There the request is
-only kept, and `look` raises it: every loop over batches or rows calls it.
+finalizer; and an exception during an import can be mistaken for a failed import. There the request is only kept, and
+`look` raises it: every loop over batches or rows calls it.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def holding() -> Iterator[None]:
 
 @contextlib.contextmanager
 def explained(words: str) -> Iterator[None]:
-    """Let a stop within the block that has no words yet say by what it was stopped, and these words."""
+    """Give a stop within the block that has no message yet one: the signal, and these words."""
     try:
         yield
     except (KeyboardInterrupt, PreemptedError) as stop:
@@ -129,7 +129,7 @@ def _loses_exceptions(frame: FrameType | None) -> bool:
 
 
 def _is_free(number: int) -> bool:
-    """Whether nobody else handles or ignores the signal."""
+    """Whether the signal has no handler of a caller and is not ignored."""
     return signal.getsignal(number) in (OWN_HANDLERS[number], _pass, None)
 
 

@@ -144,7 +144,7 @@ class PredictConfig(ReadingConfig, AnswerCommand):
     keep: tuple[str, ...] = ()
     """Columns of the input, such as an id, that are written with each answer. The row's number, from 1, always is."""
     top: int = 0
-    """Write the probabilities of so many labels, 1 or more, the most probable first; 0: of all."""
+    """Write the probabilities of the K most probable labels, 1 or more, in that order; 0: of all labels."""
     probabilities: Probabilities = Probabilities.ALL
     """`none` writes the label, the layer and the uncertainty alone."""
     resume: bool = False

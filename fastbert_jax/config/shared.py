@@ -242,7 +242,7 @@ class ProcessesConfig:
     index: int = -1
     """Which of them this is, from 0; -1: as the launcher sets it."""
     wait_seconds: int = 300
-    """So many seconds, 1 or more, a process waits for the others at the start."""
+    """Seconds, 1 or more, that a process waits for the others at the start."""
     heartbeat_seconds: int = 100
     """After so many seconds of silence, 1 or more, a process counts as dead, and the others end."""
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from fastbert_jax.atomic_files import atomic_file, check_place, lock_file, reason, user_path, write_json
+from fastbert_jax.atomic_files import atomic_file, check_place, lock_file, unless_refused, user_path, write_json
 from fastbert_jax.command_line import drop_standard_output
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.predictor import Prediction, short
@@ -21,6 +21,7 @@ from fastbert_jax.log import info
 from fastbert_jax.text.examples import Unreadable
 from fastbert_jax.text.filesystem import codec_of, compressed, without_compression
 
+WRITE = "write the answers there"
 OWN_COLUMNS = ("row", "label", "exit_layer", "uncertainty", "probabilities", "error")
 """What an answer has, in tables one column for each of the probabilities."""
 ROW_GROUP = 2**16
@@ -52,7 +53,7 @@ class AnswerFormat:
     top: int = 0
     """How many labels have their probability written; 0: all."""
     probabilities: bool = True
-    """Whether they are written at all."""
+    """Whether probabilities are written."""
 
     @classmethod
     def of(cls, output: str, labels: Sequence[str], **settings: Any) -> AnswerFormat:
@@ -171,7 +172,7 @@ def _text_of(value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value
     written = _json(value)
-    return str(value) if written.startswith('"') else written  # a date, which JSON has not
+    return str(value) if written.startswith('"') else written  # a date: JSON has no dates
 
 
 def _join_parquet(parts: Sequence[Path], stream: IO[bytes]) -> None:
@@ -208,12 +209,12 @@ class AnswerFile:
 
     def is_complete(self) -> bool:
         """Whether the output is there, and no later one is begun."""
-        with _disk_errors(self._path):
+        with unless_refused(self._path, WRITE):
             return self._path.exists() and not self.directory.exists()
 
     def check(self) -> None:
         """Raise `UserError` where the output cannot be written."""
-        with _disk_errors(self._path):
+        with unless_refused(self._path, WRITE):
             check_place(self._path)
 
     def has(self, checksum: str) -> bool:
@@ -234,7 +235,7 @@ class AnswerFile:
           UserError: it cannot be written.
         """
         part = self._next(checksum)
-        with _disk_errors(self._path), atomic_file(part, "wb") as stream:
+        with unless_refused(self._path, WRITE), atomic_file(part, "wb") as stream:
             stream.write(content)
         self.parts.append(part)
 
@@ -279,14 +280,14 @@ class AnswerFile:
           UserError: the file cannot be written, another process writes it, or its parts were made with other settings.
         """
         with contextlib.ExitStack() as stack:
-            with _disk_errors(self._path):
+            with unless_refused(self._path, WRITE):
                 self.directory.mkdir(parents=True, exist_ok=True)
                 lock_file(stack.enter_context(open(self.directory / "lock", "w")), self._path)
             try:
-                with _disk_errors(self._path):
+                with unless_refused(self._path, WRITE):
                     self._begin(settings, resume=resume)
                 yield
-                with _disk_errors(self._path), atomic_file(self._path, "wb") as stream:
+                with unless_refused(self._path, WRITE), atomic_file(self._path, "wb") as stream:
                     form.join(self.parts, stream)
             except BaseException:
                 if self.parts:
@@ -296,7 +297,7 @@ class AnswerFile:
                 elif not self._all_parts():
                     shutil.rmtree(self.directory, ignore_errors=True)
                 raise
-        with _disk_errors(self._path):
+        with unless_refused(self._path, WRITE):
             shutil.rmtree(self.directory)  # after the lock: NFS keeps the directory of an open file
 
 
@@ -319,17 +320,9 @@ class StandardOutput:
         Raises:
           UserError: it leads to a file that cannot be written.
         """
-        with _disk_errors("standard output"):
+        with unless_refused("standard output", WRITE):
             try:
                 with open(sys.stdout.fileno(), "wb", closefd=False) as self._stream:
                     yield
             except BrokenPipeError:
                 drop_standard_output()
-
-
-@contextlib.contextmanager
-def _disk_errors(place: Path | str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        raise UserError(f"{place}: cannot write the answers there: {reason(error)}") from None

@@ -5,17 +5,16 @@ Shapes in names: B texts, L layers.
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 import scipy.stats
 
-from fastbert_jax.atomic_files import check_place, reason, write_json
+from fastbert_jax.atomic_files import check_place, unless_refused, write_json
 from fastbert_jax.config import CalibrateConfig, ExitConfig, Mode
 from fastbert_jax.config_yaml import to_dict
 from fastbert_jax.errors import UserError
@@ -47,7 +46,7 @@ def calibrate(config: CalibrateConfig) -> Calibration:
         that cannot be reached.
     """
     path = model_directory(config.model) / FILE
-    with _writing(path):
+    with unless_refused(path, "write the calibration"):
         check_place(path)
     predictor = load(config.model, exits=config.exits)
     predictor.require_exits()
@@ -87,17 +86,9 @@ def calibrate(config: CalibrateConfig) -> Calibration:
         date=datetime.date.today().isoformat(),
         no_accuracy=no_accuracy,
     )
-    with _writing(path):
+    with unless_refused(path, "write the calibration"):
         write_json(path, entries_of(path) | {calibration.target: to_dict(calibration)})
     return calibration
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{path}: cannot write the calibration: {reason(error)}") from None
 
 
 def _thresholds(

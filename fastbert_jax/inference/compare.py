@@ -20,7 +20,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from fastbert_jax.atomic_files import check_place, reason, user_path, write_text
+from fastbert_jax.atomic_files import check_place, unless_refused, user_path, write_text
 from fastbert_jax.config import CompareConfig, MeasureConfig, Mode
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.engines.engine import Results
@@ -348,18 +348,14 @@ def places(config: CompareConfig) -> list[tuple[str, Path]]:
 def check_places(config: CompareConfig) -> None:
     """Make the output directory, and raise `UserError` for a file that cannot be written."""
     if config.output:
-        try:
+        with unless_refused(f"--output {config.output}", "make the directory"):
             user_path(config.output).mkdir(parents=True, exist_ok=True)
-        except (OSError, ValueError) as error:
-            raise UserError(f"--output {config.output}: cannot make the directory: {reason(error)}") from None
     for what, path in places(config):
-        try:
+        remedy = "; name another file with --report, or none with --report ''" if what == "report" else ""
+        with unless_refused(path, f"write the {what}", remedy=remedy):
             if not path.parent.is_dir():
                 raise OSError(f"there is no directory {path.parent}")
             check_place(path)
-        except (OSError, ValueError) as error:
-            remedy = "; name another file with --report, or none with --report ''" if what == "report" else ""
-            raise UserError(f"{path}: cannot write the {what}: {reason(error)}{remedy}") from None
 
 
 def save(config: CompareConfig, compared: Compared) -> str:

@@ -40,7 +40,7 @@ MOST_BYTES = 64 * 1024
 READ_AWAY = 1024 * 1024
 """Of a body that is refused, so much is read before the answer, or the browser may never see it."""
 SECONDS = 30
-"""A request that has not arrived after so long, or waits so long for the model, is refused."""
+"""Seconds after which a request is refused that has not arrived, or still waits for the model."""
 MOST_CONNECTIONS = 32
 """Answered at a time, each by a thread; one more is refused."""
 BUSY = b"HTTP/1.0 503 Service Unavailable\r\nContent-Type: application/json\r\n\r\n" + (
@@ -132,6 +132,7 @@ class TimedReader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
+        """As every raw stream; raises `TimeoutError` after the moment."""
         left = self._end - time.monotonic()
         if left <= 0:
             raise TimeoutError

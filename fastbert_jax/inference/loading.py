@@ -136,7 +136,7 @@ def _found_instead(directory: Path) -> str:
 
 
 def _check_files(directory: Path) -> None:
-    """Refuse a pipe or a device under any name: whoever opens it would wait.
+    """Refuse a pipe or a device under any name: to open it could wait forever.
 
     Raises:
       UserError: there is one, or the directory cannot be read.

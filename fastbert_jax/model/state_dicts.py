@@ -50,7 +50,7 @@ LITERALS = frozenset(
 )
 """Steps that put the number or the text on the stack that follows them in the file."""
 KEYS = (str, int, float, bool, bytes, type(None))
-"""Types of a dict's keys: to look up a tuple of tuples could take longer than anybody lives."""
+"""Types of a dict's keys. Not tuples: the hash of tuples that share parts can take exponential time."""
 ADVICE = "if it holds more than a model's weights, save `model.state_dict()` of it where PyTorch is installed"
 
 
@@ -104,7 +104,7 @@ def _tensor(place: Place, contents: Mapping[str, bytes]) -> np.ndarray:
     storage, offset, shape, strides = place
     numbers = [offset, *shape, *strides]
     if type(storage) is not Storage or not all(type(number) is int and number >= 0 for number in numbers):
-        raise ValueError("a tensor at a place that is none")
+        raise ValueError("a tensor without a place in a storage")
     last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
     if 0 not in shape and last >= storage.length:
         raise ValueError(f"a tensor that ends at {last + 1} of {storage}")
@@ -210,7 +210,7 @@ class _Machine:
         return True
 
     def _last(self, count: int) -> list[Any]:
-        """Take so many values from the stack."""
+        """Take `count` values from the stack."""
         values = self._stack[-count:]
         del self._stack[-count:]
         return values

@@ -5,7 +5,6 @@ Only safetensors are read: a pickle can run code. (`state_dicts.py` reads those 
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 from collections import Counter
@@ -18,7 +17,7 @@ import safetensors
 
 from fastbert_jax.config_yaml import shown
 from fastbert_jax.errors import UserError
-from fastbert_jax.log import info
+from fastbert_jax.log import say_once
 
 IGNORED = ("pooler.", "cls.", "classifier.", "qa_outputs.", "embeddings.position_ids", "embeddings.token_type_ids")
 """Starts of the names in a Hugging Face file that are not the encoder's: heads of other tasks, and buffers."""
@@ -178,7 +177,7 @@ def find_tensors(
             + (f"\n  not used: {left_out}" if beside else "")
         )
     if beside:
-        _say_once(f"{directory}: not used: {left_out}")
+        say_once(f"{directory}: not used: {left_out}")
     return tensors
 
 
@@ -215,11 +214,6 @@ def _prefix(directory: Path, stored: Iterable[str], encoder: set[str]) -> str:
         )
     ((prefix, _),) = Counter(prefix for prefix, _ in splits).most_common(1) or [("", 0)]
     return prefix
-
-
-@functools.cache
-def _say_once(words: str) -> None:
-    info(words)
 
 
 class Stored(NamedTuple):

@@ -29,9 +29,9 @@ import numpy as np
 from fastbert_jax.atomic_files import user_path, write_json
 from fastbert_jax.config import DataConfig
 from fastbert_jax.errors import UserError
+from fastbert_jax.log import say_once
 from fastbert_jax.text.examples import Example, Text, is_blank, same_text, share
 from fastbert_jax.text.filesystem import expand, place_of, size_of
-from fastbert_jax.text.lines import say_once
 from fastbert_jax.text.sources import open_examples, require_skip
 from fastbert_jax.text.tokenizer import Encoded, Tokenizer, joined_ranges, offsets_of
 
@@ -333,7 +333,7 @@ class TextStream:
         """The bytes of each file, by its name."""
 
     def __iter__(self) -> Iterator[Text]:
-        """The texts of all files in their order, without blank ones; their number is told at the end.
+        """The texts of all files in their order, without blank ones; a message at the end counts those.
 
         Raises:
           UserError: a file cannot be read, or a bad row under `stop`.

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from fastbert_jax.config import Delimiter
 from fastbert_jax.errors import UserError
+from fastbert_jax.log import say_once
 from fastbert_jax.text.filesystem import Place
-from fastbert_jax.text.lines import LONGEST_LINE, head_of, numbered, say_once
+from fastbert_jax.text.lines import LONGEST_LINE, head_of, numbered
 
 Records = Iterator[tuple[str, list[str] | str]]
 """(place, fields or what is wrong) of each record of a text file."""
@@ -37,7 +38,8 @@ EXCEL_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 LINE_END = re.compile(r"\r\n|\r|\n")
 QUOTED = re.compile(r'"([^"]|"")*"')
 MANY_LINES, FEW_ROWS = 5, 0.01
-"""The longest text of a single column is told if it has more lines and at most this share of the rows has several."""
+"""The longest text of a single column is reported if it has more lines than this, and at most this share of the rows
+has several."""
 FEW_VALUES = 50
 """A column of at most so many values, in twice as many rows, has no other value in a row that a quote swallowed."""
 

@@ -13,7 +13,7 @@ from typing import BinaryIO, TypeVar
 
 from fastbert_jax.config import AUTO_ENCODING, COMPRESSED_ENDINGS
 from fastbert_jax.errors import UserError
-from fastbert_jax.log import info
+from fastbert_jax.log import say_once
 from fastbert_jax.text.filesystem import Place, reading
 
 Item = TypeVar("Item")
@@ -34,6 +34,8 @@ MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 """Byte order marks and the encodings that they stand for."""
+ENCODING_FLAGS = "--encoding latin-1 (train: --data.encoding latin-1)"
+"""How another encoding is named; Latin-1 is an example."""
 UNPACK = f"unpack it, or let its name end in {' or '.join(COMPRESSED_ENDINGS)} where it is gzip or zstd"
 FOREIGN = {
     rb"version https://git-lfs": "a Git LFS pointer in place of the file; fetch the file: git lfs pull",
@@ -88,10 +90,6 @@ def whole_lines(stream: BinaryIO, name: Place, *, newline: str, encoding: str, m
     finally:
         with contextlib.suppress(ValueError, UnicodeError):  # the stream is closed already, or cannot be decoded
             text.detach()  # else it is closed with the wrapper
-
-
-ENCODING_FLAGS = "--encoding latin-1 (train: --data.encoding latin-1)"
-"""How another encoding is named; Latin-1 is an example."""
 
 
 def foreign(first: bytes, *, markup: bool = False) -> str:
@@ -161,12 +159,6 @@ def numbered(lines: Iterator[str], name: Place) -> Iterator[tuple[str, str]]:
             f"{name}: {inside} line{'s hold' if inside > 1 else ' holds'} a carriage return (\\r) inside, the first at "
             f"{first}; each is read as one row. If these are ends of lines, save the file again with one kind of them"
         )
-
-
-@functools.cache
-def say_once(words: str) -> None:
-    """Print a remark on a file, the first time that it is read."""
-    info(words)
 
 
 def head_of(items: Iterator[Item], size: Callable[[Item], int]) -> tuple[list[Item], Iterator[Item]]:

@@ -20,6 +20,11 @@ BUFFER = 2**20
 
 
 def open_parquet(place: Place, stream: BufferedReader) -> Table:
+    """The table of an open .parquet file.
+
+    Raises:
+      UserError: the file is damaged or of another kind, here or while `rows` reads it.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -24,6 +24,7 @@ from typing import BinaryIO
 
 from fastbert_jax.config import AUTO_ENCODING, COMPRESSED_ENDINGS, Delimiter
 from fastbert_jax.errors import UserError, needs_extra
+from fastbert_jax.log import say_once
 from fastbert_jax.text.delimited import CHARACTERS, Delimited, Records, Swallowed, csv_table, tsv_table
 from fastbert_jax.text.examples import Unreadable, text_problem
 from fastbert_jax.text.filesystem import (
@@ -45,7 +46,6 @@ from fastbert_jax.text.lines import (
     foreign,
     head_of,
     numbered,
-    say_once,
     whole_lines,
 )
 from fastbert_jax.text.parquet import open_parquet

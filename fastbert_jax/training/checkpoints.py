@@ -239,7 +239,7 @@ class Checkpoints:
             if not directory.is_dir() and str(step) in self._moved:
                 raise UserError(self._moved[str(step)])
             if not (directory / CHECKSUMS).is_file():
-                warn(f"{directory}: {UNCHECKED}, as all others; it is taken as it is")
+                warn(f"{directory}: {UNCHECKED}, like all other checkpoints; it is used without a check")
             elif problems := changed_files(directory):
                 raise UserError("\n".join(problems))
 

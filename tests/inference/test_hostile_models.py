@@ -56,7 +56,7 @@ def outcome(directory: Path) -> str:
 
 
 def outcomes(good: Path, directory: Path, seeds: range) -> dict[str, int]:
-    """How many directories loaded and how many were refused; all that went wrong are told at once."""
+    """How many directories loaded and how many were refused; all failures are in one message."""
     counts, wrong = {"loaded": 0, "refused": 0}, []
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for seed in seeds:

@@ -14,7 +14,7 @@ import pytest
 
 from fastbert_jax.config import DataConfig
 from fastbert_jax.errors import UserError
-from fastbert_jax.text.lines import say_once
+from fastbert_jax.log import say_once
 from fastbert_jax.text.sources import open_examples, read_examples
 from tests.text.corpora import open_only, values_of
 

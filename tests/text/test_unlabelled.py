@@ -9,9 +9,9 @@ import pytest
 
 from fastbert_jax.config import BadRow, DataConfig
 from fastbert_jax.errors import UserError
+from fastbert_jax.log import say_once
 from fastbert_jax.text.corpora import PreparedCorpus, TextStream, is_corpus, open_corpus, stream_notes
 from fastbert_jax.text.labelled_data import read_labelled_data
-from fastbert_jax.text.lines import say_once
 from fastbert_jax.text.prepare import prepare, words
 from fastbert_jax.text.tokenizer import train_tokenizer
 from tests.text.corpora import WORDS, preparation, some_texts, write_texts
