@@ -18,9 +18,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from fastbert_jax.errors import UserError
+from fastbert_jax.log import status
 
 CHECKSUMS = "files.json"
 """The checksums of a directory's files, in that directory."""
+MAKE_ROOM = "\nMake room or mend the directory, then run the same command again."
+"""What to do where `unless_refused` ends a run."""
 
 
 def user_path(name: str | Path) -> Path:
@@ -78,7 +81,7 @@ def unless_refused(place: Path | str, action: str, *, remedy: str = "") -> Itera
         yield
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         found = (isinstance(error, OSError) and error.strerror) or error
-        raise UserError(f"{place}: cannot {action}: {found}{remedy}") from None
+        raise UserError(f"{place}: cannot {action}: {found}{remedy}") from error
 
 
 def check_place(path: Path) -> None:
@@ -175,8 +178,12 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def put_aside(path: Path) -> Path:
-    """Rename what is damaged to NAME.damaged, or NAME.damaged.2 and so on, and return that path: nothing is lost.
+def put_aside(path: Path, problem: str, then: str = "") -> None:
+    """Rename what is damaged to NAME.damaged, or NAME.damaged.2 and so on, with a warning: nothing is lost.
+
+    Args:
+      problem: what is wrong with it.
+      then: the end of the warning, what happens now.
 
     Raises:
       OSError: it cannot be renamed.
@@ -185,7 +192,8 @@ def put_aside(path: Path) -> Path:
     while os.path.lexists(aside):
         number += 1
         aside = path.with_name(f"{path.name}.damaged.{number}")
-    return path.rename(aside)
+    path.rename(aside)
+    status(f"warning: {path}: {problem}\nIt is now {aside.name}{then}")
 
 
 def check_unused(directory: Path, key: str) -> None:

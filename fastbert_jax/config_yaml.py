@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import json
 import math
 import reprlib
 import typing
@@ -116,19 +117,9 @@ def shown(value: object) -> str:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """The plain values of a config, in the form `from_dict` reads."""
-
-    def plain(value: Any) -> Any:
-        match value:
-            case enum.Enum():
-                return value.value
-            case tuple() | list():
-                return [plain(item) for item in value]
-            case dict():
-                return {key: plain(item) for key, item in value.items()}
-        return value
-
-    return {key: plain(value) for key, value in dataclasses.asdict(config).items()}
+    """The plain values of a config, in the form `from_dict` reads: lists for tuples, the values of enums."""
+    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config), default=lambda member: member.value))
+    return plain
 
 
 class _Loader(yaml.SafeLoader):
@@ -159,8 +150,6 @@ def read_yaml(path: str | Path) -> Any:
     """
     try:
         return yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
-    except FileNotFoundError:
-        raise UserError(f"expected a YAML file, found nothing at {path}") from None
     except OSError as error:
         found = error.strerror if str(path) else "no path"
         raise UserError(f"expected a YAML file at {str(path)!r}, found: {found}") from None

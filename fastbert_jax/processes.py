@@ -24,7 +24,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from fastbert_jax import stopping
 from fastbert_jax.config import ProcessesConfig
 from fastbert_jax.errors import LostProcessError, UserError
-from fastbert_jax.log import info
+from fastbert_jax.log import say_once, status
 
 Result = TypeVar("Result")
 GREETING = "fastbert_jax"
@@ -67,8 +67,8 @@ def join(config: ProcessesConfig) -> None:
 def _meet(config: ProcessesConfig) -> None:
     """Wait until all processes are there. jax itself would wait without a message, and then abort the process.
 
-    Process 0 listens on the coordinator's port; the others connect, say their index and count, and get the answer
-    `ok`, when all are there, or what is wrong.
+    Process 0 listens on the coordinator's port; the others connect, say their index and count, and get the answer when
+    all are there, or something is wrong.
 
     Raises:
       UserError: one is missing after `wait_seconds`, two have the same index, or their counts differ.
@@ -87,16 +87,14 @@ def _meet(config: ProcessesConfig) -> None:
 
 
 def _listen(port: int) -> socket.socket:
-    if socket.has_dualstack_ipv6():
-        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
-    return socket.create_server(("", port))
+    both = socket.has_dualstack_ipv6()
+    return socket.create_server(("", port), family=socket.AF_INET6 if both else socket.AF_INET, dualstack_ipv6=both)
 
 
 def _opened(
     open_socket: Callable[[], socket.socket], wanted: str, config: ProcessesConfig, deadline: float
 ) -> socket.socket:
     """A socket, when it can be opened; a message says once what it waits for."""
-    waiting = False
     while True:
         try:
             return open_socket()
@@ -106,9 +104,7 @@ def _opened(
                     f"--processes.coordinator {config.coordinator}: expected {wanted} within {config.wait_seconds} s "
                     f"(--processes.wait-seconds), found: {error}"
                 ) from None
-            if not waiting:
-                info(f"waiting up to {config.wait_seconds} s for {wanted}, {config.coordinator}: {error}")
-            waiting = True
+            say_once(f"waiting up to {config.wait_seconds} s for {wanted}, {config.coordinator}: {error}")
             time.sleep(RETRY_SECONDS)
 
 
@@ -123,26 +119,24 @@ def _gather(server: socket.socket, config: ProcessesConfig, deadline: float) -> 
             try:
                 other = open_sockets.enter_context(server.accept()[0])
                 other.settimeout(LONGEST_TRY)
-                name, index, count = other.recv(LONGEST_WORDS).decode().split()
-                if name != GREETING:
-                    continue  # a program of another kind
-                if int(count) != config.count:
-                    problem = f"expected one --processes.count in all, found {config.count} and {int(count)}"
-                elif int(index) not in missing:
-                    problem = f"expected another --processes.index for each, found {int(index)} twice"
-                others.append(other)
-                missing.discard(int(index))
-            except TimeoutError:
+                greeting, *numbers = other.recv(LONGEST_WORDS).decode().split()
+                index, count = map(int, numbers if greeting == GREETING else ())
+            except (OSError, ValueError):  # none has come, or one that has gone or is a program of another kind
                 if time.monotonic() > deadline:
                     problem = (
                         f"expected {config.count} processes within {config.wait_seconds} s (--processes.wait-seconds), "
                         f"found none with --processes.index {', '.join(map(str, sorted(missing)))}"
                     )
-            except (OSError, ValueError):
-                continue  # it has gone, or is a program of another kind
+                continue
+            if count != config.count:
+                problem = f"expected one --processes.count in all, found {config.count} and {count}"
+            elif index not in missing:
+                problem = f"expected another --processes.index for each, found {index} twice"
+            others.append(other)
+            missing.discard(index)
         for other in others:
             with contextlib.suppress(OSError):
-                other.sendall(f"{GREETING} {problem or 'ok'}".encode())
+                other.sendall(f"{GREETING} {problem}".encode())
     return problem
 
 
@@ -154,12 +148,12 @@ def _ask(coordinator: socket.socket, config: ProcessesConfig, deadline: float) -
         greeting, _, answer = coordinator.recv(LONGEST_WORDS).decode().partition(" ")
     except (OSError, ValueError) as error:
         greeting, answer = "", str(error)
-    if greeting != GREETING:
-        return (
-            f"expected process 0 to wait at {config.coordinator}, found that it has ended, a run that is under way or "
-            f"another program: {answer or 'no answer'}"
-        )
-    return "" if answer == "ok" else answer
+    if greeting == GREETING:
+        return answer
+    return (
+        f"expected process 0 to wait at {config.coordinator}, found that it has ended, a run that is under way or "
+        f"another program: {answer or 'no answer'}"
+    )
 
 
 def launcher_of(environment: Mapping[str, str]) -> str | None:
@@ -209,9 +203,26 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
+def say(words: str) -> None:
+    """Print a message of the run, in the first process alone."""
+    if is_first():
+        status(words)
+
+
 def all_well(well: bool) -> bool:
     """Whether `well` is true in every process; all of them must call this."""
-    return well if jax.process_count() == 1 else bool(np.all(multihost_utils.process_allgather(np.array(well))))
+    return bool(_of_all(well).all())
+
+
+def _of_all(value: Any) -> np.ndarray:
+    """The value that each process gives, one after the other."""
+    own = np.asarray(value)
+    return own[None] if jax.process_count() == 1 else np.asarray(multihost_utils.process_allgather(own))
+
+
+def whole(array: jax.Array) -> np.ndarray:
+    """An array whose parts may be on the devices of several processes; every process calls it."""
+    return np.asarray(array if array.is_fully_addressable else multihost_utils.process_allgather(array, tiled=True))
 
 
 def together(work: Callable[[], Result]) -> Result:
@@ -245,10 +256,8 @@ def check_same(facts: str) -> None:
     Raises:
       UserError: in all of them, when one differs.
     """
-    if jax.process_count() == 1:
-        return
     digest = np.frombuffer(hashlib.sha256(facts.encode()).digest(), np.uint8)
-    if len(np.unique(multihost_utils.process_allgather(digest), axis=0)) > 1:
+    if len(np.unique(_of_all(digest), axis=0)) > 1:
         raise UserError(
             "processes: expected the same command and the same files on every host, found settings, labels or texts "
             "that differ from one process to another"
@@ -265,23 +274,16 @@ class StopRequest:
     def __init__(self) -> None:
         self._before: Any = None
 
-    @property
-    def here(self) -> int:
-        """The signal that this process has received; 0: none."""
-        return stopping.received()
-
     def agreed(self) -> int:
         """The signal that all stop for now; 0: none. Every process calls it at the same steps."""
         if jax.process_count() == 1:
-            return self.here
-        before, self._before = self._before, _largest_of_all()(self.here)
+            return stopping.received()
+        before, self._before = self._before, _largest_of_all()(stopping.received())
         return 0 if before is None else int(before)
 
     def anywhere(self) -> int:
         """The signal that any process has received by now; 0: none. Every process calls it."""
-        return (
-            self.here if jax.process_count() == 1 else int(multihost_utils.process_allgather(np.array(self.here)).max())
-        )
+        return int(_of_all(stopping.received()).max())
 
 
 @functools.cache

@@ -158,7 +158,7 @@ def test_what_is_no_file_that_can_be_read(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_no_file_and_no_text(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"expected a YAML file, found nothing at .*none\.yaml"):
+    with pytest.raises(UserError, match=r"expected a YAML file at '.*none\.yaml', found: No such file"):
         config_yaml.from_yaml(fastbert.Settings, tmp_path / "none.yaml")
     (tmp_path / "bytes.yaml").write_bytes(b"run: \xff\xfe")
     with pytest.raises(UserError, match=r"bytes\.yaml: expected YAML, found"):

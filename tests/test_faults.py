@@ -15,7 +15,7 @@ import jax
 import pytest
 from orbax.checkpoint import v1 as ocp
 
-from fastbert_jax.training.kept_values import tree_sha256
+from fastbert_jax.training.streams import tree_sha256
 from tests.training.launched import newest_checkpoint, start, write_settings
 
 PHASES = """

@@ -15,7 +15,8 @@ PACKAGE = "fastbert_jax"
 FLOORS = (
     "errors",
     "stopping",
-    "atomic_files version log",
+    "version log",
+    "atomic_files",
     "config",
     "config_yaml processes",
     "command_line",

@@ -41,7 +41,7 @@ def page_values(
 
     Args:
       comparison: measured on these texts.
-      training: the dev set's accuracies during training, of `training.loggers.dev_points`.
+      training: the dev set's accuracies during training, of `training.journal.dev_points`.
     """
     measured = {row.speed for row in comparison.rows if row.speed > 0}
     points = {point.speed: point for point in comparison.curve}

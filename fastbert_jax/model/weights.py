@@ -200,7 +200,10 @@ def save_tensors(
         flush(config_file)
         for name, part in contents.items():
             path = unfinished.enter_context(atomic_path(directory / name, keeps_link=False))
-            safetensors.numpy.save_file(part, path, metadata={"format": "pt"})
+            try:
+                safetensors.numpy.save_file(part, path, metadata={"format": "pt"})
+            except safetensors.SafetensorError as error:  # a full disk, for example
+                raise OSError(str(error)) from error
             # safetensors lets nobody else read its files, whatever the umask.
             shutil.copymode(config_file, path)
             flush(path)  # all of them before any is renamed, as this may fail

@@ -36,21 +36,30 @@ def make(settings: Settings, world: World) -> Recipe:
     return Recipe({"model": start}, phases, STORY)
 
 
-def fine_tuning(network: Bert, settings: FineTuneConfig) -> Phase:
-    """Labels train the backbone and the last exit (the paper's fine-tuning, section 3.2.1)."""
+def fine_tuning(network: Bert, settings: FineTuneConfig, *, lower_exits: bool = False) -> Phase:
+    """Labels train the backbone and the last exit (the paper's fine-tuning, section 3.2.1), or the lower exits too."""
     from fastbert_jax.model.flops import training_flops
     from fastbert_jax.model.network import Part
     from fastbert_jax.training.losses import cross_entropy
     from fastbert_jax.training.recipe import forward
-    from fastbert_jax.training.terms import COMPUTED, Case, Keep, Phase, Ref, Stream, Term
+    from fastbert_jax.training.terms import COMPUTED, Case, Keep, Phase, Ref, Term
 
+    label = Ref("batch", "label_BxK")
+    terms = [Term("label", Ref("model", "logits_BxKxN"), label, cross_entropy)]
+    trains = {"model/backbone": 1.0, "model/last_exit": settings.teacher_rate}
+    dropout_in, exits = [Part.BACKBONE, Part.LAST_EXIT], 1
+    if lower_exits and network.config.lower_exit_layers:
+        terms.append(Term("lower_exits", Ref("model", "lower_logits_LxBxKxN"), label, cross_entropy))
+        trains["model/lower_exits"] = 1.0
+        dropout_in.append(Part.LOWER_EXITS)
+        exits = len(network.config.exit_layers)
     case = Case(
-        sources={"model": forward(network, Part.BACKBONE, Part.LAST_EXIT)},
-        terms=(Term("label", Ref("model", "logits_BxKxN"), Ref("batch", "label_BxK"), cross_entropy),),
-        trains={"model/backbone": 1.0, "model/last_exit": settings.teacher_rate},
-        row_flops=lambda length, texts: training_flops(network, length, texts=texts),
+        sources={"model": forward(network, *dropout_in)},
+        terms=tuple(terms),
+        trains=trains,
+        row_flops=lambda length, texts: training_flops(network, length, texts=texts, exits=exits),
     )
-    return Phase("fine_tune", {COMPUTED: case}, Stream.LABELLED, Keep.BEST, settings)
+    return Phase("fine_tune", {COMPUTED: case}, Keep.BEST, settings)
 
 
 def self_distillation(network: Bert, settings: DistilConfig) -> tuple[Phase, ...]:
@@ -64,7 +73,7 @@ def self_distillation(network: Bert, settings: DistilConfig) -> tuple[Phase, ...
     from fastbert_jax.model.network import Part
     from fastbert_jax.training.losses import KL_LOSSES
     from fastbert_jax.training.recipe import forward
-    from fastbert_jax.training.terms import COMPUTED, KEPT, Case, Keep, Phase, Ref, Stream, Term
+    from fastbert_jax.training.terms import COMPUTED, KEPT, Case, Keep, Phase, Ref, Term
 
     if not network.config.lower_exit_layers:
         return ()
@@ -86,4 +95,4 @@ def self_distillation(network: Bert, settings: DistilConfig) -> tuple[Phase, ...
             terms=(dataclasses.replace(term, target=Ref("kept", "values_BxKxN")),),
             row_flops=lambda length, texts: distillation_flops(network, length, texts=texts, targets_known=True),
         )
-    return (Phase("distil", cases, Stream.UNLABELLED, Keep.LAST, settings),)
+    return (Phase("distil", cases, Keep.LAST, settings),)

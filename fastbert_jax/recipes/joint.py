@@ -23,25 +23,8 @@ class Settings(fastbert.Settings):
 
 def make(settings: Settings, world: World) -> Recipe:
     """The one phase."""
-    from fastbert_jax.model.flops import training_flops
-    from fastbert_jax.model.network import Part
-    from fastbert_jax.training.losses import cross_entropy
-    from fastbert_jax.training.recipe import Recipe, forward, model_start
-    from fastbert_jax.training.terms import COMPUTED, Case, Keep, Phase, Ref, Stream, Term
+    from fastbert_jax.training.recipe import Recipe, model_start
 
     start = model_start(settings.model, world)
-    network, label = start.network, Ref("batch", "label_BxK")
-    terms = [Term("label", Ref("model", "logits_BxKxN"), label, cross_entropy)]
-    trains = {"model/backbone": 1.0, "model/last_exit": settings.fine_tune.teacher_rate}
-    if network.config.lower_exit_layers:
-        terms.append(Term("lower_exits", Ref("model", "lower_logits_LxBxKxN"), label, cross_entropy))
-        trains["model/lower_exits"] = 1.0
-    exits = len(network.config.exit_layers)
-    case = Case(
-        sources={"model": forward(network, *Part)},
-        terms=tuple(terms),
-        trains=trains,
-        row_flops=lambda length, texts: training_flops(network, length, texts=texts, exits=exits),
-    )
-    phase = Phase("fine_tune", {COMPUTED: case}, Stream.LABELLED, Keep.BEST, settings.fine_tune)
+    phase = fastbert.fine_tuning(start.network, settings.fine_tune, lower_exits=True)
     return Recipe({"model": start}, (phase,), STORY)

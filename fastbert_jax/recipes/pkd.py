@@ -80,9 +80,8 @@ def layer_pairs(student: int, teacher: int, layers: LayerMap) -> list[tuple[int,
             f"--model.first-layers: expected a divisor of the teacher's {teacher} layers, or fewer layers with "
             f"--pkd.layers last, found {student}"
         )
-    if layers is LayerMap.SKIP:
-        return [(layer, layer * (teacher // student)) for layer in range(1, student)]
-    return [(layer, teacher - student + layer) for layer in range(1, student)]
+    first, every = (0, teacher // student) if layers is LayerMap.SKIP else (teacher - student, 1)
+    return [(layer, first + layer * every) for layer in range(1, student)]
 
 
 def pkd_terms(settings: PkdConfig, pairs: list[tuple[int, int]], *, num_classes: int, hidden_size: int) -> list[Term]:
@@ -112,7 +111,7 @@ def make(settings: Settings, world: World) -> Recipe:
     from fastbert_jax.inference.loading import model_directory
     from fastbert_jax.text.tokenizer import load_tokenizer
     from fastbert_jax.training.recipe import Recipe, distillation_case, model_start, trained_start
-    from fastbert_jax.training.terms import COMPUTED, Keep, Phase, Stream
+    from fastbert_jax.training.terms import COMPUTED, Keep, Phase
 
     if not settings.pkd.teacher:
         raise UserError("--pkd.teacher: expected the directory of the run that trained the teacher, found none")
@@ -130,5 +129,5 @@ def make(settings: Settings, world: World) -> Recipe:
     pairs = layer_pairs(network.num_layers, whole.num_layers, settings.pkd.layers)
     terms = pkd_terms(settings.pkd, pairs, num_classes=network.num_classes, hidden_size=network.hidden_size)
     cases = {COMPUTED: distillation_case(network, whole, *terms)}
-    phase = Phase("pkd", cases, Stream.LABELLED, Keep.BEST, settings.pkd)
+    phase = Phase("pkd", cases, Keep.BEST, settings.pkd)
     return Recipe({"model": start, "teacher": teacher}, (phase,), STORY)

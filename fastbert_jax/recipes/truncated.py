@@ -33,7 +33,7 @@ def make(settings: Settings, world: World) -> Recipe:
     """The two phases; the second is FastBERT's."""
     from fastbert_jax.training.losses import KL_LOSSES
     from fastbert_jax.training.recipe import Recipe, distillation_case, model_start, trained_start
-    from fastbert_jax.training.terms import COMPUTED, Keep, Phase, Ref, Stream, Term
+    from fastbert_jax.training.terms import COMPUTED, Keep, Phase, Ref, Term
 
     model = settings.model
     start = model_start(model, world, keep_exits=True)
@@ -47,6 +47,6 @@ def make(settings: Settings, world: World) -> Recipe:
     logits, answers = Ref("model", "logits_BxKxN"), Ref("teacher", "logits_BxKxN")
     term = Term("kl", logits, answers, KL_LOSSES[settings.truncate.kl])
     cases = {COMPUTED: distillation_case(start.network, teacher.network, term)}
-    phase = Phase("truncate", cases, Stream.UNLABELLED, Keep.BEST, settings.truncate)
+    phase = Phase("truncate", cases, Keep.BEST, settings.truncate)
     phases = (phase, *self_distillation(start.network, settings.distil))
     return Recipe({"model": start, "teacher": teacher}, phases, STORY)

@@ -12,14 +12,14 @@ import dataclasses
 import logging
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from orbax.checkpoint import v1 as ocp
 
 from fastbert_jax import processes
-from fastbert_jax.atomic_files import CHECKSUMS, changed_files, put_aside, write_checksums
+from fastbert_jax.atomic_files import CHECKSUMS, MAKE_ROOM, changed_files, put_aside, unless_refused, write_checksums
 from fastbert_jax.errors import UserError
 
 SMALL_FILE = 2**20
@@ -65,15 +65,12 @@ class Checkpoints:
           UserError: the directory cannot be read or written.
         """
         self._directory, self._keep = directory, keep
-        self._moved: dict[str, str] = {}
-        """By name what was wrong with what the first process has put aside."""
-        self._untold: list[str] = []
-        """Of that, the words that `newest` has to say."""
+        self._has_lost = False
+        """Whether the first process has put one aside."""
         processes.first_alone(self._set_aside_damaged)
         self._orbax = self._opened()
         self._thread = ThreadPoolExecutor(1)
-        self._save_under_way: tuple[int, Callable[[], object]] | None = None
-        """Its step, and what returns when it is complete."""
+        self._save_under_way: Future[None] | None = None
 
     def _opened(self) -> ocp.training.Checkpointer:
         policies = ocp.training.preservation_policies
@@ -103,7 +100,9 @@ class Checkpoints:
     def _set_aside_damaged(self) -> None:
         """Put aside what a look at the small files finds, and what cannot be checked where another one can."""
         if os.path.lexists(self._directory) and not self._directory.is_dir():
-            self._move(self._directory, f"{self._directory}: expected a directory of checkpoints, found a file")
+            with unless_refused(self._directory, "put it aside"):
+                put_aside(self._directory, "expected a directory of checkpoints, found a file")
+            self._has_lost = True
         paths = self._paths()
         checked = {
             path: changed_files(path, most_bytes=SMALL_FILE) for path in paths if os.path.lexists(path / CHECKSUMS)
@@ -118,19 +117,14 @@ class Checkpoints:
                 self._move(path, problem)
 
     def _move(self, path: Path, problem: str) -> None:
-        """Put a damaged checkpoint into `checkpoints.refused/`, or what is in the place of the directory beside it."""
-        try:
-            if path == self._directory:
-                place = put_aside(path)
-            else:
-                aside = self._directory.with_name(f"{self._directory.name}.refused")
-                aside.mkdir(exist_ok=True)
-                taken = len(list(aside.glob(f"{path.name}*")))
-                place = path.rename(aside / (f"{path.name}.{taken}" if taken else path.name))
-        except OSError as error:
-            raise UserError(f"{problem}\nIt cannot be put aside: {error}") from error
-        self._moved[path.name] = problem
-        self._untold.append(f"{problem}\nIt is now {place}")
+        """Put a damaged checkpoint into `checkpoints.refused/`."""
+        aside = self._directory.with_name(f"{self._directory.name}.refused")
+        with unless_refused(f"{problem}\n{path}", "put it aside"):
+            aside.mkdir(exist_ok=True)
+            taken = len(list(aside.glob(f"{path.name}*")))
+            place = path.rename(aside / (f"{path.name}.{taken}" if taken else path.name))
+        self._has_lost = True
+        processes.say(f"{problem}\nIt is now {place}")
 
     def save(self, step: int, tree: Any, position: Position, *, rank: tuple[int, float] | None) -> None:
         """Begin to write a checkpoint, when the one before is complete; of the older ones some stay.
@@ -146,12 +140,12 @@ class Checkpoints:
         self.wait()
         metrics = None if rank is None else {"rank": list(rank)}
         about = {"position": dataclasses.asdict(position)}
-        with self._errors_of_saving(step):
+        with self._saving(step):
             response = self._orbax.save_async(step, tree, metrics=metrics, custom_metadata=about)
         if response is None:
             raise UserError(f"{self._directory}: expected a step above {self.latest()}, found {step}")
         # In the background, as a kill may come long before the next save.
-        self._save_under_way = step, self._thread.submit(self._complete, step, response).result
+        self._save_under_way = self._thread.submit(self._complete, step, response)
 
     def wait(self) -> None:
         """Return when the last `save` is complete on disk.
@@ -160,25 +154,20 @@ class Checkpoints:
           UserError: it could not be written; earlier checkpoints are untouched.
         """
         if self._save_under_way is not None:
-            (step, complete), self._save_under_way = self._save_under_way, None
-            with self._errors_of_saving(step):
-                processes.together(complete)
+            save, self._save_under_way = self._save_under_way, None
+            processes.together(save.result)
 
     def _complete(self, step: int, response: Any) -> None:
-        response.result()
-        if processes.is_first():
-            write_checksums(self._directory / str(step))
+        with self._saving(step):
+            response.result()
+            if processes.is_first():
+                write_checksums(self._directory / str(step))
 
     @contextlib.contextmanager
-    def _errors_of_saving(self, step: int) -> Iterator[None]:
-        try:
-            with _orbax_silent():
-                yield
-        except (OSError, ValueError, ocp.training.errors.StepAlreadyExistsError) as error:
-            raise UserError(
-                f"{self._directory / str(step)}: expected to write a checkpoint, found: {error}\n"
-                "Earlier checkpoints are intact; make room or mend the directory, then run the same command again."
-            ) from error
+    def _saving(self, step: int) -> Iterator[None]:
+        remedy = f"\nEarlier checkpoints are intact.{MAKE_ROOM}"
+        with _orbax_silent(), unless_refused(self._directory / str(step), "write the checkpoint", remedy=remedy):
+            yield
 
     def steps(self) -> list[int]:
         """The steps of the complete checkpoints, newest first."""
@@ -188,31 +177,25 @@ class Checkpoints:
         """The newest of `steps`."""
         return next(iter(self.steps()), None)
 
-    def newest(self, like_at: Callable[[Position], Any], *, warn: Callable[[str], None]) -> Restored | None:
+    def newest(self, like_at: Callable[[Position], Any]) -> Restored | None:
         """The newest checkpoint that is whole; damaged ones are put aside, into `checkpoints.refused/`.
 
         Args:
           like_at: abstract arrays to load a checkpoint of that position into.
-          warn: gets the name of each damaged one, and what is wrong with it.
 
         Raises:
           UserError: there are checkpoints, and all are damaged.
         """
-        while True:
-            while self._untold:
-                warn(self._untold.pop(0))
-            step = self.latest()
-            if step is None:
-                break
+        while (step := self.latest()) is not None:
             try:
-                return self._whole(step, like_at, warn=warn)
+                return self._whole(step, like_at)
             except UserError as error:
                 self.put_aside(step, str(error))
         processes.first_alone(self._require_none_lost)
         return None
 
     def _require_none_lost(self) -> None:
-        if self._moved:
+        if self._has_lost:
             raise UserError(
                 f"{self._directory}: expected a whole checkpoint, found only damaged ones; begin a new --run, or give "
                 "the same command again to begin this one anew"
@@ -227,19 +210,19 @@ class Checkpoints:
         """The tree of `step`, with the shapes, dtypes and shardings of the (abstract) arrays `like`.
 
         Raises:
-          UserError: the checkpoint is damaged, or another model's.
+          UserError: the checkpoint is damaged or gone, or another model's.
         """
         self.wait()
-        return self._whole(step, lambda position: like, warn=lambda words: None).tree
+        return self._whole(step, lambda position: like).tree
 
-    def _whole(self, step: int, like_at: Callable[[Position], Any], *, warn: Callable[[str], None]) -> Restored:
+    def _whole(self, step: int, like_at: Callable[[Position], Any]) -> Restored:
         directory = self._directory / str(step)
 
         def check() -> None:
-            if not directory.is_dir() and str(step) in self._moved:
-                raise UserError(self._moved[str(step)])
+            if not directory.is_dir():
+                raise UserError(f"{directory}: expected a checkpoint, found none")
             if not (directory / CHECKSUMS).is_file():
-                warn(f"{directory}: {UNCHECKED}, like all other checkpoints; it is used without a check")
+                processes.say(f"{directory}: {UNCHECKED}, like all other checkpoints; it is used without a check")
             elif problems := changed_files(directory):
                 raise UserError("\n".join(problems))
 

@@ -6,6 +6,7 @@ model comes from is unknown here.
 
 from __future__ import annotations
 
+import contextlib
 import html
 import inspect
 import json
@@ -14,10 +15,10 @@ from typing import Any
 
 import jinja2
 import yaml
-from safetensors import SafetensorError
 
-from fastbert_jax.atomic_files import atomic_directory, check_unused, user_path, write_json, write_text
+from fastbert_jax.atomic_files import atomic_directory, check_unused, unless_refused, user_path, write_json, write_text
 from fastbert_jax.config import ExportConfig, LayerNormKind
+from fastbert_jax.config_yaml import read_yaml
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference import calibration
 from fastbert_jax.inference.loading import CARD, model_directory, saved_settings
@@ -29,10 +30,10 @@ from fastbert_jax.report.comparison import Comparison
 from fastbert_jax.report.tables import speed_table
 from fastbert_jax.text.sources import BUILTIN, TFDS
 from fastbert_jax.text.tokenizer import load_tokenizer
-from fastbert_jax.training.run_directory import RunDirectory
+from fastbert_jax.training.run_directory import FREE_KEYS, RunDirectory
 
 TEMPLATE = "model_card.md.jinja"
-NOT_SHOWN = ("run", "data", "evaluate", "mesh", "processes", "checkpoints", "log", "profile")
+NOT_SHOWN = ("data", *FREE_KEYS)
 """Settings that a card does not show: they are private to a machine, or do not affect what is trained."""
 MODEL_KEYS = (
     "pretrained",
@@ -65,15 +66,12 @@ def export(config: ExportConfig) -> str:
     name = output.resolve().name
     card = card_of(source, name=name, exported_to=name)
     tokenizer = load_tokenizer(source)
-    try:
-        with atomic_directory(output.resolve()) as directory:
-            tokenizer.save(directory, max_length=extra["max_length"])
-            save_model(directory, params, architecture, extra=extra, exits_apart=True)
-            if (source / calibration.FILE).is_file():
-                write_json(directory / calibration.FILE, _calibrations(source / calibration.FILE))
-            write_text(directory / CARD, card)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"--output {output}: expected a place to write the model to, found: {error}") from error
+    with unless_refused(f"--output {output}", "write the model"), atomic_directory(output.resolve()) as directory:
+        tokenizer.save(directory, max_length=extra["max_length"])
+        save_model(directory, params, architecture, extra=extra, exits_apart=True)
+        if (source / calibration.FILE).is_file():
+            write_json(directory / calibration.FILE, _calibrations(source / calibration.FILE))
+        write_text(directory / CARD, card)
     return f"{output}: {', '.join(sorted(path.name for path in output.iterdir()))}"
 
 
@@ -93,14 +91,10 @@ def write_card(run: RunDirectory) -> None:
     """Write the card beside the model of a run, with the measurements where there are some.
 
     Raises:
-      UserError: a file of the run that cannot be read, or a card that cannot be written.
+      UserError: a file of the run that cannot be read.
+      OSError: the card cannot be written.
     """
-    try:
-        write_text(run.model / CARD, card_of(run.model, name=run.path.resolve().name))
-    except OSError as error:
-        raise UserError(
-            f"{run.model / CARD}: cannot write the model card: {error}\nMake room and run the same command again."
-        ) from error
+    write_text(run.model / CARD, card_of(run.model, name=run.path.resolve().name))
 
 
 def card_of(model: Path, *, name: str, exported_to: str = "") -> str:
@@ -148,14 +142,19 @@ def _run_of(model: Path) -> dict[str, Any] | None:
     run = RunDirectory(model.resolve().parent)
     if model.resolve() != run.model or not run.config.is_file():
         return None
-    settings = _settings(run.config)
-    counts = read_json(run.data) if run.data.is_file() else {}
+    settings, counts = read_yaml(run.config), read_json(run.data) if run.data.is_file() else {}
     try:
+        for section in settings.values():
+            if isinstance(section, dict):
+                section |= {key: _last_part(section[key]) for key in ("pretrained", "teacher") if section.get(key)}
         specs = {role: str(settings["data"][role]) for role in ("train", "dev", "unlabelled", "test")}
         shown = {key: value for key, value in settings.items() if key not in NOT_SHOWN}
         shown["model"] = {key: settings["model"][key] for key in MODEL_KEYS}
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{run.config}: expected the settings of a run, found none for {error}") from None
+    comparison = None
+    with contextlib.suppress(ValueError):  # measurements of another version, which lack some
+        comparison = Comparison.from_json(read_json(run.comparison)) if run.comparison.is_file() else None
     return {
         "texts": [
             (role, _as_code(_last_part(spec)) if spec else "", counts.get(role, ""))
@@ -163,32 +162,8 @@ def _run_of(model: Path) -> dict[str, Any] | None:
             if spec or role in counts
         ],
         "settings": yaml.safe_dump(shown, sort_keys=False).strip(),
-        "comparison": _comparison_of(run),
+        "comparison": comparison,
     }
-
-
-def _settings(path: Path) -> dict[str, Any]:
-    """The resolved settings of a run, of whichever recipe; paths of models are shortened to their last part.
-
-    Raises:
-      UserError: the file cannot be read.
-    """
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-        for section in settings.values():
-            if isinstance(section, dict):
-                section |= {key: _last_part(section[key]) for key in ("pretrained", "teacher") if section.get(key)}
-        return dict(settings)
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: expected the settings of a run, found a file that cannot be read: {error}") from None
-
-
-def _comparison_of(run: RunDirectory) -> Comparison | None:
-    """The run's measurements; None where there are none, or only some of another version."""
-    try:
-        return Comparison.from_json(read_json(run.comparison)) if run.comparison.is_file() else None
-    except ValueError:
-        return None
 
 
 def _as_json(value: Any) -> str:

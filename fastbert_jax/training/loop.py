@@ -13,13 +13,13 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from fastbert_jax import stopping
+from fastbert_jax import processes, stopping
 from fastbert_jax.errors import UserError
 from fastbert_jax.log import progress_bar
 from fastbert_jax.model.sharding import share_batch
 from fastbert_jax.processes import StopRequest
 from fastbert_jax.training.checkpoints import Checkpoints, Position, Restored
-from fastbert_jax.training.loggers import DEV_EVENT, Journal
+from fastbert_jax.training.journal import DEV_EVENT, Journal
 from fastbert_jax.training.performance import Meter, Profiler
 from fastbert_jax.training.recipe import Recipe
 from fastbert_jax.training.step import PlacedStep, StepMetrics, TrainState
@@ -88,7 +88,7 @@ def run_recipe(
         for index, phase in enumerate(recipe.phases)
     ]
     with surroundings.meter.spending("restore"):
-        restored = checkpoints.newest(lambda position: runs[names.index(position.phase)].abstract, warn=journal.say)
+        restored = checkpoints.newest(lambda position: runs[names.index(position.phase)].abstract)
     resumed_at = 0 if restored is None else restored.step
     journal.resume(resumed_at)
     surroundings.profiler.resume(resumed_at, total=first_steps[-1])
@@ -139,8 +139,6 @@ class _PhaseRun:
 
     def begin(self, params: Tree) -> None:
         """Start at the first step; the parameters are this phase's from now on."""
-        if self._phase.enter is not None:
-            params = self._phase.enter(params)
         self._state, self._frozen = self._step.begin({name: params[name] for name in self._sources})
 
     def restore(self, restored: Restored) -> None:
@@ -148,7 +146,7 @@ class _PhaseRun:
         self._state, self._frozen = restored.tree
         position = restored.position
         self._best_step, self._best_score = position.best_step, position.best_score
-        self._around.journal.say(f"{self._phase.name}: resumed at step {position.phase_step} of {len(self._stream)}")
+        processes.say(f"{self._phase.name}: resumed at step {position.phase_step} of {len(self._stream)}")
 
     def finish(self) -> Tree:
         """Run the steps that are left; the parameters the phase hands on."""
@@ -172,7 +170,7 @@ class _PhaseRun:
                 around.profiler.end_after(self._first_step + step, metrics)
                 asked = around.stop.agreed()
                 evaluating = self._is_time_to_evaluate(step)
-                if evaluating or asked or self._is_time_to_save(step):
+                if evaluating or asked or (around.save_every and step % around.save_every == 0):
                     advance(1, self._log(*unread))
                     unread = None
                     self._save(step, score=self._evaluate(step) if evaluating else None)
@@ -206,7 +204,7 @@ class _PhaseRun:
             with around.meter.spending("restore"):
                 self._state, self._frozen = around.checkpoints.load(step, self.abstract)
         except UserError as error:
-            around.journal.say(f"{error}\n{self._phase.name}: its best step is lost; its last one goes on instead")
+            processes.say(f"{error}\n{self._phase.name}: its best step is lost; its last one goes on instead")
             if step in around.checkpoints.steps():
                 around.checkpoints.put_aside(step, str(error))
 
@@ -216,20 +214,16 @@ class _PhaseRun:
         in_epoch = min(self._stream.batches_per_epoch, len(self._stream))
         return step == len(self._stream) or step * evaluations // in_epoch > (step - 1) * evaluations // in_epoch
 
-    def _is_time_to_save(self, step: int) -> bool:
-        every = self._around.save_every
-        return every > 0 and step % every == 0
-
     def _evaluate(self, step: int) -> float | None:
         """Measure dev and log it; the score where it chooses the step that is handed on."""
         run_step, around = self._first_step + step, self._around
         with around.meter.spending("evaluation"), jax.set_mesh(around.mesh):
             evaluation = around.evaluate(merge(self._state.trained, self._frozen))
         around.journal.log(DEV_EVENT, step=run_step, values=evaluation.values)
-        around.journal.say(f"{self._phase.name} step {step} of {len(self._stream)}: {evaluation.words}")
+        processes.say(f"{self._phase.name} step {step} of {len(self._stream)}: {evaluation.words}")
         speed = around.meter.report(self._phase.name, step=run_step)
         if speed:
-            around.journal.say(f"  {speed}")
+            processes.say(f"  {speed}")
         return evaluation.score if self._phase.keep is Keep.BEST else None
 
     def _save(self, step: int, *, score: float | None) -> None:

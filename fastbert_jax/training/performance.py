@@ -19,8 +19,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fastbert_jax.errors import UserError
-from fastbert_jax.training.loggers import Journal
+from fastbert_jax import processes
+from fastbert_jax.atomic_files import unless_refused
+from fastbert_jax.training.journal import Journal
 
 COMPILE_EVENTS = ("/jax/core/compile/backend_compile_duration", "/jax/core/compile/jaxpr_to_mlir_module_duration")
 BETWEEN_STEPS = ("compile", "evaluation", "checkpoint", "restore", "peak")
@@ -99,13 +100,10 @@ class Meter:
             values["model_flop_utilisation"] = utilisation
             words += f", utilisation {utilisation:.0%}"
         if self._path is not None:
-            try:
-                with self._path.open("a+b") as stream:
-                    whole = not stream.tell() or os.pread(stream.fileno(), 1, stream.tell() - 1) == b"\n"
-                    line = json.dumps({"event": event, "step": step, **values}).encode() + b"\n"
-                    stream.write(line if whole else b"\n" + line)  # a kill may have cut the line before
-            except OSError as error:
-                raise UserError(f"{self._path}: expected to add to it, found: {error}") from error
+            with unless_refused(self._path, "write the throughput"), self._path.open("a+b") as stream:
+                whole = not stream.tell() or os.pread(stream.fileno(), 1, stream.tell() - 1) == b"\n"
+                line = json.dumps({"event": event, "step": step, **values}).encode() + b"\n"
+                stream.write(line if whole else b"\n" + line)  # a kill may have cut the line before
         if self._journal is not None:
             self._journal.to_loggers("throughput", step=step, values=values)
         return words
@@ -155,12 +153,9 @@ class Profiler:
     resumed. An error is printed and does not end the training.
     """
 
-    def __init__(
-        self, directory: Path | None = None, steps: range = range(0), *, say: Callable[[str], None] = print
-    ) -> None:
-        """Nothing is profiled without a directory; steps are counted over the whole run from 1."""
-        self._directory, self._say = directory, say
-        self._steps = steps if directory is not None else range(0)
+    def __init__(self, directory: Path = Path(), steps: range = range(0)) -> None:
+        """Steps are counted over the whole run from 1."""
+        self._directory, self._steps = directory, steps
         self._profiled: list[int] = []
         """The steps of the profile under way; empty: none is."""
 
@@ -170,7 +165,9 @@ class Profiler:
         self._steps = range(max(wanted.start, done + 1), min(wanted.stop, total + 1)) if wanted else wanted
         if self._steps != wanted:
             left = _first_to_last(self._steps) if self._steps else "none"
-            self._say(f"profile: of the steps {_first_to_last(wanted)}, {left} left: {done} of {total} steps are done")
+            processes.say(
+                f"profile: of the steps {_first_to_last(wanted)}, {left} left: {done} of {total} steps are done"
+            )
 
     def step(self, step: int) -> AbstractContextManager[Any]:
         """A context for one step, which xprof then shows as one; the first step of the range begins the profile."""
@@ -195,7 +192,7 @@ class Profiler:
     def close(self) -> None:
         """Write the profile under way, complete or not; a second one does not begin."""
         if self._profiled and self._try(jax.profiler.stop_trace):
-            self._say(
+            processes.say(
                 f"profile: steps {_first_to_last(self._profiled)} are in {self._directory}; open it with "
                 f"`pip install xprof` and `xprof --logdir {self._directory}`"
             )
@@ -206,7 +203,7 @@ class Profiler:
             work()
         except Exception as error:
             self._steps = range(0)
-            self._say(f"profile: not written, because of an error; the run continues: {error}")
+            processes.say(f"profile: not written, because of an error; the run continues: {error}")
             return False
         return True
 

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from fastbert_jax.text.tokenizer import Encoded, Tokenizer, load_tokenizer, trai
 from fastbert_jax.text.training_batches import Batches, StreamedBatches, TrainingBatches
 from fastbert_jax.training.recipe import Recipe, RecipeModule, World, pretrained_weights
 from fastbert_jax.training.run_directory import REJECTED
-from fastbert_jax.training.terms import KEPT, Stream
+from fastbert_jax.training.terms import KEPT
 
 Texts = Encoded | PreparedCorpus | TextStream
 """Where a phase's texts are."""
@@ -64,17 +64,7 @@ def prepare(config: TrainConfig, mesh: Mesh, module: RecipeModule) -> Prepared:
     pretrained = pretrained_weights(config.model.pretrained)
     tokenizer = _tokenizer(config, task, pretrained)
     recipe = module.make(config, World(task.labels, tokenizer))
-    architecture = recipe.network.config
-    check_vocabulary(tokenizer.vocab_size, architecture)
-    for name, start in recipe.starts.items():
-        positions = start.network.config.max_positions
-        if config.data.max_length > positions:
-            raise UserError(
-                f"--data.max-length: expected at most the {'backbone' if name == 'model' else name}'s {positions} "
-                f"positions, found {config.data.max_length}"
-            )
-        param_shardings(mesh, start.network)  # whether the mesh divides the model
-        start.check()
+    _check_starts(config, recipe, tokenizer, mesh)
 
     def encode(examples: Sequence[Example]) -> Encoded:
         encoded = tokenizer.encode([example.text for example in examples], max_length=config.data.max_length)
@@ -83,16 +73,16 @@ def prepare(config: TrainConfig, mesh: Mesh, module: RecipeModule) -> Prepared:
         return encoded
 
     labelled, dev = encode(task.train), encode(task.dev)
+    data = {name: _fingerprint(getattr(task, name)) for name in ("train", "dev", "unlabelled")}
     unlabelled: Texts
     if is_corpus(config.data.unlabelled):
         unlabelled = _corpus(config, recipe, tokenizer)
+        data["unlabelled"] = unlabelled.fingerprint
     else:
         unlabelled = labelled if task.unlabelled is task.train else encode(task.unlabelled)
-    streams: dict[Stream, tuple[Texts, np.ndarray | None]] = {
-        Stream.LABELLED: (labelled, label_ids(task.train, task.labels)),
-        Stream.UNLABELLED: (unlabelled, None),
-    }
-    batches = _batches(config, recipe, streams, encode=tokenizer.encode, mesh=mesh)
+    texts: dict[str, Texts] = {"train": labelled, "dev": dev, "unlabelled": unlabelled}
+    labels = label_ids(task.train, task.labels)
+    batches = _batches(config, recipe, labelled, labels, unlabelled, encode=tokenizer.encode, mesh=mesh)
     return Prepared(
         task=task,
         tokenizer=tokenizer,
@@ -104,21 +94,24 @@ def prepare(config: TrainConfig, mesh: Mesh, module: RecipeModule) -> Prepared:
         notes=(
             *(code_notes(pretrained) if pretrained else ()),
             *tokenizer.notes,
-            *_notes(config, task, tokenizer, {"train": labelled, "dev": dev, "unlabelled": unlabelled}),
-            *(
-                f"{name}: {made.words}"
-                for name, made in batches.items()
-                if isinstance(made, TrainingBatches) and made.packed
-            ),
-            *(
-                f"{phase.name}: its steps end with its first epoch, so --{phase.name}.cache-teacher saves nothing"
-                for phase in recipe.phases
-                if KEPT in phase.cases and len(batches[phase.name]) <= batches[phase.name].batches_per_epoch
-            ),
+            *_notes(config, task, tokenizer, texts),
+            *_notes_on_batches(recipe, batches),
         ),
-        data={name: _fingerprint(getattr(task, name)) for name in ("train", "dev", "unlabelled")}
-        | ({} if isinstance(unlabelled, Encoded) else {"unlabelled": unlabelled.fingerprint}),
+        data=data,
     )
+
+
+def _check_starts(config: TrainConfig, recipe: Recipe, tokenizer: Tokenizer, mesh: Mesh) -> None:
+    check_vocabulary(tokenizer.vocab_size, recipe.network.config)
+    for name, start in recipe.starts.items():
+        positions = start.network.config.max_positions
+        if config.data.max_length > positions:
+            raise UserError(
+                f"--data.max-length: expected at most the {'backbone' if name == 'model' else name}'s {positions} "
+                f"positions, found {config.data.max_length}"
+            )
+        param_shardings(mesh, start.network)  # whether the mesh divides the model
+        start.check()
 
 
 def _corpus(config: TrainConfig, recipe: Recipe, tokenizer: Tokenizer) -> PreparedCorpus | TextStream:
@@ -148,43 +141,42 @@ def _tokenizer(config: TrainConfig, task: LabelledData, pretrained: Path | None)
 def _batches(
     config: TrainConfig,
     recipe: Recipe,
-    streams: Mapping[Stream, tuple[Texts, np.ndarray | None]],
+    labelled: Encoded,
+    labels: np.ndarray,
+    unlabelled: Texts,
     *,
     encode: Callable[..., Encoded],
     mesh: Mesh,
 ) -> dict[str, Batches]:
     batches: dict[str, Batches] = {}
     for index, phase in enumerate(recipe.phases):
-        texts, labels = streams[phase.stream]
         settings = phase.settings
         size, parts = (as_option(f"{settings.SECTION}.{key}") for key in ("batch_size", "accumulate"))
         option = f"{size} / {parts}" if settings.accumulate > 1 else size
         check_batch(mesh, settings.batch_size // settings.accumulate, option)
-        layout = settings if isinstance(settings, UnlabelledPhaseConfig) else UnlabelledPhaseConfig()
         shared: dict[str, Any] = {
             "batch_size": settings.batch_size,
             "buckets": config.data.lengths,
-            "steps": layout.steps,
             "seed": config.seed + index,
             "local_rows": local_rows(mesh, settings.batch_size),
-            "pack": layout.pack,
-            "texts_per_row": layout.texts_per_row,
         }
-        if isinstance(texts, TextStream):
+        if not isinstance(settings, UnlabelledPhaseConfig):
+            batches[phase.name] = TrainingBatches(labelled, labels, epochs=settings.epochs, **shared)
+            continue
+        shared |= {"steps": settings.steps, "pack": settings.pack, "texts_per_row": settings.texts_per_row}
+        if isinstance(unlabelled, TextStream):
             batches[phase.name] = StreamedBatches(
-                functools.partial(iter, texts),
+                functools.partial(iter, unlabelled),
                 functools.partial(encode, max_length=config.data.max_length),
                 window=config.data.shuffle_window,
                 **shared,
             )
         else:
-            batches[phase.name] = TrainingBatches(texts, labels, epochs=settings.epochs, **shared)
+            batches[phase.name] = TrainingBatches(unlabelled, None, epochs=settings.epochs, **shared)
     return batches
 
 
-def _notes(
-    config: TrainConfig, task: LabelledData, tokenizer: Tokenizer, encoded: Mapping[str, Texts]
-) -> tuple[str, ...]:
+def _notes(config: TrainConfig, task: LabelledData, tokenizer: Tokenizer, encoded: Mapping[str, Texts]) -> list[str]:
     notes = [*task.notes]
     if task.rejected:
         count, first = len(task.rejected), task.rejected[0]
@@ -212,7 +204,16 @@ def _notes(
                 f"{share(unknown, len(texts))} {name} texts are nothing but [UNK]: the tokenizer knows none of their "
                 "words; take a --model.pretrained of their language"
             )
-    return tuple(notes)
+    return notes
+
+
+def _notes_on_batches(recipe: Recipe, batches: Mapping[str, Batches]) -> Iterator[str]:
+    for name, made in batches.items():
+        if isinstance(made, TrainingBatches) and made.packed:
+            yield f"{name}: {made.words}"
+    for phase in recipe.phases:
+        if KEPT in phase.cases and len(batches[phase.name]) <= batches[phase.name].batches_per_epoch:
+            yield f"{phase.name}: its steps end with its first epoch, so --{phase.name}.cache-teacher saves nothing"
 
 
 def _fingerprint(examples: Sequence[Example]) -> str:

@@ -11,14 +11,18 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
-from safetensors import SafetensorError
 
 from fastbert_jax import processes, stopping
-from fastbert_jax.atomic_files import atomic_directory, write_checksums, write_json, write_text
+from fastbert_jax.atomic_files import (
+    MAKE_ROOM,
+    atomic_directory,
+    unless_refused,
+    write_checksums,
+    write_json,
+    write_text,
+)
 from fastbert_jax.config import BertConfig, ProcessesConfig, TrainConfig
-from fastbert_jax.errors import UserError
 from fastbert_jax.inference.compare import compare
 from fastbert_jax.inference.exit_outputs import EvaluatedTexts
 from fastbert_jax.inference.loading import load
@@ -37,15 +41,15 @@ from fastbert_jax.text.training_batches import Batches, TrainingBatches
 from fastbert_jax.training.checkpoints import Checkpoints
 from fastbert_jax.training.evaluation import dev_evaluation
 from fastbert_jax.training.export import write_card
-from fastbert_jax.training.kept_values import KeptValues
-from fastbert_jax.training.loggers import Journal, check_installed, dev_points
+from fastbert_jax.training.journal import Journal, dev_points
+from fastbert_jax.training.loggers import check_installed
 from fastbert_jax.training.loop import Surroundings, run_recipe
 from fastbert_jax.training.performance import Meter, Profiler
 from fastbert_jax.training.prepare import Prepared, prepare
 from fastbert_jax.training.recipe import RecipeModule
 from fastbert_jax.training.run_directory import RunDirectory
 from fastbert_jax.training.step import PlacedStep
-from fastbert_jax.training.streams import BatchStream
+from fastbert_jax.training.streams import BatchStream, KeptValues
 from fastbert_jax.training.terms import KEPT, Phase, Tree
 
 
@@ -88,8 +92,8 @@ def train(config: TrainConfig, recipe: RecipeModule) -> Comparison | None:
         asked = 0
         if not processes.all_well(run.model.exists()):
             asked = _train_and_save(config, prepared, run, mesh, journal)
-        elif config.profile and processes.is_first():
-            status(f"profile: of the steps {config.profile}, none left: the run is done")
+        elif config.profile:
+            processes.say(f"profile: of the steps {config.profile}, none left: the run is done")
         measures = processes.is_first()
         processes.part()
         saved = f"; the model is already saved in {run.model} and can be used; the same command measures it"
@@ -115,8 +119,8 @@ def _on_host(params: Params) -> Params:
     """Whole copies in the memory of the first process, one leaf after the other; None for each leaf in the others."""
 
     def fetch(leaf: jax.Array) -> np.ndarray | None:
-        whole = leaf if leaf.is_fully_addressable else multihost_utils.process_allgather(leaf, tiled=True)
-        return np.asarray(whole) if processes.is_first() else None
+        whole = processes.whole(leaf)
+        return whole if processes.is_first() else None
 
     host: Params = jax.tree.map(fetch, params)
     return host
@@ -126,31 +130,27 @@ def _train(
     config: TrainConfig, prepared: Prepared, run: RunDirectory, mesh: Mesh, stop: StopRequest, journal: Journal
 ) -> Params:
     recipe, first = prepared.recipe, processes.is_first()
-    checkpoints = Checkpoints(run.checkpoints, keep=config.checkpoints.keep)
-    profiler = Profiler(run.profile if first else None, config.profiled, say=journal.say)
-    surroundings = Surroundings(
-        mesh=mesh,
-        evaluate=dev_evaluation(
-            recipe.network, prepared.dev, prepared.dev_labels, buckets=config.data.lengths, mesh=mesh
-        ),
-        checkpoints=checkpoints,
-        journal=journal,
-        meter=Meter(run.throughput if first else None, dtype=recipe.network.dtype, journal=journal),
-        stop=stop,
-        save_every=config.checkpoints.every,
-        profiler=profiler,
-    )
-    try:
-        streams = _streams(prepared, run, journal)
-        params = run_recipe(recipe, streams, seed=config.seed, surroundings=surroundings)
-    finally:
-        profiler.close()
-        checkpoints.close()
+    evaluate = dev_evaluation(recipe.network, prepared.dev, prepared.dev_labels, buckets=config.data.lengths, mesh=mesh)
+    with (
+        contextlib.closing(Checkpoints(run.checkpoints, keep=config.checkpoints.keep)) as checkpoints,
+        contextlib.closing(Profiler(run.profile, config.profiled if first else range(0))) as profiler,
+    ):
+        surroundings = Surroundings(
+            mesh=mesh,
+            evaluate=evaluate,
+            checkpoints=checkpoints,
+            journal=journal,
+            meter=Meter(run.throughput if first else None, dtype=recipe.network.dtype, journal=journal),
+            stop=stop,
+            save_every=config.checkpoints.every,
+            profiler=profiler,
+        )
+        params = run_recipe(recipe, _streams(prepared, run), seed=config.seed, surroundings=surroundings)
     model: Params = params["model"]
     return model
 
 
-def _streams(prepared: Prepared, run: RunDirectory, journal: Journal) -> dict[str, BatchStream]:
+def _streams(prepared: Prepared, run: RunDirectory) -> dict[str, BatchStream]:
     """The batches of each phase, with the values that a phase keeps in the run's directory."""
 
     def stream(phase: Phase) -> BatchStream:
@@ -158,7 +158,7 @@ def _streams(prepared: Prepared, run: RunDirectory, journal: Journal) -> dict[st
         if KEPT not in phase.cases or not isinstance(batches, TrainingBatches):
             return BatchStream(batches)
         corpus, classes = prepared.data["unlabelled"], prepared.config.num_classes
-        return KeptValues(run.teacher_answers, batches, corpus=corpus, classes=classes, warn=journal.say)
+        return KeptValues(run.teacher_answers, batches, corpus=corpus, classes=classes)
 
     return {phase.name: stream(phase) for phase in prepared.recipe.phases}
 
@@ -182,17 +182,13 @@ def _save(config: TrainConfig, prepared: Prepared, run: RunDirectory, params: Pa
         length_buckets=config.data.lengths,
         precision=config.model.precision,
     ) | {"story": prepared.recipe.story, "reading": reading_values(prepared.task.reading)}
-    try:
+    with unless_refused(run.model, "write the model", remedy=MAKE_ROOM):
         with atomic_directory(run.model) as directory:
             prepared.tokenizer.save(directory, max_length=config.data.max_length)
             save_model(directory, *_with_trained_exits(prepared, params), extra=extra)
             write_checksums(directory)
             run.comparison.unlink(missing_ok=True)  # one that is there is of another model
-    except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"{run.model}: expected to write the model, found: {error}\nMake room and run the same command again."
-        ) from error
-    write_card(run)
+        write_card(run)
 
 
 def _compare(config: TrainConfig, prepared: Prepared, run: RunDirectory, journal: Journal) -> Comparison:
@@ -206,9 +202,10 @@ def _compare(config: TrainConfig, prepared: Prepared, run: RunDirectory, journal
     comparison = compare(evaluated, measure=config.evaluate, baseline_accuracy=baseline)
     values = page_values(evaluated, comparison, dev_points(run.metrics))
     page = render_page(comparison, values, model=config.run, data="the run's test set")
-    write_json(run.comparison, comparison.to_json())
-    write_text(run.report, page)
-    write_card(run)
+    with unless_refused(run.path, "write the measurements", remedy=MAKE_ROOM):
+        write_json(run.comparison, comparison.to_json())
+        write_text(run.report, page)
+        write_card(run)
     journal.conclude(comparison)
     result(render(comparison))
     status(f"{run.report}: {DESCRIPTION}")

@@ -25,6 +25,7 @@ from fastbert_jax.atomic_files import (
     put_aside,
     read_file,
     remove_unfinished,
+    unless_refused,
     write_json,
     write_text,
 )
@@ -38,6 +39,7 @@ from fastbert_jax.text.examples import Unreadable
 
 REJECTED = "rejected.jsonl"
 """The rows that could not be read, and why."""
+WRITE = "write there"
 FREE_KEYS = ("run", "evaluate", "mesh", "processes", "checkpoints", "log", "profile")
 """Settings that a resumed run may change: they do not touch what is trained."""
 
@@ -72,7 +74,7 @@ class RunDirectory:
           UserError: it holds a run with other settings, labels or texts (all differences are listed), or other files,
             or cannot be written.
         """
-        try:
+        with unless_refused(f"--run {self.path}", WRITE):
             self.path.mkdir(parents=True, exist_ok=True)
             if not self.config.exists():
                 ours = (self.labels, self.data, self._lock)  # what a claim that was stopped leaves
@@ -84,10 +86,8 @@ class RunDirectory:
                 write_text(self.config, to_yaml(config))  # last: it makes the directory a run's
             for path in (self.config, self.labels, self.data, self.metrics, self.throughput, self._lock):
                 if os.path.lexists(path) and not path.is_file():  # to open a FIFO would never end
-                    status(f"warning: {path}: expected a regular file; what was there is now {put_aside(path).name}")
+                    put_aside(path, "expected a regular file")
             old = self._began_with(config)
-        except OSError as error:
-            raise UserError(f"--run {self.path}: expected a directory that can be written, found {error}") from None
         new = flatten_dict(to_dict(config), sep=".")
         changed = [key for key in old if old[key] != new[key] and key.split(".")[0] not in FREE_KEYS]
         if changed:
@@ -119,11 +119,9 @@ class RunDirectory:
         """
         if not rows:
             return
-        try:
-            records = ({"where": row.where, "problem": row.problem} for row in rows)
+        records = ({"where": row.where, "problem": row.problem} for row in rows)
+        with unless_refused(self.path / REJECTED, "list the rows left out"):
             write_text(self.path / REJECTED, "".join(json.dumps(record) + "\n" for record in records))
-        except OSError as error:
-            raise UserError(f"{self.path / REJECTED}: expected to list the rows left out, found {error}") from None
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -133,25 +131,19 @@ class RunDirectory:
           UserError: another process does.
         """
         with contextlib.ExitStack() as stack:
-            try:
+            with unless_refused(f"--run {self.path}", WRITE):
                 lock_file(stack.enter_context(open(self._lock, "ab")), self.path)
                 remove_unfinished(self.path)
-            except OSError as error:
-                raise UserError(f"--run {self.path}: expected a directory that can be written, found {error}") from None
             yield
 
 
 def _replace(path: Path, text: str, problem: Exception) -> None:
     """Put aside a damaged file that says what the run began with, and write what this command says instead."""
-    try:
-        aside = put_aside(path).name if os.path.lexists(path) else "gone"
+    with unless_refused(path, "replace what cannot be read"):
+        if os.path.lexists(path):
+            put_aside(path, f"cannot be read: {problem}")
         write_text(path, text)
-    except OSError as error:
-        raise UserError(f"{path}: expected a file that can be read or replaced, found {problem}; {error}") from None
-    status(
-        f"warning: {path} cannot be read: {problem}\n"
-        f"It is now {aside}; what this command gives is taken for what the run began with."
-    )
+    status(f"{path}: what this command gives is taken for what the run began with")
 
 
 def _check_same(path: Path, expected: object) -> None:

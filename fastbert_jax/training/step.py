@@ -166,7 +166,7 @@ class PlacedStep:
         trained, self.frozen = split(shapes, phase.trains)
         """`frozen`: abstract arrays of what the phase does not change."""
         whole = sharding_of(mesh, ())
-        self.state = abstract_state(trained, self._optimizer, phase, whole=whole)
+        self.state = self._abstract_state(trained, whole)
         """Abstract arrays of what the phase changes."""
         settings: dict[str, Any] = {"optimizer": self._optimizer, "accumulate": phase.settings.accumulate, "key": key}
         self.steps: Mapping[str, Any] = {
@@ -180,6 +180,25 @@ class PlacedStep:
         """By the kind of a batch: (state, frozen, views) -> state, metrics, as `train_step`; it gives the old state's
         buffers away. Called under `jax.set_mesh`."""
 
+    def _abstract_state(self, trained: Tree, whole: jax.sharding.Sharding) -> TrainState:
+        """The optimizer's moments lie where their parameters do; `whole` is the sharding of what every device has."""
+
+        def placed(leaf: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+        def placed_states(path: str, states: Any) -> Any:
+            return optax.tree_map_params(
+                self._optimizer.direction,
+                lambda leaf, param: placed(leaf, param.sharding),
+                states[_key(path)],
+                at_path(trained, path),
+                transform_non_params=lambda leaf: placed(leaf, whole),
+            )
+
+        state = jax.eval_shape(functools.partial(init_state, optimizer=self._optimizer, phase=self._phase), trained)
+        opt_state = {_key(path): placed_states(path, state.opt_state) for path in self._phase.trains}
+        return TrainState(placed(state.step, whole), trained, opt_state)  # type: ignore[arg-type]
+
     def begin(self, params: Tree) -> tuple[TrainState, Tree]:
         """The state before the first step, and what is frozen; `params` are this phase's from now on."""
         trained, frozen = split(params, self._phase.trains)
@@ -191,31 +210,6 @@ class PlacedStep:
 def shardings_of(tree: Any) -> Any:
     """The shardings of a tree's (abstract) arrays."""
     return jax.tree.map(lambda leaf: leaf.sharding, tree)
-
-
-def abstract_state(trained: Tree, optimizer: Optimizer, phase: Phase, *, whole: jax.sharding.Sharding) -> TrainState:
-    """The shapes and shardings of `init_state`: the optimizer's moments lie where their parameters do.
-
-    Args:
-      trained: abstract arrays with shardings.
-      whole: the sharding of numbers that every device has.
-    """
-
-    def placed(leaf: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-    def placed_states(path: str, states: Any) -> Any:
-        return optax.tree_map_params(
-            optimizer.direction,
-            lambda leaf, param: placed(leaf, param.sharding),
-            states[path.replace("/", ".")],
-            at_path(trained, path),
-            transform_non_params=lambda leaf: placed(leaf, whole),
-        )
-
-    state = jax.eval_shape(lambda trained: init_state(trained, optimizer, phase), trained)
-    opt_state = {path.replace("/", "."): placed_states(path, state.opt_state) for path in phase.trains}
-    return TrainState(placed(state.step, whole), trained, opt_state)  # type: ignore[arg-type]
 
 
 def train_step(

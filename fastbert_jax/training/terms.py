@@ -47,8 +47,6 @@ class Ref:
 
 VALID = Ref("batch", "valid_BxK")
 """The texts of a batch."""
-TOKENS = Ref("batch", "text_BxS")
-"""The tokens of a batch, without padding."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,13 +111,6 @@ class Keep(enum.Enum):
     LAST = "last"
 
 
-class Stream(enum.Enum):
-    """Which texts a phase trains on."""
-
-    LABELLED = "labelled"
-    UNLABELLED = "unlabelled"
-
-
 COMPUTED, KEPT = "computed", "kept"
 """Kinds of batches: all is computed, or what an earlier epoch kept comes as the view `kept`."""
 
@@ -138,11 +129,9 @@ class Phase:
     name: str
     cases: Mapping[str, Case]
     """By the kind of a batch."""
-    stream: Stream
     keep: Keep
     settings: PhaseConfig
-    enter: Callable[[Tree], Tree] | None = None
-    """Changes the parameters before the first step: begins one source from another's result, say."""
+    """Those of class `UnlabelledPhaseConfig` mean the unlabelled texts, all others the labelled ones."""
 
     @property
     def trains(self) -> tuple[str, ...]:

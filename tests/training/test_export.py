@@ -245,7 +245,7 @@ def test_a_full_disk_leaves_nothing(run: RunDirectory, tmp_path: Path, monkeypat
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(module, "write_text", full)
-    with pytest.raises(UserError, match="expected a place to write the model to, found: .*No space left"):
+    with pytest.raises(UserError, match="--output .*: cannot write the model: No space left"):
         export(ExportConfig(model=str(run.path), output=str(tmp_path / "out" / "reviews")))
     assert not list((tmp_path / "out").iterdir())
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fastbert_jax.training import loggers as module
-from fastbert_jax.training.loggers import DEV_EVENT, Journal, dev_points
+from fastbert_jax.training import journal as module
+from fastbert_jax.training.journal import DEV_EVENT, Journal, dev_points
 
 
 def test_every_measurement_is_of_the_phase_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

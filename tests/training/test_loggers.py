@@ -13,7 +13,8 @@ import pytest
 from fastbert_jax.config import LogConfig, LogTarget
 from fastbert_jax.errors import UserError
 from fastbert_jax.recipes import fastbert
-from fastbert_jax.training.loggers import LOGGERS, Journal, check_installed
+from fastbert_jax.training.journal import Journal
+from fastbert_jax.training.loggers import LOGGERS, check_installed
 from tests.report.comparisons import COMPARISON
 from tests.training.logger_backends import Mlflow, Wandb
 

@@ -9,7 +9,7 @@ import pytest
 from fastbert_jax import stopping
 from fastbert_jax.errors import PreemptedError, UserError
 from fastbert_jax.training.checkpoints import Checkpoints
-from fastbert_jax.training.loggers import Journal
+from fastbert_jax.training.journal import Journal
 from tests.training import tiny
 from tests.training.tiny_run import AskedToStop, Stop, run, same
 

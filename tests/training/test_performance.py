@@ -11,11 +11,20 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from fastbert_jax import processes
 from fastbert_jax.config import TrainConfig
 from fastbert_jax.errors import PreemptedError, UserError
 from fastbert_jax.training import performance
 from fastbert_jax.training.performance import Meter, Profiler
 from tests.training.tiny_run import AskedToStop, run
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the run says of the profile."""
+    words: list[str] = []
+    monkeypatch.setattr(processes, "say", lambda line: words.append(line) if line.startswith("profile: ") else None)
+    return words
 
 
 def profiled_steps(directory: Path) -> list[int]:
@@ -26,24 +35,22 @@ def profiled_steps(directory: Path) -> list[int]:
     return sorted(int(event["args"]["step_num"]) for event in events if event.get("name") == "train")
 
 
-def test_the_steps_that_were_asked_for_are_in_it_across_phases(tmp_path):
-    said: list[str] = []
-    run(tmp_path, profiler=Profiler(tmp_path / "profile", range(5, 9), say=said.append))  # 6 steps a phase
+def test_the_steps_that_were_asked_for_are_in_it_across_phases(tmp_path, said):
+    run(tmp_path, profiler=Profiler(tmp_path / "profile", range(5, 9)))  # 6 steps a phase
     assert profiled_steps(tmp_path / "profile") == [5, 6, 7, 8]
     (words,) = said
     assert words.startswith(f"profile: steps 5 to 8 are in {tmp_path / 'profile'}; ") and "xprof --logdir" in words
 
 
-def test_a_stop_inside_the_range_closes_it_and_the_resumed_run_profiles_the_rest(tmp_path):
-    said: list[str] = []
+def test_a_stop_inside_the_range_closes_it_and_the_resumed_run_profiles_the_rest(tmp_path, said):
     with pytest.raises(PreemptedError):
         run(
             tmp_path,
             stop=AskedToStop(signal.SIGTERM),
-            profiler=Profiler(tmp_path / "one", range(1, 4), say=said.append),
+            profiler=Profiler(tmp_path / "one", range(1, 4)),
         )
     assert profiled_steps(tmp_path / "one") == [1]
-    run(tmp_path, profiler=Profiler(tmp_path / "two", range(1, 4), say=said.append))
+    run(tmp_path, profiler=Profiler(tmp_path / "two", range(1, 4)))
     assert profiled_steps(tmp_path / "two") == [2, 3]
     assert [words.partition(" are in ")[0] for words in said] == [
         "profile: steps 1 to 1",
@@ -60,19 +67,17 @@ def test_a_stop_inside_the_range_closes_it_and_the_resumed_run_profiles_the_rest
         (range(10, 31), 0, "profile: of the steps 10 to 30, 10 to 12 left: 0 of 12 steps are done"),
     ],
 )
-def test_steps_out_of_reach_are_said(tmp_path, steps, done, words):
-    said: list[str] = []
-    profiler = Profiler(tmp_path, steps, say=said.append)
+def test_steps_out_of_reach_are_said(tmp_path, steps, done, words, said):
+    profiler = Profiler(tmp_path, steps)
     profiler.resume(done, total=12)
     assert said == [words]
 
 
-def test_a_profile_that_cannot_begin_or_be_written_is_said_and_the_steps_go_on(tmp_path):
+def test_a_profile_that_cannot_begin_or_be_written_is_said_and_the_steps_go_on(tmp_path, said):
     (tmp_path / "file").write_text("")
-    said: list[str] = []
     jax.profiler.start_trace(str(tmp_path / "other"))
     for step in range(1, 4):
-        profiler = Profiler(tmp_path, range(1, 3), say=said.append)
+        profiler = Profiler(tmp_path, range(1, 3))
         with profiler.step(step):
             array = jnp.ones(3) + step
         profiler.end_after(step, array)

@@ -35,7 +35,7 @@ def test_rows_that_were_left_out_are_listed_and_nothing_where_there_are_none(tmp
     run.list_rejected(rows)
     lines = (tmp_path / "rejected.jsonl").read_text().splitlines()
     assert [Unreadable(**json.loads(line)) for line in lines] == rows
-    with pytest.raises(UserError, match=r"rejected\.jsonl: expected to list the rows left out, found .*No such file"):
+    with pytest.raises(UserError, match=r"rejected\.jsonl: cannot list the rows left out: No such file"):
         RunDirectory(tmp_path / "nowhere").list_rejected(rows)
 
 
@@ -82,7 +82,7 @@ def test_a_directory_of_something_else_is_refused(tmp_path):
 
 def test_a_path_that_cannot_be_a_directory_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="expected a directory that can be written"):
+    with pytest.raises(UserError, match="--run .*: cannot write there: File exists"):
         RunDirectory(tmp_path / "file").claim(CONFIG, LABELS, DATA)
 
 

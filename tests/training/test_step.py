@@ -23,7 +23,6 @@ from fastbert_jax.training.terms import (
     Kept,
     Phase,
     Ref,
-    Stream,
     Term,
     case_loss,
     counts_of,
@@ -187,7 +186,7 @@ def two_tasks(classes=(2, 3)):
         )
 
     settings = PhaseConfig(learning_rate=0.01, weight_decay=0.1, warmup=0.0)
-    phase = Phase("tasks", {name: case(name) for name in networks}, Stream.LABELLED, Keep.LAST, settings)
+    phase = Phase("tasks", {name: case(name) for name in networks}, Keep.LAST, settings)
     made = {name: network.init(jax.random.key(number)) for number, (name, network) in enumerate(networks.items())}
     params = {"backbone": made["first"]["backbone"]} | {name: made[name]["last_exit"] for name in networks}
     return phase, {"model": params}

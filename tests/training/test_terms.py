@@ -13,7 +13,6 @@ from fastbert_jax.training import losses
 from fastbert_jax.training.recipe import forward
 from fastbert_jax.training.terms import (
     COMPUTED,
-    TOKENS,
     Case,
     Ref,
     Term,
@@ -131,7 +130,7 @@ class Vectors(NamedTuple):
 
 def _token_term(index=None):
     return Term("hidden", Ref("a", "vectors_LxBxSxH", index), Ref("b", "vectors_LxBxSxH", index), losses.squared_error,
-                over=TOKENS)  # fmt: skip
+                over=Ref("batch", "text_BxS"))  # fmt: skip
 
 
 def _token_traces(batch, seed=0):

@@ -11,11 +11,10 @@ from fastbert_jax.processes import StopRequest
 from fastbert_jax.text.tokenizer import Encoded
 from fastbert_jax.text.training_batches import TrainingBatches
 from fastbert_jax.training.checkpoints import Checkpoints
-from fastbert_jax.training.kept_values import KeptValues
-from fastbert_jax.training.loggers import Journal
+from fastbert_jax.training.journal import Journal
 from fastbert_jax.training.loop import Evaluation, Surroundings, run_recipe
 from fastbert_jax.training.performance import Meter, Profiler
-from fastbert_jax.training.streams import BatchStream
+from fastbert_jax.training.streams import BatchStream, KeptValues
 from tests.training import tiny
 
 TEXTS = 22
@@ -100,7 +99,7 @@ def run(
     checkpoints = Checkpoints(directory / "checkpoints")
     journal = Journal(directory / "metrics.jsonl")
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-    kept = KeptValues(directory / "kept", batches["distil"], corpus="texts", classes=2, warn=journal.say)
+    kept = KeptValues(directory / "kept", batches["distil"], corpus="texts", classes=2)
     try:
         params = run_recipe(
             tiny.fastbert(tiny.model(), fine_tune=fine_tune, distil=distil),

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from fastbert_jax import processes
 from fastbert_jax.errors import PreemptedError, UserError
 from fastbert_jax.model.flops import distillation_flops
 from fastbert_jax.processes import StopRequest
 from fastbert_jax.training.checkpoints import Checkpoints
-from fastbert_jax.training.kept_values import KeptValues, tree_sha256
 from fastbert_jax.training.performance import Meter
+from fastbert_jax.training.streams import KeptValues, tree_sha256
 from tests.training import tiny
 from tests.training.tiny_run import TEXTS, Stop, distil_batches, run, same
 
@@ -163,15 +164,23 @@ FROZEN = {"model": {"last_exit": jnp.arange(6.0)}}
 ANSWERS = np.random.default_rng(0).normal(size=(TEXTS, 2)).astype(np.float32)
 
 
+@pytest.fixture
+def said(monkeypatch) -> list[str]:
+    """What the run says."""
+    words: list[str] = []
+    monkeypatch.setattr(processes, "say", words.append)
+    return words
+
+
 class _Files:
     """A cache alone, filled by hand."""
 
     def __init__(self, directory, *, pack=False, local_rows=None):
-        self.directory, self.said = directory, []
+        self.directory = directory
         self.batches = distil_batches(epochs=2, pack=pack, local_rows=local_rows)
 
     def opened(self, frozen=FROZEN, *, done=0, corpus="texts", classes=2) -> KeptValues:
-        cache = KeptValues(self.directory, self.batches, corpus=corpus, classes=classes, warn=self.said.append)
+        cache = KeptValues(self.directory, self.batches, corpus=corpus, classes=classes)
         cache.open(frozen, done=done)
         return cache
 
@@ -189,7 +198,7 @@ class _Files:
 
 @pytest.mark.parametrize("pack", [False, True])
 @pytest.mark.parametrize("local_rows", [None, (3, 1)])
-def test_every_row_gets_its_own_texts_answers(tmp_path, pack, local_rows):
+def test_every_row_gets_its_own_texts_answers(tmp_path, pack, local_rows, said):
     files = _Files(tmp_path, pack=pack, local_rows=local_rows)
     cache = files.opened()
     assert cache.view(0) is None
@@ -199,7 +208,7 @@ def test_every_row_gets_its_own_texts_answers(tmp_path, pack, local_rows):
             found, numbers = again.view(step), files.batches.texts_at(step)
             expected = np.where((numbers >= 0)[..., None], ANSWERS[numbers], np.float32(0))
             np.testing.assert_array_equal(found, expected, strict=True)
-    assert files.said == []
+    assert said == []
 
 
 @pytest.mark.parametrize(
@@ -210,12 +219,12 @@ def test_every_row_gets_its_own_texts_answers(tmp_path, pack, local_rows):
         ({"classes": 3}, "classes"),
     ],
 )
-def test_answers_of_another_teacher_or_corpus_are_not_used(tmp_path, changes, named):
+def test_answers_of_another_teacher_or_corpus_are_not_used(tmp_path, changes, named, said):
     files = _Files(tmp_path)
     files.fill(files.opened())
     cache = files.opened(done=files.epoch, **changes)
     assert cache.view(files.epoch) is None
-    (words,) = files.said
+    (words,) = said
     assert f"{tmp_path}: expected values that this run kept, found other {named}\n" in words
     assert np.isnan(np.load(tmp_path / "values.npy")).all()
 
@@ -241,58 +250,58 @@ def _flip(path, place=-1):
         (lambda directory: (directory / "files.json").write_text("{}"), "files.json: expected checksums of files"),
     ],
 )
-def test_damaged_answers_are_named_and_not_used(tmp_path, damage, words):
+def test_damaged_answers_are_named_and_not_used(tmp_path, damage, words, said):
     files = _Files(tmp_path)
     files.fill(files.opened())
     damage(tmp_path)
     cache = files.opened(done=files.epoch)
     assert cache.view(files.epoch) is None
-    assert re.search(words, files.said[0])
+    assert re.search(words, said[0])
     files.fill(cache, range(files.epoch, 2 * files.epoch))
     assert cache.view(files.epoch) is not None
 
 
-def test_answers_that_are_not_all_there_are_not_used(tmp_path):
+def test_answers_that_are_not_all_there_are_not_used(tmp_path, said):
     files = _Files(tmp_path)
     cache = files.opened()
     files.fill(cache, [0, 2])
     assert cache.view(files.epoch) is None
-    assert files.said == [f"{tmp_path}: values of 8 texts are missing; another epoch computes them"]
+    assert said == [f"{tmp_path}: values of 8 texts are missing; another epoch computes them"]
     assert files.opened(done=files.epoch).view(files.epoch) is None
 
 
-def test_the_first_epoch_runs_whole_even_where_its_answers_are_there(tmp_path):
+def test_the_first_epoch_runs_whole_even_where_its_answers_are_there(tmp_path, said):
     files = _Files(tmp_path)
     files.fill(files.opened())
     cache = files.opened(done=files.epoch - 1)
     assert cache.view(files.epoch - 1) is None
     files.fill(cache, [files.epoch - 1])
-    assert cache.view(files.epoch) is not None and files.said == []
+    assert cache.view(files.epoch) is not None and said == []
 
 
-def test_an_epoch_that_found_lost_answers_again_runs_whole_to_its_end(tmp_path):
+def test_an_epoch_that_found_lost_answers_again_runs_whole_to_its_end(tmp_path, said):
     files = _Files(tmp_path)
     files.fill(files.opened(done=files.epoch), range(files.epoch, 2 * files.epoch))
-    assert files.said == [f"{tmp_path}: kept values are missing; they are computed again"]
+    assert said == [f"{tmp_path}: kept values are missing; they are computed again"]
     last = 2 * files.epoch - 1
     assert files.opened(done=last + 1).view(last) is not None
     # The checkpoint at the end of the epoch was lost.
     assert files.opened(done=last).view(last) is None
 
 
-def test_a_begin_that_was_cut_short_is_begun_again(tmp_path):
+def test_a_begin_that_was_cut_short_is_begun_again(tmp_path, said):
     files = _Files(tmp_path)
     files.opened()
     (tmp_path / "about.json").unlink()
     (tmp_path / ".values.npy.1.unfinished").write_bytes(b"half")
     files.fill(files.opened())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["about.json", "files.json", "values.npy"]
-    assert files.said == []
+    assert said == []
 
 
 def test_a_directory_that_cannot_be_written_is_an_error_that_says_so(tmp_path):
     (tmp_path / "taken").write_text("a file")
-    with pytest.raises(UserError, match="taken: expected to read and write kept values, found: .*\nMake room"):
+    with pytest.raises(UserError, match="taken: cannot read and write the kept values.*: File exists\nMake room"):
         _Files(tmp_path / "taken").opened()
 
 
