@@ -137,7 +137,7 @@ def open_examples(
         if spec == STDIN:
             table = open_lines(sys.stdin.buffer, "stdin", encoding=data.encoding)
         elif spec.startswith((BUILTIN, TFDS)):
-            table = _open_set(spec if "#" in spec else _with_split(spec, role, data, need_label=need_label))
+            table = _open_set(spec, role, data, need_label=need_label)
         else:
             table = _open_file(spec, data, trained, stack)
         before = Columns.of_training(trained, need_label=need_label) if trained else None
@@ -247,21 +247,19 @@ def own_split(spec: str, role: Role, data: ReadingConfig, *, need_label: bool = 
     return own
 
 
-def _open_set(spec: str) -> Table:
+def _open_set(spec: str, role: Role, data: ReadingConfig, *, need_label: bool) -> Table:
+    """Open a split of a set, by its name or its role; dev replaces a test split that is missing or lacks its labels."""
+    if "#" not in spec:
+        own = own_split(spec, role, data, need_label=need_label)
+        if own is None and role == "test":
+            own = own_split(spec, "dev", data)
+        if own is None:
+            known = list(tfds.splits(spec.removeprefix(TFDS)))
+            raise UserError(f"{spec}: expected a {role} split, found {known}; name one: {spec}#SPLIT")
+        spec = own
     scheme, _, rest = spec.partition(":")
     name, _, split = rest.partition("#")
     return (builtin.open_builtin if scheme == "builtin" else tfds.open_tfds)(name, split)
-
-
-def _with_split(spec: str, role: Role, data: ReadingConfig, *, need_label: bool) -> str:
-    """`spec` with the split that has `role`; dev replaces a test split that is missing or lacks its labels."""
-    own = own_split(spec, role, data, need_label=need_label)
-    if own is None and role == "test":
-        own = own_split(spec, "dev", data)
-    if own is None:
-        known = list(tfds.splits(spec.removeprefix(TFDS)))
-        raise UserError(f"{spec}: expected a {role} split, found {known}; name one: {spec}#SPLIT")
-    return own
 
 
 def _example(row: Row, columns: Columns, *, need_label: bool, kept: tuple[Any, ...]) -> Example | Unreadable:
