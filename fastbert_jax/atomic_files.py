@@ -256,11 +256,12 @@ def _checksums(directory: Path, most_bytes: float = math.inf) -> dict[str, str |
     for path in sorted(directory.rglob("*")):
         if path.is_file() and path.name != CHECKSUMS:
             name = path.relative_to(directory).as_posix()
-            sums[name] = _sha256_of(path) if path.stat().st_size <= most_bytes else None
+            sums[name] = sha256_of(path) if path.stat().st_size <= most_bytes else None
     return sums
 
 
-def _sha256_of(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """The checksum of a file."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

@@ -241,10 +241,10 @@ def choose_texts_per_row(lengths: np.ndarray, *, max_length: int) -> int:
     """
     starts = np.arange(0, max(len(lengths), 1), PACKING_WINDOW)
     sampled = starts[np.linspace(0, len(starts) - 1, min(SAMPLED_WINDOWS, len(starts)), dtype=int)]
-    histograms = [_histogram(lengths[start : start + PACKING_WINDOW], max_length) for start in sampled]
+    windows = [np.bincount(lengths[start : start + PACKING_WINDOW]) for start in sampled]
 
     def rows(most: int) -> int:
-        return sum(times for counts in histograms for _, times in _patterns(counts, max_length, most))
+        return sum(times for counts in windows for _, times in _patterns(counts, max_length, most))
 
     enough = rows(max_length) * (1 + ROWS_TO_SPARE)
     most = 1
@@ -256,8 +256,8 @@ def choose_texts_per_row(lengths: np.ndarray, *, max_length: int) -> int:
 def _pack_window(lengths: np.ndarray, max_length: int, most: int) -> Iterator[np.ndarray]:
     """The rows of one window, pattern by pattern: numbers of texts within it, `[rows, texts]`."""
     by_length = np.argsort(lengths, kind="stable")
-    counts = _histogram(lengths, max_length)
-    unused = offsets_of(np.array(counts))  # where the texts of each length that are not laid out yet begin
+    counts = np.bincount(lengths)
+    unused = offsets_of(counts)  # where the texts of each length that are not laid out yet begin
     for pattern, times in _patterns(counts, max_length, most):
         rows = np.empty((times, len(pattern)), np.int64)
         for column, length in enumerate(pattern):
@@ -266,14 +266,9 @@ def _pack_window(lengths: np.ndarray, max_length: int, most: int) -> Iterator[np
         yield rows
 
 
-def _histogram(lengths: np.ndarray, max_length: int) -> list[int]:
-    counts: list[int] = np.bincount(lengths, minlength=max_length + 1).tolist()
-    return counts
-
-
-def _patterns(counts: list[int], max_length: int, most: int) -> Iterator[tuple[list[int], int]]:
-    """The lengths that share a row, and how many rows are made so, until no text of `counts` (by length) is left."""
-    counts = list(counts)
+def _patterns(counts_by_length: np.ndarray, max_length: int, most: int) -> Iterator[tuple[list[int], int]]:
+    """The lengths that share a row, and how many rows are made so, until no text is left."""
+    counts: list[int] = counts_by_length.tolist()
     lengths = [length for length, count in enumerate(counts) if count]
     while lengths:
         pattern: Counter[int] = Counter()

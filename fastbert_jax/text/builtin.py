@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from fastbert_jax.atomic_files import user_path
+from fastbert_jax.atomic_files import sha256_of, user_path
 from fastbert_jax.command_line import cache_directory
 from fastbert_jax.errors import UserError, nearest
 from fastbert_jax.text.tables import Row, Table
@@ -73,14 +73,11 @@ def open_builtin(name: str, split: str) -> Table:
     Raises:
       UserError: no such set or split, the package is not installed, a file differs from the published one, no network.
     """
-    splits = {**dict.fromkeys(ORANGE_SETS, SPLITS), MOVIE_REVIEWS: (*SPLITS, UNLABELLED)}
-    if name not in splits:
-        raise UserError(f"expected a built-in set, found builtin:{name}; {nearest(name, splits)}")
-    known = splits[name]
-    if split not in known:
-        raise UserError(
-            f"builtin:{name}: expected one of the splits {list(known)}, found {split!r}; {nearest(split, known)}"
-        )
+    known = [f"{known}#{part}" for known in (*ORANGE_SETS, MOVIE_REVIEWS) for part in SPLITS]
+    known.append(f"{MOVIE_REVIEWS}#{UNLABELLED}")
+    if f"{name}#{split}" not in known:
+        found = f"{name}#{split}"
+        raise UserError(f"expected a built-in set and its split, found builtin:{found}; {nearest(found, known)}")
     rows = _movie_reviews(split) if name == MOVIE_REVIEWS else _orange(name, split)
     return Table(
         f"builtin:{name}#{split}",
@@ -206,4 +203,4 @@ def _vader_archive() -> bytes:
 
 
 def _is_vader(path: Path) -> bool:
-    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == VADER_SHA256
+    return path.is_file() and sha256_of(path) == VADER_SHA256

@@ -26,10 +26,11 @@ from typing import Any
 
 import numpy as np
 
-from fastbert_jax.atomic_files import user_path, write_json
+from fastbert_jax.atomic_files import sha256_of, user_path, write_json
 from fastbert_jax.config import DataConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.log import say_once
+from fastbert_jax.text.data_warnings import corpus_notes
 from fastbert_jax.text.examples import Example, Text, is_blank, same_text, share
 from fastbert_jax.text.filesystem import expand, place_of, size_of
 from fastbert_jax.text.sources import open_examples, require_skip
@@ -112,11 +113,6 @@ class Manifest:
     """Whether these are all."""
 
     @property
-    def token_dtype(self) -> np.dtype[Any]:
-        """Of the token ids on disk."""
-        return np.dtype(str(self.settings["token_dtype"]))
-
-    @property
     def files(self) -> dict[str, tuple[int, str]]:
         """Bytes and SHA-256 of all files by their names."""
         return {file: facts for shard in self.shards for file, facts in shard.files.items()}
@@ -178,7 +174,7 @@ def finished_manifest(directory: Path) -> Manifest:
     return manifest
 
 
-def verify(directory: Path, advance: Callable[[int], None] = lambda count: None) -> Manifest:
+def verify(directory: Path, advance: Callable[[int, str], None]) -> Manifest:
     """Read every byte of a corpus and compare checksums.
 
     Args:
@@ -192,7 +188,7 @@ def verify(directory: Path, advance: Callable[[int], None] = lambda count: None)
     for file, (size, sha256) in manifest.files.items():
         if sha256_of(directory / file) != sha256:
             changed.append(str(directory / file))
-        advance(size)
+        advance(size, "")
     if changed:
         raise UserError(
             f"expected {len(manifest.shards)} unchanged shards, found changed files: {', '.join(changed)}; "
@@ -201,26 +197,11 @@ def verify(directory: Path, advance: Callable[[int], None] = lambda count: None)
     return manifest
 
 
-def texts_of_shard(encoded: Encoded, token_ids: np.ndarray, *, start: int) -> np.ndarray:
-    """Where texts lie in a shard, `TEXT_DTYPE [n]`.
-
-    Args:
-      token_ids: those of the texts, in the dtype of the shard.
-      start: how many tokens the shard holds before them.
-    """
-    texts = np.zeros(len(encoded), TEXT_DTYPE)
-    texts["start"] = encoded.offsets[:-1] + start
-    texts["tokens"] = encoded.lengths
-    if len(encoded):
-        texts["first"] = np.add.reduceat(encoded.token_types == 0, encoded.offsets[:-1], dtype=np.int64)
-    texts["crc32"] = _checksums(token_ids, encoded.offsets)
-    return texts
-
-
-def sha256_of(path: Path) -> str:
-    """The checksum of a file."""
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def checksums(token_ids: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """The CRC-32 of the tokens of each text."""
+    content, ends = token_ids.tobytes(), (offsets * token_ids.itemsize).tolist()
+    parts = (zlib.crc32(content[start:end]) for start, end in itertools.pairwise(ends))
+    return np.fromiter(parts, np.uint32, len(offsets) - 1)
 
 
 class PreparedCorpus:
@@ -297,7 +278,7 @@ class PreparedCorpus:
         tokens, texts = self._maps(number)
         found, offsets = texts[rows], offsets_of(sizes)
         token_ids = np.asarray(tokens.take(joined_ranges(found["start"].astype(np.int64), sizes), mode="clip"))
-        if (_checksums(token_ids, offsets) != found["crc32"]).any():
+        if (checksums(token_ids, offsets) != found["crc32"]).any():
             path = self.directory / f"{self.manifest.shards[number].name}{TOKENS}"
             raise UserError(f"{path}: expected the texts that were prepared, found changed ones; {MAKE_AGAIN}")
         place = np.arange(offsets[-1]) - np.repeat(offsets[:-1], sizes)
@@ -306,7 +287,7 @@ class PreparedCorpus:
     def _mapped(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         path = self.directory / self.manifest.shards[number].name
         try:
-            tokens = np.memmap(f"{path}{TOKENS}", self.manifest.token_dtype, "r")
+            tokens = np.memmap(f"{path}{TOKENS}", self.manifest.settings["token_dtype"], "r")
             return tokens, np.memmap(f"{path}{TEXTS}", TEXT_DTYPE, "r")
         except (OSError, ValueError) as error:
             raise UserError(f"{path}{TOKENS}: expected a shard, found: {error}; {MAKE_AGAIN}") from None
@@ -357,9 +338,17 @@ class TextStream:
                     else:
                         require_skip(record, self._data)
 
-    def first(self, count: int) -> list[Text]:
-        """The first texts, blank ones included. Raises what iterating raises."""
-        return list(itertools.islice(self._rows(), count))
+    def notes(self, tokenizer: Tokenizer, *, max_length: int) -> list[str]:
+        """What is odd about the first texts, in sentences. Raises what iterating raises."""
+        rows = list(itertools.islice(self._rows(), FIRST_TEXTS))
+        texts = [text for text in rows if not is_blank(text)]
+        return corpus_notes(
+            len(texts),
+            blank=len(rows) - len(texts),
+            repeated=len(texts) - len(set(map(same_text, texts))),
+            unknown=int(tokenizer.wholly_unknown(tokenizer.encode(texts, max_length=max_length)).sum()),
+            what="texts at the beginning of the stream",
+        )
 
     @property
     def fingerprint(self) -> str:
@@ -368,46 +357,6 @@ class TextStream:
         return (
             f"stream of {len(self.sizes)} files, {sum(self.sizes.values())} bytes, sha256 of names and sizes {digest}"
         )
-
-
-def corpus_notes(
-    texts: int, *, blank: int = 0, repeated: int = 0, unknown: int = 0, what: str = "unlabelled texts"
-) -> list[str]:
-    """What is odd about texts to distil on, in sentences.
-
-    Args:
-      texts: how many there are, without the blank ones.
-      repeated: how many of them come again, blanks and case aside.
-      unknown: how many of them are nothing but [UNK].
-      what: the texts in words.
-    """
-    notes = []
-    if blank:
-        notes.append(f"{share(blank, texts + blank)} {what} are blank and are left out")
-    if repeated:
-        notes.append(
-            f"{share(repeated, texts)} {what} are copies of earlier ones, blanks and case aside: they count several "
-            "times; remove them if that is not meant"
-        )
-    if unknown:
-        notes.append(
-            f"{share(unknown, texts)} {what} are nothing but [UNK]: the tokenizer knows none of their words; take a "
-            "--model.pretrained of their language"
-        )
-    return notes
-
-
-def stream_notes(stream: TextStream, tokenizer: Tokenizer, *, max_length: int) -> list[str]:
-    """What is odd about the first texts of a stream, in sentences. Raises what reading them raises."""
-    rows = stream.first(FIRST_TEXTS)
-    texts = [text for text in rows if not is_blank(text)]
-    return corpus_notes(
-        len(texts),
-        blank=len(rows) - len(texts),
-        repeated=len(texts) - len({same_text(text) for text in texts}),
-        unknown=int(tokenizer.wholly_unknown(tokenizer.encode(texts, max_length=max_length)).sum()),
-        what="texts at the beginning of the stream",
-    )
 
 
 def is_corpus(spec: str) -> bool:
@@ -430,17 +379,9 @@ def open_corpus(data: DataConfig, tokenizer: Tokenizer, *, steps: Mapping[str, i
         corpus = PreparedCorpus(rest)
         corpus.check(tokenizer, max_length=data.max_length)
         return corpus
-    unset = [key for key, number in steps.items() if not number]
-    if unset:
+    if unset := [key for key, number in steps.items() if not number]:
         raise UserError(
             f"Set --{unset[0]}: the length of {data.unlabelled} is unknown. To go by epochs, prepare it: "
             f"python -m fastbert_jax.text.prepare --input '{rest}' --output DIR, then --data.unlabelled {PREPARED}DIR"
         )
     return TextStream(rest, data)
-
-
-def _checksums(token_ids: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """The CRC-32 of the tokens of each text."""
-    content, ends = token_ids.tobytes(), (offsets * token_ids.itemsize).tolist()
-    parts = (zlib.crc32(content[start:end]) for start, end in itertools.pairwise(ends))
-    return np.fromiter(parts, np.uint32, len(offsets) - 1)

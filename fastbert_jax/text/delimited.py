@@ -1,4 +1,4 @@
-"""Records of .csv and .tsv files: the character between the columns, quotes, and rows that a stray quote swallows."""
+"""Tables of .csv and .tsv files: the character between the columns, quotes, and rows that a stray quote swallows."""
 
 from __future__ import annotations
 
@@ -7,28 +7,18 @@ import csv
 import dataclasses
 import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from fastbert_jax.config import Delimiter
 from fastbert_jax.errors import UserError
 from fastbert_jax.log import say_once
+from fastbert_jax.text.examples import Unreadable, text_problem
 from fastbert_jax.text.filesystem import Place
-from fastbert_jax.text.lines import LONGEST_LINE, head_of, numbered
+from fastbert_jax.text.lines import ENCODING_FLAGS, LONGEST_LINE, head_of, numbered
+from fastbert_jax.text.tables import Row, Rows, Table, row_size
 
 Records = Iterator[tuple[str, list[str] | str]]
 """(place, fields or what is wrong) of each record of a text file."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Delimited:
-    """A file of records, the first of which holds the names of the columns."""
-
-    name: str
-    """For messages; with what is between the columns unless the file's ending says it."""
-    character: str
-    """What is between the columns."""
-    records: Records
-
 
 CHARACTERS = {Delimiter.COMMA: ",", Delimiter.SEMICOLON: ";", Delimiter.TAB: "\t", Delimiter.PIPE: "|"}
 DELIMITER_RECORDS = 50
@@ -38,62 +28,93 @@ EXCEL_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 LINE_END = re.compile(r"\r\n|\r|\n")
 QUOTED = re.compile(r'"([^"]|"")*"')
 MANY_LINES, FEW_ROWS = 5, 0.01
-"""The longest text of a single column is reported if it has more lines than this, and at most this share of the rows
-has several."""
+"""A text of a single column that has more lines is reported, if at most this share of the first rows has several."""
 FEW_VALUES = 50
 """A column of at most so many values, in twice as many rows, has no other value in a row that a quote swallowed."""
 
 
-def csv_table(place: Place, lines: Iterator[str], delimiter: Delimiter) -> Delimited:
-    """The records of a .csv file; quoted fields may hold line breaks.
+def csv_table(place: Place, lines: Iterator[str], delimiter: Delimiter) -> Table:
+    """The table of a .csv file; quoted fields may hold line breaks.
 
     Raises:
-      UserError: two delimiters fit equally well.
+      UserError: two delimiters fit equally well, or the header is missing or cannot be read.
     """
     csv.field_size_limit(LONGEST_LINE)
     first, lines = head_of(lines, len)
     if excel := EXCEL_LINE.fullmatch(first[0]) if first else None:
         named = [delimiter for delimiter, character in CHARACTERS.items() if character == excel[1]]
         delimiter = named[0] if named and delimiter is Delimiter.AUTO else delimiter
-    start = 1 if excel else _comments(first)
     if delimiter is Delimiter.AUTO:
-        delimiter = _delimiter_of(place, first[start:] or first)
-    if not excel:
-        start = _header(first, start, lambda lines: len((_first_records(place, lines, delimiter) or [[]])[0]))
+        rows = first[1:] if excel else [line for line in first if not line.startswith("#")]
+        delimiter = _delimiter_of(place, rows or first)
+    start = 1 if excel else _header(first, lambda lines: _fit(place, lines, delimiter)[1])
     blanks = _blanks_before_quotes(place, first[start:], delimiter)
     name = str(place) if delimiter is Delimiter.COMMA else f"{place} ({delimiter.value}s between its columns)"
     rest = itertools.islice(lines, start, None)
-    return Delimited(name, CHARACTERS[delimiter], csv_records(place, rest, delimiter, start=start, blanks=blanks))
+    records = csv_records(place, rest, delimiter, start=start, blanks=blanks)
+    return _table(place, name, records, CHARACTERS[delimiter])
 
 
-def tsv_table(place: Place, lines: Iterator[str]) -> Delimited:
-    """The records of a .tsv file; quotes are characters like any other, unless the first lines are quoted."""
+def tsv_table(place: Place, lines: Iterator[str]) -> Table:
+    """The table of a .tsv file; quotes are characters like any other, unless the first lines are quoted."""
     first, lines = head_of(lines, len)
     if first and EXCEL_LINE.fullmatch(first[0]):
         return csv_table(place, lines, Delimiter.AUTO)
     if _quotes_fields(place, first):
         table = csv_table(place, lines, Delimiter.TAB)
         return dataclasses.replace(table, name=f"{place} (with quoted columns)")
-    start = _header(first, _comments(first), lambda lines: lines[0].count("\t"))
+    start = _header(first, lambda lines: lines[0].count("\t"))
     records = ((where, line.split("\t")) for where, line in numbered(lines, place))
-    return Delimited(str(place), "\t", itertools.islice(records, start, None))
+    return _table(place, str(place), itertools.islice(records, start, None), "\t")
 
 
-def _comments(lines: Sequence[str]) -> int:
-    """How many lines at the beginning are comments."""
-    return next((number for number, line in enumerate(lines) if not line.startswith("#")), len(lines))
+def _table(place: Place, name: str, records: Records, delimiter: str) -> Table:
+    """A table whose first record holds the names of the columns."""
+    where, header = next(records, (f"{place}:1", []))
+    if isinstance(header, str):
+        raise UserError(f"{where}: expected a line with the names of the columns: {header}; fix the line")
+    if not header:
+        raise UserError(f"{where}: expected a line with the names of the columns, found none; add one")
+    if header[0].lstrip().startswith(('{"', "[{", "[[", '["')):
+        raise UserError(
+            f"{where}: expected a line with the names of the columns, found JSON; let the file's name end in .jsonl "
+            "(one object a line) or .json (a list of them)"
+        )
+    columns = tuple(column.strip() for column in header)
+    for column in columns:
+        if problem := text_problem(column):
+            found = problem.replace("of the text", "of a column's name")
+            raise UserError(
+                f"{where}: {found}; save the file again as UTF-8, or name its encoding, such as {ENCODING_FLAGS}"
+            )
+        if column and columns.count(column) > 1:
+            raise UserError(f"{where}: expected each column once, found {column!r} twice; rename one")
+    head, records = head_of(records, lambda record: sum(map(len, record[1])))
+    whole = [fields for _, fields in head if not isinstance(fields, str) and len(fields) == len(columns)]
+    first, rows = head_of(_rows(columns, records, Swallowed(delimiter, whole)), row_size)
+    return Table(name, columns, lambda wanted: rows, text_columns=columns, first_rows=first, has_header=True)
 
 
-def _header(lines: Sequence[str], start: int, width: Callable[[Sequence[str]], int]) -> int:
-    """Where the header is: at `start`, unless a line with `#` before that has as many columns.
+def _rows(columns: tuple[str, ...], records: Records, swallowed: Swallowed) -> Rows:
+    for where, fields in records:
+        problem = fields if isinstance(fields, str) else ""
+        if not problem and len(fields) == len(columns):
+            problem = swallowed.problem(where, fields)
+        elif not problem:
+            if fields in ([], [""]):  # an empty line holds no row, unless the only column is a text
+                continue
+            problem = f"expected {len(columns)} columns, found {len(fields)}"
+        yield Unreadable(where, problem) if problem else Row(where, dict(zip(columns, fields, strict=True)))
+
+
+def _header(lines: Sequence[str], width: Callable[[Sequence[str]], int]) -> int:
+    """Where the header is: the first line that is no comment, unless a line with `#` before it has as many columns.
 
     Args:
       width: the columns of the first of some lines.
     """
-    if start == len(lines):
-        return 0
-    columns = width(lines[start:])
-    return next((number for number in range(start) if width(lines[number : number + 1]) >= columns), start)
+    start = next((number for number, line in enumerate(lines) if not line.startswith("#")), 0)
+    return next((number for number in range(start) if width(lines[number : number + 1]) >= width(lines[start:])), start)
 
 
 def _quotes_fields(place: Place, lines: Sequence[str]) -> bool:
@@ -107,9 +128,8 @@ def _quotes_fields(place: Place, lines: Sequence[str]) -> bool:
     header, *rows = (line.rstrip("\r\n").split("\t") for line in lines)
     if all(QUOTED.fullmatch(name) for name in header):
         return True
-    records = _first_records(place, lines, Delimiter.TAB)
     is_ragged = len(header) > 1 and any(len(row) != len(header) for row in rows if row != [""])
-    if is_ragged and len(records) > 1 and all(len(record) == len(header) for record in records if record):
+    if is_ragged and _fit(place, lines, Delimiter.TAB) == (1.0, len(header)):
         return True
     rows = [row for row in rows if len(row) == len(header)]
     columns = [[QUOTED.fullmatch(value) is not None for value in column] for column in zip(*rows, strict=True)]
@@ -158,22 +178,22 @@ def csv_records(
 
 def _delimiter_of(place: Place, lines: Sequence[str]) -> Delimiter:
     """The one that splits the header, and most of the rows into as many columns; the comma where none does."""
-    fits: dict[Delimiter, tuple[float, int]] = {}
-    for delimiter in CHARACTERS:
-        header, *rows = _first_records(place, lines, delimiter) or [[]]
-        rows = [row for row in rows if row]
-        if len(header) > 1:
-            fits[delimiter] = sum(len(row) == len(header) for row in rows) / max(len(rows), 1), len(header)
-    if not fits:
-        return Delimiter.COMMA
-    best = [delimiter for delimiter in fits if fits[delimiter] == max(fits.values())]
+    fits = {delimiter: fit for delimiter in CHARACTERS if (fit := _fit(place, lines, delimiter))[1] > 1}
+    best = [delimiter for delimiter, fit in fits.items() if fit == max(fits.values())]
     if len(best) > 1:
         names = [delimiter.value for delimiter in best]
         raise UserError(
             f"{place}:1: expected one character between the columns, found that {' and '.join(names)} fit the first "
             f"lines equally well; name it: --delimiter {names[0]} (train: --data.delimiter {names[0]})"
         )
-    return best[0]
+    return best[0] if best else Delimiter.COMMA
+
+
+def _fit(place: Place, lines: Sequence[str], delimiter: Delimiter, *, blanks: bool = False) -> tuple[float, int]:
+    """The share of the first rows that are as wide as the header, and that width."""
+    header, *rows = _first_records(place, lines, delimiter, blanks=blanks) or [[]]
+    rows = [row for row in rows if row]
+    return sum(len(row) == len(header) for row in rows) / max(len(rows), 1), len(header)
 
 
 def _first_records(
@@ -190,65 +210,51 @@ def _first_records(
 
 def _blanks_before_quotes(place: Place, lines: Sequence[str], delimiter: Delimiter) -> bool:
     """Whether quoted fields have blanks before them (`a, "b"`), which some programs write."""
-    plain = _first_records(place, lines, delimiter)
     before = re.compile(rf'(?:^|{re.escape(CHARACTERS[delimiter])}) +"(?!")')
-    seen = any(re.match(r' +"', field) for record in plain for field in record)
+    seen = any(re.match(r' +"', field) for record in _first_records(place, lines, delimiter) for field in record)
     if not seen or not any(map(before.search, lines)):
         return False
-    width = len(plain[0])
-    counts = [
-        sum(len(record) == width for record in records)
-        for records in (plain, _first_records(place, lines, delimiter, blanks=True))
-    ]
-    return counts[1] >= counts[0]
+    return _fit(place, lines, delimiter, blanks=True) >= _fit(place, lines, delimiter)
 
 
 class Swallowed:
     """Finds rows that hold other rows, because a quote at the beginning of a text and a later one enclose them."""
 
-    def __init__(self, columns: Sequence[str], delimiter: str, first: Iterable[Mapping[str, str]]) -> None:
-        """`first` are some rows of the file."""
+    def __init__(self, delimiter: str, first: Sequence[Sequence[str]]) -> None:
+        """`first` are the fields of some rows of the file."""
         self._delimiter = delimiter
-        rows = [[row[name] for name in columns] for row in first if not any(map(LINE_END.search, row.values()))]
-        self._longest = [max(map(len, column), default=0) for column in zip(*rows, strict=True)]
+        rows = [row for row in first if not any(map(LINE_END.search, row))]
+        self._longest = [max(map(len, column)) for column in zip(*rows, strict=True)]
         values = [{value.strip() for value in column} for column in zip(*rows, strict=True)]
         self._known = [found if len(found) <= min(FEW_VALUES, len(rows) // 2) else None for found in values]
-        self._rows = self._rows_of_lines = self._most_lines = 0
-        self._told = ""
+        self._reports = len(first) - len(rows) <= max(1, FEW_ROWS * len(first))
 
     def problem(self, where: str, fields: Sequence[str]) -> str:
-        """What is wrong with a row of these fields; empty where each of them is one value."""
-        self._rows += 1
+        """What is wrong with a row of these fields; empty where each of them is one value.
+
+        In a single column, the number of lines is all there is to see: the first text of many is reported.
+        """
         if not any(map(LINE_END.search, fields)):
             return ""
+        lines = [line for line in LINE_END.split(self._delimiter.join(fields)) if line.strip()]
+        longest = max(map(len, fields))
         if len(fields) == 1:
-            self._count(where, fields[0])
+            if self._reports and len(lines) > MANY_LINES:
+                self._reports = False
+                say_once(
+                    f"{where}: the text has {len(lines)} lines ({longest:,} characters), while nearly all of the first "
+                    "rows have one; look for a quote that does not belong there"
+                )
             return ""
         # Without its quotes, such a row is several that all look like the others.
-        lines = [line for line in LINE_END.split(self._delimiter.join(fields)) if line.strip()]
         alike = sum(self._is_row(line.split(self._delimiter)) for line in lines)
         few = 2 if any(known is not None for known in self._known) else 4
         if len(lines) < few or alike < 0.9 * len(lines):
             return ""
-        longest = max(fields, key=len)
         return (
-            f"expected one row, found a field of {len(lines)} lines ({len(longest):,} characters) that look like rows "
+            f"expected one row, found a field of {len(lines)} lines ({longest:,} characters) that look like rows "
             "of their own; look for a quote that does not belong there, or double it"
         )
-
-    def tell_longest(self) -> None:
-        """Print which row of a single column has many lines, if hardly any other has several: its length is all there
-        is to see.
-        """
-        if self._most_lines > MANY_LINES and self._rows_of_lines <= max(1, FEW_ROWS * self._rows):
-            say_once(f"{self._told}, while nearly all others have one; look for a quote that does not belong there")
-
-    def _count(self, where: str, text: str) -> None:
-        lines = len(LINE_END.findall(text)) + 1
-        self._rows_of_lines += 1
-        if lines > self._most_lines:
-            self._most_lines = lines
-            self._told = f"{where}: the text has {lines} lines ({len(text):,} characters)"
 
     def _is_row(self, values: Sequence[str]) -> bool:
         return len(values) == len(self._longest) and all(

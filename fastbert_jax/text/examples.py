@@ -118,14 +118,13 @@ def checked_texts(texts: Iterable[Text]) -> list[Text]:
         one that is not valid Unicode.
     """
     is_pair = isinstance(texts, tuple) and len(texts) == 2 and all(isinstance(text, str) for text in texts)
-    if not isinstance(texts, Iterable) or isinstance(texts, str) or is_pair:
-        raise UserError(f"texts: expected a list of texts, found {str(texts)[:40]!r}; write [text] or [(text, pair)]")
     # These iterate over something else than texts in their order: keys, names of columns, bytes.
     is_table = isinstance(texts, Mapping) or getattr(texts, "ndim", 1) != 1
-    if is_table or isinstance(texts, set | frozenset | bytes | bytearray | memoryview):
+    is_other = is_table or isinstance(texts, str | set | frozenset | bytes | bytearray | memoryview)
+    if is_pair or is_other or not isinstance(texts, Iterable):
         raise UserError(
-            f"texts: expected a list of texts, found a {type(texts).__name__}; pass one column of a table "
-            "(list(table['text'])), or list(...) of what holds the texts in their order"
+            f"texts: expected a list of texts, found the {type(texts).__name__} {str(texts)[:40]!r}; write [text] or "
+            "[(text, pair)], pass one column of a table, list(table['text']), or a list of them in their order"
         )
     texts = list(texts)
     for position, text in enumerate(texts):

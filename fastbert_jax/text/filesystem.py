@@ -7,6 +7,7 @@ import glob
 import io
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,6 @@ BUFFER = 2**16
 def place_of(name: str | Path) -> Place:
     """The file that a name means; `~` is the user's home. Raises `UserError` for a home that is unknown."""
     return str(name) if "://" in str(name) else user_path(name)
-
-
-def is_directory(place: Place) -> bool:
-    """Whether there is a directory. Raises `UserError` when its file system cannot be reached."""
-    with _file_system(place) as (system, path):
-        return bool(system.isdir(path))
 
 
 def is_file(place: Place) -> bool:
@@ -72,16 +67,21 @@ def open_bytes(place: Place) -> io.BufferedReader:
 
 
 @contextlib.contextmanager
-def reading(place: Place) -> Iterator[None]:
-    """Turns errors of reading a file into `UserError`: it cannot be read, or is damaged or cut short."""
+def reading(place: Place, kind: str = "", damage: tuple[type[Exception], ...] = (OSError,)) -> Iterator[None]:
+    """Turns errors of reading a file into `UserError`: it cannot be read, or is damaged or cut short.
+
+    Args:
+      kind: what the file is, with its article; empty: what its ending says of its compression.
+      damage: what its reader raises for one that is damaged.
+    """
     try:
         yield
-    except OSError as error:
-        codec = codec_of(place)
-        if codec and error.errno is None:  # raised by the decoder, not by the disk
+    except damage as error:
+        reason = getattr(error, "strerror", None)  # of the disk; a decoder gives none
+        if reason is None and (kind or codec_of(place)):
             found = f"a damaged one ({str(error).strip()}); copy it again"
-            raise UserError(f"{place}: expected a {codec} file, found {found}") from None
-        raise UserError(f"{place}: expected a readable file, found {error.strerror or error}") from None
+            raise UserError(f"{place}: expected {kind or f'a {codec_of(place)}'} file, found {found}") from None
+        raise UserError(f"{place}: expected a readable file, found {reason or error}") from None
 
 
 @contextlib.contextmanager
@@ -124,25 +124,22 @@ def expand(patterns: tuple[str, ...], *, key: str) -> list[str]:
     Raises:
       UserError: a pattern that matches no file, a file that is named twice, or a file system that cannot be reached.
     """
-    found = [name for pattern in patterns for name in _expanded(pattern, key)]
-    twice = [name for name in dict.fromkeys(found) if found.count(name) > 1] if len(set(found)) < len(found) else []
-    if twice:
+    found: list[str] = []
+    for pattern in patterns:
+        place = place_of(pattern)
+        if not glob.has_magic(pattern) or is_file(place):
+            matches = [str(place)]
+        elif isinstance(place, Path):
+            matches = [name for name in glob.glob(str(place), recursive=True) if os.path.isfile(name)]
+        else:
+            with _file_system(place) as (system, path):
+                matches = [system.unstrip_protocol(name) for name in system.glob(path) if system.isfile(name)]
+        if not matches:
+            raise UserError(f"{key}: expected files, found none that match {pattern!r}; check the path")
+        found += sorted(matches)
+    if twice := [name for name, count in Counter(found).items() if count > 1]:
         raise UserError(f"{key}: expected each file once, found {twice[0]} twice; leave one out")
     return found
-
-
-def _expanded(pattern: str, key: str) -> list[str]:
-    place = place_of(pattern)
-    if not glob.has_magic(pattern) or is_file(place):
-        return [str(place)]
-    if isinstance(place, Path):
-        found = [name for name in glob.glob(str(place), recursive=True) if os.path.isfile(name)]
-    else:
-        with _file_system(place) as (system, path):
-            found = [system.unstrip_protocol(name) for name in system.glob(path) if system.isfile(name)]
-    if not found:
-        raise UserError(f"{key}: expected files, found none that match {pattern!r}; check the path")
-    return sorted(found)
 
 
 @contextlib.contextmanager

@@ -1,11 +1,11 @@
-"""Labelled texts: train, dev and test with the order of the labels, warnings about them, and a baseline."""
+"""Labelled texts: train, dev and test with the order of the labels, and a baseline."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -13,21 +13,13 @@ from fastbert_jax.config import BadRow, DataConfig, ReadingConfig
 from fastbert_jax.errors import UserError, needs_extra
 from fastbert_jax.log import info
 from fastbert_jax.text.columns import flags
-from fastbert_jax.text.corpora import corpus_notes, is_corpus
+from fastbert_jax.text.corpora import is_corpus
+from fastbert_jax.text.data_warnings import corpus_notes, data_warnings
 from fastbert_jax.text.examples import Example, Unreadable, is_blank, is_fraction, same_text, share
-from fastbert_jax.text.label_warnings import label_warnings
 from fastbert_jax.text.sources import Loaded, Role, own_split, read_examples
 
 # A cut belongs to the data, not to the run: every seed of a run sees the same dev and test sets.
 CUT_SEED = 20200405
-# Classes are called uneven when the largest has this many times the texts of the smallest.
-UNEVEN = 10
-# Texts are called one-sided when one label has at least this share of them.
-ONE_SIDED = 0.9
-# Classes of fewer training texts are named.
-FEW = 5
-# At most this many things are named; of the others only the number is given.
-NAMED = 5
 SHOWN_LABELS = 20
 # The baseline takes texts with fewer blanks than this share of their characters as written without blanks.
 BLANKS_BETWEEN_WORDS = 0.05
@@ -68,10 +60,10 @@ def read_labelled_data(data: DataConfig) -> LabelledData:
         f"{part}_column": name for part in ("text", "label") if (name := getattr(columns, part)) in columns.guessed
     }
     reading, trained = dataclasses.replace(data, **guessed), columns.reading(data)
-    if dev_spec := data.dev or own_dev:
-        loaded["dev"] = read_examples(dev_spec, reading, need_label=True, role="dev", trained=trained)
-    if test_spec := data.test or own_test:
-        loaded["test"] = read_examples(test_spec, reading, need_label=True, role="test", trained=trained)
+    specs: dict[Role, str | None] = {"dev": data.dev or own_dev, "test": data.test or own_test}
+    for role, spec in specs.items():
+        if spec:
+            loaded[role] = read_examples(spec, reading, need_label=True, role=role, trained=trained)
     fractions: dict[Role, float] = {"dev": data.dev_fraction, "test": 0.0 if own_dev else data.test_fraction}
     parts, notes = _parts({role: part.examples for role, part in loaded.items()}, fractions)
     sources = [*loaded.values()]
@@ -244,72 +236,6 @@ def _shares(sizes: dict[str | None, int], fraction: float) -> dict[str | None, i
     return shares
 
 
-def data_warnings(parts: Mapping[Role, Sequence[Example]], labels: Sequence[str]) -> list[str]:
-    """What a user should know about the texts, in sentences with numbers and with what to do about it.
-
-    Args:
-      parts: train first; a part that another replaces is the same list.
-      labels: all classes.
-    """
-    train, notes = parts["train"], []
-    known = {same_text(example.text): example.where for example in train}
-    seen: list[Sequence[Example]] = []
-    for name, examples in parts.items():
-        if any(examples is other for other in seen):
-            continue
-        seen.append(examples)
-        if examples is not train and (twice := [example for example in examples if same_text(example.text) in known]):
-            notes.append(
-                f"{share(len(twice), len(examples))} {name} texts are in train too, blanks and case aside; the first: "
-                f"{twice[0].where} and {known[same_text(twice[0].text)]}. The model is measured on texts it has seen: "
-                "remove them from one of the two"
-            )
-        if empty := [example for example in examples if is_blank(example.text)]:
-            notes.append(
-                f"{share(len(empty), len(examples))} {name} texts are empty; the first: {empty[0].where}. They all "
-                "get one answer: remove them, or check --data.text-column"
-            )
-    sizes = Counter(dict.fromkeys(labels, 0))
-    sizes.update(str(example.label) for example in train)
-    return [*notes, *_conflicts(train), *label_warnings(sizes), *_class_sizes(train, labels)]
-
-
-def _conflicts(train: Sequence[Example]) -> Iterator[str]:
-    by_text: dict[object, dict[str | None, str]] = defaultdict(dict)
-    for example in train:
-        by_text[same_text(example.text)].setdefault(example.label, example.where)
-    conflicts = [places for places in by_text.values() if len(places) > 1]
-    if conflicts:
-        places = " and ".join(f"{label!r} at {where}" for label, where in list(conflicts[0].items())[:2])
-        yield (
-            f"{len(conflicts)} train text{'s have' if len(conflicts) > 1 else ' has'} more than one label; the first "
-            f"is {places}. No model can give both: keep the right one"
-        )
-
-
-def _class_sizes(train: Sequence[Example], labels: Sequence[str]) -> Iterator[str]:
-    sizes = Counter(str(example.label) for example in train)
-    largest, smallest = (pick(labels, key=sizes.__getitem__) for pick in (max, min))
-    if sizes[largest] >= ONE_SIDED * len(train):
-        yield (
-            f"{share(sizes[largest], len(train))} train texts are {largest!r}: a model that always gives this "
-            f"label has that accuracy. Compare with it, and collect more texts of the others"
-        )
-    if sizes[largest] >= UNEVEN * max(sizes[smallest], 1):
-        yield (
-            f"The largest class, {largest!r}, has {sizes[largest]} train texts, the smallest, {smallest!r}, "
-            f"{sizes[smallest]}. Accuracy says little about small classes: collect more of their texts"
-        )
-    few = sorted((label for label in labels if sizes[label] < FEW), key=sizes.__getitem__)
-    if few:
-        named = ", ".join(f"{label!r} ({sizes[label]})" for label in few[:NAMED])
-        more = f" and {len(few) - NAMED} more" if len(few) > NAMED else ""
-        yield (
-            f"{len(few)} of {len(labels)} classes have fewer than {FEW} train texts: {named}{more}. They can hardly be "
-            f"learnt: collect more, or merge them with others"
-        )
-
-
 def tfidf_svm_accuracy(train: Sequence[Example], test: Sequence[Example]) -> float:
     """Accuracy on `test` of a linear SVM trained on `train`: words and word pairs, or 1-3 characters without blanks."""
     with needs_extra("train", "TF-IDF baseline"):
@@ -331,5 +257,4 @@ def tfidf_svm_accuracy(train: Sequence[Example], test: Sequence[Example]) -> flo
         vectorizer = TfidfVectorizer(analyzer=lambda text: ["text", *text])
         features = vectorizer.fit_transform(texts)
     classifier = LinearSVC(random_state=0).fit(features, [example.label for example in train])
-    answers = classifier.predict(vectorizer.transform(asked))
-    return sum(bool(answer == example.label) for answer, example in zip(answers, test, strict=True)) / len(test)
+    return float(classifier.score(vectorizer.transform(asked), [example.label for example in test]))

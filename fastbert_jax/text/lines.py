@@ -7,6 +7,7 @@ import contextlib
 import functools
 import io
 import itertools
+import json
 import re
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, TypeVar
@@ -26,14 +27,6 @@ LONGEST_LINE = 2**28
 """Characters of a line: room for any text, but a small file may not unpack to an endless one."""
 SNIFFED = 2**16
 """Bytes that are looked at to find encoding and line ends."""
-MARKS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),  # begins with the mark of UTF-16
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
-"""Byte order marks and the encodings that they stand for."""
 ENCODING_FLAGS = "--encoding latin-1 (train: --data.encoding latin-1)"
 """How another encoding is named; Latin-1 is an example."""
 UNPACK = f"unpack it, or let its name end in {' or '.join(COMPRESSED_ENDINGS)} where it is gzip or zstd"
@@ -108,15 +101,14 @@ def foreign(first: bytes, *, markup: bool = False) -> str:
 
 def _codec(first: bytes, name: Place, encoding: str) -> str:
     """Python's name of the encoding of a stream that begins with `first`."""
-    for mark, codec in MARKS:
-        if first.startswith(mark):
-            return codec
+    marked = json.detect_encoding(first)
+    if marked in ("utf-8-sig", "utf-16", "utf-32"):  # by a byte order mark
+        return marked
     if encoding != AUTO_ENCODING:
         return _named_codec(first, name, encoding)
-    zeros = [first[place::4].count(0) for place in range(4)]
-    fewer, more = sorted((zeros[0] + zeros[2], zeros[1] + zeros[3]))
-    if more >= 4 and 5 * more >= len(first):  # every second byte, where the characters are ASCII
-        found = f"{'utf-32' if 5 * fewer >= len(first) else 'utf-16'}-{'le' if zeros[3] > zeros[0] else 'be'}"
+    often_zero = [first[place::4].count(0) >= max(2, len(first) / 10) for place in range(4)]  # as of ASCII characters
+    found = json.detect_encoding(bytes(not zero for zero in often_zero))
+    if found != "utf-8":
         raise UserError(
             f"{name}: expected UTF-8, found {found[:6].upper()} without a byte order mark; name it: --encoding {found} "
             f"(train: --data.encoding {found})"
@@ -141,24 +133,20 @@ def _named_codec(first: bytes, name: Place, encoding: str) -> str:
 
 def numbered(lines: Iterator[str], name: Place) -> Iterator[tuple[str, str]]:
     r"""The place of each line, and the line without its ending (\n, \r\n or, in a file without \n, \r)."""
-    inside = 0
-    first = ""
-    ends = set()
+    ends, told = set(), False
     for number, line in enumerate(lines, start=1):
         where = f"{name}:{number}"
         text = line.removesuffix("\n").rstrip("\r") if line.endswith(("\n", "\r")) else line
         ends.add(line[-1])
-        if "\r" in text:
-            inside += 1
-            first = first or where
+        if "\r" in text and not told:
+            told = True
+            say_once(
+                f"{where}: the line holds a carriage return (\\r) inside; each such line is read as one row. If it is "
+                "the end of a line, save the file again with one kind of them"
+            )
         yield where, text
     if ends >= {"\r", "\n"}:
         say_once(f"{name}: some lines end in a carriage return (\\r), others in a line feed; each of them ends a row")
-    if inside:
-        say_once(
-            f"{name}: {inside} line{'s hold' if inside > 1 else ' holds'} a carriage return (\\r) inside, the first at "
-            f"{first}; each is read as one row. If these are ends of lines, save the file again with one kind of them"
-        )
 
 
 def head_of(items: Iterator[Item], size: Callable[[Item], int]) -> tuple[list[Item], Iterator[Item]]:

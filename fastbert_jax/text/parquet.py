@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from io import BufferedReader
 from typing import Any
 
 from fastbert_jax.errors import UserError
-from fastbert_jax.text.filesystem import Place
+from fastbert_jax.text.filesystem import Place, reading
 from fastbert_jax.text.lines import SNIFFED, foreign
 from fastbert_jax.text.tables import Row, Rows, Table
 
@@ -28,16 +27,8 @@ def open_parquet(place: Place, stream: BufferedReader) -> Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    @contextlib.contextmanager
-    def whole() -> Iterator[None]:
-        try:
-            yield
-        except (pa.ArrowException, OSError, ValueError, OverflowError, KeyError) as error:
-            raise UserError(
-                f"{place}: expected a Parquet file, found a damaged one ({str(error).strip()}); copy it again"
-            ) from None
-
-    with whole():
+    damage = (pa.ArrowException, OSError, ValueError, OverflowError, KeyError)
+    with reading(place, "a Parquet", damage):
         first = stream.peek(SNIFFED)
         if not first.startswith(b"PAR1") and (problem := foreign(first)):
             raise UserError(f"{place}: expected a Parquet file, found {problem}")
@@ -47,7 +38,7 @@ def open_parquet(place: Place, stream: BufferedReader) -> Table:
 
     def rows(columns: Sequence[str]) -> Rows:
         number = 0
-        with whole():
+        with reading(place, "a Parquet", damage):
             for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=list(columns)):
                 read = (_parquet_values(batch.column(name), classes.get(name)) for name in columns)
                 for values in zip(*read, strict=True):

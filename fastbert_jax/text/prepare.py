@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -21,27 +22,30 @@ from typing import Any
 
 import numpy as np
 
-from fastbert_jax.atomic_files import atomic_file, is_unfinished, lock_file, remove_unfinished, user_path, write_json
+from fastbert_jax.atomic_files import (
+    atomic_file,
+    is_unfinished,
+    lock_file,
+    remove_unfinished,
+    sha256_of,
+    user_path,
+    write_json,
+)
 from fastbert_jax.command_line import end_with, read_settings
 from fastbert_jax.config import AUTO_ENCODING, PrepareConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.log import progress_bar, result, status
 from fastbert_jax.text.builtin import pretrained_directory
-from fastbert_jax.text.corpora import TEXTS, TOKENS, Manifest, Shard, read_manifest, sha256_of, texts_of_shard, verify
+from fastbert_jax.text.corpora import TEXT_DTYPE, TEXTS, TOKENS, Manifest, Shard, checksums, read_manifest, verify
 from fastbert_jax.text.examples import Example, Unreadable, chunks, is_blank, same_text
 from fastbert_jax.text.filesystem import expand, place_of, size_of
 from fastbert_jax.text.sources import BUILTIN, TFDS, open_examples, require_skip
-from fastbert_jax.text.tokenizer import Tokenizer, load_tokenizer
+from fastbert_jax.text.tokenizer import Encoded, Tokenizer, load_tokenizer
 
 LOCK = ".lock"
 CHUNK, CHUNK_CHARACTERS = 1024, 2**22
 """Texts that are tokenised at once, and their characters, at most."""
 BAD_ROWS_TO_NAME = 10
-COUNTS = (
-    *("texts", "tokens", "truncated_texts", "truncated_tokens"),
-    *("blank_texts", "repeated_texts", "unknown_texts"),
-)
-"""What is counted in each shard."""
 ENTRIES = "*-*.json"
 """Files with each shard's part of the manifest, until all shards are made."""
 POLL_SECONDS = 0.2
@@ -54,7 +58,7 @@ def main() -> None:
     if config.verify:
         directory = user_path(config.verify)
         with progress_bar("verify", total=None, unit="bytes") as advance:
-            manifest = verify(directory, lambda count: advance(count, ""))
+            manifest = verify(directory, advance)
         result(f"{directory}: no byte has changed. {words(manifest)}")
     else:
         manifest = prepare(config)
@@ -109,7 +113,7 @@ def prepare(config: PrepareConfig) -> Manifest:
                 if not (done[number] and done[number][-1].last)
             ]
             with progress_bar("prepare", total=None, unit="texts", done=sum(map(_texts, done))) as advance:
-                _run(work, config.workers, directory, lambda count: advance(count, ""))
+                _run(work, config.workers, directory, advance)
             return _finish(directory, manifest)
     except OSError as error:
         raise UserError(f"--output {directory}: expected a directory that can be written, found {error}") from None
@@ -198,7 +202,7 @@ def write_input(
     number: int,
     name: str,
     done: Sequence[Shard],
-    advance: Callable[[int], None] = lambda count: None,
+    advance: Callable[[int, str], None] = lambda count, note: None,
 ) -> None:
     """Write the shards of an input that are not there yet; a shard's entry is written once its files are whole.
 
@@ -209,33 +213,27 @@ def write_input(
       advance: called with the texts of each shard that is written.
 
     Raises:
-      UserError: the input cannot be read, holds a bad row under `stop` or no good one at all, or a shard cannot be
-        written.
+      UserError: the input cannot be read, or holds a bad row under `stop` or no good one at all.
+      OSError: a shard cannot be written.
     """
-    directory, texts = user_path(config.output), _texts(done)
+    texts, part = _texts(done), len(done)
     tokenizer = _tokenizer(config.tokenizer, manifest.settings["tokenizer"])
     with open_examples(name, config) as reader:
         # The rows that are done are read again, as compressed lines cannot be entered in the middle.
-        rows = itertools.islice(reader, len(done) * config.shard_texts, None)
-        part, following = len(done), next(rows, None)
+        rows = itertools.islice(reader, part * config.shard_texts, None)
+        following = next(rows, None)
         while following is not None:
-            path = directory / _name(number, part)
+            path = user_path(config.output) / _name(number, part)
             chunk = itertools.islice(itertools.chain([following], rows), config.shard_texts)
-            try:
-                shard = _write_shard(path, chunk, config, manifest.token_dtype, tokenizer)
-                texts += shard.texts
-                following = next(rows, None)
-                if following is None:
-                    if not texts:
-                        problem = next(iter(shard.bad_row_examples), f"{name}: expected texts, found blank ones")
-                        raise UserError(f"{problem}; none of the rows of {name} can be read")
-                    shard = dataclasses.replace(shard, last=True)
-                write_json(path.with_suffix(".json"), dataclasses.asdict(shard))
-            except OSError as error:
-                raise UserError(
-                    f"{directory}: expected a place to write shard {path.name} to, found: {error.strerror or error}"
-                ) from None
-            advance(shard.texts)
+            shard = _write_shard(path, chunk, config, manifest.settings["token_dtype"], tokenizer)
+            texts += shard.texts
+            following = next(rows, None)
+            if following is None and not texts:
+                problem = next(iter(shard.bad_row_examples), f"{name}: expected texts, found blank ones")
+                raise UserError(f"{problem}; none of the rows of {name} can be read")
+            entry = dataclasses.replace(shard, last=following is None)
+            write_json(path.with_suffix(".json"), dataclasses.asdict(entry))
+            advance(shard.texts, "")
             part += 1
 
 
@@ -249,11 +247,11 @@ def _write_shard(
     path: Path,
     rows: Iterator[Example | Unreadable],
     config: PrepareConfig,
-    token_dtype: np.dtype[Any],
+    token_dtype: str,
     tokenizer: Tokenizer,
 ) -> Shard:
     """Write the two files of a shard, which is not the last one as far as they say."""
-    counts = dict.fromkeys(COUNTS, 0)
+    counts: Counter[str] = Counter()
     seen: set[int] = set()
     bad: list[str] = []
     paths = path.with_suffix(TOKENS), path.with_suffix(TEXTS)
@@ -268,16 +266,18 @@ def _write_shard(
             encoded = tokenizer.encode(texts, max_length=config.max_length)
             token_ids = encoded.token_ids.astype(token_dtype)
             tokens_stream.write(token_ids.tobytes())
-            texts_stream.write(texts_of_shard(encoded, token_ids, start=counts["tokens"]).tobytes())
-            counts["texts"] += len(texts)
-            counts["tokens"] += len(token_ids)
-            counts["truncated_texts"] += encoded.truncated_texts
-            counts["truncated_tokens"] += encoded.truncated_tokens
+            texts_stream.write(_places(encoded, token_ids, counts["tokens"]).tobytes())
             before = len(seen)
             seen.update(hash(same_text(text)) for text in texts)
-            counts["blank_texts"] += len(read) - len(texts)
-            counts["repeated_texts"] += len(texts) - (len(seen) - before)
-            counts["unknown_texts"] += int(tokenizer.wholly_unknown(encoded).sum())
+            counts.update(
+                texts=len(texts),
+                tokens=len(token_ids),
+                truncated_texts=encoded.truncated_texts,
+                truncated_tokens=encoded.truncated_tokens,
+                blank_texts=len(read) - len(texts),
+                repeated_texts=len(texts) - (len(seen) - before),
+                unknown_texts=int(tokenizer.wholly_unknown(encoded).sum()),
+            )
     return Shard(
         name=path.name,
         last=False,
@@ -288,7 +288,20 @@ def _write_shard(
     )
 
 
-def _run(work: Sequence[Callable[..., None]], workers: int, directory: Path, advance: Callable[[int], None]) -> None:
+def _places(encoded: Encoded, token_ids: np.ndarray, start: int) -> np.ndarray:
+    """Where texts lie in a shard that holds `start` tokens before them, `TEXT_DTYPE [n]`."""
+    places = np.zeros(len(encoded), TEXT_DTYPE)
+    places["start"] = encoded.offsets[:-1] + start
+    places["tokens"] = encoded.lengths
+    if len(encoded):
+        places["first"] = np.add.reduceat(encoded.token_types == 0, encoded.offsets[:-1], dtype=np.int64)
+    places["crc32"] = checksums(token_ids, encoded.offsets)
+    return places
+
+
+def _run(
+    work: Sequence[Callable[..., None]], workers: int, directory: Path, advance: Callable[[int, str], None]
+) -> None:
     """Write all inputs; one input is one process's, and the shards do not depend on the processes.
 
     Args:
@@ -296,7 +309,8 @@ def _run(work: Sequence[Callable[..., None]], workers: int, directory: Path, adv
       advance: called with the texts that are done since the last call.
 
     Raises:
-      UserError: what `write_input` raises, or a worker was killed. The others are ended; what they wrote stays.
+      UserError: a worker was killed.
+      Exception: what `write_input` raises. The other workers are ended; what they wrote stays.
     """
     workers = min(workers or os.cpu_count() or 1, len(work))
     if workers <= 1:
@@ -320,7 +334,7 @@ def _run(work: Sequence[Callable[..., None]], workers: int, directory: Path, adv
         while pending:
             ready, pending = wait(pending, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
             new = set(directory.glob(ENTRIES)) - seen
-            advance(_texts(map(_entry, new)))
+            advance(_texts(map(_entry, new)), "")
             seen |= new
             for future in ready:
                 future.result()

@@ -25,20 +25,19 @@ from typing import BinaryIO
 from fastbert_jax.config import AUTO_ENCODING, COMPRESSED_ENDINGS, Delimiter
 from fastbert_jax.errors import UserError, needs_extra
 from fastbert_jax.log import say_once
-from fastbert_jax.text.delimited import CHARACTERS, Delimited, Records, Swallowed, csv_table, tsv_table
-from fastbert_jax.text.examples import Unreadable, text_problem
+from fastbert_jax.text.delimited import CHARACTERS, csv_table, tsv_table
+from fastbert_jax.text.examples import Unreadable
 from fastbert_jax.text.filesystem import (
     Place,
     codec_of,
-    is_directory,
     local_copy,
     open_bytes,
     place_of,
+    reading,
     size_of,
     without_compression,
 )
 from fastbert_jax.text.lines import (
-    ENCODING_FLAGS,
     HEAD_CHARACTERS,
     HEAD_ROWS,
     LONGEST_LINE,
@@ -49,7 +48,7 @@ from fastbert_jax.text.lines import (
     whole_lines,
 )
 from fastbert_jax.text.parquet import open_parquet
-from fastbert_jax.text.tables import Row, Rows, Table
+from fastbert_jax.text.tables import Row, Rows, Table, row_size
 
 TEXTS = (
     "text sentence text_a texta text1 sentence1 sentence_1 sentence_a premise question1 question query review "
@@ -81,14 +80,10 @@ def open_table(
     place = place_of(name)
     ending = ".arrayrecord" if ARRAY_RECORD.search(str(place)) else without_compression(place).suffix.lower()
     known = (*TEXT_FORMATS, ".parquet", ".arrayrecord")
-    if ending not in known and not is_directory(place):
+    size_of(place)  # says what is wrong where there is no file
+    if ending not in known or (ending == ".parquet" and codec_of(place)):
         endings = f"{', '.join(known)}, or {' or '.join(COMPRESSED_ENDINGS)} after a text file's ending"
         raise UserError(f"expected a file ending in {endings}, found {str(place)!r}")
-    if ending == ".parquet" and codec_of(place):
-        raise UserError(
-            f"{place}: expected a Parquet file as it is (it compresses its own content), found {Path(place).suffix}"
-        )
-    size_of(place)  # says what is wrong where there is no file
     if ending == ".arrayrecord":
         with local_copy(place) as path:
             yield _array_record(place, path)
@@ -117,7 +112,7 @@ def _open_txt(place: Place, lines: Iterator[str], delimiter: Delimiter) -> Table
         return _json_lines(place, f"{place} (JSON objects)", lines)
     if kind := _columns_in_lines(texts):
         table = csv_table(place, lines, kind) if kind is not Delimiter.TAB else tsv_table(place, lines)
-        return _with_header(place, dataclasses.replace(table, name=f"{place} ({kind.value}s between its columns)"))
+        return dataclasses.replace(table, name=f"{place} ({kind.value}s between its columns)")
     header = texts[0].strip() if texts else ""
     if header.lower() in TEXTS:
         say_once(
@@ -147,56 +142,6 @@ def _texts(name: str, records: Iterator[tuple[str, str]], *, is_lines: bool = Fa
     """A table of texts with their places."""
     rows: Rows = (Row(where, {"text": text}) for where, text in records)
     return Table(name, ("text",), lambda columns: rows, text_columns=("text",), is_lines=is_lines)
-
-
-def _size(row: Row | Unreadable) -> int:
-    return sum(len(str(value)) for value in row.values.values()) if isinstance(row, Row) else 0
-
-
-def _with_header(place: Place, table: Delimited) -> Table:
-    """A table whose first record holds the names of the columns."""
-    where, header = next(table.records, (f"{place}:1", []))
-    if isinstance(header, str):
-        raise UserError(f"{where}: expected a line with the names of the columns: {header}; fix the line")
-    if not header:
-        raise UserError(f"{where}: expected a line with the names of the columns, found none; add one")
-    if header[0].lstrip().startswith(('{"', "[{", "[[", '["')):
-        raise UserError(
-            f"{where}: expected a line with the names of the columns, found JSON; let the file's name end in .jsonl "
-            "(one object a line) or .json (a list of them)"
-        )
-    columns = tuple(column.strip() for column in header)
-    for column in columns:
-        if problem := text_problem(column):
-            found = problem.replace("of the text", "of a column's name")
-            raise UserError(
-                f"{where}: {found}; save the file again as UTF-8, or name its encoding, such as {ENCODING_FLAGS}"
-            )
-        if column and columns.count(column) > 1:
-            raise UserError(f"{where}: expected each column once, found {column!r} twice; rename one")
-    first, rows = head_of(_delimited_rows(columns, table.records), _size)
-    swallowed = Swallowed(columns, table.character, [row.values for row in first if isinstance(row, Row)])
-    first, rows = head_of(_checked(rows, columns, swallowed), _size)
-    return Table(table.name, columns, lambda wanted: rows, text_columns=columns, first_rows=first, has_header=True)
-
-
-def _checked(rows: Rows, columns: Sequence[str], swallowed: Swallowed) -> Rows:
-    """The rows; one that holds other rows is unreadable."""
-    for row in rows:
-        fields = [row.values[column] for column in columns] if isinstance(row, Row) else []
-        problem = swallowed.problem(row.where, fields)
-        yield Unreadable(row.where, problem) if problem else row
-    swallowed.tell_longest()
-
-
-def _delimited_rows(columns: tuple[str, ...], records: Records) -> Rows:
-    for where, fields in records:
-        if isinstance(fields, str):
-            yield Unreadable(where, fields)
-        elif len(fields) == len(columns):
-            yield Row(where, dict(zip(columns, fields, strict=True)))
-        elif fields not in ([], [""]):  # an empty line holds no row, unless the only column is a text
-            yield Unreadable(where, f"expected {len(columns)} columns, found {len(fields)}")
 
 
 def _open_json(place: Place, lines: Iterator[str], delimiter: Delimiter) -> Table:
@@ -232,7 +177,7 @@ def _json_lines(place: Place, name: str, lines: Iterator[str]) -> Table:
 
 def _keyed_table(place: Place, name: str, rows: Rows) -> Table:
     """A table of JSON objects, whose columns are the keys of the first ones."""
-    first, rows = head_of(rows, _size)
+    first, rows = head_of(rows, row_size)
     keys: dict[str, bool] = {}
     for row in first:
         for key, value in row.values.items() if isinstance(row, Row) else ():
@@ -245,7 +190,7 @@ def _keyed_table(place: Place, name: str, rows: Rows) -> Table:
             "file may hold a list of them"
         )
     texts = tuple(key for key, holds_text in keys.items() if holds_text)
-    if len(first) == HEAD_ROWS or sum(map(_size, first)) >= HEAD_CHARACTERS:
+    if len(first) == HEAD_ROWS or sum(map(row_size, first)) >= HEAD_CHARACTERS:
         name += f" (by its first {len(first):,} rows)"
     return Table(name, tuple(keys), lambda wanted: rows, text_columns=texts, first_rows=first)
 
@@ -277,16 +222,11 @@ def _array_record(place: Place, path: Path) -> Table:
         raise UserError(f"{place}: expected records, found none")
 
     def records() -> Iterator[tuple[str, str]]:
-        try:
+        with reading(place, "an ArrayRecord", (OSError, RuntimeError)):
             for start in range(0, count, BATCH_ROWS):
                 batch = reader.read(start, min(start + BATCH_ROWS, count))
                 for number, record in enumerate(batch, start=start + 1):
                     yield f"{place}:{number}", record.decode("utf-8", "surrogateescape")
-        except RuntimeError as error:
-            found = str(error).split(";")[0]
-            raise UserError(
-                f"{place}: expected an ArrayRecord file, found a damaged one ({found}); copy it again"
-            ) from None
 
     first, texts = next(records()), records()
     if isinstance(_json_row(*first), Row):
@@ -297,8 +237,8 @@ def _array_record(place: Place, path: Path) -> Table:
 
 
 TEXT_FORMATS: dict[str, Callable[[Place, Iterator[str], Delimiter], Table]] = {
-    ".tsv": lambda place, lines, delimiter: _with_header(place, tsv_table(place, lines)),
-    ".csv": lambda place, lines, delimiter: _with_header(place, csv_table(place, lines, delimiter)),
+    ".tsv": lambda place, lines, delimiter: tsv_table(place, lines),
+    ".csv": csv_table,
     ".jsonl": lambda place, lines, delimiter: _json_lines(place, str(place), lines),
     ".json": _open_json,
     ".txt": _open_txt,

@@ -38,10 +38,6 @@ TFDS_SPLITS: dict[Role, tuple[str, ...]] = {
 }
 
 
-LINES = Columns("text", None, None)
-"""Of a source that has no columns, only lines."""
-
-
 @dataclasses.dataclass(frozen=True)
 class ExampleReader:
     """An open source of examples; iterating reads every row, once."""
@@ -49,32 +45,13 @@ class ExampleReader:
     table: Table
     columns: Columns
     need_label: bool
-    trained: Columns | None = None
-    """The columns that the model was trained on, unless the settings name others."""
+    note: str
+    """Which columns are read, and how to name others if these were guessed or are not those of training.
+
+    Empty where there are no columns, and the model was trained on single texts.
+    """
     keep: tuple[str, ...] = ()
     """Columns whose values come with each record."""
-
-    @property
-    def note(self) -> str:
-        """Which columns are read, and how to name others if these were guessed or are not those of training.
-
-        Empty where there are no columns, and the model was trained on single texts.
-        """
-        if self.columns is LINES and not self.trained:
-            return ""
-        columns = self.columns if self.need_label else dataclasses.replace(self.columns, label=None)
-        same = self.trained is not None and columns.same(self.trained)
-        found = "one text a line" if self.columns is LINES else f"{columns}{', as in training' if same else ''}"
-        words = [f"{self.table.name}: {found}."]
-        guessed = [key for key in ("text", "label") if getattr(columns, key) in columns.guessed]
-        if guessed:
-            words.append(
-                f"Guessed from the contents of {' and '.join(map(repr, columns.guessed))}; "
-                f"name others with {flags(*(f'{key}_column' for key in guessed))}."
-            )
-        if self.trained and not same:
-            words.append(f"The model was trained on {self.trained}: not all of these are there.")
-        return " ".join(words)
 
     def __iter__(self) -> Iterator[Example | Unreadable]:
         """Raises `UserError` when the source is damaged as a whole or ends without a row."""
@@ -137,26 +114,42 @@ def open_examples(
         if spec == STDIN:
             table = open_lines(sys.stdin.buffer, "stdin", encoding=data.encoding)
         elif spec.startswith((BUILTIN, TFDS)):
-            table = _open_set(spec if "#" in spec else _with_split(spec, role, data, need_label=need_label))
+            table = _open_set(spec, role, data, need_label=need_label)
         else:
             table = _open_file(spec, data, trained, stack)
-        before = Columns.of_training(trained, need_label=need_label) if trained else None
         if table.is_lines:
             if need_label:
                 raise UserError(f"{spec}: expected texts with labels, found lines of text alone; use a .tsv file")
-            columns, before = LINES, before if before and before.pair else None
+            columns = Columns("text", None, None)
         else:
-            asked = as_trained(table, data, trained) if trained else data
-            columns = find_columns(table, asked, need_label=need_label)
-            if data.text_column or data.pair_column or (need_label and data.label_column):
-                before = before if before and columns.same(before) else None
+            columns = find_columns(table, as_trained(table, data, trained) if trained else data, need_label=need_label)
         for column in keep:
             if column not in table.columns:
                 raise UserError(
                     f"{table.name}: --keep: expected a column {column!r}, found {listed(table)}; "
                     f"{nearest(column, table.columns)}"
                 )
-        yield ExampleReader(table, columns, need_label, before, keep)
+        yield ExampleReader(table, columns, need_label, _note(table, columns, data, trained, need_label), keep)
+
+
+def _note(table: Table, read: Columns, data: ReadingConfig, trained: ReadingConfig | None, need_label: bool) -> str:
+    before = Columns.of_training(trained, need_label=need_label) if trained else None
+    if table.is_lines and not (before and before.pair):
+        return ""
+    columns = read if need_label else dataclasses.replace(read, label=None)
+    same = before is not None and columns.same(before)
+    found = "one text a line" if table.is_lines else f"{columns}{', as in training' if same else ''}"
+    words = [f"{table.name}: {found}."]
+    guessed = [key for key in ("text", "label") if getattr(columns, key) in columns.guessed]
+    if guessed:
+        words.append(
+            f"Guessed from the contents of {' and '.join(map(repr, columns.guessed))}; "
+            f"name others with {flags(*(f'{key}_column' for key in guessed))}."
+        )
+    named = data.text_column or data.pair_column or (need_label and data.label_column)
+    if before and not same and (table.is_lines or not named):
+        words.append(f"The model was trained on {before}: not all of these are there.")
+    return " ".join(words)
 
 
 def _open_file(spec: str, data: ReadingConfig, trained: ReadingConfig | None, stack: contextlib.ExitStack) -> Table:
@@ -247,21 +240,19 @@ def own_split(spec: str, role: Role, data: ReadingConfig, *, need_label: bool = 
     return own
 
 
-def _open_set(spec: str) -> Table:
+def _open_set(spec: str, role: Role, data: ReadingConfig, *, need_label: bool) -> Table:
+    """Open a split of a set, by its name or its role; dev replaces a test split that is missing or lacks its labels."""
+    if "#" not in spec:
+        own = own_split(spec, role, data, need_label=need_label)
+        if own is None and role == "test":
+            own = own_split(spec, "dev", data)
+        if own is None:
+            known = list(tfds.splits(spec.removeprefix(TFDS)))
+            raise UserError(f"{spec}: expected a {role} split, found {known}; name one: {spec}#SPLIT")
+        spec = own
     scheme, _, rest = spec.partition(":")
     name, _, split = rest.partition("#")
     return (builtin.open_builtin if scheme == "builtin" else tfds.open_tfds)(name, split)
-
-
-def _with_split(spec: str, role: Role, data: ReadingConfig, *, need_label: bool) -> str:
-    """`spec` with the split that has `role`; dev replaces a test split that is missing or lacks its labels."""
-    own = own_split(spec, role, data, need_label=need_label)
-    if own is None and role == "test":
-        own = own_split(spec, "dev", data)
-    if own is None:
-        known = list(tfds.splits(spec.removeprefix(TFDS)))
-        raise UserError(f"{spec}: expected a {role} split, found {known}; name one: {spec}#SPLIT")
-    return own
 
 
 def _example(row: Row, columns: Columns, *, need_label: bool, kept: tuple[Any, ...]) -> Example | Unreadable:

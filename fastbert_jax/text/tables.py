@@ -23,6 +23,11 @@ class Row:
 Rows = Iterator[Row | Unreadable]
 
 
+def row_size(row: Row | Unreadable) -> int:
+    """About how many characters a row has."""
+    return sum(len(str(value)) for value in row.values.values()) if isinstance(row, Row) else 0
+
+
 @dataclasses.dataclass(frozen=True)
 class Table:
     """An open source of rows; the block of `with` closes it."""

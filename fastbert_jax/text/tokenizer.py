@@ -277,15 +277,14 @@ def load_tokenizer(directory: str | Path) -> Tokenizer:
             f"expected a tokenizer ({PARTS} or {VOCABULARY}) in {directory}, found none; add the model's own"
         )
     try:
-        settings = json_values(directory / SETTINGS)
+        settings = json_values(directory / "special_tokens_map.json") | json_values(directory / SETTINGS)
         forms, form = [form.value for form in TextForm], settings.get(TEXT_FORM, TextForm.BERT.value)
         if form not in forms:
             raise UserError(f"{SETTINGS}: {TEXT_FORM}: expected one of {forms}, found {shown(form)}")
-        given = given_names(directory)
         if path.name == PARTS:
             source, notes = Backend.from_file(str(path)), list[str]()
         else:
-            source, notes = read_vocabulary(directory, settings, given)
+            source, notes = read_vocabulary(directory, settings)
         notes += add_markers(source, directory, settings, only_new=path.name == PARTS)
         maps = settings.get("auto_map") or ()
         if isinstance(maps, list) or "AutoTokenizer" in maps:
@@ -293,7 +292,7 @@ def load_tokenizer(directory: str | Path) -> Tokenizer:
                 f"{directory / SETTINGS} names code of its own (auto_map), which is never run: the tokenizer is what "
                 f"{path.name} says"
             )
-        return Tokenizer(source, names=given, text_form=TextForm(form), notes=notes)
+        return Tokenizer(source, names=given_names(settings), text_form=TextForm(form), notes=notes)
     except UserError as error:
         raise UserError(f"{directory}: {error}") from None
     except BaseException as error:  # a panic of the Rust tokenizer is no Exception
@@ -317,9 +316,6 @@ def vocabulary_tokenizer(path: str | Path, *, text_form: TextForm) -> Tokenizer:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: expected a vocabulary, one token a line, found no file of text: {error}") from None
     vocabulary = {token: number for number, token in enumerate(tokens)}
-    missing = [token for token in SPECIAL_TOKENS if token not in vocabulary]
-    if missing:
-        raise UserError(f"{path}: expected a vocabulary of BERT, one token a line, found none of {missing} in it")
     if len(vocabulary) < len(tokens):
         twice, _ = Counter(tokens).most_common(1)[0]
         raise UserError(f"{path}: expected each token once, found {twice!r} again in line {vocabulary[twice] + 1}")

@@ -72,26 +72,18 @@ class TrainingBatches:
         self.plan = functools.lru_cache(maxsize=2)(self._plan)
         """The batches of an epoch, in order."""
 
-    def __repr__(self) -> str:
-        return f"TrainingBatches({len(self._texts)} texts, {len(self)} steps, {self.batches_per_epoch} an epoch)"
-
     def __len__(self) -> int:
         return self._steps
-
-    @property
-    def real_tokens(self) -> float:
-        """Packed rows only: the share of their tokens that are not padding."""
-        tokens = self._texts.lengths.sum(dtype=np.int64)
-        return float(tokens / max(len(self.packed or ()) * self._buckets[-1], 1))
 
     @property
     def words(self) -> str:
         """How well the texts are packed, in a sentence; empty where they are not."""
         if self.packed is None:
             return ""
+        real = self._texts.lengths.sum(dtype=np.int64) / max(len(self.packed) * self._buckets[-1], 1)
         return (
             f"{len(self._texts)} texts share {len(self.packed)} rows of {self._buckets[-1]} tokens, up to "
-            f"{self.packed.texts_per_row} in each; {self.real_tokens:.1%} of the tokens are not padding."
+            f"{self.packed.texts_per_row} in each; {real:.1%} of the tokens are not padding."
         )
 
     def _plan(self, epoch: int) -> EpochPlan:
@@ -176,9 +168,6 @@ class StreamedBatches:
         self._seed, self._shared = seed, shared
         self.batches_per_epoch = steps
         """All steps: the number of texts is unknown."""
-
-    def __repr__(self) -> str:
-        return f"StreamedBatches({len(self)} steps, windows of {self._window} texts)"
 
     def __len__(self) -> int:
         return self.batches_per_epoch

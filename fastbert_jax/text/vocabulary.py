@@ -61,7 +61,7 @@ def bert_backend(
     return backend
 
 
-def read_vocabulary(directory: Path, settings: dict[str, Any], given: Mapping[str, str]) -> tuple[Backend, list[str]]:
+def read_vocabulary(directory: Path, settings: dict[str, Any]) -> tuple[Backend, list[str]]:
     """BERT's tokenizer with the tokens of a directory's `vocab.txt`, and what was decided about it."""
     kind = settings.get("tokenizer_class") or json_values(directory / "config.json").get("tokenizer_class")
     if kind and str(kind).removesuffix("Fast").removesuffix("Tokenizer") not in BERT_CLASSES:
@@ -82,7 +82,7 @@ def read_vocabulary(directory: Path, settings: dict[str, Any], given: Mapping[st
             )
     backend = bert_backend(
         vocabulary,
-        given,
+        given_names(settings),
         lowercase=lowercase,
         strip_accents=settings.get("strip_accents"),
         chinese_apart=settings.get("tokenize_chinese_chars", True),
@@ -98,10 +98,9 @@ def json_values(path: Path) -> dict[str, Any]:
     return values
 
 
-def given_names(directory: Path) -> dict[str, str]:
-    """The names of special tokens that the files beside a tokenizer give, by the keys of `ROLES`."""
-    values = json_values(directory / "special_tokens_map.json") | json_values(directory / SETTINGS)
-    return {role: name for role in ROLES if (name := _name(values.get(role)))}
+def given_names(settings: dict[str, Any]) -> dict[str, str]:
+    """The names of special tokens, by the keys of `ROLES`."""
+    return {role: name for role in ROLES if (name := _name(settings.get(role)))}
 
 
 def _name(token: Any) -> str:
@@ -136,7 +135,7 @@ def add_markers(backend: Backend, directory: Path, settings: dict[str, Any], *, 
     numbers |= json_values(directory / "added_tokens.json")
     names = [_name(token) for token in listed.values() if token.get("special")]
     for key in ("additional_special_tokens", "extra_special_tokens"):
-        tokens = (json_values(directory / "special_tokens_map.json") | settings).get(key) or ()
+        tokens = settings.get(key) or ()
         names += map(_name, tokens.values() if isinstance(tokens, dict) else tokens)
     names = [name for name in dict.fromkeys(names) if name not in there]
     for name in sorted(numbers.keys() - there, key=lambda name: numbers[name]):

@@ -18,8 +18,9 @@ from fastbert_jax.errors import UserError
 from fastbert_jax.model.config_json import code_notes
 from fastbert_jax.model.sharding import check_batch, local_rows, param_shardings
 from fastbert_jax.model.weights import check_token_types, check_vocabulary
-from fastbert_jax.text.corpora import PreparedCorpus, TextStream, is_corpus, open_corpus, stream_notes
-from fastbert_jax.text.examples import Example, share
+from fastbert_jax.text.corpora import PreparedCorpus, TextStream, is_corpus, open_corpus
+from fastbert_jax.text.data_warnings import corpus_notes
+from fastbert_jax.text.examples import Example
 from fastbert_jax.text.labelled_data import LabelledData, label_ids, read_labelled_data
 from fastbert_jax.text.tokenizer import Encoded, Tokenizer, load_tokenizer, train_tokenizer
 from fastbert_jax.text.training_batches import Batches, StreamedBatches, TrainingBatches
@@ -188,7 +189,7 @@ def _notes(config: TrainConfig, task: LabelledData, tokenizer: Tokenizer, encode
         if texts is encoded["train"] and name != "train":
             continue
         if isinstance(texts, TextStream):
-            notes += stream_notes(texts, tokenizer, max_length=config.data.max_length)
+            notes += texts.notes(tokenizer, max_length=config.data.max_length)
             continue
         if isinstance(texts, PreparedCorpus):
             notes += texts.manifest.notes
@@ -198,12 +199,9 @@ def _notes(config: TrainConfig, task: LabelledData, tokenizer: Tokenizer, encode
                 f"{texts.truncated_texts} of {len(texts)} {name} texts have more than {max_length} tokens: "
                 f"{texts.truncated_tokens} tokens were cut off; a higher --data.max-length keeps more of them"
             )
-        unknown = int(tokenizer.wholly_unknown(texts).sum()) if isinstance(texts, Encoded) else 0
-        if unknown:
-            notes.append(
-                f"{share(unknown, len(texts))} {name} texts are nothing but [UNK]: the tokenizer knows none of their "
-                "words; take a --model.pretrained of their language"
-            )
+        if isinstance(texts, Encoded):
+            unknown = int(tokenizer.wholly_unknown(texts).sum())
+            notes += corpus_notes(len(texts), unknown=unknown, what=f"{name} texts")
     return notes
 
 

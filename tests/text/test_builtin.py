@@ -49,9 +49,11 @@ def test_a_row_knows_its_line():
 
 
 def test_messages_of_names():
-    with pytest.raises(UserError, match=r"found builtin:reuters_r9; did you mean 'reuters_r8'\?"):
+    with pytest.raises(UserError, match=r"found builtin:reuters_r9#train; did you mean 'reuters_r8#train'\?"):
         open_builtin("reuters_r9", "train")
-    with pytest.raises(UserError, match=r"builtin:reuters_r8: expected one of the splits .*, found 'validation'"):
+    with pytest.raises(
+        UserError, match=r"expected a built-in set and its split, found builtin:reuters_r8#validation; "
+    ):
         open_builtin("reuters_r8", "validation")
     with pytest.raises(UserError, match=r"found builtin:minilm6; did you mean 'builtin:minilm'\?"):
         pretrained_directory("builtin:minilm6")
@@ -130,7 +132,7 @@ def test_unlabelled_texts_are_train_and_others_and_never_dev_or_test(cache):
     assert texts[: len(train)] == [text for _, text in train]
     assert texts[len(train) :].count("other text") == 3
     assert not {text for _, text in held_out} & set(texts)
-    with pytest.raises(UserError, match="expected one of the splits"):
+    with pytest.raises(UserError, match="expected a built-in set and its split, found builtin:reuters_r8#unlabelled"):
         open_builtin("reuters_r8", "unlabelled")
 
 

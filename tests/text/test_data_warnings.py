@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from fastbert_jax.text.data_warnings import data_warnings
 from fastbert_jax.text.examples import Example
-from fastbert_jax.text.labelled_data import data_warnings
 
 
 def examples(*rows: tuple[str, object], name: str = "train.csv") -> list[Example]:
@@ -62,7 +62,7 @@ def test_empty_texts_of_every_part():
         ({"a": 50, "b": 5, "c": 30}, ["'a', has 50 train texts, the smallest, 'b', 5. Accuracy"]),
         ({"a": 6, "b": 4, "c": 3}, ["2 of 3 classes have fewer than 5 train texts: 'c' (3), 'b' (4). They"]),
         ({"a": 5, "b": 5, "c": 0}, ["1 of 3 classes have fewer than 5 train texts: 'c' (0). They"]),
-        (dict.fromkeys("abcdefg", 1), ["'a' (1), 'b' (1), 'c' (1), 'd' (1), 'e' (1) and 2 more. They"]),
+        (dict.fromkeys("abcdefghij", 1), [", ".join(f"{label!r} (1)" for label in "abcdefgh") + " and 2 more. They"]),
     ],
 )
 def test_sizes_of_classes(sizes, words):

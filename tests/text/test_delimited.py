@@ -228,5 +228,6 @@ def test_a_single_column_with_one_text_of_many_lines_is_told(tmp_path, capsys):
     path = write(tmp_path / "a.csv", f'text\na\n"start\n{lines}end"\n' + "b\n" * 20)
     assert len(values_of(path)) == 22
     assert (
-        f"{path}:3: the text has 11 lines (72 characters), while nearly all others have one" in capsys.readouterr().err
+        f"{path}:3: the text has 11 lines (72 characters), while nearly all of the first rows have one; look for a"
+        in capsys.readouterr().err
     )

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from fastbert_jax.text.label_warnings import folded, label_warnings
+from fastbert_jax.text.data_warnings import folded, label_warnings
 
 
 def told(*labels):

@@ -212,7 +212,7 @@ def test_a_full_disk_is_told_and_what_was_whole_stays(prepared, tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (140_000, limits[1]))
     try:
-        match = "corpus: expected a place to write shard 00001-00000 to, found: .*File too large"
+        match = "--output .*corpus: expected a directory that can be written, found .*File too large"
         assert_refused(match, prepared, "corpus", small, large, shard_texts=12_000)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

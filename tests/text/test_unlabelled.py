@@ -10,7 +10,7 @@ import pytest
 from fastbert_jax.config import BadRow, DataConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.log import say_once
-from fastbert_jax.text.corpora import PreparedCorpus, TextStream, is_corpus, open_corpus, stream_notes
+from fastbert_jax.text.corpora import PreparedCorpus, TextStream, is_corpus, open_corpus
 from fastbert_jax.text.labelled_data import read_labelled_data
 from fastbert_jax.text.prepare import prepare, words
 from fastbert_jax.text.tokenizer import train_tokenizer
@@ -82,7 +82,7 @@ def test_blank_texts_are_left_out_and_all_oddities_are_counted(tokenizer, tmp_pa
     assert [note for note in data.notes if note.startswith(repeated.format("unlabelled texts"))]
     stream = TextStream(str(path), DataConfig())
     assert list(stream) == list(stream) == KEPT
-    notes = stream_notes(stream, tokenizer, max_length=8)
+    notes = stream.notes(tokenizer, max_length=8)
     first = "texts at the beginning of the stream"
     assert notes[0] == blank.format(first) and notes[1].startswith(repeated.format(first))
     assert notes[2].startswith(f"1 of 6 (16.7 %) {first} are nothing but [UNK]")
