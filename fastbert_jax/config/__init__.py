@@ -28,7 +28,6 @@ from fastbert_jax.config.shared import BadRow as BadRow
 from fastbert_jax.config.shared import CheckpointKind as CheckpointKind
 from fastbert_jax.config.shared import Delimiter as Delimiter
 from fastbert_jax.config.shared import ExitKind as ExitKind
-from fastbert_jax.config.shared import JsonFile as JsonFile
 from fastbert_jax.config.shared import KLDirection as KLDirection
 from fastbert_jax.config.shared import LayerNormKind as LayerNormKind
 from fastbert_jax.config.shared import LogTarget as LogTarget
@@ -42,7 +41,6 @@ from fastbert_jax.config.shared import QuietCommand as QuietCommand
 from fastbert_jax.config.shared import TextForm as TextForm
 from fastbert_jax.config.shared import as_option as as_option
 from fastbert_jax.config.shared import require as require
-from fastbert_jax.config.training import CheckpointConfig as CheckpointConfig
 from fastbert_jax.config.training import DistilConfig as DistilConfig
 from fastbert_jax.config.training import FineTuneConfig as FineTuneConfig
 from fastbert_jax.config.training import LogConfig as LogConfig

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from fastbert_jax.config.shared import AUTO_ENCODING, BadRow, Delimiter, require, require_local
+from fastbert_jax.config.shared import AUTO_ENCODING, BadRow, Delimiter, require, require_at_least, require_local
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,15 +64,10 @@ class DataConfig(ReadingConfig):
     def __post_init__(self) -> None:
         require(0 < self.dev_fraction <= 0.5, "data.dev_fraction", "a share in (0, 0.5]", self.dev_fraction)
         require(0 <= self.test_fraction <= 0.4, "data.test_fraction", "a share in [0, 0.4]", self.test_fraction)
-        require(self.max_length >= 8, "data.max_length", "8 tokens or more", self.max_length)
-        require(self.shuffle_window >= 1, "data.shuffle_window", "1 text or more", self.shuffle_window)
+        require_at_least(self, "data.", max_length=8, shuffle_window=1)
         buckets = self.length_buckets
-        require(
-            len(buckets) > 0 and all(b >= 4 for b in buckets) and list(buckets) == sorted(set(buckets)),
-            "data.length_buckets",
-            "rising lengths of 4 or more",
-            buckets,
-        )
+        rises = len(buckets) > 0 and min(buckets) >= 4 and list(buckets) == sorted(set(buckets))
+        require(rises, "data.length_buckets", "rising lengths of 4 or more", buckets)
         require(len(set(self.labels)) == len(self.labels), "data.labels", "each label once", self.labels)
 
     @property
@@ -113,5 +108,4 @@ class PrepareConfig(ReadingConfig):
         require(given == (0 if self.verify else 2), "--input, --output", expected, f"{given} of them")
         require_local("output", self.output)
         require(8 <= self.max_length < 2**16, "max_length", "8 to 65535 tokens", self.max_length)
-        require(self.shard_texts >= 1, "shard_texts", "1 or more", self.shard_texts)
-        require(self.workers >= 0, "workers", "1 or more, or 0 for one a core", self.workers)
+        require_at_least(self, shard_texts=1, workers=0)

@@ -10,9 +10,9 @@ import tyro
 from fastbert_jax.config.data import ReadingConfig
 from fastbert_jax.config.shared import (
     ANSWER_ENDINGS,
-    BATCH_TOKENS,
     COMPRESSED_ENDINGS,
     BadRow,
+    BatchConfig,
     JsonFile,
     MeshConfig,
     Mode,
@@ -20,7 +20,7 @@ from fastbert_jax.config.shared import (
     Probabilities,
     QuietCommand,
     require,
-    require_batches,
+    require_at_least,
     require_local,
 )
 from fastbert_jax.errors import UserError
@@ -44,10 +44,8 @@ class ExitConfig:
     """Use the exit of every so many layers; 1 uses all."""
 
     def __post_init__(self) -> None:
-        require(self.top >= 2, "exits.top", "2 classes or more", self.top)
-        require(self.patience >= 1, "exits.patience", "1 or more", self.patience)
+        require_at_least(self, "exits.", top=2, patience=1, every=1)
         require(all(layer >= 1 for layer in self.layers), "exits.layers", "layers from 1", self.layers)
-        require(self.every >= 1, "exits.every", "1 or more", self.every)
         require(not self.layers or self.every == 1, "exits.every", "1 with --exits.layers", self.every)
 
     def asked(self, num_layers: int) -> tuple[bool, ...]:
@@ -62,30 +60,26 @@ class ExitConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MeasureConfig:
+class MeasureConfig(BatchConfig):
     """Which speeds, engines and batch sizes are measured."""
 
     speeds: tuple[float, ...] = (0.1, 0.3, 0.5, 0.8)
     """Uncertainty thresholds to measure, in [0, 1]; full depth (0) is always measured."""
     modes: tuple[Mode, ...] = (Mode.MASKED, Mode.BUCKETED, Mode.CASCADE)
     """Engines to measure."""
-    batch_size: int = 0
-    """Texts per batch; 0: as many as `batch_tokens` holds."""
-    batch_tokens: int = BATCH_TOKENS
-    """Tokens per batch, 1 or more, padding included: short texts share large batches."""
     batch_sizes: tuple[int, ...] = ()
     """Several batch sizes to compare, such as 1 8 32 128, each with its own full depth; empty: `batch_size`."""
     repeats: int = 5
     """Interleaved repetitions of every measurement, 1 or more, every second one backwards; the median is shown."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(all(0 <= s <= 1 for s in self.speeds), "speeds", "thresholds in [0, 1]", self.speeds)
-        require_batches(self.batch_size, self.batch_tokens)
         sizes = self.batch_sizes
         require(all(size >= 0 for size in sizes), "batch_sizes", "1 or more, or 0 to go by batch_tokens", sizes)
         require(len(set(sizes)) == len(sizes), "batch_sizes", "each size once", sizes)
         require(not sizes or self.batch_size == 0, "batch_size", "0 where batch_sizes are given", self.batch_size)
-        require(self.repeats >= 1, "repeats", "1 or more", self.repeats)
+        require_at_least(self, repeats=1)
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -110,23 +104,29 @@ class EvaluateConfig(MeasureConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AnswerCommand(QuietCommand):
-    """A command that answers texts with early exit."""
+class ModelCommand(QuietCommand):
+    """A command that runs a trained model."""
 
     model: str
     """Directory of a run, or of its model."""
+    exits: ExitConfig = ExitConfig()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AnswerCommand(ModelCommand):
+    """A command that answers texts with early exit."""
+
     speed: float = 0.5
     """Uncertainty below which a text exits, in [0, 1]: higher is faster, 0 is plain BERT."""
     target: str = ""
     """Thresholds that the `calibrate` command found, such as `max-drop=0.5`, instead of speed and exits."""
-    exits: ExitConfig = ExitConfig()
 
     def __post_init__(self) -> None:
         require(0 <= self.speed <= 1, "speed", "a threshold in [0, 1]", self.speed)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PredictConfig(ReadingConfig, AnswerCommand):
+class PredictConfig(ReadingConfig, BatchConfig, AnswerCommand):
     """Classify texts: one answer per text, in the order of the texts.
 
     Example: python infer.py predict --model runs/demo --input texts.txt --output answers.jsonl
@@ -156,10 +156,6 @@ class PredictConfig(ReadingConfig, AnswerCommand):
     mode: Mode = Mode.AUTO
     """`auto` picks one of the others and says which; `cascade` and `graph-cascade` skip the layers that are not needed
     and keep batches full; `bucketed` skips them batch by batch; `masked` runs all of them. All give the same labels."""
-    batch_size: int = 0
-    """Texts per batch; 0: as many as `batch_tokens` holds."""
-    batch_tokens: int = BATCH_TOKENS
-    """Tokens per batch, 1 or more, padding included: short texts share large batches."""
     devices: int = 0
     """Number of this process's devices to use; 0: all."""
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
@@ -169,9 +165,8 @@ class PredictConfig(ReadingConfig, AnswerCommand):
     """`stop` at a row that cannot be read, or `skip` it with an {"error": ...} line in its place."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.devices >= 0, "devices", "1 or more, or 0 for all", self.devices)
-        require_batches(self.batch_size, self.batch_tokens)
+        AnswerCommand.__post_init__(self)
+        require_at_least(self, batch_size=0, batch_tokens=1, devices=0, top=0, process_count=0)
         require(isinstance(self.input, tuple) and len(self.input) > 0, "input", "a tuple of one or more", self.input)
         require_local("output", self.output)
         texts = tuple(ending for ending in ANSWER_ENDINGS if ending != ".parquet")
@@ -179,11 +174,9 @@ class PredictConfig(ReadingConfig, AnswerCommand):
         expected = "a .jsonl, .tsv or .csv file, also as .gz or .zst, or a .parquet file"
         require(self.output == "-" or self.output.lower().endswith(endings), "output", expected, self.output)
         require(len(set(self.keep)) == len(self.keep), "keep", "each column once", self.keep)
-        require(self.top >= 0, "top", "1 or more, or 0 for all labels", self.top)
         is_shown = self.probabilities is Probabilities.ALL
         require(not self.top or is_shown, "top", "--probabilities all beside it", self.probabilities.value)
         require(not self.resume or self.output != "-", "resume", "a file as --output, which can be resumed", "-")
-        require(self.process_count >= 0, "process_count", "1 or more, or 0 as set by the launcher", self.process_count)
         count, index = self.process_count, self.process_index
         expected = f"0 to {count - 1} with --process-count {count}" if count else "-1 without --process-count"
         require(index in (range(count) if count else (-1,)), "process_index", expected, index)
@@ -213,21 +206,18 @@ class ExplainConfig(AnswerCommand):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ExploreConfig(QuietCommand):
+class ExploreConfig(ModelCommand):
     """Open a page on this machine: type a text, change the speed, see the answer of every layer. Ctrl-C ends it.
 
     Example: python infer.py explore --model runs/demo
     """
 
-    model: str
-    """Directory of a run, or of its model."""
     host: str = "127.0.0.1"
     """Address to listen on. The default is reachable from this machine only; the page has no password."""
     port: int = 8000
     """TCP port, 1 to 65535; 0: any that is free."""
     speed: float = 0.5
     """The page's first speed, in [0, 1]: the uncertainty below which a text exits."""
-    exits: ExitConfig = ExitConfig()
 
     def __post_init__(self) -> None:
         require(bool(self.host), "host", "a name or an address", self.host)
@@ -236,7 +226,7 @@ class ExploreConfig(QuietCommand):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CalibrateConfig(ReadingConfig, QuietCommand):
+class CalibrateConfig(ReadingConfig, BatchConfig, ModelCommand):
     """Find the thresholds that reach a target on a dev set, and keep them with the model for `predict --target`.
 
     Give one target: --max-drop, --speedup or --agreement.
@@ -244,8 +234,6 @@ class CalibrateConfig(ReadingConfig, QuietCommand):
     Example: python infer.py calibrate --model runs/demo --data builtin:reuters_r8#dev --max-drop 0.5
     """
 
-    model: str
-    """Directory of a run, or of its model."""
     data: str
     """SPEC of labelled texts that were not used for training; --agreement and --speedup need no labels."""
     max_drop: float | None = None
@@ -258,19 +246,15 @@ class CalibrateConfig(ReadingConfig, QuietCommand):
     """agreement only: the probability, in (0, 1) and over the choice of the data's texts, that the guarantee holds."""
     per_layer: bool = False
     """max-drop only: one threshold per layer instead of one for all."""
-    exits: ExitConfig = ExitConfig()
     mode: Mode = Mode.CASCADE
     """Engine on which the speedup is measured."""
-    batch_size: int = 0
-    """Texts per batch; 0: as many as `batch_tokens` holds."""
-    batch_tokens: int = BATCH_TOKENS
-    """Tokens per batch, 1 or more, padding included: short texts share large batches."""
     repeats: int = 5
     """Interleaved repetitions of every measurement, 1 or more; the median counts."""
     json: bool = False
     """Print the calibration as JSON, which calibration.json holds too, instead of words."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         given = [value for value in (self.max_drop, self.speedup, self.agreement) if value is not None]
         require(len(given) == 1, "target", "one of --max-drop, --speedup and --agreement", f"{len(given)} of them")
         require(self.max_drop is None or self.max_drop >= 0, "max_drop", "points, 0 or more", self.max_drop)
@@ -278,8 +262,7 @@ class CalibrateConfig(ReadingConfig, QuietCommand):
         require(self.agreement is None or 0 < self.agreement < 1, "agreement", "a share in (0, 1)", self.agreement)
         require(0 < self.confidence < 1, "confidence", "a probability in (0, 1)", self.confidence)
         require(not self.per_layer or self.max_drop is not None, "per_layer", "--max-drop beside it", "another target")
-        require(self.repeats >= 1, "repeats", "1 or more", self.repeats)
-        require_batches(self.batch_size, self.batch_tokens)
+        require_at_least(self, repeats=1)
 
     @property
     def target(self) -> str:
@@ -292,7 +275,7 @@ class CalibrateConfig(ReadingConfig, QuietCommand):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CompareConfig(MeasureConfig, ReadingConfig, QuietCommand):
+class CompareConfig(MeasureConfig, ReadingConfig, ModelCommand):
     """Measure what early exit buys: accuracy, depth, FLOPs and wall-clock time of every mode at every speed.
 
     Each batch size has its own row of full depth: the same model without early exit, on the same batches.
@@ -303,11 +286,8 @@ class CompareConfig(MeasureConfig, ReadingConfig, QuietCommand):
     too; --baselines adds other models, at their full depth.
     """
 
-    model: str
-    """Directory of a run, or of its model."""
     data: str
     """SPEC of labelled texts: `builtin:NAME#SPLIT`, `tfds:NAME#SPLIT`, or a .tsv, .csv, .jsonl or .parquet file."""
-    exits: ExitConfig = ExitConfig()
     limit: int = 0
     """Measure on this many texts, spread evenly over the data; 0: all."""
     timed_texts: int = 512
@@ -326,8 +306,7 @@ class CompareConfig(MeasureConfig, ReadingConfig, QuietCommand):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.limit >= 0, "limit", "0 or more", self.limit)
-        require(self.timed_texts >= 0, "timed_texts", "0 or more", self.timed_texts)
+        require_at_least(self, limit=0, timed_texts=0)
         for key in ("output", "json", "report"):
             require_local(key, getattr(self, key))
         require(not self.report or self.report != self.json, "report", "another file than --json", self.report)

@@ -6,7 +6,15 @@ import dataclasses
 import enum
 import itertools
 
-from fastbert_jax.config.shared import CheckpointKind, ExitKind, LayerNormKind, Precision, require, require_local
+from fastbert_jax.config.shared import (
+    CheckpointKind,
+    ExitKind,
+    LayerNormKind,
+    Precision,
+    require,
+    require_at_least,
+    require_local,
+)
 
 MOST_LAYERS = 1000
 """Of any model: a file that names millions of layers must not fill the memory."""
@@ -51,31 +59,15 @@ class BertConfig:
         for field, value in dataclasses.asdict(self).items():
             require(type(value) is not int or value >= 1, f"model {field}", "1 or more", value)
             require(type(value) is not float or value >= 0, f"model {field}", "0 or more", value)
-        require(
-            self.hidden_size % self.num_heads == 0,
-            "model hidden_size",
-            f"a multiple of num_heads = {self.num_heads}",
-            self.hidden_size,
-        )
-        require(
-            self.exit_size % self.exit_heads == 0,
-            "model exit_size",
-            f"a multiple of exit_heads = {self.exit_heads}",
-            self.exit_size,
-        )
-        require(
-            self.exit_layers[-1] == self.num_layers
-            and all(0 < low < high for low, high in itertools.pairwise(self.exit_layers)),
-            "model exit_layers",
-            f"rising numbers from 1 to {self.num_layers}, the last one included",
-            self.exit_layers[:MOST_LAYERS],
-        )
-        require(
-            self.layer_norm is LayerNormKind.STANDARD or self.hidden_size >= 2,
-            "model hidden_size",
-            "2 or more for an unbiased layer_norm",
-            self.hidden_size,
-        )
+        for size, heads in (("hidden_size", "num_heads"), ("exit_size", "exit_heads")):
+            width, count = getattr(self, size), getattr(self, heads)
+            require(width % count == 0, f"model {size}", f"a multiple of {heads} = {count}", width)
+        rises = all(0 < low < high for low, high in itertools.pairwise(self.exit_layers))
+        expected = f"rising numbers from 1 to {self.num_layers}, the last one included"
+        ends = self.exit_layers[-1] == self.num_layers
+        require(rises and ends, "model exit_layers", expected, self.exit_layers[:MOST_LAYERS])
+        has_deviation = self.layer_norm is LayerNormKind.STANDARD or self.hidden_size >= 2
+        require(has_deviation, "model hidden_size", "2 or more for an unbiased layer_norm", self.hidden_size)
         require(self.num_classes >= 2, "number of classes", "2 or more", self.num_classes)
 
     @property
@@ -131,8 +123,7 @@ class ModelConfig:
     step of fine-tuning 10 % faster, and its compilation as many times slower."""
 
     def __post_init__(self) -> None:
-        require(self.unroll >= 1, "model.unroll", "1 or more", self.unroll)
-        require(self.first_layers >= 0, "model.first_layers", "1 or more, or 0 for all", self.first_layers)
+        require_at_least(self, "model.", unroll=1, first_layers=0)
         require(0 <= self.dropout < 1, "model.dropout", "a probability in [0, 1)", self.dropout)
 
 
@@ -166,5 +157,4 @@ class ConvertConfig:
             require(bool(getattr(self, name)), f"--{name}", "a path", getattr(self, name))
         require_local("output", self.output)
         require(len(set(self.labels)) == len(self.labels), "--labels", "each label once", self.labels)
-        require(self.num_heads >= 0, "--num-heads", "1 or more, or 0 to go by the width", self.num_heads)
-        require(self.max_length >= 8, "--max-length", "8 tokens or more", self.max_length)
+        require_at_least(self, num_heads=0, max_length=8)

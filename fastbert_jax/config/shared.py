@@ -169,10 +169,14 @@ def as_option(key: str) -> str:
     return f"--{key.replace('_', '-')}" if re.fullmatch(r"[a-z_]+(\.[a-z_]+)*", key) else key
 
 
-def require_batches(batch_size: int, batch_tokens: int) -> None:
-    """Check the two settings of a batch's size."""
-    require(batch_size >= 0, "batch_size", "1 or more, or 0 to go by batch_tokens", batch_size)
-    require(batch_tokens >= 1, "batch_tokens", "1 or more", batch_tokens)
+def require_at_least(config: object, section: str = "", **least: float) -> None:
+    """Raise `UserError` unless each of these settings of `config` is as large as said here, or larger.
+
+    Args:
+      section: what the names of the options begin with, such as `data.`.
+    """
+    for key, number in least.items():
+        require(getattr(config, key) >= number, section + key, f"{number} or more", getattr(config, key))
 
 
 JsonFile = Annotated[
@@ -194,6 +198,19 @@ class QuietCommand:
 
     quiet: bool = False
     """Print only the result and errors: no progress, no notes, no next step."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BatchConfig:
+    """How many texts inference takes at once."""
+
+    batch_size: int = 0
+    """Texts per batch; 0: as many as `batch_tokens` holds."""
+    batch_tokens: int = BATCH_TOKENS
+    """Tokens per batch, 1 or more, padding included: short texts share large batches."""
+
+    def __post_init__(self) -> None:
+        require_at_least(self, batch_size=0, batch_tokens=1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -248,22 +265,12 @@ class ProcessesConfig:
 
     def __post_init__(self) -> None:
         given = (bool(self.coordinator), self.count > 0, self.index >= 0)
-        require(
-            len(set(given)) == 1,
-            "--processes.coordinator, --processes.count, --processes.index",
-            "all three or none of them",
-            (self.coordinator, self.count, self.index),
-        )
-        _, _, port = self.coordinator.rpartition(":")
-        is_address = (
-            re.fullmatch(r"(\[[0-9a-fA-F:.%]+\]|[^\s:/\[\]]+):[0-9]{1,5}", self.coordinator) and 0 < int(port) < 2**16
-        )
-        require(
-            not self.coordinator or bool(is_address),
-            "processes.coordinator",
-            "HOST:PORT of process 0, such as node-0:8482, or [ADDRESS]:PORT for IPv6",
-            self.coordinator,
-        )
+        options = "--processes.coordinator, --processes.count, --processes.index"
+        found = (self.coordinator, self.count, self.index)
+        require(len(set(given)) == 1, options, "all three or none of them", found)
+        address = re.fullmatch(r"(?:\[[0-9a-fA-F:.%]+\]|[^\s:/\[\]]+):([0-9]{1,5})", self.coordinator)
+        is_address = address is not None and 0 < int(address[1]) < 2**16
+        expected = "HOST:PORT of process 0, such as node-0:8482, or [ADDRESS]:PORT for IPv6"
+        require(not self.coordinator or is_address, "processes.coordinator", expected, self.coordinator)
         require(self.count == 0 or self.index < self.count, "processes.index", f"below {self.count}", self.index)
-        require(self.wait_seconds >= 1, "processes.wait_seconds", "1 or more", self.wait_seconds)
-        require(self.heartbeat_seconds >= 1, "processes.heartbeat_seconds", "1 or more", self.heartbeat_seconds)
+        require_at_least(self, "processes.", wait_seconds=1, heartbeat_seconds=1)

@@ -9,7 +9,15 @@ from typing import ClassVar, Self
 from fastbert_jax.config.data import DataConfig
 from fastbert_jax.config.inference import EvaluateConfig
 from fastbert_jax.config.model import ModelConfig
-from fastbert_jax.config.shared import KLDirection, LogTarget, MeshConfig, ProcessesConfig, require, require_local
+from fastbert_jax.config.shared import (
+    KLDirection,
+    LogTarget,
+    MeshConfig,
+    ProcessesConfig,
+    require,
+    require_at_least,
+    require_local,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,22 +49,13 @@ class PhaseConfig:
     """The key under which a run's settings hold this phase."""
 
     def __post_init__(self) -> None:
-        def check(holds: bool, key: str, expected: str) -> None:
-            require(holds, f"{self.SECTION}.{key}", expected, getattr(self, key))
-
-        check(self.epochs >= 0, "epochs", "0 or more")
-        check(self.batch_size >= 1, "batch_size", "1 or more")
-        check(
-            self.accumulate >= 1 and self.batch_size % self.accumulate == 0,
-            "accumulate",
-            f"a divisor of batch_size = {self.batch_size}",
-        )
-        check(self.learning_rate > 0, "learning_rate", "a positive number")
-        check(0 <= self.warmup < 1, "warmup", "a share in [0, 1)")
-        check(self.weight_decay >= 0, "weight_decay", "0 or more")
-        check(self.clip_norm >= 0, "clip_norm", "0 or more")
-        check(self.decay_epochs >= 0, "decay_epochs", "1 or more, or 0 for the last epoch")
-        check(self.evaluations_per_epoch >= 1, "evaluations_per_epoch", "1 or more")
+        section = f"{self.SECTION}."
+        require_at_least(self, section, epochs=0, batch_size=1, evaluations_per_epoch=1)
+        require_at_least(self, section, weight_decay=0, clip_norm=0, decay_epochs=0)
+        divides = self.accumulate >= 1 and self.batch_size % self.accumulate == 0
+        require(divides, section + "accumulate", f"a divisor of batch_size = {self.batch_size}", self.accumulate)
+        require(self.learning_rate > 0, section + "learning_rate", "a positive number", self.learning_rate)
+        require(0 <= self.warmup < 1, section + "warmup", "a share in [0, 1)", self.warmup)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,9 +89,7 @@ class UnlabelledPhaseConfig(PhaseConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        section = self.SECTION
-        require(self.steps >= 0, f"{section}.steps", "1 or more, or 0 to go by epochs", self.steps)
-        require(self.texts_per_row >= 0, f"{section}.texts_per_row", "1 or more, or 0 to choose it", self.texts_per_row)
+        require_at_least(self, f"{self.SECTION}.", steps=0, texts_per_row=0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -123,12 +120,9 @@ class DistilConfig(UnlabelledPhaseConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(
-            not (self.cache_teacher and self.noisy_teacher),
-            "distil.cache_teacher",
-            "false with --distil.noisy-teacher, which changes the answers at every step",
-            self.cache_teacher,
-        )
+        repeats = not (self.cache_teacher and self.noisy_teacher)
+        expected = "false with --distil.noisy-teacher, which changes the answers at every step"
+        require(repeats, "distil.cache_teacher", expected, self.cache_teacher)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -142,8 +136,7 @@ class CheckpointConfig:
     """How many of the newest stay, 1 or more, beside the best."""
 
     def __post_init__(self) -> None:
-        require(self.every >= 0, "checkpoints.every", "0 or more", self.every)
-        require(self.keep >= 1, "checkpoints.keep", "1 or more", self.keep)
+        require_at_least(self, "checkpoints.", every=0, keep=1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -158,7 +151,7 @@ class LogConfig:
 
     def __post_init__(self) -> None:
         require(len(set(self.to)) == len(self.to), "log.to", "each target once", [target.value for target in self.to])
-        require(self.every >= 1, "log.every", "1 or more", self.every)
+        require_at_least(self, "log.", every=1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -186,7 +179,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         require_local("run", self.run)
-        require(self.seed >= 0, "seed", "0 or more", self.seed)
+        require_at_least(self, seed=0)
         steps = self.profiled
         expected = "FIRST:LAST, two steps counted from 1, the first not after the last, such as 10:20"
         require(not self.profile or 0 < steps.start < steps.stop, "profile", expected, self.profile)

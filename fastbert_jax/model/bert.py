@@ -173,12 +173,11 @@ class Bert:
 
     def embed(self, params: Params, batch: Batch, key: jax.Array | None = None) -> Float[jax.Array, "B S H"]:
         """The embeddings `[B, S, H]`; `params` is the whole tree, and a `key` turns dropout on."""
-        hidden_BxSxH: jax.Array = Embeddings(self.config, self.dropout, self.dtype).apply(
+        return Embeddings(self.config, self.dropout, self.dtype).apply(
             {"params": params["backbone"]["embeddings"]},
             *(batch.token_ids_BxS, batch.token_type_BxS, batch.position_BxS),
             **_dropout(key),
         )
-        return hidden_BxSxH
 
     def layer(
         self,
@@ -189,8 +188,7 @@ class Bert:
     ) -> tuple[Float[jax.Array, "B S H"], Float32[jax.Array, "B A S S"]]:
         """The output `[B, S, H]` of one layer and its attention scores, float32 `[B, A, S, S]`."""
         module = EncoderLayer(self.config, self.dropout, self.dtype)
-        outputs: tuple[jax.Array, jax.Array] = module.apply({"params": layer}, hidden_BxSxH, text_BxS, **_dropout(key))
-        return outputs
+        return module.apply({"params": layer}, hidden_BxSxH, text_BxS, **_dropout(key))
 
     def exit(
         self,
@@ -202,19 +200,16 @@ class Bert:
     ) -> Float32[jax.Array, "B K N"]:
         """Float32 logits `[B, K, N]` of one exit on the output of its layer."""
         module = Exit(self.config, self.dropout, self.dtype)
-        logits_BxKxN: jax.Array = module.apply({"params": exit_}, hidden_BxSxH, text_BxS, cls_BxK, **_dropout(key))
-        return logits_BxKxN
+        return module.apply({"params": exit_}, hidden_BxSxH, text_BxS, cls_BxK, **_dropout(key))
 
     def stacked_layers(self, params: Params) -> Params:
         """The parameters of all layers, `[L, ...]`."""
-        layers: Params = params["backbone"]["layers"]
-        return layers
+        return params["backbone"]["layers"]
 
     def exit_of(self, params: Params, layer: int) -> Params:
         """The parameters of the exit after a layer, from 0; of the last exit where the layer has none."""
         if layer + 1 not in self.config.lower_exit_layers:
-            last: Params = params["last_exit"]
-            return last
+            return params["last_exit"]
         place = self.config.lower_exit_layers.index(layer + 1)
         return jax.tree.map(lambda leaf: leaf[place], params["lower_exits"])
 

@@ -31,9 +31,8 @@ from fastbert_jax.model.state_dicts import read_state_dict
 from fastbert_jax.model.tensor_files import (
     SAVE_AGAIN,
     WORD_EMBEDDINGS,
-    Stored,
+    Tensor,
     as_list,
-    check_finite,
     check_is_file,
     differences,
 )
@@ -66,22 +65,12 @@ WORD_EMBEDDING = "embedding.word_embedding.weight"
 OF_PACKAGE = "kernel."
 """What the package `fastbert` puts before the names of a BERT."""
 TOKEN_TYPES = "embeddings.token_type_embeddings.weight"
-PREFIX = {CheckpointKind.PACKAGE: OF_PACKAGE, CheckpointKind.SCRIPT: "", CheckpointKind.BACKBONE: ""}
-"""The beginning of the names of the backbone's tensors."""
 LEFT_OUT = re.compile(
-    r"(kernel\.)?target\..*"  # heads of pretraining
+    r"target\..*"  # heads of pretraining
     r"|(.*\.)?total_(ops|params)"  # counters that thop puts into every module
     r"|classifiers\.\d+\.self_atten\.linear_layers\.1\.bias"  # the key's bias, which drops out of the softmax
 )
 """Tensors that no answer depends on."""
-SEGMENTS = 3
-"""Rows of the segment table: padding, first text, second text."""
-EXIT_HEADS = 2
-"""Attention heads of an exit: `cla_heads_num` in the official code, in the shape of no tensor."""
-HEAD_SIZE = 64
-"""Width of an attention head in all published models."""
-EPSILON = 1e-6
-"""Of the LayerNorm: the default in UER-py, which nothing changes."""
 
 
 def main() -> None:
@@ -104,11 +93,10 @@ def convert(config: ConvertConfig) -> str:
             f"--input {path}: expected a file that torch.save wrote, found .safetensors; a BERT of Hugging Face needs "
             f"no converting: `{program_name('train')} --model.pretrained {path.parent}`"
         )
-    tensors = _without_prefix(read_state_dict(path))
-    kind = _kind(list(tensors), config.kind, path)
+    kind, tensors = _read(path, config.kind)
     is_backbone = kind is CheckpointKind.BACKBONE
     try:
-        model = _architecture({name: tensor.shape for name, tensor in tensors.items()}, kind, config.num_heads)
+        model = _architecture({tensor.name: tensor.shape for tensor in tensors}, kind, config.num_heads)
     except UserError as error:
         raise UserError(f"{path}: {error}; it is not a checkpoint of kind '{kind.value}'") from None
     text_form = TextForm.BERT if is_backbone else TextForm.OFFICIAL
@@ -138,41 +126,48 @@ def convert(config: ConvertConfig) -> str:
     )
 
 
-def _without_prefix(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The tensors without what all names begin with, such as the `module.` of PyTorch's DataParallel."""
-    whole = next((name for name in tensors if name == WORD_EMBEDDING or name.endswith(f".{WORD_EMBEDDING}")), "")
-    prefix = whole.removesuffix(WORD_EMBEDDING).removesuffix(OF_PACKAGE)
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+def _read(path: Path, wanted: CheckpointKind) -> tuple[CheckpointKind, list[Tensor]]:
+    """What wrote a checkpoint, and its tensors by their official names.
 
-
-def _kind(names: list[str], wanted: CheckpointKind, path: Path) -> CheckpointKind:
-    """What wrote a file, by the names of its tensors."""
-    if PREFIX[CheckpointKind.PACKAGE] + WORD_EMBEDDING in names:
-        found = CheckpointKind.PACKAGE
-    elif WORD_EMBEDDING in names:
-        has_exits = any(name.startswith("classifiers.") for name in names)
-        found = CheckpointKind.SCRIPT if has_exits else CheckpointKind.BACKBONE
-    elif any(name.endswith(WORD_EMBEDDINGS) for name in names):
+    What is before these in the file is left out: `kernel.`, and what all names begin with, such as the `module.` of
+    PyTorch's DataParallel.
+    """
+    arrays = read_state_dict(path)
+    whole = next((name for name in arrays if f".{name}".endswith(f".{WORD_EMBEDDING}")), None)
+    if whole is None and any(name.endswith(WORD_EMBEDDINGS) for name in arrays):
         raise UserError(
             f"{path}: expected a checkpoint of FastBERT or a BERT of UER, found a BERT of Hugging Face, which needs no "
             f"converting; save it as model.safetensors where PyTorch is installed: {SAVE_AGAIN}; then train it with "
             f"`{program_name('train')} --model.pretrained NEW`"
         )
-    else:
+    if whole is None:
         raise UserError(
             f"{path}: expected a checkpoint of FastBERT or a BERT of UER, which has {WORD_EMBEDDING}, "
-            f"found other names: {shown(names[:3])}"
+            f"found other names: {shown(list(arrays)[:3])}"
         )
+    of_backbone = whole.removesuffix(WORD_EMBEDDING)
+    of_all = of_backbone.removesuffix(OF_PACKAGE)
+    tensors = [
+        Tensor(path, stored, name, array.shape, array.dtype.name, array)
+        for stored, array in arrays.items()
+        for name in [stored.removeprefix(of_backbone).removeprefix(of_all)]
+        if not LEFT_OUT.fullmatch(name)
+    ]
+    found = CheckpointKind.BACKBONE
+    if of_backbone != of_all:
+        found = CheckpointKind.PACKAGE
+    elif any(tensor.name.startswith("classifiers.") for tensor in tensors):
+        found = CheckpointKind.SCRIPT
     if wanted not in (CheckpointKind.AUTO, found):
         raise UserError(f"--kind: expected '{found.value}', which {path} is, found '{wanted.value}'; leave it out")
-    return found
+    return found, tensors
 
 
 def _architecture(shapes: Mapping[str, tuple[int, ...]], kind: CheckpointKind, num_heads: int) -> BertConfig:
     """The architecture that the shapes of a file's tensors belong to.
 
     Args:
-      num_heads: of each layer, which is in no shape; 0: by `HEAD_SIZE`.
+      num_heads: of each layer, which is in no shape; 0: by the width.
 
     Raises:
       UserError: a tensor with a size in its shape is missing or has another number of axes.
@@ -185,26 +180,25 @@ def _architecture(shapes: Mapping[str, tuple[int, ...]], kind: CheckpointKind, n
             raise UserError(f"expected a tensor {name} of {axes} axes, found {found}")
         return shape
 
-    prefix = PREFIX[kind]
-    vocab_size, hidden_size = sizes(prefix + WORD_EMBEDDING, 2)
-    layer = re.compile(re.escape(prefix) + r"encoder\.transformer\.(\d+)\.")
+    vocab_size, hidden_size = sizes(WORD_EMBEDDING, 2)
+    in_layer = (re.match(r"encoder\.transformer\.(\d+)\.", name) for name in shapes)
     exits: dict[str, Any] = {}
     if kind is not CheckpointKind.BACKBONE:
         exits = {
             "num_classes": sizes("classifiers.0.output_layer_2.weight", 2)[0],
             "exit_size": sizes("classifiers.0.output_layer_0.weight", 2)[0],
-            "exit_heads": EXIT_HEADS,
+            "exit_heads": 2,  # `cla_heads_num` in the official code, in the shape of no tensor
         }
     return BertConfig(
         vocab_size=vocab_size,
         hidden_size=hidden_size,
-        num_layers=len({match[1] for match in map(layer.match, shapes) if match}),
-        num_heads=num_heads or max(hidden_size // HEAD_SIZE, 1),
-        feed_forward_size=sizes(f"{prefix}encoder.transformer.0.feed_forward.linear_1.bias", 1)[0],
-        max_positions=sizes(f"{prefix}embedding.position_embedding.weight", 2)[0],
-        token_types=SEGMENTS,
+        num_layers=len({match[1] for match in in_layer if match}),
+        num_heads=num_heads or max(hidden_size // 64, 1),  # 64 wide in all published models
+        feed_forward_size=sizes("encoder.transformer.0.feed_forward.linear_1.bias", 1)[0],
+        max_positions=sizes("embedding.position_embedding.weight", 2)[0],
+        token_types=3,  # UER's segments: padding, first text, second text
         layer_norm=LayerNormKind.UNBIASED,
-        layer_norm_eps=EPSILON,
+        layer_norm_eps=1e-6,  # the default in UER-py, which nothing changes
         **exits,
     )
 
@@ -230,41 +224,31 @@ def _check(config: ConvertConfig, kind: CheckpointKind, model: BertConfig, token
 
 
 def _with_our_names(
-    tensors: Mapping[str, np.ndarray], kind: CheckpointKind, model: BertConfig, path: Path
+    tensors: list[Tensor], kind: CheckpointKind, model: BertConfig, path: Path
 ) -> dict[str, np.ndarray]:
     """The tensors of a checkpoint as a model directory of ours has them, float32."""
     leaves = bert_leaves(model, exits=kind is not CheckpointKind.BACKBONE)
-    shapes = {name: leaf.shape for leaf in leaves for name in leaf.tensors}
-    official = {name: _official_name(name, PREFIX[kind]) for name in shapes}
-    stored = [
-        Stored(name, name, tensor.shape, tensor.dtype.name)
-        for name, tensor in tensors.items()
-        if not LEFT_OUT.fullmatch(name)
-    ]
-    if problems := differences(stored, {official[name]: shape for name, shape in shapes.items()}):
+    shapes = {_official_name(name): leaf.shape for leaf in leaves for name in leaf.tensors}
+    if problems := differences(tensors, shapes):
         raise UserError(
             f"{path}: expected the tensors of a checkpoint of kind '{kind.value}' with {model.num_layers} layers, "
             f"found {len(problems)} that differ" + as_list(problems)
         )
-    with np.errstate(over="ignore"):  # a large float64 becomes infinite
-        renamed = {name: tensors[official[name]].astype(np.float32) for name in shapes}
-    for name, tensor in renamed.items():
-        check_finite(tensor, f"{path}: {official[name]}")
+    numbers = {tensor.name: tensor.read() for tensor in tensors}
+    renamed = {name: numbers[_official_name(name)] for leaf in leaves for name in leaf.tensors}
     # UER's segments are 0 for padding, 1 for the first text and 2 for the second; our token types are 0 and 1 for the
     # texts, and no answer depends on that of padding. So its row goes to the end.
     renamed[TOKEN_TYPES] = np.roll(renamed[TOKEN_TYPES], -1, axis=0)
     return renamed
 
 
-def _official_name(tensor: str, prefix: str) -> str:
+def _official_name(tensor: str) -> str:
     *words, parameter = tensor.split(".")
     numbers = [int(word) for word in words if word.isdigit()]
     part = OFFICIAL_NAMES[".".join("{i}" if word.isdigit() else word for word in words)]
     if words[-1] == "LayerNorm":
         parameter = {"weight": "gamma", "bias": "beta"}[parameter]
-    if words[0] == "exits":
-        return f"{part.format(i=numbers[0] - 1)}.{parameter}"
-    return f"{prefix}{part.format(i=numbers[0] if numbers else '')}.{parameter}"
+    return f"{part.format(i=numbers[0] - (words[0] == 'exits') if numbers else '')}.{parameter}"
 
 
 if __name__ == "__main__":

@@ -121,9 +121,6 @@ class Layered(Network, Protocol):
     def num_classes(self) -> int: ...
 
     @property
-    def hidden_size(self) -> int: ...
-
-    @property
     def dtype(self) -> Any:
         """Of the hidden states."""
 

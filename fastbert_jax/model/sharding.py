@@ -62,17 +62,12 @@ def copies_of(mesh: Mesh) -> list[Mesh]:
 
 
 def partition(axes: Sequence[str]) -> PartitionSpec:
-    """How an array with these axes is shared out.
+    """How an array with these axes is shared out; jax refuses two of them on one of the mesh.
 
     Raises:
       KeyError: an axis that the table lacks.
-      ValueError: two axes on one of the mesh.
     """
-    places = [MESH_AXES[axis] for axis in axes]
-    used = [place for mesh_axes in places for place in mesh_axes]
-    if len(set(used)) != len(used):
-        raise ValueError(f"expected each axis of the mesh once, found {dict(zip(axes, places, strict=True))}")
-    return PartitionSpec(*(place or None for place in places))
+    return PartitionSpec(*(MESH_AXES[axis] or None for axis in axes))
 
 
 def sharding_of(mesh: Mesh, axes: Sequence[str]) -> NamedSharding:
@@ -88,13 +83,11 @@ def param_shardings(mesh: Mesh, network: Network) -> Params:
     """
     for leaf in network.leaves:
         for axis, size in zip(leaf.tree_axes, leaf.tree_shape, strict=True):
-            _check_divides(mesh, axis, size, LIMITS.get(axis, axis))
+            _check_divides(mesh, axis, size, f"{LIMITS.get(axis, axis)} {size}")
     for axis, (count, words) in network.indivisible.items():
-        if count % shares_of(mesh, axis):
-            raise UserError(f"{_options(axis)}: expected a divisor of the {count} {words}, {_found(mesh, axis)}")
+        _check_divides(mesh, axis, count, f"the {count} {words}")
     flat = {leaf.path: sharding_of(mesh, leaf.tree_axes) for leaf in network.leaves}
-    shardings: Params = flax.traverse_util.unflatten_dict(flat, sep="/")
-    return shardings
+    return flax.traverse_util.unflatten_dict(flat, sep="/")
 
 
 def check_batch(mesh: Mesh, size: int, key: str) -> None:
@@ -106,25 +99,19 @@ def check_batch(mesh: Mesh, size: int, key: str) -> None:
     Raises:
       UserError: with the setting, the axes and the numbers.
     """
-    _check_divides(mesh, "batch", size, f"{key} =")
+    _check_divides(mesh, "batch", size, f"{key} = {size}")
 
 
 def _check_divides(mesh: Mesh, axis: str, size: int, words: str) -> None:
     if size % shares_of(mesh, axis):
-        raise UserError(f"{_options(axis)}: expected a divisor of {words} {size}, {_found(mesh, axis)}")
+        options = " x ".join(f"--mesh.{name}" for name in MESH_AXES[axis])
+        found = " x ".join(str(mesh.shape[name]) for name in MESH_AXES[axis])
+        raise UserError(f"{options}: expected a divisor of {words}, found {found}")
 
 
 def shares_of(mesh: Mesh, axis: str) -> int:
     """Into how many pieces the mesh cuts an axis."""
     return math.prod(mesh.shape[name] for name in MESH_AXES[axis])
-
-
-def _options(axis: str) -> str:
-    return " x ".join(f"--mesh.{name}" for name in MESH_AXES[axis])
-
-
-def _found(mesh: Mesh, axis: str) -> str:
-    return f"found {' x '.join(str(mesh.shape[name]) for name in MESH_AXES[axis])}"
 
 
 def local_rows(mesh: Mesh, rows: int) -> np.ndarray:

@@ -1,10 +1,10 @@
 """State dicts that `torch.save` wrote, read without PyTorch and without running their code.
 
 Such a file holds numbers, and a pickle of the tensors' names, shapes and places among them. A pickle is a program that
-can call every function it names. Here a small machine takes only the steps that a state dict needs. It can name an
-ordered dict, the function that makes a tensor, and the kinds of numbers; each is replaced by something that only
-records its arguments. Both of PyTorch's forms are read: the zip archive, and the one before version 1.6
-(torch/serialization.py, `_load` and `_legacy_load`).
+can call every function it names. Here it can take only the steps that a state dict needs. It can name an ordered dict,
+the function that makes a tensor, and the kinds of numbers; each is replaced by something that only records its
+arguments. Both of PyTorch's forms are read: the zip archive, and the one before version 1.6 (torch/serialization.py,
+`_load` and `_legacy_load`).
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import contextlib
 import io
 import math
 import os
-import pickletools
+import pickle
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, ClassVar, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -42,13 +42,13 @@ DTYPES = {
 ZIP_MAGIC = b"PK\x03\x04"
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 """The first pickle in a file of the form before 1.6."""
-CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-"""Steps of a pickle that put one value on its stack."""
-LITERALS = frozenset(
-    "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE "
-    "SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES".split()
-)
-"""Steps that put the number or the text on the stack that follows them in the file."""
+STEPS = (
+    "PROTO FRAME STOP MARK NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT "
+    "STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES "
+    "EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST LIST APPEND APPENDS EMPTY_DICT DICT SETITEM SETITEMS "
+    "PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET GLOBAL STACK_GLOBAL REDUCE BUILD BINPERSID"
+).split()
+"""The steps of a pickle that a state dict needs, as the module `pickle` names them."""
 KEYS = (str, int, float, bool, bytes, type(None))
 """Types of a dict's keys. Not tuples: the hash of tuples that share parts can take exponential time."""
 ADVICE = "if it holds more than a model's weights, save `model.state_dict()` of it where PyTorch is installed"
@@ -133,104 +133,55 @@ def _errors_in(path: Path) -> Iterator[None]:
         ) from None
 
 
-class _Machine:
-    """Runs a pickle with replacements for the few functions and classes that it can name."""
+def _with_keys_checked(step: bytes, keys: slice) -> Callable[[Any], None]:
+    """A step that fills a dict, behind a look at the types of the keys, which are at `keys` on the stack."""
 
-    def __init__(self) -> None:
+    def take(unpickler: Any) -> None:
+        for key in unpickler.stack[keys]:
+            if type(key) not in KEYS:
+                raise ValueError(f"a dict with a key of type {type(key).__name__}")
+        pickle._Unpickler.dispatch[step[0]](unpickler)
+
+    return take
+
+
+class _Unpickler(pickle._Unpickler):
+    """Runs a pickle with replacements for the few functions and classes that it can name.
+
+    This is the unpickler in Python of the standard library: that in C takes every step, and some of them fill the
+    memory or compute the hash of any tuple.
+    """
+
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
+        **{getattr(pickle, step)[0]: pickle._Unpickler.dispatch[getattr(pickle, step)[0]] for step in STEPS},
+        pickle.BUILD[0]: lambda unpickler: unpickler.stack.pop(),  # attributes, such as the version of a state dict
+        pickle.SETITEM[0]: _with_keys_checked(pickle.SETITEM, slice(-2, -1)),
+        pickle.SETITEMS[0]: _with_keys_checked(pickle.SETITEMS, slice(None, None, 2)),
+        pickle.DICT[0]: _with_keys_checked(pickle.DICT, slice(None, None, 2)),
+    }
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        super().__init__(stream)
         self.storages: dict[str, Storage] = {}
-        self._stack: list[Any] = []
-        self._marks: list[int] = []
-        self._memo: dict[int, Any] = {}
 
-    def run(self, stream: IO[bytes]) -> Any:
-        """What the pickle at a place of a file makes; the file is then at what follows it.
+    def find_class(self, module: str, name: str) -> Any:
+        """What stands for something that a pickle names.
 
         Raises:
-          UserError: it names something else.
-          Exception: of nearly any kind, where it is damaged.
+          UserError: a state dict does not need it.
         """
-        for opcode, argument, _ in pickletools.genops(stream):
-            if opcode.name in CONSTANTS:
-                self._stack.append(CONSTANTS[opcode.name])
-            elif opcode.name in LITERALS:
-                self._stack.append(argument)
-            elif not self._made(opcode.name) and not self._looked_up(opcode.name, argument):
-                raise ValueError(f"the step {opcode.name}, which a state dict does not need")
-        return self._stack.pop()
+        if (module, name) == ("collections", "OrderedDict"):
+            return lambda: {}  # `dict` would take arguments
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return lambda *arguments: Place(*arguments[:4])  # the rest is for gradients
+        if module == "torch" and name in DTYPES:
+            return name
+        raise UserError(
+            f"expected a pickle that names tensors alone, found one that names {module[:100]}.{name[:100]}, which can "
+            f"run code; it was not run; {ADVICE}"
+        )
 
-    def _made(self, step: str) -> bool:
-        """Take a step that makes or fills a tuple, a list or a dict; False: it is another one."""
-        stack = self._stack
-        match step:
-            case "MARK":
-                self._marks.append(len(stack))
-            case "EMPTY_TUPLE" | "EMPTY_LIST" | "EMPTY_DICT":
-                stack.append({"EMPTY_TUPLE": (), "EMPTY_LIST": [], "EMPTY_DICT": {}}[step])
-            case "TUPLE" | "LIST":
-                stack.append({"TUPLE": tuple, "LIST": list}[step](self._since_mark()))
-            case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                stack.append(tuple(self._last(int(step[-1]))))
-            case "DICT":
-                stack.append(_dict_of(self._since_mark()))
-            case "APPEND" | "APPENDS":
-                items = self._last(1) if step == "APPEND" else self._since_mark()
-                list.extend(stack[-1], items)
-            case "SETITEM" | "SETITEMS":
-                items = self._last(2) if step == "SETITEM" else self._since_mark()
-                dict.update(stack[-1], _dict_of(items))
-            case _:
-                return False
-        return True
-
-    def _looked_up(self, step: str, argument: Any) -> bool:
-        """Take a step that remembers, names or calls something; False: it is another one."""
-        stack = self._stack
-        match step:
-            case "PROTO" | "FRAME" | "STOP":
-                pass
-            case "BUILD":  # sets attributes, such as the version of a state dict
-                stack.pop()
-            case "PUT" | "BINPUT" | "LONG_BINPUT":
-                self._memo[argument] = stack[-1]
-            case "MEMOIZE":
-                self._memo[len(self._memo)] = stack[-1]
-            case "GET" | "BINGET" | "LONG_BINGET":
-                stack.append(self._memo[argument])
-            case "GLOBAL":
-                module, _, name = argument.partition(" ")
-                stack.append(_replacement(module, name))
-            case "STACK_GLOBAL":
-                stack.append(_replacement(*self._last(2)))
-            case "REDUCE":
-                stack.append(self._called(*self._last(2)))
-            case "BINPERSID":
-                stack.append(self._storage(*self._last(1)))
-            case _:
-                return False
-        return True
-
-    def _last(self, count: int) -> list[Any]:
-        """Take `count` values from the stack."""
-        values = self._stack[-count:]
-        del self._stack[-count:]
-        return values
-
-    def _since_mark(self) -> list[Any]:
-        """Take the values above the last mark from the stack."""
-        mark = self._marks.pop()
-        values = self._stack[mark:]
-        del self._stack[mark:]
-        return values
-
-    def _called(self, function: Any, arguments: Any) -> Any:
-        """An empty ordered dict, or the place of a tensor."""
-        if function is dict and arguments == ():
-            return {}
-        if function is not Place:
-            raise ValueError("a call of something else than a tensor's function")
-        return Place(*arguments[:4])  # the rest is for gradients
-
-    def _storage(self, pid: Any) -> Storage:
+    def persistent_load(self, pid: Any) -> Storage:
         """The storage of the pickle's `("storage", kind, key, device, length)`."""
         what, kind, key, _, length, *view = pid
         if type(kind) is not str or type(key) is not str or type(length) is not int:
@@ -238,39 +189,6 @@ class _Machine:
         if what != "storage" or kind not in DTYPES or any(view):
             raise ValueError(f"a storage of {shown(kind)}")
         return self.storages.setdefault(key, Storage(kind, key, length))
-
-
-def _replacement(module: Any, name: Any) -> Any:
-    """What stands for something that a pickle names.
-
-    Raises:
-      UserError: a state dict does not need it.
-      ValueError: the name is none.
-    """
-    if not isinstance(module, str) or not isinstance(name, str):
-        raise ValueError("a name that is no text")
-    if (module, name) == ("collections", "OrderedDict"):
-        return dict
-    if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-        return Place
-    if module == "torch" and name in DTYPES:
-        return name
-    raise UserError(
-        f"expected a pickle that names tensors alone, found one that names {module[:100]}.{name[:100]}, which can run "
-        f"code; it was not run; {ADVICE}"
-    )
-
-
-def _dict_of(values: list[Any]) -> dict[Any, Any]:
-    """A dict of keys and values, which take turns.
-
-    Raises:
-      ValueError: a key of a type that a state dict does not have.
-    """
-    for key in values[::2]:
-        if type(key) not in KEYS:
-            raise ValueError(f"a dict with a key of type {type(key).__name__}")
-    return dict(zip(values[::2], values[1::2], strict=True))
 
 
 def _read_zip(stream: IO[bytes]) -> tuple[Any, dict[str, bytes]]:
@@ -285,23 +203,23 @@ def _read_zip(stream: IO[bytes]) -> tuple[Any, dict[str, bytes]]:
         raise ValueError(f"{claimed} bytes in a file of {size}")
     if f"{root}byteorder" in archive.namelist() and archive.read(f"{root}byteorder") != b"little":
         raise ValueError("numbers with the most significant byte first")
-    machine = _Machine()
-    state = machine.run(io.BytesIO(archive.read(f"{root}data.pkl")))
-    return state, {key: archive.read(f"{root}data/{key}") for key in machine.storages}
+    unpickler = _Unpickler(io.BytesIO(archive.read(f"{root}data.pkl")))
+    state = unpickler.load()
+    return state, {key: archive.read(f"{root}data/{key}") for key in unpickler.storages}
 
 
 def _read_legacy(stream: IO[bytes]) -> tuple[Any, dict[str, bytes]]:
     """The same for the form before 1.6: five pickles, then every storage, its length before it."""
-    magic, _, system = (_Machine().run(stream) for _ in range(3))
+    magic, _, system = (_Unpickler(stream).load() for _ in range(3))
     if magic != LEGACY_MAGIC or not system["little_endian"]:
         raise ValueError("neither a zip archive nor PyTorch's older form")
-    machine = _Machine()
-    state = machine.run(stream)
+    unpickler = _Unpickler(stream)
+    state = unpickler.load()
     contents = {}
-    for key in _Machine().run(stream):
+    for key in _Unpickler(stream).load():
         if type(key) is not str:
             raise ValueError("a storage without a name")
-        storage = machine.storages[key]
+        storage = unpickler.storages[key]
         if int.from_bytes(stream.read(8), "little") != storage.length:
             raise ValueError(f"another length than that of {storage}")
         size = storage.length * DTYPES[storage.kind].itemsize

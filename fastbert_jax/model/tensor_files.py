@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,24 +35,19 @@ LFS_POINTER = b"version https://git-lfs"
 """The beginning of the file that git leaves in place of a large one."""
 SAVE_AGAIN = "python -c \"from transformers import AutoModel; AutoModel.from_pretrained('OLD').save_pretrained('NEW')\""
 FROM_OTHERS = (
-    "take model.safetensors where the model comes from, or convert it where transformers 4 is installed with PyTorch "
-    'and {package}, and copy the tokenizer files too: python -c "from transformers import {name}; '
-    "{name}.from_pretrained({old}=True).save_pretrained('NEW')\""
+    "which {0} wrote; take model.safetensors where the model comes from, or convert it where transformers 4 is "
+    'installed with PyTorch and {1}, and copy the tokenizer files too: python -c "from transformers import {2}; '
+    "{2}.from_pretrained({3}=True).save_pretrained('NEW')\""
 )
+OLD_CHECKPOINT = "'OLD/bert_model.ckpt.index', config='OLD/config.json', from_tf"
 OTHER_WEIGHTS = {
     "pytorch_model*.bin": "which can run code when it is read; if you trust it, convert it where PyTorch is installed, "
     f"and copy the tokenizer files too: {SAVE_AGAIN}",
     "*.safetensors": "which has another name; if it holds the whole model, rename it (an adapter does not: merge it "
     "into its model first, with `merge_and_unload()` of peft)",
-    "*.h5": "which TensorFlow wrote; "
-    + FROM_OTHERS.format(package="TensorFlow", name="AutoModel", old="'OLD', from_tf"),
-    "*.msgpack": "which Flax wrote; " + FROM_OTHERS.format(package="Flax", name="AutoModel", old="'OLD', from_flax"),
-    "*.ckpt.index": "which TensorFlow 1 wrote; "
-    + FROM_OTHERS.format(
-        package="TensorFlow",
-        name="BertForPreTraining",
-        old="'OLD/bert_model.ckpt.index', config='OLD/config.json', from_tf",
-    ),
+    "*.h5": FROM_OTHERS.format("TensorFlow", "TensorFlow", "AutoModel", "'OLD', from_tf"),
+    "*.msgpack": FROM_OTHERS.format("Flax", "Flax", "AutoModel", "'OLD', from_flax"),
+    "*.ckpt.index": FROM_OTHERS.format("TensorFlow 1", "TensorFlow", "BertForPreTraining", OLD_CHECKPOINT),
     "openvino* *.onnx *.gguf *.tflite *.ot *.mlmodel": "which another program runs, and which cannot be turned back; "
     "take model.safetensors where the model comes from",
     "*.bin *.pt *.pth *.ckpt *.pkl *.joblib": "which can run code when it is read; if you trust it, load the model "
@@ -98,37 +92,35 @@ def check_is_file(path: Path) -> None:
         raise UserError(f"{path}: expected a file, found {found}")
 
 
-def check_finite(numbers: np.ndarray, where: str) -> None:
-    """Refuse numbers with which every answer would be NaN.
-
-    Raises:
-      UserError: NaN or an infinite number; `where` names the file and the tensor.
-    """
-    if not np.isfinite(numbers).all():
-        bad = numbers.size - int(np.isfinite(numbers).sum())
-        raise UserError(
-            f"{where}: expected finite float32 numbers, found {bad} of {numbers.size} that are NaN or infinite; "
-            "training that diverged leaves such weights: take an earlier checkpoint, or copy the file again"
-        )
-
-
 class Tensor(NamedTuple):
     """A tensor in a file, which is read when it is asked for."""
 
     path: Path
     stored: str
     """Its name there."""
-    slices: Any
+    name: str
+    """The expected name that it stands for."""
+    shape: tuple[int, ...]
+    dtype: str
+    """As numpy names it, if it is a float."""
+    numbers: Any
+    """An array, or what gives the parts of one."""
 
-    def read(self, index: tuple[slice, ...]) -> np.ndarray:
+    def read(self, index: tuple[slice, ...] = ()) -> np.ndarray:
         """The part at `index`, and no more, as float32.
 
         Raises:
-          UserError: a number that is not finite.
+          UserError: a number with which every answer would be NaN.
         """
         with np.errstate(over="ignore"):  # a large float64 becomes infinite
-            numbers: np.ndarray = self.slices[index].astype(np.float32)
-        check_finite(numbers, f"{self.path}: {shown_name(self.stored)}")
+            numbers: np.ndarray = self.numbers[index].astype(np.float32)
+        if not np.isfinite(numbers).all():
+            bad = numbers.size - int(np.isfinite(numbers).sum())
+            raise UserError(
+                f"{self.path}: {shown_name(self.stored)}: expected finite float32 numbers, found {bad} of "
+                f"{numbers.size} that are NaN or infinite; training that diverged leaves such weights: take an earlier "
+                "checkpoint, or copy the file again"
+            )
         return numbers
 
 
@@ -148,27 +140,26 @@ def find_tensors(
         one message.
     """
     in_files = [
-        Tensor(path, stored, file.get_slice(stored))
+        (path, stored, file.get_slice(stored))
         for path, file in ((path, _open(path)) for path in _weight_files(directory))
         for stored in file.keys()
     ]
-    encoder = {name for name in expected if name.startswith(ENCODER)}
-    prefix = _prefix(directory, [tensor.stored for tensor in in_files], encoder)
-    found: list[Stored] = []
-    tensors: dict[str, Tensor] = {}
+    prefix = _prefix(directory, [stored for _, stored, _ in in_files])
+    of_encoder = tuple(prefix + start for start in ENCODER)
+    other_encoder = tuple(f".{name}" for name in expected if name.startswith(ENCODER))
+    found: list[Tensor] = []
     beside: list[str] = []
-    for tensor in in_files:
-        plain = _present_name(tensor.stored)
-        name = plain.removeprefix(prefix)
+    for path, stored, part in in_files:
+        present = stored.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+        name = present.removeprefix(prefix)
         if name.startswith((*IGNORED, *ignored)):
             continue
-        if name in expected or _changes_answers(plain, name, prefix=prefix, encoder=encoder):
-            dtype = tensor.slices.get_dtype()
-            shape = tuple(tensor.slices.get_shape())
-            found.append(Stored(tensor.stored, name, shape, FLOATS.get(dtype, dtype)))
-            tensors[name] = tensor
+        changes_answers = present.startswith(of_encoder) or present.endswith(other_encoder) or name.startswith("exits.")
+        if name in expected or changes_answers:
+            dtype = part.get_dtype()
+            found.append(Tensor(path, stored, name, tuple(part.get_shape()), FLOATS.get(dtype, dtype), part))
         else:
-            beside.append(shown_name(tensor.stored))
+            beside.append(shown_name(stored))
     left_out = f"{len(beside)} tensors beside the encoder: {', '.join(sorted(beside)[:5])}"
     if problems := differences(found, expected):
         raise UserError(
@@ -178,61 +169,29 @@ def find_tensors(
         )
     if beside:
         say_once(f"{directory}: not used: {left_out}")
-    return tensors
+    return {tensor.name: tensor for tensor in found}
 
 
-def _changes_answers(plain: str, name: str, *, prefix: str, encoder: set[str]) -> bool:
-    """Whether an unknown tensor would change what the encoder or an exit computes.
-
-    Args:
-      plain, name: with and without the prefix of the encoder.
-      encoder: the names of its tensors.
-    """
-    is_of_encoder = plain.startswith(prefix) and name.startswith(ENCODER)
-    return is_of_encoder or name.startswith("exits.") or any(tail in encoder for _, tail in _splits(plain))
-
-
-def _splits(name: str) -> list[tuple[str, str]]:
-    """A name cut before each of its last words: what is before, and what follows."""
-    words = name.rsplit(".", 7)  # the longest name of a tensor of the encoder has as many
-    tails = [".".join(words[start:]) for start in range(len(words))]
-    return [(name[: len(name) - len(tail)], tail) for tail in tails]
-
-
-def _prefix(directory: Path, stored: Iterable[str], encoder: set[str]) -> str:
-    """What the names of most tensors of the encoder begin with in a file, such as `bert.`.
+def _prefix(directory: Path, stored: Iterable[str]) -> str:
+    """What the names of the encoder's tensors begin with in a file, such as `bert.`, by that of the word embeddings.
 
     Raises:
       UserError: two models, each with its embeddings.
     """
-    splits = [split for name in stored for split in _splits(_present_name(name)) if split[1] in encoder]
-    models = sorted({prefix for prefix, tail in splits if tail == WORD_EMBEDDINGS})
+    models = {name.removesuffix(WORD_EMBEDDINGS) for name in stored if f".{name}".endswith(f".{WORD_EMBEDDINGS}")}
     if len(models) > 1:
         raise UserError(
             f"{directory}: expected the tensors of one BERT, found those of several, whose names begin with "
-            f"{', '.join(map(shown, models[:5]))}; save the one that you want alone"
+            f"{', '.join(map(shown, sorted(models)[:5]))}; save the one that you want alone"
         )
-    ((prefix, _),) = Counter(prefix for prefix, _ in splits).most_common(1) or [("", 0)]
-    return prefix
+    return "".join(models)
 
 
-class Stored(NamedTuple):
-    """A tensor of a file."""
-
-    stored: str
-    """Its name there."""
-    name: str
-    """The expected name that it stands for."""
-    shape: tuple[int, ...]
-    dtype: str
-    """As numpy names it, if it is a float."""
-
-
-def differences(tensors: Iterable[Stored], expected: Mapping[str, tuple[int, ...]]) -> list[str]:
+def differences(tensors: Iterable[Tensor], expected: Mapping[str, tuple[int, ...]]) -> list[str]:
     """Which expected tensors are missing, and which of those found are unknown, misshaped or there twice."""
     known: dict[str, str] = {}
     problems = []
-    for stored, name, shape, dtype in tensors:
+    for _, stored, name, shape, dtype, _ in tensors:
         if name not in expected:
             problems.append(f"extra: {shown_name(stored)} {list(shape)}")
         elif name in known:
@@ -242,7 +201,7 @@ def differences(tensors: Iterable[Stored], expected: Mapping[str, tuple[int, ...
         elif dtype not in FLOATS.values():
             problems.append(f"dtype: {stored}: expected one of {list(FLOATS.values())}, found {dtype}")
         known.setdefault(name, stored)
-    return problems + [f"missing: {name} {list(shape)}" for name, shape in expected.items() if name not in known]
+    return [f"missing: {name} {list(shape)}" for name, shape in expected.items() if name not in known] + problems
 
 
 def as_list(problems: list[str]) -> str:
@@ -272,11 +231,6 @@ def _open(path: Path) -> Any:
         ) from None
 
 
-def _present_name(name: str) -> str:
-    """A stored name with the present names of a norm's parameters."""
-    return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
-
-
 def _weight_files(directory: Path) -> list[Path]:
     single, index = directory / "model.safetensors", directory / "model.safetensors.index.json"
     exits = [directory / EXITS_FILE] if (directory / EXITS_FILE).exists() else []
@@ -285,8 +239,8 @@ def _weight_files(directory: Path) -> list[Path]:
     if index.exists():
         return [*_shards(index), *exits]
     for patterns, advice in OTHER_WEIGHTS.items():
-        names = sorted({path.name for pattern in patterns.split() for path in directory.glob(pattern)} - NO_WEIGHTS)
-        if names := [name for name in names if name != EXITS_FILE]:
+        found = {path.name for pattern in patterns.split() for path in directory.glob(pattern)}
+        if names := sorted(found - NO_WEIGHTS - {EXITS_FILE}):
             raise UserError(f"{directory}: expected model.safetensors, found only {', '.join(names[:5])}, {advice}")
     raise UserError(f"{directory}: expected the weights in model.safetensors, found no such file")
 

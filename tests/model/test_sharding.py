@@ -10,7 +10,7 @@ import pytest
 from fastbert_jax.config import MeshConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.model.bert import Bert
-from fastbert_jax.model.sharding import check_batch, local_rows, make_mesh, param_shardings, partition, share_batch
+from fastbert_jax.model.sharding import check_batch, local_rows, make_mesh, param_shardings, sharding_of, share_batch
 from tests.training import tiny
 
 CONFIG = dataclasses.replace(tiny.CONFIG, num_heads=4, feed_forward_size=32)
@@ -63,10 +63,10 @@ def test_a_batch_that_the_mesh_does_not_divide_is_named():
 
 
 def test_two_axes_on_one_of_the_mesh_and_unknown_axes_raise():
-    with pytest.raises(ValueError, match="once"):
-        partition(("hidden", "hidden"))
+    with pytest.raises(Exception, match="duplicate entries for `fsdp`"):
+        sharding_of(make_mesh(MeshConfig(fsdp=2)), ("hidden", "hidden"))
     with pytest.raises(KeyError):
-        partition(("width",))
+        sharding_of(make_mesh(MeshConfig()), ("width",))
 
 
 def test_two_axes_may_not_both_take_what_is_left():

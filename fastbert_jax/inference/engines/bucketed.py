@@ -6,7 +6,6 @@ Shapes in names: B texts (one per row), S sequence, H hidden, L layers, N classe
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator
-from typing import Any
 
 import jax
 import numpy as np
@@ -28,7 +27,7 @@ class Bucketed(Engine):
         super().__init__(runtime)
         self._enter = runtime.jit(runtime.enter)
         self._step = runtime.jit(runtime.step)
-        self._take = runtime.jit(take_rows)
+        self._take = runtime.jit(lambda texts, index_B: jax.tree.map(lambda leaf: leaf[index_B], texts))
 
     def _run_early(self, batches: Iterable[Batch], thresholds_L: np.ndarray) -> Iterator[Results]:
         return side_by_side(self._classify(batch, thresholds_L) for batch in batches)
@@ -73,8 +72,3 @@ class Bucketed(Engine):
                 texts = self._take(texts, index)
                 row_of_slot, live = row_of_slot[index], np.arange(bucket) < slots.size
         return results
-
-
-def take_rows(tree: Any, index_B: jax.Array) -> Any:
-    """The rows `index_B` of every array of a tree."""
-    return jax.tree.map(lambda leaf: leaf[index_B], tree)

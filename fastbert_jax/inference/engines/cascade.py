@@ -10,6 +10,7 @@ N classes.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -46,12 +47,6 @@ class Queue(NamedTuple):
     """int32 scalar: the place of the oldest."""
     size: jax.Array
     """int32 scalar: how many there are."""
-
-
-def empty_queue(like: Texts, *, places: int) -> Queue:
-    """A queue of `places` for texts shaped as `like` (arrays or their shapes), whose rows it leaves out."""
-    texts = jax.tree.map(lambda leaf: jnp.zeros((places, *leaf.shape[1:]), leaf.dtype), like)
-    return Queue(texts, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
 
 
 def pop(queue: Queue, rows: int) -> tuple[Queue, Texts, jax.Array]:
@@ -107,15 +102,14 @@ class Cascade(Engine):
         if self.runtime.network.num_layers == 1:  # nothing to wait for
             yield from self._run_full_depth(batches)
             return
-        flow: _Flow | None = None
-        for batch in batches:
-            rows, length = self.rows.of(batch), batch.text_BxS.shape[1]
-            if flow is None or (rows, length) != (flow.rows, flow.length):
-                if flow is not None:
-                    yield from flow.finish()
-                flow = _Flow(self, rows, length, thresholds_L)
-            yield from flow.add(batch)
-        if flow is not None:
+
+        def step_shape(batch: Batch) -> tuple[int, int]:
+            return self.rows.of(batch), batch.text_BxS.shape[1]
+
+        for (rows, length), alike in itertools.groupby(batches, step_shape):
+            flow = _Flow(self, rows, length, thresholds_L)
+            for batch in alike:
+                yield from flow.add(batch)
             yield from flow.finish()
 
     def _warm_up_early(self, batch: Batch) -> None:
@@ -123,16 +117,18 @@ class Cascade(Engine):
         always = np.zeros(self.runtime.network.num_layers, np.float32)
         flow = _Flow(self, rows, length, always)
         for size in step_sizes(rows):
-            for _ in flow.add(first_rows(batch, size)):
-                pass
-            for _ in flow.finish():
-                pass
+            list(flow.add(first_rows(batch, size)))
+            list(flow.finish())
 
     def _empty_queues(self, *, rows: int, length: int) -> list[Queue]:
-        like = jax.eval_shape(
-            self.runtime.enter, self.runtime.params, full_batch(rows, length), np.arange(rows, dtype=np.int32)
-        )
-        return [empty_queue(like, places=STEPS_PER_QUEUE * rows) for _ in range(self.runtime.network.num_layers)]
+        runtime, places = self.runtime, STEPS_PER_QUEUE * rows
+        like = jax.eval_shape(runtime.enter, runtime.params, full_batch(rows, length), np.arange(rows, dtype=np.int32))
+
+        def empty() -> Queue:
+            texts = jax.tree.map(lambda leaf: jnp.zeros((places, *leaf.shape[1:]), leaf.dtype), like)
+            return Queue(texts, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+
+        return [empty() for _ in range(runtime.network.num_layers)]
 
     def _embed(self, params: Params, batch: Batch, queue: Queue, first_ticket: jax.Array) -> Queue:
         ticket_B = first_ticket + jnp.arange(len(batch.text_BxS), dtype=jnp.int32)
@@ -159,7 +155,7 @@ class _Flow:
     """The texts of one length between the layers, and the results until their batch is whole."""
 
     def __init__(self, engine: Cascade, rows: int, length: int, thresholds_L: np.ndarray) -> None:
-        self.rows, self.length = rows, length
+        self.rows = rows
         self._engine, self._sizes = engine, step_sizes(rows)
         # Whatever the last exit says, it is the last.
         self._thresholds_L = np.append(thresholds_L[:-1], np.float32(np.inf))

@@ -106,9 +106,8 @@ class Masked(Engine):
 
     def _warm_up_early(self, batch: Batch) -> None:
         never = np.zeros(self.runtime.network.num_layers, np.float32)
-        for rows in batch_buckets(len(batch.text_BxS)):
-            for _ in self._run_early([first_rows(batch, rows)], never):
-                pass
+        parts = (first_rows(batch, rows) for rows in batch_buckets(len(batch.text_BxS)))
+        list(self._run_early(parts, never))
 
     def _classify(self, batch: Batch, thresholds_L: np.ndarray) -> Generator[None, None, Results]:
         results = self._program(self.runtime.params, batch, thresholds_L)

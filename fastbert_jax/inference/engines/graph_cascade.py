@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -110,14 +111,11 @@ class GraphCascade(Engine):
         return whole
 
     def _run_early(self, batches: Iterable[Batch], thresholds_L: np.ndarray) -> Iterator[Results]:
-        unread: tuple[list[Batch], np.ndarray, tuple[Results, jax.Array]] | None = None
-        for group, rows in self._groups(batches):
-            done = (group, *self._call(group, rows, thresholds_L))
-            if unread is not None:  # the results of a call are read while the next one runs
-                yield from self._read(*unread)
-            unread = done
-        if unread is not None:
-            yield from self._read(*unread)
+        calls = ((group, *self._call(group, rows, thresholds_L)) for group, rows in self._groups(batches))
+        # The results of a call are read while the next one runs.
+        for call, _ in itertools.pairwise(itertools.chain(calls, [None])):
+            if call is not None:
+                yield from self._read(*call)
 
     def _warm_up_early(self, batch: Batch) -> None:
         never = np.zeros(self.runtime.network.num_layers, np.float32)

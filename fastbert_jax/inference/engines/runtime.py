@@ -6,8 +6,8 @@ Shapes in names: B texts (one per row), S sequence, H hidden, L layers, N classe
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
+from functools import cached_property, partial, wraps
 from typing import Any, NamedTuple
 
 import jax
@@ -66,16 +66,23 @@ class Runtime:
         self.devices: tuple[jax.Device | None, ...] = (None,) if mesh is None else tuple(mesh.devices.flat)
         self._mesh = mesh if len(self.devices) > 1 else None
         """Of several devices; None: there is one."""
-        self.params: Params = jax.device_put(params, self._shardings(params) if self._mesh else self.devices[0])
+        place: Any = self.devices[0]
+        if self._mesh:  # layers and exits still stacked
+            shardings = param_shardings(self._mesh, network)
+            place = {part: shardings[part] for part in params}
+        self.params: Params = jax.device_put(params, place)
         self.compiled_programs = 0
-        self._full_depth = self.jit(self._run_full_depth)
-        self._all_exits = self.jit(self.run_all_exits)
-        self._hidden_states = self.jit(self._run_hidden_states)
+        self.full_depth: Callable[[Batch], ExitResult] = partial(self.jit(self._run_full_depth), self.params)
+        """The last exit's result `[B, ...]` by plain BERT: all layers, no lower exit."""
+        self.all_exits: Callable[[Batch], ExitResult] = partial(self.jit(self.run_all_exits), self.params)
+        """Every exit's result, `[L, B, ...]`; see `run_all_exits`."""
+        self.hidden_states: Callable[[Batch], jax.Array] = partial(self.jit(self._run_hidden_states), self.params)
+        """Float32 `[L + 1, B, S, H]`, the embeddings first."""
 
     def jit(self, function: Callable[..., Any], **settings: Any) -> Callable[..., Any]:
         """`jax.jit` that counts its programs, one for each set of shapes, in `compiled_programs`."""
 
-        @functools.wraps(function)
+        @wraps(function)
         def traced(*arguments: Any, **keywords: Any) -> Any:
             self.compiled_programs += 1
             return function(*arguments, **keywords)
@@ -84,13 +91,7 @@ class Runtime:
             settings = {"out_shardings": sharding_of(self._mesh, ())} | settings
         return jax.jit(traced, **settings)
 
-    def _shardings(self, params: Params) -> Params:
-        """Where the leaves of `params` lie on the mesh, layers and exits still stacked."""
-        assert self._mesh is not None
-        shardings = param_shardings(self._mesh, self.network)
-        return {part: shardings[part] for part in params}
-
-    @functools.cached_property
+    @cached_property
     def parts(self) -> list[tuple[Params, Params]]:
         """The trees of every layer and of its exit, so that one program, compiled once, runs any of them.
 
@@ -107,7 +108,7 @@ class Runtime:
         parts: list[tuple[Params, Params]] = jax.jit(unstack)(self.params)
         return parts
 
-    @functools.cached_property
+    @cached_property
     def steps(self) -> list[tuple[Params, Params | None]]:
         """The same for `step`, without the exits that are not asked."""
         asked = zip(self.parts, self.asked, strict=True)
@@ -130,21 +131,6 @@ class Runtime:
         logits_BxN = self.network.exit(exit_, texts.hidden_BxSxH, texts.text_BxS, texts.cls_BxK)[:, 0]
         state, uncertainty_B = self.policy.judge(texts.state, logits_BxN)
         return texts._replace(state=state), ExitResult(jax.nn.softmax(logits_BxN), uncertainty_B)
-
-    def full_depth(self, batch: Batch) -> ExitResult:
-        """The last exit's result `[B, ...]` by plain BERT: all layers, no lower exit."""
-        result: ExitResult = self._full_depth(self.params, batch)
-        return result
-
-    def all_exits(self, batch: Batch) -> ExitResult:
-        """Every exit's result, `[L, B, ...]`; see `run_all_exits`."""
-        result: ExitResult = self._all_exits(self.params, batch)
-        return result
-
-    def hidden_states(self, batch: Batch) -> jax.Array:
-        """Float32 `[L + 1, B, S, H]`, the embeddings first."""
-        hidden_LxBxSxH: jax.Array = self._hidden_states(self.params, batch)
-        return hidden_LxBxSxH
 
     def run_all_exits(self, params: Params, batch: Batch) -> ExitResult:
         """Every exit's result, `[L, B, ...]`, by one forward pass.
