@@ -57,7 +57,7 @@ docs: $(DOCS_READY)
 	@echo "site/index.html is the site; python -m http.server --directory site serves it, search included"
 
 pages: $(READY)
-	$(BIN)/python -m benchmarks.write_pages
+	$(BIN)/python benchmarks/write_pages.py
 
 $(DOCS_READY): requirements-docs.txt
 	@$(NEW_ENOUGH)

@@ -11,14 +11,14 @@ from __future__ import annotations
 import dataclasses
 import enum
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import tyro
 
-from fastbert_jax.atomic_files import write_json, write_text
+from fastbert_jax.atomic_files import unless_refused, user_path, write_json, write_text
 from fastbert_jax.command_line import end_with, read_over_file
 from fastbert_jax.config import (
     DistilConfig,
@@ -33,16 +33,16 @@ from fastbert_jax.config import (
     require,
 )
 from fastbert_jax.errors import UserError
-from fastbert_jax.inference.compare import compare, provenance
+from fastbert_jax.inference.compare import compare
 from fastbert_jax.inference.exit_outputs import CURVE, EvaluatedTexts
 from fastbert_jax.inference.loading import load
 from fastbert_jax.log import info, result, status
 from fastbert_jax.recipes import fastbert, joint, train, truncated
-from fastbert_jax.report.comparison import Comparison, ExitRow, SpeedPoint
+from fastbert_jax.report.comparison import Comparison
 from fastbert_jax.report.tables import render_markdown
 from fastbert_jax.text.examples import Text
 from fastbert_jax.text.labelled_data import label_ids, read_labelled_data
-from scaling import markdown
+from markdown_tables import at_the_same_speedup, table_3
 
 SCHEMA = 1
 """The version of ablations.json; it rises when a key changes its meaning or is removed."""
@@ -131,29 +131,6 @@ class AblationsConfig(QuietCommand):
         )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class VariantRun:
-    """One variant, trained with one seed, on the test texts. Nothing is timed."""
-
-    variant: str
-    seed: int
-    full_depth: SpeedPoint
-    exits: tuple[ExitRow, ...]
-    points: tuple[SpeedPoint, ...]
-    """At the speeds of the table."""
-    curve: tuple[SpeedPoint, ...]
-
-    def accuracy_at(self, speedups: Sequence[float] | np.ndarray) -> np.ndarray:
-        """Accuracy at these speedups in the paper's FLOPs, interpolated between the two nearest speeds of the curve.
-
-        NaN where the curve does not reach a speedup, because all texts exit at the first layer before.
-        """
-        known = np.array([point.paper_speedup for point in self.curve])
-        accuracy = np.array([point.accuracy for point in self.curve])
-        found: np.ndarray = np.interp(speedups, known, accuracy, right=np.nan)
-        return found
-
-
 def run_ablations(config: AblationsConfig) -> str:
     """Train, evaluate and write all; the tables.
 
@@ -164,17 +141,15 @@ def run_ablations(config: AblationsConfig) -> str:
         raise UserError("--output: name a directory to write to")
     if config.settings.recipe != fastbert.Settings.recipe:
         raise UserError(f"--recipe {config.settings.recipe}: these are variants of fastbert; leave --recipe out")
-    output = Path(config.output).expanduser()
-    try:
+    output = user_path(config.output)
+    with unless_refused(f"--output {output}", "make the directory"):
         output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--output {output}: cannot make the directory: {error.strerror}") from None
     runs = _Runs(config, output / "runs")
-    models = {
-        (runs.name(ablation), seed): runs.model(ablation, seed)
+    trained = [
+        (seed, *runs.model(ablation, seed))
         for ablation in (None, *config.ablations)
         for seed in (config.seeds if ablation in OF_EVERY_SEED else config.seeds[:1])
-    }
+    ]
     task = read_labelled_data(config.settings.data)
     texts: list[Text] = [example.text for example in task.test]
     expected_B = label_ids(task.test, task.labels)
@@ -182,8 +157,10 @@ def run_ablations(config: AblationsConfig) -> str:
     def evaluate(model: Path) -> EvaluatedTexts:
         return EvaluatedTexts.of(load(model), texts, expected_B)
 
-    variants = [_variant_run(config, evaluate(model), *key) for key, model in models.items()]
-    main = evaluate(models[runs.name(None), config.seeds[0]])
+    numbers = [
+        {"variant": name, "seed": seed, **variant_numbers(config, evaluate(model))} for seed, name, model in trained
+    ]
+    main = evaluate(trained[0][-1])
     layers = config.truncations(main.layers)
     truncated = {f"truncated to {count}": runs.truncated(count) for count in layers}
     comparison = compare(
@@ -193,123 +170,69 @@ def run_ablations(config: AblationsConfig) -> str:
         baselines={name: evaluate(model) for name, model in truncated.items()},
     )
     name = f"{config.settings.model.pretrained} on {config.settings.data.train}"
-    return _write(config, name, comparison, variants, layers)
-
-
-def _variant_run(config: AblationsConfig, evaluated: EvaluatedTexts, variant: str, seed: int) -> VariantRun:
-    return VariantRun(
-        variant=variant,
-        seed=seed,
-        full_depth=evaluated.full_depth(),
-        exits=tuple(evaluated.exit_row(layer) for layer in evaluated.asked_layers),
-        points=tuple(evaluated.at(speed) for speed in config.speeds),
-        curve=tuple(evaluated.at(speed) for speed in CURVE),
-    )
-
-
-def _write(
-    config: AblationsConfig, name: str, comparison: Comparison, runs: Sequence[VariantRun], layers: Sequence[int]
-) -> str:
-    output = Path(config.output).expanduser()
     values = {
         "schema": SCHEMA,
         "name": name,
         "texts": comparison.texts,
         "layers": comparison.layers,
-        "origin": dataclasses.asdict(provenance()),
-        "runs": [_plain(config, run, comparison.texts) for run in runs],
+        "origin": dataclasses.asdict(comparison.origin),
+        "runs": numbers,
     }
-    table_2, table_3 = render_markdown(comparison, name), "\n\n".join(_tables(config, name, comparison, runs, layers))
-    try:
+    table_2, table_3 = render_markdown(comparison, name), _tables(name, comparison, numbers, layers)
+    with unless_refused(output, "write the tables"):
         write_json(output / "comparison.json", comparison.to_json())
         write_text(output / "comparison.md", table_2)
         write_json(output / "ablations.json", values)
         write_text(output / "ablations.md", f"{table_3}\n")
-    except OSError as error:
-        raise UserError(f"{output}: cannot write the tables: {error}") from None
     return f"{table_2}\n{table_3}\n"
 
 
-def _plain(config: AblationsConfig, run: VariantRun, texts: int) -> dict[str, Any]:
-    """A run of ablations.json; FLOPs are per text."""
-    at_speedup = zip(config.speedups, run.accuracy_at(config.speedups), strict=True)
+def variant_numbers(config: AblationsConfig, evaluated: EvaluatedTexts) -> dict[str, Any]:
+    """The numbers of one run in ablations.json, of the test texts. Nothing is timed; FLOPs are per text."""
+    curve = [evaluated.at(speed) for speed in CURVE]
+    known, accuracy = [point.paper_speedup for point in curve], [point.accuracy for point in curve]
+    # NaN where all texts exit at the first layer before.
+    at_speedup = np.interp(config.speedups, known, accuracy, right=np.nan)
     return {
-        "variant": run.variant,
-        "seed": run.seed,
-        "full_depth_accuracy": run.full_depth.accuracy,
-        "exit_accuracy": [row.accuracy for row in run.exits],
+        "full_depth_accuracy": evaluated.full_depth().accuracy,
+        "exit_accuracy": [evaluated.exit_row(layer).accuracy for layer in evaluated.asked_layers],
         "speeds": [
             {
                 "speed": point.speed,
                 "accuracy": point.accuracy,
                 "mean_depth": point.mean_depth,
-                "paper_flops": point.paper_flops / texts,
+                "paper_flops": point.paper_flops / len(evaluated.texts),
                 "paper_speedup": point.paper_speedup,
             }
-            for point in run.points
+            for point in map(evaluated.at, config.speeds)
         ],
         "accuracy_at_speedup": {
-            f"{speedup:g}": None if np.isnan(value) else float(value) for speedup, value in at_speedup
+            f"{speedup:g}": None if np.isnan(value) else float(value)
+            for speedup, value in zip(config.speedups, at_speedup, strict=True)
         },
         "curve": [
-            {"speed": point.speed, "accuracy": point.accuracy, "paper_speedup": point.paper_speedup}
-            for point in run.curve
+            {"speed": point.speed, "accuracy": point.accuracy, "paper_speedup": point.paper_speedup} for point in curve
         ],
     }
 
 
-def _tables(
-    config: AblationsConfig, name: str, comparison: Comparison, runs: Sequence[VariantRun], layers: Sequence[int]
-) -> Iterator[str]:
+def _tables(name: str, comparison: Comparison, runs: Sequence[dict[str, Any]], layers: Sequence[int]) -> str:
     """Table 3's form over several seeds, and variants at equal speedup, in Markdown."""
-    variants: dict[str, list[VariantRun]] = {}
-    for run in runs:
-        variants.setdefault(run.variant, []).append(run)
-    yield f"# {name}: what each part contributes"
-    yield (
-        f"{comparison.texts} test texts, {comparison.layers} layers. Command: `{comparison.origin.command}`. Mean of "
-        "the seeds, minimum and maximum in brackets; FLOPs and speedups as the paper counts them."
+    exits = [dataclasses.asdict(row) for row in comparison.exits]
+    return "\n\n".join(
+        (
+            f"# {name}: what each part contributes",
+            f"{comparison.texts} test texts, {comparison.layers} layers. Command: `{comparison.origin.command}`. Mean "
+            "of the seeds, minimum and maximum in brackets; FLOPs and speedups as the paper counts them.",
+            "## Table 3",
+            table_3(runs, exits, layers),
+            "At a speed: accuracy / speedup. *Layer k alone* is FastBERT without adaptive inference.",
+            "## At equal speedup",
+            at_the_same_speedup(runs),
+            "Accuracy where the curve of 41 speeds has this speedup, interpolated between its two nearest speeds; `-` "
+            "where all texts exit at the first layer before.",
+        )
     )
-    yield "## Table 3"
-    rows = [_row_at_speeds(variant, own) for variant, own in variants.items()]
-    rows += [_row_of_fixed_depth(layer, next(iter(variants.values())), len(config.speeds)) for layer in layers]
-    yield markdown(("variant", "seeds", "full depth", *(f"speed {speed:g}" for speed in config.speeds)), rows)
-    yield "At a speed: accuracy / speedup. *Layer k alone* is FastBERT without adaptive inference."
-    yield "## At equal speedup"
-    rows = [
-        (variant, *map(_spread, np.transpose([run.accuracy_at(config.speedups) for run in own])))
-        for variant, own in variants.items()
-    ]
-    yield markdown(("variant", *(f"{speedup:g}x" for speedup in config.speedups)), rows)
-    yield (
-        "Accuracy where the curve of 41 speeds has this speedup, interpolated between its two nearest speeds; `-` "
-        "where all texts exit at the first layer before."
-    )
-
-
-def _row_at_speeds(name: str, runs: Sequence[VariantRun]) -> Sequence[str]:
-    cells = [
-        f"{_spread(point.accuracy for point in points)} / {_spread((p.paper_speedup for p in points), digits=2)} x"
-        for points in zip(*(run.points for run in runs), strict=True)
-    ]
-    return (name, str(len(runs)), _spread(run.full_depth.accuracy for run in runs), *cells)
-
-
-def _row_of_fixed_depth(layer: int, runs: Sequence[VariantRun], width: int) -> Sequence[str]:
-    rows = [next(row for row in run.exits if row.layer == layer) for run in runs]
-    cell = f"{_spread(row.accuracy for row in rows)} / {_spread((row.paper_speedup for row in rows), digits=2)} x"
-    return (f"layer {layer} alone", str(len(runs)), "", cell, *[""] * (width - 1))
-
-
-def _spread(values: Iterable[float], *, digits: int = 4) -> str:
-    """The mean; of several values also their minimum and maximum, in brackets."""
-    found = np.array(list(values))
-    if np.isnan(found).any():
-        return "-"
-    mean = f"{found.mean():.{digits}f}"
-    if len(found) == 1 or found.min() == found.max():
-        return mean
-    return f"{mean} ({found.min():.{digits}f} to {found.max():.{digits}f})"
 
 
 class _Runs:
@@ -319,45 +242,38 @@ class _Runs:
         self._config, self._directory = config, directory
         self._trained: set[Path] = set()
 
-    def model(self, ablation: Ablation | None, seed: int) -> Path:
-        """The run of a variant, or of FastBERT itself, trained."""
-        distil = self._config.settings.distil
+    def model(self, ablation: Ablation | None, seed: int) -> tuple[str, Path]:
+        """The name of a variant, or of FastBERT itself, in the tables, and its run, trained."""
+        settings = self._config.settings
+        distil, model = settings.distil, settings.model
         match ablation:
             case None:
-                changed = self._distilling(seed, distil)
+                name, changed = "FastBERT", self._distilling(seed, distil)
             case Ablation.JOINT:
-                changed = self._of_recipe(joint.Settings)
+                name, changed = "no self-distillation", self._of_recipe(joint.Settings)
             case Ablation.KL:
-                changed = self._distilling(seed, dataclasses.replace(distil, kl=self._other_kl))
+                other = next(kl for kl in KLDirection if kl is not distil.kl)
+                name = f"KL {other.value}"
+                changed = self._distilling(seed, dataclasses.replace(distil, kl=other))
             case Ablation.NOISY_TEACHER:
+                name = "noisy teacher"
                 noisy = dataclasses.replace(distil, noisy_teacher=True, cache_teacher=False)
                 changed = self._distilling(seed, noisy)
             case Ablation.NARROW_EXITS:
-                changed = self._with_exits(exit_size=self._config.exit_size)
+                size = self._config.exit_size
+                name = f"exits of width {size}"
+                changed = self._of_recipe(fastbert.Settings, model=dataclasses.replace(model, exit_size=size))
             case Ablation.LINEAR_EXITS:
-                changed = self._with_exits(exit_kind=ExitKind.LINEAR)
-        return self._train(self.name(ablation), seed, changed)
-
-    def name(self, ablation: Ablation | None) -> str:
-        """The name of a variant in the tables."""
-        match ablation:
-            case None:
-                return "FastBERT"
-            case Ablation.JOINT:
-                return "no self-distillation"
-            case Ablation.KL:
-                return f"KL {self._other_kl.value}"
-            case Ablation.NOISY_TEACHER:
-                return "noisy teacher"
-            case Ablation.NARROW_EXITS:
-                return f"exits of width {self._config.exit_size}"
-            case Ablation.LINEAR_EXITS:
-                return "linear exits"
+                name = "linear exits"
+                linear = dataclasses.replace(model, exit_kind=ExitKind.LINEAR)
+                changed = self._of_recipe(fastbert.Settings, model=linear)
+        return name, self._train(name, seed, changed)
 
     def truncated(self, layers: int) -> Path:
         """The run that truncates the first seed's FastBERT."""
         seed, settings = self._config.seeds[0], self._config.settings
-        model = dataclasses.replace(settings.model, pretrained=str(self.model(None, seed)), first_layers=layers)
+        _, own = self.model(None, seed)
+        model = dataclasses.replace(settings.model, pretrained=str(own), first_layers=layers)
         changed = self._of_recipe(truncated.Settings, model=model, distil=self._no_distillation)
         return self._train(f"truncated to {layers}", seed, changed)
 
@@ -373,10 +289,6 @@ class _Runs:
             distil=distil,
         )
 
-    def _with_exits(self, **exits: Any) -> TrainConfig:
-        model = dataclasses.replace(self._config.settings.model, **exits)
-        return self._of_recipe(fastbert.Settings, model=model)
-
     def _of_recipe(self, kind: type[TrainConfig], **changed: Any) -> TrainConfig:
         """The settings of a run of one recipe, whose class is given."""
         names = [field.name for field in dataclasses.fields(kind) if field.name != "recipe"]
@@ -385,10 +297,6 @@ class _Runs:
     @property
     def _no_distillation(self) -> DistilConfig:
         return dataclasses.replace(self._config.settings.distil, epochs=0, steps=0)
-
-    @property
-    def _other_kl(self) -> KLDirection:
-        return next(kl for kl in KLDirection if kl is not self._config.settings.distil.kl)
 
     def _train(self, name: str, seed: int, settings: TrainConfig) -> Path:
         directory = self._directory / f"{name.replace(' ', '_')}_seed_{seed}"
@@ -401,18 +309,9 @@ class _Runs:
         return directory
 
 
-def parse_ablations(argv: Sequence[str]) -> AblationsConfig:
-    """Settings from defaults, then `--config`'s file, then the rest of the command line.
-
-    Raises:
-      UserError: the file cannot be read, a value is out of its range, or an option is not known.
-    """
-    return read_over_file(AblationsConfig, Settings, argv, program="benchmarks/ablations.py")
-
-
 def main() -> None:
-    """Read the settings, then train and tabulate."""
-    config = parse_ablations(sys.argv[1:])
+    """Read the settings (defaults, then `--config`'s file, then the command line), then train and tabulate."""
+    config = read_over_file(AblationsConfig, Settings, sys.argv[1:], program="benchmarks/ablations.py")
     result(run_ablations(config))
     info(f"tables and numbers are in {config.output}")
 

@@ -31,7 +31,7 @@ from fastbert_jax.inference.compare import evenly, interleaved_times
 from fastbert_jax.model.bert import Bert
 from fastbert_jax.model.flops import distillation_flops
 from fastbert_jax.recipes.fastbert import self_distillation
-from fastbert_jax.report.metrics import Spread
+from fastbert_jax.report.comparison import Spread
 from fastbert_jax.text.batches import Batch, collate
 from fastbert_jax.text.builtin import pretrained_directory
 from fastbert_jax.text.sources import read_examples

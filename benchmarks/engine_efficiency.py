@@ -31,7 +31,7 @@ from fastbert_jax.inference.loading import load
 from fastbert_jax.inference.plan import BatchedTexts, plan_batches
 from fastbert_jax.inference.policies import exit_indices
 from fastbert_jax.inference.predictor import Predictor
-from fastbert_jax.report.metrics import Spread
+from fastbert_jax.report.comparison import Spread
 from fastbert_jax.text.sources import read_examples
 from measured import publish, random_config, random_model, random_tokens, ratio
 

@@ -21,7 +21,7 @@ from fastbert_jax.config import BATCH_TOKENS, DataConfig, Mode
 from fastbert_jax.inference.compare import evenly, interleaved_times
 from fastbert_jax.inference.engines.runtime import ExitResult
 from fastbert_jax.inference.plan import BatchedTexts, plan_batches
-from fastbert_jax.report.metrics import Spread
+from fastbert_jax.report.comparison import Spread
 from fastbert_jax.text.batches import Batch
 from fastbert_jax.text.sources import read_examples
 from measured import Model, publish, random_config, random_model, random_tokens, ratio, trained_model

@@ -26,7 +26,7 @@ from fastbert_jax.inference.exit_outputs import ExitOutputs
 from fastbert_jax.inference.loading import load
 from fastbert_jax.inference.plan import BatchedTexts
 from fastbert_jax.inference.predictor import Predictor
-from fastbert_jax.report.metrics import Spread
+from fastbert_jax.report.comparison import Spread
 from fastbert_jax.text.examples import Text
 from fastbert_jax.text.labelled_data import label_ids
 from fastbert_jax.text.sources import Role, read_examples

@@ -24,7 +24,7 @@ from fastbert_jax.model.bert import Bert
 from fastbert_jax.model.network import Params
 from fastbert_jax.model.sharding import make_mesh
 from fastbert_jax.model.weights import load_model
-from fastbert_jax.report.metrics import Spread
+from fastbert_jax.report.comparison import Spread
 from fastbert_jax.text.tokenizer import Encoded, Tokenizer, load_tokenizer
 from fastbert_jax.training.recipe import Start
 from fastbert_jax.training.step import PlacedStep, TrainState

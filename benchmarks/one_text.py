@@ -26,7 +26,7 @@ from fastbert_jax.inference.compare import evenly, interleaved_times
 from fastbert_jax.inference.engines.runtime import ExitResult, Texts
 from fastbert_jax.inference.plan import BatchedTexts
 from fastbert_jax.model.network import Params
-from fastbert_jax.report.metrics import Spread
+from fastbert_jax.report.comparison import Spread
 from fastbert_jax.text.batches import Batch
 from fastbert_jax.text.builtin import pretrained_directory
 from fastbert_jax.text.sources import read_examples

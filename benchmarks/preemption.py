@@ -26,7 +26,7 @@ from fastbert_jax.command_line import TYRO_STYLE, end_with
 from fastbert_jax.errors import UserError
 from fastbert_jax.model.bert import Bert
 from fastbert_jax.model.weights import save_model
-from fastbert_jax.report.metrics import Spread
+from fastbert_jax.report.comparison import Spread
 from fastbert_jax.text.builtin import pretrained_directory
 from fastbert_jax.text.tokenizer import load_tokenizer
 from measured import publish

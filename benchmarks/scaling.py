@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +21,7 @@ from fastbert_jax.model.bert import Bert
 from fastbert_jax.model.flops import distillation_flops
 from fastbert_jax.model.leaves import bert_leaves
 from fastbert_jax.model.sharding import MESH, MESH_AXES
+from markdown_tables import markdown
 
 TEXTS = 10**9
 MEAN_TOKENS = 23.6
@@ -226,12 +226,6 @@ def words(seconds: float) -> str:
 def size(count: float) -> str:
     """Bytes for people."""
     return f"{count / 1e6:,.0f} MB" if count < 1e9 else f"{count / 1e9:.2f} GB"
-
-
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, the first column to the left."""
-    rule = ["---", *["---:"] * (len(header) - 1)]
-    return "\n".join("| " + " | ".join(row) + " |" for row in (header, rule, *rows))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ import tyro
 
 from fastbert_jax.command_line import TYRO_STYLE, end_with
 from fastbert_jax.errors import UserError
-from fastbert_jax.report.metrics import Spread
+from fastbert_jax.report.comparison import Spread
 from measured import publish, ratio
 
 HERE = Path(__file__).parent.parent

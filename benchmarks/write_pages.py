@@ -1,6 +1,6 @@
 """Write the measured numbers of the pages from the committed results.
 
-    make pages      (python -m benchmarks.write_pages)
+    make pages      (python benchmarks/write_pages.py)
 
 A page marks where a table or a number goes, and a config where its score goes:
 
@@ -20,19 +20,20 @@ import io
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 
-from benchmarks import scaling
+import scaling
 from fastbert_jax.inference.explain import show
 from fastbert_jax.model.bert import Bert
 from fastbert_jax.model.flops import distillation_flops
 from fastbert_jax.report.comparison import Comparison
 from fastbert_jax.report.tables import render
+from markdown_tables import at_the_same_speedup, markdown, span, table_3
 
 ROOT = Path(__file__).parent.parent
 RESULTS, STUDIES = ROOT / "benchmarks" / "results", ROOT / "docs" / "fidelity"
@@ -80,21 +81,6 @@ def result(name: str) -> Any:
     return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def markdown(header: Iterable[object], rows: Iterable[Iterable[object]], *, numbers_right: bool = False) -> str:
-    """A Markdown table."""
-    header = list(header)
-    rule = ["---", *["---:" if numbers_right else "---"] * (len(header) - 1)]
-    table: list[Iterable[object]] = [header, rule, *rows]
-    return "\n".join(f"| {' | '.join(str(cell) for cell in row)} |" for row in table)
-
-
-def span(values: Iterable[float], form: str) -> str:
-    """The smallest and the largest value: `0.96 to 0.98`."""
-    values = sorted(values)
-    low, high = format(values[0], form), format(values[-1], form)
-    return low if low == high else f"{low} to {high}"
-
-
 # Early exit on whole test sets.
 
 SETS = {
@@ -111,28 +97,30 @@ def row_at(name: str, *, speed: float, mode: str = "cascade") -> dict[str, Any]:
     return next(row for row in size["rows"] if (row["mode"], row["speed"]) == (mode, speed))
 
 
+def accuracy_cells(name: str) -> tuple[str, str, str, str]:
+    """The accuracy at full depth and with early exit, the mean depth, and the accuracy of the baseline."""
+    full, early = row_at(name, speed=0, mode="full depth"), row_at(name, speed=SETS[name][1])
+    return (
+        f"{full['accuracy']:.4f}",
+        f"{early['accuracy']:.4f} at speed {early['speed']}",
+        f"{early['mean_depth']:.2f} of {early['layers']}",
+        f"{result(f'early_exit_{name}')['baseline_accuracy']:.4f}",
+    )
+
+
 def accuracies() -> str:
     """Accuracy at full depth and with early exit, for every config that was measured."""
-    rows = []
-    for name, (texts, speed) in SETS.items():
-        full, early = row_at(name, speed=0, mode="full depth"), row_at(name, speed=speed)
-        depth = f"{early['mean_depth']:.2f} of {early['layers']}"
-        svm = result(f"early_exit_{name}")["baseline_accuracy"]
-        exits = f"{early['accuracy']:.4f} at speed {speed}"
-        rows.append((texts, f"`configs/{name}.yaml`", f"{full['accuracy']:.4f}", exits, depth, f"{svm:.4f}"))
-    return markdown(("texts", "config", "full depth", "early exit", "mean depth", "TF-IDF + linear SVM"), rows)
+    rows = [(texts, f"`configs/{name}.yaml`", *accuracy_cells(name)) for name, (texts, _) in SETS.items()]
+    header = ("texts", "config", "full depth", "early exit", "mean depth", "TF-IDF + linear SVM")
+    return markdown(header, rows, numbers_right=False)
 
 
 def score(name: str) -> str:
     """The score that a config states."""
-    full, early = row_at(name, speed=0, mode="full depth"), row_at(name, speed=SETS[name][1])
-    exits = (
-        f"{early['accuracy']:.4f} at speed {early['speed']}, mean depth {early['mean_depth']:.2f} of {early['layers']}"
-    )
+    full, early, depth, svm = accuracy_cells(name)
     return (
-        f"#   Score      test accuracy {full['accuracy']:.4f} at full depth; {exits}\n"
-        f"#              (TF-IDF + linear SVM: {result(f'early_exit_{name}')['baseline_accuracy']:.4f};"
-        f" benchmarks/results/early_exit_{name}.json)\n"
+        f"#   Score      test accuracy {full} at full depth; {early}, mean depth {depth}\n"
+        f"#              (TF-IDF + linear SVM: {svm}; benchmarks/results/early_exit_{name}.json)\n"
     )
 
 
@@ -188,7 +176,7 @@ def efficiencies() -> str:
         ("noise: full depth against itself", *(f"{of['noise']:.0%}" for of in (copies, copies, once, base))),
     ]
     texts = ("movie reviews, four times over", "the same, weighted by tokens", "movie reviews, once")
-    return markdown(("engine", *texts, "BERT-base, random weights"), rows)
+    return markdown(("engine", *texts, "BERT-base, random weights"), rows, numbers_right=False)
 
 
 def efficiency_of_auto() -> str:
@@ -213,14 +201,12 @@ def ratios_of_times() -> str:
             ),
         },
         "distillation": {
-            **{
-                f"distillation step / backbone's forward pass, {name}": case["step_over_backbone"]
-                for name, case in distil["cases"].items()
-            },
-            **{
-                f"{layout} / packed rows of 128, same texts": layouts[layout]["packed_is_faster_by"]
-                for layout in ("length buckets", "one text a row of 128")
-            },
+            f"distillation step / backbone's forward pass, {name}": case["step_over_backbone"]
+            for name, case in distil["cases"].items()
+        }
+        | {
+            f"{layout} / packed rows of 128, same texts": layouts[layout]["packed_is_faster_by"]
+            for layout in ("length buckets", "one text a row of 128")
         },
         "exits_cost": {
             f"{name} with all exits / without exits, all layers run": exits[kind]["over_full_depth"]["one program"]
@@ -232,7 +218,7 @@ def ratios_of_times() -> str:
         for file, ratios in found.items()
         for of, ratio in ratios.items()
     ]
-    return markdown(("time / time", "median", "range", "result"), rows)
+    return markdown(("time / time", "median", "range", "result"), rows, numbers_right=False)
 
 
 def inverse(ratio: dict[str, float]) -> dict[str, float]:
@@ -257,7 +243,7 @@ def policies() -> str:
     ]
     (full,) = {f"{policy['test']['full_accuracy']:.4f}" for policy in found.values()}
     rows.append(("full depth", "", full, "6.00", "1.0x"))
-    return markdown(("policy", "threshold", "test accuracy", "mean depth", "speedup"), rows, numbers_right=True)
+    return markdown(("policy", "threshold", "test accuracy", "mean depth", "speedup"), rows)
 
 
 def memory_of_the_input() -> str:
@@ -268,7 +254,7 @@ def memory_of_the_input() -> str:
             first, last = found["looks"]
             sizes = [f"{look['peak_bytes'] / 1e6:.0f} MB" for look in (first, last)]
             rows.append((way, *sizes, f"{last['real_tokens']:.1%}"))
-    return markdown(("texts", "10,000 texts", "100,000 texts", "real tokens"), rows, numbers_right=True)
+    return markdown(("texts", "10,000 texts", "100,000 texts", "real tokens"), rows)
 
 
 # Unlabelled texts and agreement with others.
@@ -296,7 +282,7 @@ def other_domains() -> str:
     columns = [
         f"{texts}: {column}" for texts in ("task", "others") for column in ("accuracy", "mean depth", "exits alone")
     ]
-    return markdown(("seed", *columns), rows, numbers_right=True)
+    return markdown(("seed", *columns), rows)
 
 
 def parity() -> str:
@@ -319,65 +305,31 @@ def study(name: str, file: str = "study") -> Any:
 
 def table_2(name: str) -> str:
     """Accuracy, FLOPs and time of full depth, truncated models and speeds."""
-
-    def rows() -> Iterator[tuple[str, ...]]:
-        found = study(name)
-        named = [("full depth", found["full_depth"]["mean_depth"], found["full_depth"])]
-        named += [(row["name"], row["layers"], row) for row in found["baselines"]]
-        named += [(f"speed {point['speed']:g}", point["mean_depth"], point) for point in found["table"]]
-        for label, depth, row in named:
-            time = row.get("measured")
-            clock = f"{time['median']:.2f}x ({time['low']:.2f} to {time['high']:.2f})" if time else ""
-            speedups = f"{row['paper_speedup']:.2f}x", f"{row['true_speedup']:.2f}x"
-            yield label, f"{row['accuracy']:.4f}", f"{depth:.2f}", f"{row['paper_flops'] / 1e6:.0f}M", *speedups, clock
-
-    header = ("model", "accuracy", "depth", "FLOPs (paper)", "speedup (paper)", "speedup (true)", "wall clock")
-    return markdown(header, rows(), numbers_right=True)
-
-
-def table_3(name: str) -> str:
-    """Accuracy and speedup of every variant at two speeds, and of FastBERT where every text exits at one layer."""
-    found = study(name, "ablations")["runs"]
-    speeds = [point["speed"] for point in found[0]["speeds"]]
+    found = study(name)
+    named = [("full depth", found["full_depth"]["mean_depth"], found["full_depth"])]
+    named += [(row["name"], row["layers"], row) for row in found["baselines"]]
+    named += [(f"speed {point['speed']:g}", point["mean_depth"], point) for point in found["table"]]
     rows = []
-    for variant, runs in variants(found):
-        cells = [
-            f"{over_seeds(at['accuracy'] for at in points)} / {over_seeds((at['paper_speedup'] for at in points), 2)} x"
-            for points in zip(*(run["speeds"] for run in runs), strict=True)
-        ]
-        rows.append((variant, len(runs), over_seeds(run["full_depth_accuracy"] for run in runs), *cells))
-    _, fastbert = next(variants(found))
-    for layer in (truncated["layers"] for truncated in study(name)["baselines"]):
-        accuracy = over_seeds(run["exit_accuracy"][layer - 1] for run in fastbert)
-        speedup = study(name)["exits"][layer - 1]["paper_speedup"]
-        rows.append((f"layer {layer} alone", len(fastbert), "", f"{accuracy} / {speedup:.2f} x", ""))
-    return markdown(
-        ("variant", "seeds", "full depth", *(f"speed {speed}" for speed in speeds)), rows, numbers_right=True
-    )
+    for label, depth, row in named:
+        time = row.get("measured")
+        clock = f"{time['median']:.2f}x ({time['low']:.2f} to {time['high']:.2f})" if time else ""
+        speedups = f"{row['paper_speedup']:.2f}x", f"{row['true_speedup']:.2f}x"
+        flops = f"{row['paper_flops'] / 1e6:.0f}M"
+        rows.append((label, f"{row['accuracy']:.4f}", f"{depth:.2f}", flops, *speedups, clock))
+    header = ("model", "accuracy", "depth", "FLOPs (paper)", "speedup (paper)", "speedup (true)", "wall clock")
+    return markdown(header, rows)
 
 
-def at_the_same_speedup(name: str) -> str:
-    """Accuracy of every variant with exits at 2 and 3 times fewer FLOPs."""
-    found = [run for run in study(name, "ablations")["runs"] if run.get("accuracy_at_speedup")]
-    speedups = list(found[0]["accuracy_at_speedup"])
-    rows = [
-        (variant, *(over_seeds(run["accuracy_at_speedup"][speedup] for run in runs) for speedup in speedups))
-        for variant, runs in variants(found)
-    ]
-    return markdown(("variant", *(f"{speedup}x" for speedup in speedups)), rows, numbers_right=True)
+def variants(name: str) -> str:
+    """The paper's Table 3: every variant, and FastBERT at the layers of the truncated models alone."""
+    found = study(name)
+    layers = [truncated["layers"] for truncated in found["baselines"]]
+    return table_3(study(name, "ablations")["runs"], found["exits"], layers)
 
 
-def variants(runs: Sequence[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """The runs of each variant."""
-    for variant in dict.fromkeys(run["variant"] for run in runs):
-        yield variant, [run for run in runs if run["variant"] == variant]
-
-
-def over_seeds(values: Iterable[float], digits: int = 4) -> str:
-    """The mean; if the values differ also their minimum and maximum, in brackets."""
-    values = list(values)
-    average = f"{np.mean(values):.{digits}f}"
-    return average if min(values) == max(values) else f"{average} ({span(values, f'.{digits}f')})"
+def same_speedup(name: str) -> str:
+    """Accuracy of every variant at 2 and 3 times fewer FLOPs."""
+    return at_the_same_speedup(study(name, "ablations")["runs"])
 
 
 def standard_error(name: str) -> str:
@@ -410,7 +362,7 @@ TABLES: dict[str, Callable[[], str]] = {
     **{
         f"{form}-{name}": functools.partial(make, name)
         for name in ("reuters_r8", "movie_reviews")
-        for form, make in (("table-2", table_2), ("table-3", table_3), ("same-speedup", at_the_same_speedup))
+        for form, make in (("table-2", table_2), ("table-3", variants), ("same-speedup", same_speedup))
     },
 }
 NUMBERS: dict[str, Callable[[], str]] = {

@@ -7,7 +7,7 @@ from fastbert_jax.version import VERSION as __version__
 
 _HOMES = {
     "load": "fastbert_jax.inference.loading",
-    "Prediction": "fastbert_jax.inference.predictor",
+    "Prediction": "fastbert_jax.inference.prediction",
     "Predictor": "fastbert_jax.inference.predictor",
     "UserError": "fastbert_jax.errors",
     "train": "fastbert_jax.recipes",

@@ -131,13 +131,13 @@ def compare(config: CompareConfig) -> None:
     from fastbert_jax.inference.compare import compare_data, save
     from fastbert_jax.report.tables import render
 
-    compared = compare_data(config)
+    comparison, page = compare_data(config)
     try:
-        result(render(compared.comparison))
+        result(render(comparison))
     finally:  # the table and the files are kept when the other cannot be written
         if config.json == "-":
-            print_json(compared.comparison.to_json())
-        if words := save(config, compared):
+            print_json(comparison.to_json())
+        if words := save(config, comparison, page):
             info(words)
     where = f"the numbers are in {config.json}" if config.json not in ("", "-") else "--json FILE keeps the numbers"
     if config.output:

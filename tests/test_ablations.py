@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 
+from fastbert_jax.command_line import read_over_file
 from fastbert_jax.config import (
     DataConfig,
     DistilConfig,
@@ -132,8 +133,9 @@ def test_truncations_are_the_papers_shares_of_the_layers(
 def test_the_command_line_replaces_values_of_the_file(ablations: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("seed: 7\ndistil: {epochs: 5}\n")
     words = ["--config", str(tmp_path / "a.yaml"), "--distil.epochs", "2", "--ablations", "joint", "kl"]
-    config = ablations.parse_ablations(words)
+    settings = (ablations.AblationsConfig, ablations.Settings)
+    config = read_over_file(*settings, words, program="ablations.py")
     assert (config.settings.seed, config.settings.distil.epochs) == (7, 2)
     assert config.ablations == (ablations.Ablation.JOINT, ablations.Ablation.KL)
     with pytest.raises(UserError, match="--table-speeds: expected thresholds in"):
-        ablations.parse_ablations(["--table-speeds", "2"])
+        read_over_file(*settings, ["--table-speeds", "2"], program="ablations.py")

@@ -32,7 +32,7 @@ from fastbert_jax.config import CalibrateConfig, MeshConfig
 from fastbert_jax.inference import calibrate, loading
 from fastbert_jax.inference.explore import url_of
 from fastbert_jax.model.sharding import make_mesh
-from fastbert_jax.report.metrics import Spread
+from fastbert_jax.report.comparison import Spread
 from fastbert_jax.text import builtin
 from fastbert_jax.text.readers import open_table
 from fastbert_jax.text.tables import Row

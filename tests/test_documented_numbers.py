@@ -7,9 +7,9 @@ import re
 
 import pytest
 
-from benchmarks import write_pages
-from benchmarks.write_pages import CONFIGS, NUMBER, NUMBERS, PAGES, SCORE, SCORES, TABLE, TABLES, written
+import write_pages
 from tests.pages import ROOT, prose
+from write_pages import CONFIGS, NUMBER, NUMBERS, PAGES, SCORE, SCORES, TABLE, TABLES, written
 
 MEASURED = re.compile(r"\d+\.\d+|\d+(?= ?%| times)")
 NOT_MEASURED = {

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import scaling
+import scaling
 from fastbert_jax.model.config_json import read_bert_config
 
 

@@ -42,7 +42,7 @@ from fastbert_jax.model.config_json import read_bert_config
 from fastbert_jax.model.network import Params
 from fastbert_jax.model.weights import load_params
 from fastbert_jax.recipes.fastbert import fine_tuning
-from fastbert_jax.report.metrics import Spread
+from fastbert_jax.report.comparison import Spread
 from fastbert_jax.text.batches import Batch
 from fastbert_jax.text.builtin import pretrained_directory
 from fastbert_jax.text.labelled_data import label_ids

@@ -40,7 +40,7 @@ from fastbert_jax.model.bert import Bert
 from fastbert_jax.model.config_json import read_bert_config
 from fastbert_jax.model.network import Params
 from fastbert_jax.model.weights import load_params, save_model
-from fastbert_jax.report.metrics import Spread
+from fastbert_jax.report.comparison import Spread
 from fastbert_jax.text.batches import Batch
 from fastbert_jax.text.builtin import pretrained_directory
 from fastbert_jax.text.sources import read_examples

@@ -36,7 +36,7 @@ from fastbert_jax.inference.compare import evenly, interleaved_times
 from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.model.bert import Bert
 from fastbert_jax.model.network import Params
-from fastbert_jax.report.metrics import Spread
+from fastbert_jax.report.comparison import Spread
 from fastbert_jax.text.builtin import pretrained_directory
 from fastbert_jax.text.sources import read_examples
 from fastbert_jax.text.tokenizer import load_tokenizer

@@ -11,31 +11,22 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 from fastbert_jax.atomic_files import atomic_file, check_place, lock_file, unless_refused, user_path, write_json
 from fastbert_jax.command_line import drop_standard_output
 from fastbert_jax.errors import UserError
-from fastbert_jax.inference.predictor import Prediction, short
+from fastbert_jax.inference.prediction import Prediction, short
 from fastbert_jax.log import info
-from fastbert_jax.text.examples import Unreadable
+from fastbert_jax.text.examples import Example, Unreadable
 from fastbert_jax.text.filesystem import codec_of, compressed, without_compression
 
+STDOUT = "-"
 WRITE = "write the answers there"
 OWN_COLUMNS = ("row", "label", "exit_layer", "uncertainty", "probabilities", "error")
 """What an answer has, in tables one column for each of the probabilities."""
 ROW_GROUP = 2**16
 """Rows of a row group in Parquet, at least."""
-
-
-class Answered(NamedTuple):
-    """A row of an input, and its answer or the reason why there is none."""
-
-    number: int
-    """From 1; every row counts."""
-    kept: tuple[Any, ...]
-    """The values of the columns that are kept."""
-    answer: Prediction | Unreadable
 
 
 @dataclass(frozen=True)
@@ -62,7 +53,7 @@ class AnswerFormat:
         Raises:
           UserError: two columns would have one name.
         """
-        ending, codec = (".jsonl", None) if output == "-" else (without_compression(output).suffix, codec_of(output))
+        ending, codec = (".jsonl", None) if output == STDOUT else (without_compression(output).suffix, codec_of(output))
         form = cls(ending.lower(), codec, labels, **settings)
         if len(set(form.columns)) < len(form.columns):
             raise UserError(f"--keep: expected columns that keep their names apart, found {list(form.kept_names)}")
@@ -89,14 +80,24 @@ class AnswerFormat:
         ranks = range(1, min(self.top, len(self.labels)) + 1)
         return tuple(f"{what} {rank}" for rank in ranks for what in ("label", "probability"))
 
-    def part(self, rows: Iterable[Answered]) -> bytes:
-        """The bytes of some rows."""
+    def part(self, rows: Iterable[Example | Unreadable], answers: Iterable[Prediction], *, first: int = 1) -> bytes:
+        """The bytes of some rows.
+
+        Args:
+          answers: to the rows that could be read.
+          first: the number of the first row, from 1; every row counts.
+        """
+        left = iter(answers)
+        found = [
+            (number, row.kept, row if isinstance(row, Unreadable) else next(left))
+            for number, row in enumerate(rows, start=first)
+        ]
         match self.ending:
             case ".parquet":
-                return self._parquet([self._cells(row) for row in rows])
+                return self._parquet([self._cells(*row) for row in found])
             case ".tsv" | ".csv":
-                return self._encoded(self._lines([[_short(cell) for cell in self._cells(row)] for row in rows]))
-        return self._encoded("".join(_json(self._record(row)) + "\n" for row in rows))
+                return self._encoded(self._lines([[_short(cell) for cell in self._cells(*row)] for row in found]))
+        return self._encoded("".join(_json(self._record(*row)) + "\n" for row in found))
 
     def join(self, parts: Sequence[Path], stream: IO[bytes]) -> None:
         """Write the whole file from its parts."""
@@ -109,26 +110,26 @@ class AnswerFormat:
             with open(part, "rb") as source:
                 shutil.copyfileobj(source, stream)
 
-    def _cells(self, row: Answered) -> list[Any]:
-        """The row of a table: texts, numbers, and None for what is not there."""
-        kept, answer = [_text_of(value) for value in row.kept], row.answer
+    def _cells(self, number: int, values: tuple[Any, ...], answer: Prediction | Unreadable) -> list[Any]:
+        """The row of a table, with the values that are kept: texts, numbers, and None for what is not there."""
+        kept = [_text_of(value) for value in values]
         if isinstance(answer, Unreadable):
             empty = [None] * (len(self.columns) - len(kept) - 2)
-            return [*empty, row.number, *kept, f"{answer.where}: {answer.problem}"]
+            return [*empty, number, *kept, f"{answer.where}: {answer.problem}"]
         shown: Iterable[Any] = map(float, answer.probabilities) if self.probabilities else ()
         if self.probabilities and self.top:
             shown = (cell for pair in answer.most_probable(self.top).items() for cell in pair)
-        return [answer.label, answer.exit_layer, answer.uncertainty, *shown, row.number, *kept, None]
+        return [answer.label, answer.exit_layer, answer.uncertainty, *shown, number, *kept, None]
 
-    def _record(self, row: Answered) -> dict[str, Any]:
-        """The JSON object of a row."""
-        record: dict[str, Any] = {"row": row.number, **dict(zip(self.kept_names, row.kept, strict=True))}
-        if isinstance(row.answer, Unreadable):
-            return record | {"error": f"{row.answer.where}: {row.answer.problem}"}
-        values = row.answer.to_dict(top=self.top)
+    def _record(self, number: int, values: tuple[Any, ...], answer: Prediction | Unreadable) -> dict[str, Any]:
+        """The JSON object of a row, with the values that are kept."""
+        record: dict[str, Any] = {"row": number, **dict(zip(self.kept_names, values, strict=True))}
+        if isinstance(answer, Unreadable):
+            return record | {"error": f"{answer.where}: {answer.problem}"}
+        record |= answer.to_dict(top=self.top)
         if not self.probabilities:
-            del values["probabilities"]
-        return record | values
+            del record["probabilities"]
+        return record
 
     def _lines(self, rows: Sequence[Sequence[object]]) -> str:
         """Rows of a table as text: with tabs, where blanks in a cell become one space, or with commas and quotes."""
@@ -314,7 +315,7 @@ class StandardOutput:
         self._stream.flush()
 
     @contextlib.contextmanager
-    def opened(self) -> Iterator[None]:
+    def opened(self, form: AnswerFormat, settings: Mapping[str, Any], *, resume: bool) -> Iterator[None]:
         """Open it for the block, which ends early and without an error when a reader such as `head` has enough.
 
         Raises:

@@ -8,23 +8,22 @@ from __future__ import annotations
 import datetime
 import functools
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import jax
 import numpy as np
 import scipy.stats
 
 from fastbert_jax.atomic_files import check_place, unless_refused, write_json
-from fastbert_jax.config import CalibrateConfig, ExitConfig, Mode
+from fastbert_jax.config import CalibrateConfig, Mode
 from fastbert_jax.config_yaml import to_dict
 from fastbert_jax.errors import UserError
-from fastbert_jax.inference.calibration import FILE, Calibration, entries_of, stored_calibration
+from fastbert_jax.inference.calibration import FILE, Calibration, entries_of
 from fastbert_jax.inference.compare import evenly, interleaved_times, speedups_over_first
 from fastbert_jax.inference.exit_outputs import ExitOutputs
 from fastbert_jax.inference.loading import load, model_directory
 from fastbert_jax.inference.plan import BatchedTexts
 from fastbert_jax.inference.predictor import Predictor
-from fastbert_jax.report.metrics import Spread
+from fastbert_jax.report.comparison import Spread
 from fastbert_jax.text.labelled_data import known_examples, label_ids
 from fastbert_jax.text.sources import read_examples
 
@@ -210,22 +209,3 @@ def fastest_with_guarantee(outputs: ExitOutputs, *, agreement: float, confidence
 def slowest_of(outputs: ExitOutputs, *, depth: float) -> float:
     """The smallest threshold of `GRID` whose mean depth is `depth` or less; 1, the largest, when it is deeper too."""
     return next((float(speed) for speed in GRID if outputs.mean_depth(speed) <= depth), 1.0)
-
-
-def read_calibration(directory: str | Path, target: str) -> Calibration:
-    """The calibration of a target that `calibrate` stored with the model of a directory; see `stored_calibration`."""
-    return stored_calibration(model_directory(directory), target)
-
-
-def thresholds_in_use(
-    directory: str | Path, target: str, *, speed: float, exits: ExitConfig
-) -> tuple[float | np.ndarray, ExitConfig]:
-    """The calibrated thresholds and exits of a target; where `target` is empty, `speed` and `exits`.
-
-    Raises:
-      UserError: as `read_calibration`.
-    """
-    if not target:
-        return speed, exits
-    calibration = read_calibration(directory, target)
-    return np.array(calibration.thresholds), calibration.exits

@@ -10,7 +10,7 @@ from typing import Any
 from fastbert_jax.config import ExitConfig
 from fastbert_jax.config_yaml import from_dict
 from fastbert_jax.errors import UserError, nearest
-from fastbert_jax.report.metrics import Spread
+from fastbert_jax.report.comparison import Spread
 
 FILE = "calibration.json"
 

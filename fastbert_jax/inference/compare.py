@@ -180,8 +180,17 @@ def _batch_size(
     """
     itself = [one / other for one, other in zip(times[0], times[-1], strict=True)]
     speedups = [itself, *speedups_over_first(times)]
-    candidates = zip(runs[:-1], times[:-1], speedups, strict=True)
-    rows = [_row(*one, layers=runs[0].candidate.evaluated.layers) for one in candidates]
+    rows = [
+        ComparisonRow(
+            **vars(run.candidate.point),
+            mode=run.candidate.name,
+            seconds=tuple(seconds),
+            speedups=tuple(speedup),
+            timed_depth=float(run.candidate.evaluated.outputs.depth_B(run.candidate.point.speed)[run.texts].mean()),
+            layers=runs[0].candidate.evaluated.layers,
+        )
+        for run, seconds, speedup in zip(runs[:-1], times[:-1], speedups, strict=True)
+    ]
     return BatchSizeComparison(
         batch_size=batch_size,
         batch_tokens=batch_tokens,
@@ -191,18 +200,6 @@ def _batch_size(
         timed_texts=len(runs[0].texts),
         timed_batches=len(runs[0].plan.batches),
         padding_share=runs[0].plan.padding_share,
-    )
-
-
-def _row(run: TimedRun, seconds: Sequence[float], speedups: Sequence[float], *, layers: int) -> ComparisonRow:
-    name, evaluated, _, point = run.candidate
-    return ComparisonRow(
-        **vars(point),
-        mode=name,
-        seconds=tuple(seconds),
-        speedups=tuple(speedups),
-        timed_depth=float(evaluated.outputs.depth_B(point.speed)[run.texts].mean()),
-        layers=layers,
     )
 
 
@@ -271,16 +268,8 @@ def provenance() -> Provenance:
     )
 
 
-class Compared(NamedTuple):
-    """What `infer.py compare` measured."""
-
-    comparison: Comparison
-    page: str
-    """The report; empty where none is written."""
-
-
-def compare_data(config: CompareConfig) -> Compared:
-    """Measure what `infer.py compare` asks for; `save` writes the files.
+def compare_data(config: CompareConfig) -> tuple[Comparison, str]:
+    """Measure what `infer.py compare` asks for; also its report, empty where none is written. `save` writes the files.
 
     Raises:
       UserError: no model, no data, a label that the model does not know, other labels in a baseline, or a file that
@@ -317,7 +306,7 @@ def compare_data(config: CompareConfig) -> Compared:
     page = ""
     if config.report:
         page = render_page(comparison, page_values(evaluated, comparison), model=config.model, data=config.data)
-    return Compared(comparison, page)
+    return comparison, page
 
 
 def baseline_models(directories: Sequence[str], labels: Sequence[str]) -> dict[str, Predictor]:
@@ -358,13 +347,12 @@ def check_places(config: CompareConfig) -> None:
             check_place(path)
 
 
-def save(config: CompareConfig, compared: Compared) -> str:
+def save(config: CompareConfig, comparison: Comparison, page: str) -> str:
     """Write the files that `config` names; what a user can open, in words. A failure does not stop the other files.
 
     Raises:
       UserError: a file cannot be written.
     """
-    comparison, page = compared
     contents = {
         "numbers": json.dumps(comparison.to_json(), indent=2, ensure_ascii=False) + "\n",
         "tables": render_markdown(comparison, f"{config.model} on {config.data}"),

@@ -18,8 +18,7 @@ from fastbert_jax.inference.policies import exit_indices
 from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.log import progress_bar
 from fastbert_jax.model.flops import Count, total_flops
-from fastbert_jax.report.comparison import ExitRow, SpeedPoint
-from fastbert_jax.report.metrics import bins_of
+from fastbert_jax.report.comparison import ExitRow, SpeedPoint, bins_of
 from fastbert_jax.text.examples import Text
 
 CURVE = tuple(np.linspace(0, 1, 41).round(3).tolist())

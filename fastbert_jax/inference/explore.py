@@ -175,10 +175,9 @@ class PageHandler(BaseHTTPRequestHandler):
                 expected = f"{self.command} {' or '.join(routes)}"
                 raise Refusal(HTTPStatus.NOT_FOUND, f"expected {expected}, found {path!r:.80}")
             self._send(HTTPStatus.OK, routes[path]())
-        except Refusal as refusal:
-            self._send(refusal.status, {"error": str(refusal)})
         except UserError as error:
-            self._send(HTTPStatus.BAD_REQUEST, {"error": str(error)})
+            status = error.status if isinstance(error, Refusal) else HTTPStatus.BAD_REQUEST
+            self._send(status, {"error": str(error)})
         except TimeoutError:
             self._send(HTTPStatus.REQUEST_TIMEOUT, {"error": f"expected the whole request in {self.timeout:g} seconds"})
         except ConnectionError:
@@ -204,7 +203,7 @@ class PageHandler(BaseHTTPRequestHandler):
         try:
             question = json.loads(self._body())
         except (ValueError, RecursionError):
-            raise Refusal(HTTPStatus.BAD_REQUEST, "expected a body of JSON in UTF-8") from None
+            raise UserError("expected a body of JSON in UTF-8") from None
         if not isinstance(question, dict) or not question.keys() <= {"text", "pair"}:
             raise UserError('expected {"text": "..."} or {"text": "...", "pair": "..."}, found something else')
         text = _checked("text", question.get("text"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 from pathlib import Path
@@ -14,7 +13,7 @@ from jax.sharding import Mesh
 from fastbert_jax import stopping
 from fastbert_jax.atomic_files import user_path
 from fastbert_jax.config import BertConfig, DataConfig, ExitConfig, MeshConfig, Precision, ReadingConfig
-from fastbert_jax.config_yaml import convert, from_dict, shown
+from fastbert_jax.config_yaml import convert, shown
 from fastbert_jax.errors import UserError, program_name
 from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.log import info
@@ -90,47 +89,39 @@ def model_directory(directory: str | Path) -> Path:
       UserError: there is none.
     """
     directory = user_path(directory)
-    if not os.path.isdir(directory):  # unlike Path.is_dir, also for a name that no file can have
-        found = "a file" if os.path.exists(directory) else "nothing"
-        raise UserError(
-            f"expected the directory of a run or of a model, found {found} at {directory}; {_remedy(directory)}"
-        )
     for candidate in (directory / "model", directory):
-        if os.path.lexists(candidate / "config.json"):
+        if os.path.lexists(candidate / "config.json"):  # unlike Path.exists, also for a name that no file can have
             _check_files(candidate)
             return candidate
-    if (directory / "config.yaml").is_file():
-        raise UserError(
-            f"expected a trained model in {directory / 'model'}, found a run that is not finished; "
-            f"finish it with `{program_name('train')} --config {directory / 'config.yaml'}`"
-        )
-    raise UserError(
-        f"expected the directory of a run or of a model, found neither model/config.json nor config.json in {directory}"
-        + _found_instead(directory)
-    )
-
-
-def _remedy(directory: Path) -> str:
-    """What to do where `directory` is none."""
-    if os.path.exists(directory):
-        return "give the directory that it is in"
-    name = str(directory)
-    if re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name) and directory.parent.is_dir() == ("/" not in name):
-        return (
-            "check the path; nothing is downloaded: a model of the Hugging Face Hub must be fetched before, with "
-            f"`hf download {name} --local-dir {directory.name}`"
-        )
-    return "check the path"
+    raise UserError(f"expected the directory of a run or of a model, found {_found_instead(directory)}")
 
 
 def _found_instead(directory: Path) -> str:
-    """What a directory without a model holds in its place, and what to do with it."""
+    """What is in the place of a model, and what to do with it."""
+    name = str(directory)
+    if not os.path.exists(directory):
+        found = f"nothing at {directory}; check the path"
+        if re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name) and directory.parent.is_dir() == ("/" not in name):
+            found += (
+                "; nothing is downloaded: a model of the Hugging Face Hub must be fetched before, with "
+                f"`hf download {name} --local-dir {directory.name}`"
+            )
+        return found
+    if not os.path.isdir(directory):
+        return f"a file at {directory}; give the directory that it is in"
+    if (directory / "config.yaml").is_file():
+        command = f"{program_name('train')} --config {directory / 'config.yaml'}"
+        return f"a run that is not finished; finish it with `{command}`"
+    found = f"neither model/config.json nor config.json in {directory}"
     if (directory / "bert_config.json").is_file():
-        return '; copy bert_config.json there to config.json, and add `"model_type": "bert"` to it'
+        return f'{found}; copy bert_config.json there to config.json, and add `"model_type": "bert"` to it'
     if (directory / "adapter_config.json").is_file():
-        return "; an adapter is no model: merge it into its model with `merge_and_unload()` of peft, and save that"
-    inside = [*sorted(directory.glob("*/config.json")), *sorted(directory.glob("snapshots/*/config.json"))]
-    return f"; there is a config.json in {inside[0].parent}: give that directory" if inside else ""
+        return (
+            f"{found}; an adapter is no model: merge it into its model with peft's `merge_and_unload()`, and save that"
+        )
+    for inside in (*sorted(directory.glob("*/config.json")), *sorted(directory.glob("snapshots/*/config.json"))):
+        return f"{found}; there is a config.json in {inside.parent}: give that directory"
+    return found
 
 
 def _check_files(directory: Path) -> None:
@@ -169,23 +160,15 @@ def saved_settings(directory: Path, extra: dict[str, Any], config: BertConfig) -
             f"{classes} different names, one for each class",
         ),
         "max_length": (LEAST_LENGTH <= longest <= positions, f"{LEAST_LENGTH} to {positions}, the model's positions"),
-        "length_buckets": (_rise(lengths) and lengths[-1] == longest, f"rising lengths, the last {longest}"),
+        "length_buckets": (
+            [0, *lengths] == sorted({0, *lengths}) and lengths[-1:] == (longest,),
+            f"rising lengths, the last {longest}",
+        ),
     }
     for key, (fits, expected) in checks.items():
         if not fits:
             raise UserError(f"{where}: fastbert.extra.{key}: expected {expected}, found {shown(extra[key])}")
-    return settings | {"reading": _reading(directory, extra)}
-
-
-def _reading(directory: Path, extra: dict[str, Any]) -> ReadingConfig | None:
-    """How the texts of training were read; None where a model does not say it, as older ones."""
-    if "reading" not in extra:
-        return None
-    return from_dict(
-        ReadingConfig, extra["reading"], where=str(directory / "config.json"), prefix="fastbert.extra.reading."
-    )
-
-
-def _rise(lengths: tuple[int, ...]) -> bool:
-    """Whether there are lengths, from 1, that rise."""
-    return bool(lengths) and all(low < high for low, high in itertools.pairwise((0, *lengths)))
+    if "reading" in extra:  # older models do not have it
+        reading = convert(ReadingConfig, extra["reading"], where=where, key="fastbert.extra.reading")
+        settings["reading"] = reading
+    return settings

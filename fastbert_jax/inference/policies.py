@@ -33,22 +33,15 @@ class Policy(NamedTuple):
 
 def make_policy(exits: ExitConfig) -> Policy:
     """The policy that the settings name."""
-    match exits.policy:
-        case PolicyName.ENTROPY:
-            return each_alone(entropy_uncertainty)
-        case PolicyName.TOP_ENTROPY:
-            return each_alone(functools.partial(top_entropy, top=exits.top))
-        case PolicyName.MAX_PROBABILITY:
-            return each_alone(max_probability)
-        case PolicyName.MARGIN:
-            return each_alone(margin)
-        case PolicyName.PATIENCE:
-            return patience(exits.patience)
-    raise ValueError(f"expected a policy of {[name.value for name in PolicyName]}, found {exits.policy!r}")
-
-
-def each_alone(uncertainty: Callable[[Array], jax.Array]) -> Policy:
-    """A policy that judges each exit by its logits alone."""
+    if exits.policy is PolicyName.PATIENCE:
+        return patience(exits.patience)
+    alone: dict[PolicyName, Callable[[Array], jax.Array]] = {
+        PolicyName.ENTROPY: entropy_uncertainty,
+        PolicyName.TOP_ENTROPY: functools.partial(top_entropy, top=exits.top),
+        PolicyName.MAX_PROBABILITY: max_probability,
+        PolicyName.MARGIN: margin,
+    }
+    uncertainty = alone[exits.policy]  # of an exit's logits, whatever the exits before it gave
     return Policy(lambda state, logits_BxN: (state, uncertainty(logits_BxN)))
 
 

@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from fastbert_jax.config import ExitConfig, Mode, PredictConfig, Probabilities
+from fastbert_jax.config import Mode, PredictConfig, Probabilities
 from fastbert_jax.config_yaml import to_dict
 from fastbert_jax.errors import UserError
-from fastbert_jax.inference import calibrate, calibration
-from fastbert_jax.inference.answer_files import Answered, AnswerFile, AnswerFormat, StandardOutput
+from fastbert_jax.inference.answer_files import STDOUT, AnswerFile, AnswerFormat, StandardOutput
+from fastbert_jax.inference.calibration import FILE as CALIBRATION
 from fastbert_jax.inference.loading import CARD, load, local_mesh, model_directory
+from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.log import info, progress_bar
 from fastbert_jax.text.examples import Example, Unreadable, chunks
 from fastbert_jax.text.filesystem import expand, is_file, place_of, without_compression
@@ -28,7 +29,6 @@ from fastbert_jax.text.sources import BUILTIN, STDIN, TFDS, ExampleReader, open_
 
 NAME = "{}"
 """What stands for the input's name in the name of an output."""
-STDOUT = "-"
 LAUNCHERS = (("SLURM_NTASKS", "SLURM_PROCID"), ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"))
 """Where Slurm and Open MPI say how many processes there are, and which this is."""
 ROWS = 4096
@@ -96,15 +96,15 @@ class _Model:
     """A model and the settings of the command, which answer one input after another."""
 
     def __init__(self, config: PredictConfig) -> None:
-        speed, exits = calibrate.thresholds_in_use(config.model, config.target, speed=config.speed, exits=config.exits)
-        self.predictor = load(config.model, exits=exits, mesh=local_mesh(config.mesh, count=config.devices))
-        self.predictor.require_exits()
-        self._config, self._speed = config, speed
+        loaded = load(config.model, exits=config.exits, mesh=local_mesh(config.mesh, count=config.devices))
+        loaded.require_exits()
+        self.predictor, self._speed = loaded.in_use(config.target, config.speed)
+        self._config = config
         shown = config.probabilities is Probabilities.ALL
         self._form = AnswerFormat.of(
             config.output, self.predictor.labels, keep=config.keep, top=config.top, probabilities=shown
         )
-        self._settings = {} if config.output == STDOUT else settings_of(config, speed=speed, exits=exits)
+        self._settings = {} if config.output == STDOUT else settings_of(config, self.predictor, self._speed)
         self._batches = {"batch_size": config.batch_size, "batch_tokens": config.batch_tokens}
         self._told = ""  # of the columns of the last input
 
@@ -127,29 +127,28 @@ class _Model:
         long = f"texts have more than {self.predictor.max_length} tokens and were cut"
         numbers = Counter({before: 0, unreadable: 0, long: 0})  # in this order
         first = 1
-        with self.opened(name) as rows, contextlib.ExitStack() as stack:
-            file = StandardOutput() if output == STDOUT else AnswerFile(output)
-            if isinstance(file, AnswerFile):
-                settings = {"input": name, **self._settings}
-                stack.enter_context(file.opened(self._form, settings, resume=self._config.resume))
-            else:
-                stack.enter_context(file.opened())
+        file = StandardOutput() if output == STDOUT else AnswerFile(output)
+        settings = {"input": name, **self._settings}
+        with self.opened(name) as rows:
             columns = rows.note.removeprefix(rows.table.name)
             if columns and columns != self._told:
                 info(rows.note)
             self._told = columns
-            advance = stack.enter_context(progress_bar("predict", total=rows.table.row_count, unit="texts"))
-            for chunk in chunks(rows, rows=ROWS, characters=CHARACTERS):
-                checksum = checksum_of(chunk, first=first)
-                if file.has(checksum):
-                    numbers[before] += len(chunk)
-                    advance(len(chunk), "")
-                else:
-                    content, cut = self._answers(chunk, lambda count: advance(count, ""), first=first)
-                    file.add(checksum, content)
-                    numbers[long] += cut
-                first += len(chunk)
-                numbers[unreadable] += sum(isinstance(row, Unreadable) for row in chunk)
+            with (
+                file.opened(self._form, settings, resume=self._config.resume),
+                progress_bar("predict", total=rows.table.row_count, unit="texts") as advance,
+            ):
+                for chunk in chunks(rows, rows=ROWS, characters=CHARACTERS):
+                    checksum = checksum_of(chunk, first=first)
+                    if file.has(checksum):
+                        numbers[before] += len(chunk)
+                        advance(len(chunk), "")
+                    else:
+                        content, cut = self._answers(chunk, lambda count: advance(count, ""), first=first)
+                        file.add(checksum, content)
+                        numbers[long] += cut
+                    first += len(chunk)
+                    numbers[unreadable] += sum(isinstance(row, Unreadable) for row in chunk)
         for what, number in numbers.items():
             if number:
                 info(f"{prefix}{number} {what}")
@@ -162,27 +161,19 @@ class _Model:
                 require_skip(row, self._config)
         advance(len(chunk) - len(texts))
         plan = self.predictor.plan(texts, **self._batches)
-        answers = iter(self.predictor.predict_plan(plan, speed=self._speed, mode=self._config.mode, on_batch=advance))
-        part = self._form.part(
-            Answered(number, row.kept, row if isinstance(row, Unreadable) else next(answers))
-            for number, row in enumerate(chunk, start=first)
-        )
-        return part, plan.truncated_texts
+        answers = self.predictor.predict_plan(plan, speed=self._speed, mode=self._config.mode, on_batch=advance)
+        return self._form.part(chunk, answers, first=first), plan.truncated_texts
 
 
-def settings_of(config: PredictConfig, *, speed: float | np.ndarray, exits: ExitConfig) -> dict[str, Any]:
+def settings_of(config: PredictConfig, predictor: Predictor, speed: float | np.ndarray) -> dict[str, Any]:
     """What answers depend on besides the texts, as JSON values by name; equal ones give equal bytes on one machine.
 
     `on_bad_row` is not among them: under `stop`, an output with a bad row is never complete.
-
-    Args:
-      speed: the thresholds in use, those of `config.speed` or `config.target`.
-      exits: the exits in use.
     """
     return {
         "model": model_checksum(config.model),
         "speed": np.asarray(speed).tolist(),
-        "exits": to_dict(exits),
+        "exits": to_dict(predictor.exits),
         "mode": config.mode.value,
         "batch_size": config.batch_size,
         "batch_tokens": config.batch_tokens,
@@ -197,7 +188,7 @@ def model_checksum(directory: str | Path) -> str:
     """SHA-256 of a model's files, in any directory: settings, weights and tokenizer."""
     digest = hashlib.sha256()
     for path in sorted(model_directory(directory).iterdir()):
-        if path.is_file() and path.name not in (calibration.FILE, CARD) and not path.name.startswith("."):
+        if path.is_file() and path.name not in (CALIBRATION, CARD) and not path.name.startswith("."):
             with open(path, "rb") as stream:
                 digest.update(f"{path.name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
     return digest.hexdigest()
@@ -278,15 +269,14 @@ def outputs_of(inputs: Sequence[str], output: str) -> dict[str, str]:
             )
         by_stem[stem] = name
     outputs = {name: output.replace(NAME, stem) for stem, name in by_stem.items()}
-    by_target: dict[str, str] = {}
-    for place in outputs.values():
-        other = by_target.setdefault(os.path.realpath(_absolute(place)), place)
-        if other != place:
-            raise UserError(f"--output: {other!r} and {place!r} are links to one file; remove one of them")
+    sources = {Path(_absolute(name)).resolve() for name in found}
+    by_target: dict[Path, str] = {}
     for place in (place for place in outputs.values() if place != STDOUT):
         path = Path(_absolute(place))
-        is_input = any(path.resolve() == Path(_absolute(name)).resolve() for name in found)
-        if is_input or any(_is_pattern(name) and path.match(_absolute(name)) for name in inputs):
+        other = by_target.setdefault(path.resolve(), place)
+        if other != place:
+            raise UserError(f"--output: {other!r} and {place!r} are links to one file; remove one of them")
+        if path.resolve() in sources or any(_is_pattern(name) and path.match(_absolute(name)) for name in inputs):
             raise UserError(
                 f"--output: {place!r} is one of the inputs, or matches them; use another directory or ending"
             )

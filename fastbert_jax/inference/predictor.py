@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 from jax.sharding import Mesh
@@ -20,85 +19,13 @@ from fastbert_jax.inference.engines.engine import Engine, Results
 from fastbert_jax.inference.engines.runtime import Runtime
 from fastbert_jax.inference.plan import BatchedTexts, batch_rows, full_batch, plan_batches
 from fastbert_jax.inference.policies import layer_thresholds
+from fastbert_jax.inference.prediction import Prediction, Predictions
 from fastbert_jax.model.network import Params
 from fastbert_jax.model.networks import make_network
 from fastbert_jax.model.sharding import copies_of
 from fastbert_jax.model.weights import check_token_types
-from fastbert_jax.report.tables import table
 from fastbert_jax.text.examples import Text
 from fastbert_jax.text.tokenizer import Tokenizer
-
-SHOWN = 20
-"""Answers of a list that a prompt shows."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Prediction:
-    """The answer to one text.
-
-    >>> import fastbert_jax
-    >>> answer = fastbert_jax.load("runs/demo").predict(["a quite good film"])[0]
-    >>> answer
-    Prediction(label='good', probability=0.934, exit_layer=1, uncertainty=0.350)
-    >>> answer.label, answer.exit_layer, answer.probabilities.shape
-    ('good', 1, (2,))
-    """
-
-    label: str
-    probabilities: np.ndarray
-    """float32 `[N]`, in the order of `Predictor.labels`."""
-    exit_layer: int
-    """How many layers the text went through, 1..L."""
-    uncertainty: float
-    """Of the exit that answered, in [0, 1]."""
-    labels: tuple[str, ...]
-    """All labels, in the order of the probabilities."""
-
-    @property
-    def probability(self) -> float:
-        """Of the label."""
-        return float(self.probabilities.max())
-
-    def most_probable(self, count: int = 0) -> dict[str, float]:
-        """The probabilities by label: all in the model's order, or so many, the most probable first."""
-        if not count:
-            return dict(zip(self.labels, map(float, self.probabilities), strict=True))
-        best = np.argsort(-self.probabilities, kind="stable")[:count]
-        return {self.labels[one]: float(self.probabilities[one]) for one in best}
-
-    def to_dict(self, *, top: int = 0) -> dict[str, Any]:
-        """The answer as `predict` writes it in JSON; `top`: only so many probabilities, the largest first."""
-        return {
-            "label": self.label,
-            "probabilities": {label: short(value) for label, value in self.most_probable(top).items()},
-            "exit_layer": self.exit_layer,
-            "uncertainty": short(self.uncertainty),
-        }
-
-    def __repr__(self) -> str:
-        """The answer in one line; of the probabilities the largest."""
-        return (
-            f"Prediction(label={self.label!r}, probability={self.probability:.3f}, exit_layer={self.exit_layer}, "
-            f"uncertainty={self.uncertainty:.3f})"
-        )
-
-
-def short(number: float) -> float:
-    """A number with the digits that every float32 has, and no more."""
-    return float(f"{number:.7g}")
-
-
-class Predictions(list[Prediction]):
-    """A list of answers that a prompt or a notebook shows as a table."""
-
-    def __repr__(self) -> str:
-        """One line an answer; of many, the first ones."""
-        rows = [
-            (answer.label, f"{answer.probability:.3f}", str(answer.exit_layer), f"{answer.uncertainty:.3f}")
-            for answer in self[:SHOWN]
-        ]
-        lines = [table(("label", "probability", "exit_layer", "uncertainty"), rows)] if rows else ["no predictions"]
-        return "\n".join([*lines, f"and {len(self) - SHOWN} more"] if len(self) > SHOWN else lines)
 
 
 def check_answers(numbers: np.ndarray) -> None:
@@ -176,27 +103,36 @@ class Predictor:
         self.length_buckets = tuple(length_buckets)
         self._directory = directory
         self._meshes: list[Mesh | None] = [*copies_of(mesh)] if mesh else [None]
+        self._of_exits: dict[ExitConfig, Predictor] = {}
         self._ask(exits or ExitConfig(), [params] * len(self._meshes))
-        self._of_targets: dict[ExitConfig, Predictor] = {}
 
     def _ask(self, exits: ExitConfig, params: Sequence[Params]) -> None:
         """Use these exits, with the parameters of each copy of the model."""
-        self._exits = exits
+        self.exits = exits
         self._runtimes = [
             Runtime(copy, self.network, exits=exits, mesh=mesh) for copy, mesh in zip(params, self._meshes, strict=True)
         ]
         self._runtime = self._runtimes[0]
         self._engines = make_engines(self._runtimes) if self.labels else {}
 
-    def _with_exits(self, exits: ExitConfig) -> Predictor:
-        """The same model on the same devices, which asks these exits."""
-        if exits == self._exits:
-            return self
-        if exits not in self._of_targets:
-            other = _copied(self)
-            other._ask(exits, [runtime.params for runtime in self._runtimes])
-            self._of_targets[exits] = other
-        return self._of_targets[exits]
+    def in_use(self, target: str, speed: float) -> tuple[Predictor, float | np.ndarray]:
+        """The same model with the exits of a calibrated target, and its thresholds `[L]`; without one, `speed`.
+
+        Raises:
+          UserError: no calibration for the target.
+        """
+        if not target:
+            return self, speed
+        if self._directory is None:
+            raise UserError("target: expected a model that fastbert_jax.load has loaded, found one without files")
+        calibration = stored_calibration(self._directory, target)
+        thresholds_L, exits = np.array(calibration.thresholds), calibration.exits
+        if exits == self.exits:
+            return self, thresholds_L
+        if exits not in self._of_exits:
+            self._of_exits[exits] = self.with_new_engines()
+            self._of_exits[exits]._ask(exits, [runtime.params for runtime in self._runtimes])
+        return self._of_exits[exits], thresholds_L
 
     def __reduce__(self) -> NoReturn:
         """Raise `UserError`: compiled programs and arrays on devices belong to one process."""
@@ -232,8 +168,8 @@ class Predictor:
 
     def with_new_engines(self) -> Predictor:
         """The same model on the same devices, with engines that have seen no text: they adapt to those they see."""
-        fresh = _copied(self)
-        fresh._engines = make_engines(self._runtimes) if self.labels else {}
+        fresh = object.__new__(Predictor)
+        fresh.__dict__ = self.__dict__ | {"_engines": make_engines(self._runtimes) if self.labels else {}}
         return fresh
 
     def warm_up(self, mode: str | Mode = Mode.AUTO, *, batch_size: int = 0, batch_tokens: int = BATCH_TOKENS) -> WarmUp:
@@ -296,15 +232,9 @@ class Predictor:
         Raises:
           UserError: something other than a list of texts, a setting out of its range, or a target without thresholds.
         """
-        if target:
-            if self._directory is None:
-                raise UserError("target: expected a model that fastbert_jax.load has loaded, found one without files")
-            calibration = stored_calibration(self._directory, target)
-            thresholds_L, asked = np.array(calibration.thresholds), self._with_exits(calibration.exits)
-            plan = asked.plan(texts, batch_size=batch_size, batch_tokens=batch_tokens)
-            return asked.predict_plan(plan, speed=thresholds_L, mode=mode, on_batch=on_batch)
+        asked, thresholds = self.in_use(target, speed)
         plan = self.plan(texts, batch_size=batch_size, batch_tokens=batch_tokens)
-        return self.predict_plan(plan, speed=speed, mode=mode, on_batch=on_batch)
+        return asked.predict_plan(plan, speed=thresholds, mode=mode, on_batch=on_batch)
 
     def predict_plan(
         self,
@@ -428,10 +358,3 @@ class Predictor:
                 "expected a trained model, found a backbone without exits, which has hidden_states only; "
                 f"train it with `{program_name('train')} --model.pretrained DIR --data.train SPEC`"
             )
-
-
-def _copied(predictor: Predictor) -> Predictor:
-    """Another object with the same parts."""
-    other = object.__new__(Predictor)
-    other.__dict__ = dict(predictor.__dict__)
-    return other

@@ -13,8 +13,15 @@ from typing import Any
 import numpy as np
 
 from fastbert_jax.inference.exit_outputs import EvaluatedTexts, at_exit
-from fastbert_jax.report.comparison import BatchSizeComparison, Comparison, SpeedPoint
-from fastbert_jax.report.metrics import Bin, Spread, bins_of, calibration_error
+from fastbert_jax.report.comparison import (
+    BatchSizeComparison,
+    Bin,
+    Comparison,
+    SpeedPoint,
+    Spread,
+    bins_of,
+    calibration_error,
+)
 from fastbert_jax.text.examples import Text
 
 DESCRIPTION = "the report, with plots; open it in a browser"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
-import itertools
 import json
 from pathlib import Path
 
@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from fastbert_jax.errors import UserError
-from fastbert_jax.inference.answer_files import Answered, AnswerFormat
-from fastbert_jax.inference.predictor import Prediction
-from fastbert_jax.text.examples import Unreadable
+from fastbert_jax.inference.answer_files import AnswerFormat
+from fastbert_jax.inference.prediction import Prediction
+from fastbert_jax.text.examples import Example, Unreadable
 from fastbert_jax.text.readers import open_table
 
 LABELS = ('say "no", or\tnot', "好")
@@ -23,12 +23,22 @@ UNREADABLE = Unreadable("b\udcffd.txt:3", "no\ttext")
 ENDINGS = (".jsonl", ".json", ".tsv", ".csv", ".jsonl.gz", ".tsv.zst", ".CSV.GZ", ".parquet")
 
 
+def part_of(form: AnswerFormat, found: list, *, kept: tuple = (), first: int = 1) -> bytes:
+    """The part of rows that could be read, each with its answer, and of rows that could not."""
+    rows = [
+        dataclasses.replace(one, kept=kept) if isinstance(one, Unreadable) else Example("", None, "a", kept)
+        for one in found
+    ]
+    return form.part(rows, (one for one in found if isinstance(one, Prediction)), first=first)
+
+
 def written(path: Path, *chunks: list, kept: tuple = (), **settings: object) -> Path:
     form = AnswerFormat.of(str(path), LABELS, **settings)
     parts = [path.with_name(f"part{number}") for number in range(len(chunks))]
-    numbers = itertools.count(1)
+    first = 1
     for part, answers in zip(parts, chunks, strict=True):
-        part.write_bytes(form.part(Answered(next(numbers), kept, answer) for answer in answers))
+        part.write_bytes(part_of(form, answers, kept=kept, first=first))
+        first += len(answers)
     with open(path, "wb") as stream:
         form.join(parts, stream)
     return path
@@ -61,7 +71,7 @@ def test_a_json_record(tmp_path: Path) -> None:
         "uncertainty": 0.1,
     }
     assert "好" in first and list(json.loads(second)) == ["row", "error"] and json.loads(second)["row"] == 2
-    assert AnswerFormat.of("-", LABELS).part([Answered(1, (), ANSWER)]).decode() == first + "\n"
+    assert part_of(AnswerFormat.of("-", LABELS), [ANSWER]).decode() == first + "\n"
     assert json.loads(json.dumps({"row": 1} | ANSWER.to_dict())) == json.loads(first)
 
 

@@ -12,13 +12,18 @@ import pytest
 from fastbert_jax.config import CalibrateConfig, ExitConfig, Mode, PolicyName, PredictConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference import calibrate as module
-from fastbert_jax.inference.calibrate import calibrate, read_calibration
+from fastbert_jax.inference.calibrate import calibrate
+from fastbert_jax.inference.calibration import Calibration, stored_calibration
 from fastbert_jax.inference.loading import load
 from fastbert_jax.inference.predict_command import predict
-from fastbert_jax.report.metrics import Spread
+from fastbert_jax.report.comparison import Spread
 from tests.inference.saved import save_tiny_model, some_texts
 
 TEXTS = some_texts(60)
+
+
+def read_calibration(run: Path, target: str) -> Calibration:
+    return stored_calibration(run / "model", target)
 
 
 @pytest.fixture

@@ -227,12 +227,11 @@ def settings(directory: Path, tmp_path: Path) -> dict[str, Any]:
 
 def test_the_command_reads_and_measures(settings: dict[str, Any], tmp_path: Path) -> None:
     config = CompareConfig(baseline=settings["data"], report=str(tmp_path / "report.html"), **settings)
-    compared = compare_data(config)
-    comparison, page = compared
+    comparison, page = compare_data(config)
     assert comparison.texts == comparison.batch_sizes[0].timed_texts == 10
     assert comparison.baseline_accuracy and 0 < comparison.baseline_accuracy <= 1
     assert comparison.skipped_rows == 2  # one of the data, one of the baseline
-    assert save(config, compared).startswith(config.report)
+    assert save(config, comparison, page).startswith(config.report)
     assert (tmp_path / "report.html").read_text() == page and "test.tsv" in page and not list(tmp_path.glob("*.json"))
 
     (tmp_path / "other.tsv").write_text("text\tlabel\na\t0\nb\t1\n")
@@ -247,10 +246,10 @@ def test_an_output_directory_gets_tables_numbers_and_the_report(settings: dict[s
     other = save_tiny_model(tmp_path / "other")
     output = tmp_path / "new" / "out"
     config = CompareConfig(baselines=(str(other),), output=str(output), **settings)
-    compared = compare_data(config)
-    told = save(config, compared)
+    comparison, page = compare_data(config)
+    told = save(config, comparison, page)
     assert {path.name for path in output.iterdir()} == {"comparison.json", "comparison.md", "report.html"}
-    assert Comparison.from_json(json.loads((output / "comparison.json").read_text())) == compared.comparison
+    assert Comparison.from_json(json.loads((output / "comparison.json").read_text())) == comparison
     tables = (output / "comparison.md").read_text()
     assert "| speed 0.5 |" in tables and f"| {other} |" in tables and "## Every exit alone" in tables
     assert str(output / "report.html") in told and "comparison.md" in told
@@ -286,11 +285,11 @@ def test_each_file_is_written_when_another_cannot_be(settings: dict[str, Any], t
     (tmp_path / "taken").mkdir()
     places = {"json": str(tmp_path / "taken"), "report": str(tmp_path / "kept.html")}
     with pytest.raises(UserError, match="taken: cannot write the numbers: Is a directory"):
-        save(CompareConfig(**settings, **places), compared)
+        save(CompareConfig(**settings, **places), *compared)
     assert (tmp_path / "kept.html").stat().st_size > 10_000
     places = {"json": str(tmp_path / "out.json"), "report": str(tmp_path / "taken")}
     with pytest.raises(UserError, match="taken: cannot write the report: Is a directory"):
-        save(CompareConfig(**settings, **places), compared)
+        save(CompareConfig(**settings, **places), *compared)
     values = json.loads((tmp_path / "out.json").read_text())
     assert (values["texts"], values["schema"]) == (10, 1)
     assert set(values["origin"]["packages"]) == {"fastbert_jax", "jax", "jaxlib", "python"}

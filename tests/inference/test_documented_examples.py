@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import fastbert_jax
-from fastbert_jax.inference import loading, predictor
+from fastbert_jax.inference import loading, prediction, predictor
 from tests.inference.saved import save_tiny_model
 from tests.pages import FENCED, PAGES, ROOT
 
@@ -35,9 +35,9 @@ def run_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_examples_give_what_they_show(run_directory: None) -> None:
-    modules = (loading, predictor)
+    modules = (loading, prediction, predictor)
     found = [doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE) for module in modules]
-    assert [failed for failed, _ in found] == [0, 0] and sum(tried for _, tried in found) > 20
+    assert [failed for failed, _ in found] == [0, 0, 0] and sum(tried for _, tried in found) > 20
 
 
 @pytest.mark.parametrize(("page", "example"), EXAMPLES)

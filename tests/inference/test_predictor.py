@@ -20,7 +20,7 @@ from fastbert_jax.errors import UserError
 from fastbert_jax.inference.calibration import Calibration
 from fastbert_jax.inference.loading import load
 from fastbert_jax.inference.predictor import Predictor
-from fastbert_jax.report.metrics import Spread
+from fastbert_jax.report.comparison import Spread
 from fastbert_jax.text.examples import checked_texts
 from tests.inference.models import LAYERS
 from tests.inference.saved import LABELS, save_tiny_model, some_texts

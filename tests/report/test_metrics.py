@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastbert_jax.report.metrics import BINS, Spread, bins_of, calibration_error
+from fastbert_jax.report.comparison import BINS, Spread, bins_of, calibration_error
 
 
 def test_spread_is_the_middle_and_the_ends() -> None:
