@@ -18,6 +18,7 @@ from tests.tiny_bert import write_tiny_bert
 
 # Most of a test's time goes into compiling; without LLVM's optimizations that takes a third.
 FLAGS = ["--xla_backend_optimization_level=0"]
+FLAGS.append("--xla_cpu_parallel_codegen_split_count=1")  # a tiny program is compiled faster in one part
 if jax.__version_info__[:2] == (0, 10):  # and half of that by XLA's older emitters, which later versions may not have
     FLAGS.append("--xla_cpu_use_fusion_emitters=false")
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS])

@@ -64,6 +64,7 @@ def test_what_a_benchmark_imports_of_the_package_is_there(script: str) -> None:
     assert missing == []
 
 
+@pytest.mark.slow
 def test_engine_efficiency(tmp_path: Path) -> None:
     result = result_of("engine_efficiency.py", tmp_path, texts=30, batch_size=4, repeats=2)
     assert list(result["engines"]) == ["bucketed", "cascade", "graph-cascade"]
@@ -72,6 +73,7 @@ def test_engine_efficiency(tmp_path: Path) -> None:
     assert abs(result["mean_depth"] - result["layers"] / 3) < 0.5
 
 
+@pytest.mark.slow
 def test_many_classes(tmp_path: Path) -> None:
     settings = {"max_drop": 5, "policies": "entropy margin", "repeats": 1, "timed_texts": 20}
     result = result_of("many_classes.py", tmp_path, texts=False, **labelled(tmp_path, "dev", "test"), **settings)
@@ -83,6 +85,7 @@ def test_many_classes(tmp_path: Path) -> None:
     assert (result["classes"], result["test_texts"], result["timed_texts"]) == (3, 40, 20)
 
 
+@pytest.mark.slow
 def test_unlabelled_texts(tmp_path: Path) -> None:
     files = labelled(tmp_path, "dev", "test", "few") | {"many": tmp_path / "texts.txt"}
     result = result_of("unlabelled_texts.py", tmp_path, texts=False, **files, share=0.5, seeds=0, steps=2, rows=2)
@@ -91,6 +94,7 @@ def test_unlabelled_texts(tmp_path: Path) -> None:
     assert few[-1] == many[-1], "the teacher stays as it is"
 
 
+@pytest.mark.slow
 def test_exits_cost(tmp_path: Path) -> None:
     sizes = {"random_layers": 2, "random_hidden_size": 8, "random_texts": 2, "random_length": 8}
     result = result_of("exits_cost.py", tmp_path, texts=4, modes="cascade", repeats=2, **sizes)
@@ -113,6 +117,7 @@ def test_one_text(tmp_path: Path) -> None:
         assert list(found["engines"]) == ["bucketed"] and found["exit_layer"] == 1
 
 
+@pytest.mark.slow
 def test_distillation(tmp_path: Path) -> None:
     settings = {"models": "2x16x2 3x8x2", "rows": "4 2", "text_rows": 4, "length": 16, "repeats": 2}
     result = result_of("distillation.py", tmp_path, texts=30, model=False, **settings)
@@ -129,6 +134,7 @@ def test_distillation(tmp_path: Path) -> None:
     assert packed["real_token_share"] > buckets["real_token_share"] >= padded["real_token_share"]
 
 
+@pytest.mark.slow
 def test_cascade_memory_is_flat_and_as_promised(tmp_path: Path) -> None:
     sizes = {"hidden_size": 8, "layers": 2, "rows": 4, "length": 8}
     command = [sys.executable, "-W", "error", str(ROOT / "benchmarks" / "cascade_memory.py")]
@@ -143,6 +149,7 @@ def test_cascade_memory_is_flat_and_as_promised(tmp_path: Path) -> None:
     assert len(held) == 20 and max(held) - min(held) < found["queues_of_the_formula"]
 
 
+@pytest.mark.slow
 def test_input_memory(tmp_path: Path) -> None:
     sizes = {"texts": 300, "times": 2, "window": 100, "tokenizer": save_tiny_model(tmp_path / "model")}
     words = [word for name, value in sizes.items() for word in (f"--{name}", str(value))]

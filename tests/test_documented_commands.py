@@ -3,7 +3,8 @@
 Each runs in a folder of its own that holds tiny versions of everything the pages name: the files of
 `tests/tiny_files.py`, and the results of earlier commands (runs, a corpus). Settings that make a command quick come
 before its words, so the page's own settings win; `SHORTER` lists the few exceptions. Commands that are the same once
-their placeholders are filled run once. The first of each kind is part of every test run, the others are slow tests.
+their placeholders are filled run once. The first of each kind is part of every test run; the others, and all that train
+other recipes, are slow tests.
 """
 
 from __future__ import annotations
@@ -100,10 +101,11 @@ def kind(command: Command) -> tuple[str, str, bool]:
 
 
 def parameters() -> Iterator:
-    """Every different command; all but the first of each kind are slow tests."""
+    """Every different command; all but the first of each kind, and all that train other recipes, are slow tests."""
     kinds: set[tuple[str, str, bool]] = set()
     for command, place in DIFFERENT.items():
-        yield pytest.param(command, id=place, marks=[pytest.mark.slow] if kind(command) in kinds else [])
+        is_slow = kind(command) in kinds or recipe_of(command) != "fastbert" or "ablations" in command.program
+        yield pytest.param(command, id=place, marks=[pytest.mark.slow] if is_slow else [])
         kinds.add(kind(command))
 
 

@@ -48,6 +48,7 @@ def command(monkeypatch: pytest.MonkeyPatch):
     return call
 
 
+@pytest.mark.slow
 def test_three_commands(tmp_path: Path, command, capsys: pytest.CaptureFixture[str]) -> None:
     mine = write(tmp_path / "mine.csv", [*opinions(40), "1040;eine Zelle zu wenig"])
     command(train, "--run", tmp_path / "run", "--data.train", mine, "--data.on-bad-row", "skip", *SIZES)

@@ -162,6 +162,7 @@ def test_help_tells_every_setting() -> None:
         assert done.returncode == 0 and words in done.stdout.decode()
 
 
+@pytest.mark.slow
 def test_more_texts_than_one_chunk_and_a_reader_that_has_enough(model: Path) -> None:
     done = infer("predict", "--model", model, stdin=b"good\n" * 5000)
     assert (done.returncode, len(done.stdout.splitlines())) == (0, 5000)
@@ -219,6 +220,7 @@ def test_explain_shows_the_way_of_each_text_in_words_and_in_json(model: Path) ->
         assert exits[:2] == [str(answer.exit_layer), answer.label]
 
 
+@pytest.mark.slow
 def test_json_keeps_standard_output_for_numbers(model: Path, tmp_path: Path) -> None:
     (tmp_path / "dev.tsv").write_text("text\tlabel\n" + "".join(f"{text}\t{LABELS[1]}\n" for text in TEXTS))
     data = ("--model", model, "--data", tmp_path / "dev.tsv", "--repeats", 1)

@@ -126,6 +126,7 @@ def test_the_same_command_again_trains_nothing(settings, tmp_path):
     assert (tmp_path / "run" / "model" / "model.safetensors").read_bytes() == weights
 
 
+@pytest.mark.slow
 def test_loggers_profile_and_card_of_a_run_that_was_stopped_before_it_was_measured(
     settings, tmp_path, monkeypatch, capsys
 ):
@@ -329,6 +330,7 @@ def test_a_tokenizer_with_ids_beyond_the_vocabulary(settings, tiny_bert_director
     assert "40" in message
 
 
+@pytest.mark.slow
 def test_fewer_chinese_pairs_than_a_batch_go_the_whole_way(settings, tmp_path):
     rows = ["label\ttext_a\ttext_b"]
     rows += [f"{'相同' if i % 2 else '不同'}\t这本书{'很好' if i % 3 else '一般'}\t这本书好吗" for i in range(6)]
@@ -344,6 +346,7 @@ def test_fewer_chinese_pairs_than_a_batch_go_the_whole_way(settings, tmp_path):
     assert sum(event["event"] == "fine_tune" for event in events) == 1  # one partial batch
 
 
+@pytest.mark.slow
 def test_a_run_directory_of_another_model_is_refused_and_kept(settings, tmp_path):
     config = from_yaml(fastbert.Settings, settings)
     train(config)

@@ -128,6 +128,7 @@ def _compile_clock() -> dict[str, float]:
     return clock
 
 
+@functools.cache
 def measured_peak(dtype: Any) -> float:
     """FLOP/s of one device in products of square matrices of random numbers: the best of five.
 

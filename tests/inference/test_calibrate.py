@@ -51,7 +51,7 @@ def fixed_speedup(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "measured_speedup", measured)
 
 
-@pytest.mark.parametrize("per_layer", [False, True])
+@pytest.mark.parametrize("per_layer", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_the_thresholds_found_are_those_that_predict_takes(
     model: Path, data: Path, tmp_path: Path, per_layer: bool
 ) -> None:
@@ -87,6 +87,7 @@ def test_targets_stand_beside_each_other(model: Path, data: Path, fixed_speedup:
     assert set(json.loads((model / "model" / "calibration.json").read_text())) == {"max-drop=0", "agreement=0.7"}
 
 
+@pytest.mark.slow
 def test_a_speedup_is_reached_at_the_least_loss_or_refused(model: Path, data: Path, fixed_speedup: None) -> None:
     found = calibrate(CalibrateConfig(model=str(model), data=str(data), speedup=1.5))
     assert found.speedup.median >= 1.5 and 1.5 <= 5 / found.mean_depth < 2
@@ -96,7 +97,7 @@ def test_a_speedup_is_reached_at_the_least_loss_or_refused(model: Path, data: Pa
         calibrate(CalibrateConfig(model=str(model), data=str(data), speedup=50.0))
 
 
-@pytest.mark.parametrize("target", [{"agreement": 0.7}, {"speedup": 1.5}])
+@pytest.mark.parametrize("target", [pytest.param({"agreement": 0.7}, marks=pytest.mark.slow), {"speedup": 1.5}])
 def test_labels_that_a_target_does_not_need_may_be_unknown(
     model: Path, data: Path, tmp_path: Path, fixed_speedup: None, target: dict
 ) -> None:

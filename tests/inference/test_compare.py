@@ -100,6 +100,7 @@ def test_every_row_says_what_predict_gives(predictor: Predictor) -> None:
     assert bucketed.true_speedup == full.true_flops / bucketed.true_flops
 
 
+@pytest.mark.slow
 def test_every_batch_size_is_held_against_its_own_full_depth(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,6 +169,7 @@ def test_an_engine_that_answers_otherwise_is_found_out(predictor: Predictor, mon
     assert 1 <= comparison.disagreements <= 2
 
 
+@pytest.mark.slow
 def test_the_bar_sees_every_pass(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
 
@@ -206,6 +208,7 @@ def test_every_speed_and_exit_of_the_curves_is_what_predict_gives(predictor: Pre
     assert comparison.curve[0].paper_flops > full.paper_flops
 
 
+@pytest.mark.slow
 def test_another_model_is_measured_at_its_full_depth(predictor: Predictor) -> None:
     evaluated = EvaluatedTexts.of(predictor, TEXTS, EXPECTED)
     comparison = compare(evaluated, measure=MEASURE, timed_texts=8, baselines={"itself": evaluated})

@@ -73,7 +73,7 @@ def test_the_guarantee_holds_as_often_as_it_says() -> None:
     full = population.labels_B(0.0)
     agreement_of = {float(speed): float((population.labels_B(speed) == full).mean()) for speed in GRID}
     agreement_of[0.0] = 1.0
-    agreement, confidence, draws = 0.8, 0.8, 300
+    agreement, confidence, draws = 0.8, 0.8, 150
     generator = np.random.default_rng(4)
     found = []
     for _ in range(draws):

@@ -84,6 +84,7 @@ def _further(config: fastbert.Settings, name: str, *, pretrained: Path, model: d
     )
 
 
+@pytest.mark.slow
 def test_a_fine_tuned_model_is_distilled_later_as_in_one_run(config: fastbert.Settings, straight: Path) -> None:
     fine_tuned = dataclasses.replace(
         config,
@@ -137,6 +138,7 @@ def test_first_layers_answer_as_the_exit_after_them(config: fastbert.Settings, s
     )
 
 
+@pytest.mark.slow
 def test_truncation_brings_the_answers_closer_to_the_teacher(config: fastbert.Settings, straight: Path) -> None:
     truncated = _further(
         config,

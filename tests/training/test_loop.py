@@ -38,7 +38,9 @@ def test_fine_tuning_leaves_students_untouched_and_distillation_trains_them(tmp_
     assert not same(params["model"]["lower_exits"], start)
 
 
-@pytest.mark.parametrize("stop_at", [1, 2, 3])
+@pytest.mark.parametrize(
+    "stop_at", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow)]
+)
 def test_a_stopped_run_resumes_bit_for_bit(tmp_path, whole, stop_at):
     with pytest.raises(Stop):
         run(tmp_path / "stopped", stop_at=stop_at)
@@ -75,7 +77,10 @@ def test_phases_of_no_epochs_are_skipped(tmp_path):
 
 @pytest.mark.parametrize(
     ("number", "kind", "name"),
-    [(signal.SIGTERM, PreemptedError, "SIGTERM"), (signal.SIGINT, KeyboardInterrupt, "Ctrl-C")],
+    [
+        (signal.SIGTERM, PreemptedError, "SIGTERM"),
+        pytest.param(signal.SIGINT, KeyboardInterrupt, "Ctrl-C", marks=pytest.mark.slow),
+    ],
 )
 def test_a_stop_request_saves_at_its_step_and_the_run_goes_on_bit_for_bit(tmp_path, whole, number, kind, name):
     with pytest.raises(kind, match=f"fine_tune: stopped by {name} and saved at step 1 of 6; the same command goes on"):
@@ -85,6 +90,7 @@ def test_a_stop_request_saves_at_its_step_and_the_run_goes_on_bit_for_bit(tmp_pa
     assert (tmp_path / "stopped" / "metrics.jsonl").read_text() == whole[1]
 
 
+@pytest.mark.slow
 def test_ctrl_c_at_a_step_or_in_a_measurement_saves_there_and_the_run_goes_on_bit_for_bit(
     tmp_path, whole, monkeypatch, capfd
 ):
@@ -123,6 +129,7 @@ def test_a_lost_best_step_leaves_the_last_one(tmp_path, monkeypatch, capsys):
     assert [path.name for path in (tmp_path / "checkpoints.refused").iterdir()] == ["3"]
 
 
+@pytest.mark.slow
 def test_a_phase_whose_rate_has_come_to_zero_changes_nothing_more(tmp_path):
     _, seen = run(tmp_path, epochs=3, decay_epochs=2)
     students = [params["model"]["lower_exits"] for _, params in seen[3:]]

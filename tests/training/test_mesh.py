@@ -78,7 +78,13 @@ def _on_one_device(index, accumulate):
 
 
 @pytest.mark.parametrize(
-    ("mesh", "index", "accumulate"), [("data", 0, 2), ("fsdp", 0, 1), ("all three", 0, 2), ("all three", 1, 1)]
+    ("mesh", "index", "accumulate"),
+    [
+        pytest.param("data", 0, 2, marks=pytest.mark.slow),
+        pytest.param("fsdp", 0, 1, marks=pytest.mark.slow),
+        ("all three", 0, 2),
+        ("all three", 1, 1),
+    ],
 )
 def test_every_mesh_trains_the_same_model(mesh, index, accumulate):
     losses, trained = _train(MESHES[mesh], index, **({"accumulate": accumulate} if accumulate > 1 else {}))
@@ -88,6 +94,7 @@ def test_every_mesh_trains_the_same_model(mesh, index, accumulate):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), trained, expected)
 
 
+@pytest.mark.slow
 def test_kept_values_train_the_same_model_on_another_mesh():
     batch, kept = tiny.batch(rows=16, valid=13), {}
     results = {}

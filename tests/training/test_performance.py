@@ -42,6 +42,7 @@ def test_the_steps_that_were_asked_for_are_in_it_across_phases(tmp_path, said):
     assert words.startswith(f"profile: steps 5 to 8 are in {tmp_path / 'profile'}; ") and "xprof --logdir" in words
 
 
+@pytest.mark.slow
 def test_a_stop_inside_the_range_closes_it_and_the_resumed_run_profiles_the_rest(tmp_path, said):
     with pytest.raises(PreemptedError):
         run(

@@ -64,7 +64,7 @@ def test_frozen_parts_are_bit_identical_after_ten_steps(phase_index, trains):
 
 
 @pytest.mark.parametrize("phase_index", [0, 1])
-@pytest.mark.parametrize("valid", [8, 5, 1])
+@pytest.mark.parametrize("valid", [pytest.param(8, marks=pytest.mark.slow), 5, pytest.param(1, marks=pytest.mark.slow)])
 def test_accumulated_parts_with_unequal_texts_equal_the_whole_batch(phase_index, valid):
     # Parts of 2 rows hold 2, 2, 1 and 0 valid texts when 5 of 8 rows are: a mean of means would differ.
     results = []
@@ -82,7 +82,7 @@ def test_accumulated_parts_with_unequal_texts_equal_the_whole_batch(phase_index,
     )
 
 
-@pytest.mark.parametrize("accumulate", [1, 4])
+@pytest.mark.parametrize("accumulate", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_a_step_on_kept_values_has_the_loss_of_the_step_that_handed_them_out(accumulate):
     settings = {"batch_size": 8, "accumulate": accumulate, "cache_teacher": True}
     phase = tiny.recipe(dropout=0.1, **settings).phases[1]
@@ -99,6 +99,7 @@ def test_a_step_on_kept_values_has_the_loss_of_the_step_that_handed_them_out(acc
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), after_kept.trained, after.trained)
 
 
+@pytest.mark.slow
 def test_a_step_on_kept_values_runs_a_layer_less_and_copies_none():
     network = Bert(dataclasses.replace(tiny.CONFIG, num_layers=11, exit_layers=()))
     phase = tiny.fastbert(network, fine_tune=FineTuneConfig(), distil=DistilConfig(cache_teacher=True)).phases[1]
@@ -150,6 +151,7 @@ def test_learning_happens():
     assert losses[-1] < 0.2 * losses[0]
 
 
+@pytest.mark.slow
 def test_computing_layers_again_in_the_backward_pass_changes_no_gradient():
     def gradients(remat: bool):
         network = Bert(tiny.CONFIG, dropout=0.1, remat=remat)

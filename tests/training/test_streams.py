@@ -74,7 +74,7 @@ def _assert_close(found, expected, tolerance):
             np.testing.assert_allclose(found[name], expected[name], rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("pack", [False, True])
+@pytest.mark.parametrize("pack", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_students_and_losses_are_those_without_the_cache(tmp_path, pack, monkeypatch):
     plain, _ = distil(tmp_path / "plain", pack=pack)
     asked = []
@@ -99,6 +99,7 @@ def test_the_flops_that_are_counted_are_those_that_are_run(tmp_path, monkeypatch
     assert counted == [whole] * EPOCH + [known] * (EPOCHS - 1) * EPOCH
 
 
+@pytest.mark.slow
 def test_what_is_read_is_what_teaches(tmp_path, whole, monkeypatch):
     view = KeptValues.view
 
@@ -120,7 +121,14 @@ def test_the_values_on_disk_are_the_teachers(whole):
 
 
 @pytest.mark.parametrize(
-    ("after", "kills"), [(2, False), (2, True), (EPOCH, True), (EPOCH + 2, False), (EPOCH + 2, True)]
+    ("after", "kills"),
+    [
+        *(
+            pytest.param(after, kills, marks=pytest.mark.slow)
+            for after, kills in ((2, False), (2, True), (EPOCH, True))
+        ),
+        *((EPOCH + 2, False), (EPOCH + 2, True)),
+    ],
 )
 def test_a_stopped_run_resumes_bit_for_bit(tmp_path, whole, after, kills):
     with pytest.raises(Stop if kills else PreemptedError):

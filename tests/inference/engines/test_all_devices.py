@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 
 import jax
@@ -10,7 +11,7 @@ import pytest
 
 from fastbert_jax.config import MeshConfig, Mode
 from fastbert_jax.errors import UserError
-from fastbert_jax.inference.engines.auto import AllDevices, make_engines
+from fastbert_jax.inference.engines.auto import ENGINES, AllDevices, make_engines
 from fastbert_jax.inference.engines.engine import Masked, Results
 from fastbert_jax.inference.engines.graph_cascade import GraphCascade
 from fastbert_jax.inference.engines.runtime import Runtime
@@ -53,8 +54,18 @@ def rows_of(answers: Iterator[Results]) -> list[np.ndarray]:
     ]
 
 
-@pytest.mark.parametrize("mode", [Mode.MASKED, Mode.BUCKETED, Mode.CASCADE, Mode.GRAPH_CASCADE])
-@pytest.mark.parametrize("devices", ["runtimes", "sharing"])
+@pytest.mark.parametrize(
+    ("devices", "mode"),
+    [
+        ("runtimes", Mode.CASCADE),
+        ("sharing", Mode.GRAPH_CASCADE),
+        *(
+            pytest.param(devices, mode, marks=pytest.mark.slow)
+            for devices, mode in itertools.product(("runtimes", "sharing"), ENGINES)
+            if (devices, mode) not in (("runtimes", Mode.CASCADE), ("sharing", Mode.GRAPH_CASCADE))
+        ),
+    ],
+)
 def test_several_devices_answer_as_one_does(devices: str, mode: Mode, request: pytest.FixtureRequest) -> None:
     engine = make_engines(request.getfixturevalue(devices))[mode]
     for speed in (0.5, 0.0):

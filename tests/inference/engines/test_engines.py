@@ -112,8 +112,8 @@ def test_all_engines_give_the_same_labels_and_exit_layers(classes: int, batch_si
 @pytest.mark.parametrize(
     "exits",
     [
-        ExitConfig(policy=PolicyName.TOP_ENTROPY, top=3),
-        ExitConfig(policy=PolicyName.MAX_PROBABILITY, layers=(2, 3)),
+        pytest.param(ExitConfig(policy=PolicyName.TOP_ENTROPY, top=3), marks=pytest.mark.slow),
+        pytest.param(ExitConfig(policy=PolicyName.MAX_PROBABILITY, layers=(2, 3)), marks=pytest.mark.slow),
         # All of them are also met by the ten thousand texts of test_agreement.py.
         pytest.param(ExitConfig(policy=PolicyName.MARGIN, every=2), marks=pytest.mark.slow),
         pytest.param(ExitConfig(policy=PolicyName.PATIENCE, patience=1), marks=pytest.mark.slow),

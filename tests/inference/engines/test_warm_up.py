@@ -20,7 +20,7 @@ def test_nothing_compiles_after_a_warm_up() -> None:
     warm = runtime.compiled_programs
     generator = np.random.default_rng(0)
     for mode, engine in engines.items():
-        for seed in range(12):
+        for seed in range(6):
             batches = [
                 batch_of(random_texts(rows, longest=LENGTH, seed=seed), batch_size=rows, length=LENGTH)
                 for rows in generator.integers(1, ROWS + 1, generator.integers(1, 6)).tolist()
