@@ -173,14 +173,14 @@ def outcomes(stopped: tuple[fastbert.Settings, Path], place: Path, seeds: range)
     return found
 
 
-def test_ten_damaged_runs_go_on_or_are_refused_in_words(stopped, tmp_path) -> None:
-    found = outcomes(stopped, tmp_path, range(10))
-    assert found.total() == 10 and found["refused"] < 4 and found["resumed before"] > 0, found
+def test_fifteen_damaged_runs_go_on_or_are_refused_in_words(stopped, tmp_path) -> None:
+    found = outcomes(stopped, tmp_path, range(15))
+    assert found.total() == 15 and found["refused"] < 6 and found["resumed before"] > 0, found
 
 
 @pytest.mark.slow
 def test_five_hundred_damaged_runs_go_on_or_are_refused_in_words(stopped, tmp_path) -> None:
-    found = outcomes(stopped, tmp_path, range(10, 10 + CASES))
+    found = outcomes(stopped, tmp_path, range(15, 15 + CASES))
     print(dict(found))
     assert found.total() == CASES
 

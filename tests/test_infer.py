@@ -107,6 +107,7 @@ def test_a_mistake_ends_with_its_message_and_code_2(model: Path, arguments: tupl
     assert message in done.stderr.decode() and "Traceback" not in done.stderr.decode()
 
 
+@pytest.mark.slow
 def test_compare_prints_the_table(model: Path, tmp_path: Path) -> None:
     (tmp_path / "test.tsv").write_text("text\tlabel\n" + "".join(f"{text}\t{LABELS[1]}\n" for text in TEXTS))
     done = infer(
@@ -143,6 +144,7 @@ def test_compare_prints_the_table(model: Path, tmp_path: Path) -> None:
     assert page.startswith("<!doctype html>") and "Accuracy during training" not in page
 
 
+@pytest.mark.slow
 def test_export_writes_a_model_that_predicts_the_same(model: Path, tmp_path: Path) -> None:
     done = infer("export", "--model", model, "--output", tmp_path / "export", "--quiet")
     assert (done.returncode, done.stderr) == (0, b"")
@@ -202,6 +204,7 @@ def test_a_process_without_an_input_has_nothing_to_do(model: Path, tmp_path: Pat
     assert done.stderr == b"process 1 of 2 answers 0 of 1 inputs: nothing to do\n"
 
 
+@pytest.mark.slow
 def test_explain_shows_the_way_of_each_text_in_words_and_in_json(model: Path) -> None:
     asked = ("explain", "--model", model, "good film", "the actor", "--speed", 0.5)
     words, numbers = infer(*asked), infer(*asked, "--json", "--quiet")

@@ -116,6 +116,7 @@ def test_a_run_from_text_to_answers(settings, tmp_path, capsys):
     assert all(answer.label in ("bad", "good") and 1 <= answer.exit_layer <= 3 for answer in answers)
 
 
+@pytest.mark.slow
 def test_the_same_command_again_trains_nothing(settings, tmp_path):
     config = from_yaml(fastbert.Settings, settings)
     train(config)

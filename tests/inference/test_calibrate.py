@@ -80,6 +80,7 @@ def test_the_thresholds_found_are_those_that_predict_takes(
     assert {answer["exit_layer"] for answer in answers} <= {1, 3, 5}
 
 
+@pytest.mark.slow
 def test_targets_stand_beside_each_other(model: Path, data: Path, fixed_speedup: None) -> None:
     calibrate(CalibrateConfig(model=str(model), data=str(data), max_drop=0.0))
     promise = calibrate(CalibrateConfig(model=str(model), data=str(data), agreement=0.7, confidence=0.9))

@@ -39,6 +39,7 @@ BAD_SETTINGS = [
 MEASURE = MeasureConfig(speeds=(0.0, 0.3, 0.6), batch_size=4, repeats=2)
 
 
+@pytest.mark.slow
 def test_nothing_compiles_while_the_clock_runs(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cascade keeps the steps of the largest batches it has met: sizes that shared one would compile in turns."""
     programs: list[int] = []

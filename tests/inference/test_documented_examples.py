@@ -40,7 +40,10 @@ def test_the_examples_give_what_they_show(run_directory: None) -> None:
     assert [failed for failed, _ in found] == [0, 0, 0] and sum(tried for _, tried in found) > 20
 
 
-@pytest.mark.parametrize(("page", "example"), EXAMPLES)
+@pytest.mark.parametrize(
+    ("page", "example"),
+    [pytest.param(*one, marks=[pytest.mark.slow] if "warm_up" in one[1] else []) for one in EXAMPLES],
+)
 def test_the_examples_of_the_pages_run(
     page: str, example: str, run_directory: None, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -105,6 +105,7 @@ def test_a_fine_tuned_model_is_distilled_later_as_in_one_run(config: fastbert.Se
     assert "lower_exits" not in before  # nothing had trained them
 
 
+@pytest.mark.slow
 def test_an_exit_that_was_never_trained_is_never_asked(config: fastbert.Settings, straight: Path) -> None:
     alone = dataclasses.replace(
         config, run=str(straight.with_name("last_exit")), distil=dataclasses.replace(config.distil, epochs=0)

@@ -35,6 +35,7 @@ def profiled_steps(directory: Path) -> list[int]:
     return sorted(int(event["args"]["step_num"]) for event in events if event.get("name") == "train")
 
 
+@pytest.mark.slow
 def test_the_steps_that_were_asked_for_are_in_it_across_phases(tmp_path, said):
     run(tmp_path, profiler=Profiler(tmp_path / "profile", range(5, 9)))  # 6 steps a phase
     assert profiled_steps(tmp_path / "profile") == [5, 6, 7, 8]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 
 import jax
@@ -57,13 +56,9 @@ def rows_of(answers: Iterator[Results]) -> list[np.ndarray]:
 @pytest.mark.parametrize(
     ("devices", "mode"),
     [
-        ("runtimes", Mode.CASCADE),
         ("sharing", Mode.GRAPH_CASCADE),
-        *(
-            pytest.param(devices, mode, marks=pytest.mark.slow)
-            for devices, mode in itertools.product(("runtimes", "sharing"), ENGINES)
-            if (devices, mode) not in (("runtimes", Mode.CASCADE), ("sharing", Mode.GRAPH_CASCADE))
-        ),
+        *(pytest.param("sharing", mode, marks=pytest.mark.slow) for mode in ENGINES if mode is not Mode.GRAPH_CASCADE),
+        *(pytest.param("runtimes", mode, marks=pytest.mark.slow) for mode in ENGINES),
     ],
 )
 def test_several_devices_answer_as_one_does(devices: str, mode: Mode, request: pytest.FixtureRequest) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from fastbert_jax.config import ExitConfig
 from fastbert_jax.inference.engines.auto import make_engines
@@ -12,6 +13,7 @@ from tests.inference.models import LAYERS, batch_of, random_texts, tiny_runtime
 ROWS, LENGTH = 4, 8
 
 
+@pytest.mark.slow
 def test_nothing_compiles_after_a_warm_up() -> None:
     runtime = tiny_runtime(2, exits=ExitConfig(layers=(2, 4)))
     engines = make_engines([runtime])
@@ -20,7 +22,7 @@ def test_nothing_compiles_after_a_warm_up() -> None:
     warm = runtime.compiled_programs
     generator = np.random.default_rng(0)
     for mode, engine in engines.items():
-        for seed in range(6):
+        for seed in range(12):
             batches = [
                 batch_of(random_texts(rows, longest=LENGTH, seed=seed), batch_size=rows, length=LENGTH)
                 for rows in generator.integers(1, ROWS + 1, generator.integers(1, 6)).tolist()
