@@ -113,15 +113,15 @@ def test_all_engines_give_the_same_labels_and_exit_layers(classes: int, batch_si
     assert depths_met == set(range(1, LAYERS + 1))
 
 
+@pytest.mark.slow  # all of them are also met by the ten thousand texts of test_agreement.py
 @pytest.mark.parametrize(
     "exits",
     [
-        pytest.param(ExitConfig(policy=PolicyName.TOP_ENTROPY, top=3), marks=pytest.mark.slow),
-        pytest.param(ExitConfig(policy=PolicyName.MAX_PROBABILITY, layers=(2, 3)), marks=pytest.mark.slow),
-        # All of them are also met by the ten thousand texts of test_agreement.py.
-        pytest.param(ExitConfig(policy=PolicyName.MARGIN, every=2), marks=pytest.mark.slow),
-        pytest.param(ExitConfig(policy=PolicyName.PATIENCE, patience=1), marks=pytest.mark.slow),
-        pytest.param(ExitConfig(policy=PolicyName.PATIENCE, patience=1, layers=(1, 2, 4)), marks=pytest.mark.slow),
+        ExitConfig(policy=PolicyName.TOP_ENTROPY, top=3),
+        ExitConfig(policy=PolicyName.MAX_PROBABILITY, layers=(2, 3)),
+        ExitConfig(policy=PolicyName.MARGIN, every=2),
+        ExitConfig(policy=PolicyName.PATIENCE, patience=1),
+        ExitConfig(policy=PolicyName.PATIENCE, patience=1, layers=(1, 2, 4)),
     ],
     ids=lambda exits: f"{exits.policy.value} {exits.layers or exits.every}",
 )
