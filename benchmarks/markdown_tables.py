@@ -17,7 +17,7 @@ def markdown(header: Iterable[object], rows: Iterable[Iterable[object]], *, numb
 
 
 def span(values: Iterable[float], form: str) -> str:
-    """The smallest and the largest value: `0.96 to 0.98`."""
+    """The range as text, such as `0.96 to 0.98`."""
     values = sorted(values)
     low, high = format(values[0], form), format(values[-1], form)
     return low if low == high else f"{low} to {high}"

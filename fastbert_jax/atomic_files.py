@@ -79,7 +79,9 @@ def unless_refused(place: Path | str, action: str, *, remedy: str = "") -> Itera
     """
     try:
         yield
-    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+    except (OSError, ValueError) as error:
+        if not isinstance(error, OSError | UnicodeError) and "null" not in str(error):
+            raise  # no fault of the place; a name with a null character is
         found = (isinstance(error, OSError) and error.strerror) or error
         raise UserError(f"{place}: cannot {action}: {found}{remedy}") from error
 

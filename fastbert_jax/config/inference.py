@@ -166,7 +166,8 @@ class PredictConfig(ReadingConfig, BatchConfig, AnswerCommand):
 
     def __post_init__(self) -> None:
         AnswerCommand.__post_init__(self)
-        require_at_least(self, batch_size=0, batch_tokens=1, devices=0, top=0, process_count=0)
+        BatchConfig.__post_init__(self)
+        require_at_least(self, devices=0, top=0, process_count=0)
         require(isinstance(self.input, tuple) and len(self.input) > 0, "input", "a tuple of one or more", self.input)
         require_local("output", self.output)
         texts = tuple(ending for ending in ANSWER_ENDINGS if ending != ".parquet")

@@ -17,7 +17,7 @@ from fastbert_jax.config_yaml import convert, shown
 from fastbert_jax.errors import UserError, program_name
 from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.log import info
-from fastbert_jax.model.config_json import code_notes, is_fastbert, read_bert_config
+from fastbert_jax.model.config_json import ConfigJson, code_notes, read_bert_config
 from fastbert_jax.model.sharding import make_mesh
 from fastbert_jax.model.tensor_files import check_is_file
 from fastbert_jax.model.weights import check_vocabulary, load_model, load_params
@@ -51,21 +51,22 @@ def load(directory: str | Path, *, exits: ExitConfig | None = None, mesh: Mesh |
       UserError: no such directory, no model in it, damaged files, or a tokenizer of another model.
     """
     directory = model_directory(directory)
-    if is_fastbert(directory):
-        params, config, extra = load_model(directory)
+    config_json = ConfigJson.read(directory)
+    if config_json.is_fastbert:
+        params, config, extra = load_model(config_json)
         settings = saved_settings(directory, extra, config)
     else:
-        config = read_bert_config(directory)
-        params = load_params(directory, config, exits=False)
+        config = read_bert_config(config_json)
+        params = load_params(config_json, config, exits=False)
         longest = config.max_positions
         if longest < LEAST_LENGTH:
-            path, expected = directory / "config.json", f"{LEAST_LENGTH} or more"
-            raise UserError(f"{path}: max_position_embeddings: expected {expected}, found {longest}")
+            expected = f"{LEAST_LENGTH} or more"
+            raise UserError(f"{config_json.path}: max_position_embeddings: expected {expected}, found {longest}")
         lengths = (*(length for length in DataConfig.length_buckets if length < longest), longest)
         settings = {"labels": (), "max_length": longest, "length_buckets": lengths}
     tokenizer = load_tokenizer(directory)
     check_vocabulary(tokenizer.vocab_size, config)
-    for note in (*code_notes(directory), *tokenizer.notes):
+    for note in (*code_notes(config_json), *tokenizer.notes):
         info(note)
     return Predictor(params, config, tokenizer, exits=exits, mesh=mesh, directory=directory, **settings)
 

@@ -130,8 +130,9 @@ class Predictor:
         if exits == self.exits:
             return self, thresholds_L
         if exits not in self._of_exits:
-            self._of_exits[exits] = self.with_new_engines()
-            self._of_exits[exits]._ask(exits, [runtime.params for runtime in self._runtimes])
+            other = self.with_new_engines()
+            other._ask(exits, [runtime.params for runtime in self._runtimes])
+            self._of_exits[exits] = other
         return self._of_exits[exits], thresholds_L
 
     def __reduce__(self) -> NoReturn:

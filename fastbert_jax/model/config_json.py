@@ -1,7 +1,8 @@
-"""`config.json` of a model directory, Hugging Face's or ours, to and from an architecture."""
+"""`config.json` of a model directory, Hugging Face's or ours, to and from an architecture; it is read once."""
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -45,33 +46,55 @@ EXIT_KEYS = ("num_classes", "exit_kind", "exit_size", "exit_heads", "exit_layers
 """Of the section `fastbert`: fields of `BertConfig`. Older models have neither `exit_kind` nor `exit_layers`."""
 
 
-def is_fastbert(directory: str | Path) -> bool:
-    """Whether `save_model` wrote a model directory; False for a plain Hugging Face one.
+@dataclasses.dataclass(frozen=True)
+class ConfigJson:
+    """The values of one `config.json`."""
 
-    Raises:
-      UserError: no readable config.json.
-    """
-    return "fastbert" in read_json(Path(directory) / "config.json")
+    path: Path
+    values: dict[str, Any]
+
+    @classmethod
+    def read(cls, source: ModelSource) -> ConfigJson:
+        """Read the file in a model directory, unless it was read already.
+
+        Raises:
+          UserError: no readable config.json.
+        """
+        if isinstance(source, ConfigJson):
+            return source
+        path = Path(source) / "config.json"
+        return cls(path, read_json(path))
+
+    @property
+    def is_fastbert(self) -> bool:
+        """Whether `save_model` wrote the directory; False for a plain Hugging Face one."""
+        return "fastbert" in self.values
+
+    def fields(self, values: Mapping[str, Any], keys: Mapping[str, str], required: Iterable[str]) -> dict[str, Any]:
+        """The fields of `BertConfig` that the values of a part of the file give.
+
+        Args:
+          keys: key of a value -> its field.
+          required: keys that must be there.
+
+        Raises:
+          UserError: a value of another type, or a key that is not there.
+        """
+        if missing := [key for key in required if key not in values]:
+            raise UserError(f"{self.path}: expected the keys {missing}, found {shown(list(values))}")
+        kinds = typing.get_type_hints(BertConfig)
+        return {
+            field: convert(kinds[field], values[key], where=str(self.path), key=key)
+            for key, field in keys.items()
+            if key in values
+        }
 
 
-def _fields(path: Path, values: Mapping[str, Any], keys: Mapping[str, str], required: Iterable[str]) -> dict[str, Any]:
-    """The fields of `BertConfig` that the values of a part of the file give.
-
-    Args:
-      keys: key of a value -> its field.
-      required: keys that must be there.
-
-    Raises:
-      UserError: a value of another type, or a key that is not there.
-    """
-    if missing := [key for key in required if key not in values]:
-        raise UserError(f"{path}: expected the keys {missing}, found {shown(list(values))}")
-    kinds = typing.get_type_hints(BertConfig)
-    present = {key: field for key, field in keys.items() if key in values}
-    return {field: convert(kinds[field], values[key], where=str(path), key=key) for key, field in present.items()}
+ModelSource = str | Path | ConfigJson
+"""A model directory, or its `config.json` where that was read already."""
 
 
-def read_bert_config(directory: str | Path, **exits: Any) -> BertConfig:
+def read_bert_config(source: ModelSource, **exits: Any) -> BertConfig:
     """The architecture that a directory's Hugging Face `config.json` describes, with our exits on it.
 
     Args:
@@ -80,52 +103,53 @@ def read_bert_config(directory: str | Path, **exits: Any) -> BertConfig:
     Raises:
       UserError: no readable config.json, not a BERT encoder, or a key missing or out of range.
     """
-    path = Path(directory) / "config.json"
-    values = read_json(path)
+    file = ConfigJson.read(source)
     for key, expected in ENCODER_KEYS.items():
-        found = values.get(key, None if key == "model_type" else expected)
+        found = file.values.get(key, None if key == "model_type" else expected)
         if found != expected:
             remedy = "only BERT encoders can be loaded"
-            if key not in values:
+            if key not in file.values:
                 remedy = f'if it is a BERT, add `"{key}": "{expected}"` to the file'
-            raise UserError(f"{path}: {key}: expected {expected!r}, found {shown(found)}; {remedy}")
+            raise UserError(f"{file.path}: {key}: expected {expected!r}, found {shown(found)}; {remedy}")
+    values = dict(file.values)
     if (activation := values.get("hidden_act", "gelu")) not in list(ACTIVATIONS):
-        raise UserError(f"{path}: hidden_act: expected one of {list(ACTIVATIONS)}, found {shown(activation)}")
+        raise UserError(f"{file.path}: hidden_act: expected one of {list(ACTIVATIONS)}, found {shown(activation)}")
     values["hidden_act"] = ACTIVATIONS[activation].value
-    fields = _fields(path, values, BACKBONE_KEYS, list(BACKBONE_KEYS)[:5])
+    fields = file.fields(values, BACKBONE_KEYS, list(BACKBONE_KEYS)[:5])
     try:
         return BertConfig(**fields, **exits)
     except UserError as error:
         keys = {field: key for key, field in BACKBONE_KEYS.items()}
         problem = re.sub(r"^model (\w+)", lambda match: keys.get(match[1], match[0]), str(error))
-        raise UserError(f"{path}: {problem}") from None
+        raise UserError(f"{file.path}: {problem}") from None
 
 
-def code_notes(directory: Path) -> tuple[str, ...]:
+def code_notes(source: ModelSource) -> tuple[str, ...]:
     """What to say where a model's `config.json` names code of its own: a model that is computed in another way."""
-    path = directory / "config.json"
-    note = (
-        f"{path} names code of its own (auto_map), which is never run: the model is computed as plain BERT, and gives "
-        "other answers where its code does something else"
+    file = ConfigJson.read(source)
+    if not file.values.get("auto_map"):
+        return ()
+    return (
+        f"{file.path} names code of its own (auto_map), which is never run: the model is computed as plain BERT, and "
+        "gives other answers where its code does something else",
     )
-    return (note,) if read_json(path).get("auto_map") else ()
 
 
-def read_fastbert_config(directory: str | Path) -> tuple[BertConfig, dict[str, Any]]:
+def read_fastbert_config(source: ModelSource) -> tuple[BertConfig, dict[str, Any]]:
     """The architecture of a model directory of ours, and what was saved as `extra`.
 
     Raises:
       UserError: not a directory of `save_model`.
     """
-    path = Path(directory) / "config.json"
-    section = read_json(path).get("fastbert")
+    file = ConfigJson.read(source)
+    section = file.values.get("fastbert")
     if not isinstance(section, dict) or not isinstance(section.get("extra"), dict):
         raise UserError(
-            f"{path}: expected the 'fastbert' section of a trained model, found none; train one with train.py"
+            f"{file.path}: expected the 'fastbert' section of a trained model, found none; train one with train.py"
         )
     required = ("num_classes", "exit_size", "exit_heads")
-    exits = _fields(path, section, {key: key for key in EXIT_KEYS}, required)
-    return read_bert_config(directory, **exits), section["extra"]
+    exits = file.fields(section, {key: key for key in EXIT_KEYS}, required)
+    return read_bert_config(file, **exits), section["extra"]
 
 
 def inference_settings(
@@ -145,18 +169,18 @@ def reading_values(reading: ReadingConfig) -> dict[str, Any]:
     return {key: value for key, value in to_dict(reading).items() if key != "on_bad_row"}
 
 
-def config_json_values(config: BertConfig, extra: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What `config.json` says of a model: the backbone by Hugging Face's keys, the exits and `extra` by ours.
-
-    Args:
-      extra: JSON values; None: of a backbone without exits.
-    """
+def bert_values(config: BertConfig) -> dict[str, Any]:
+    """What `config.json` says of a backbone, by Hugging Face's keys."""
     fields = to_dict(config)
     fields["activation"] = next(name for name, activation in ACTIVATIONS.items() if activation is config.activation)
-    ours = {} if extra is None else {"fastbert": {**{key: fields[key] for key in EXIT_KEYS}, "extra": dict(extra)}}
     return {
         "architectures": ["BertModel"],
         **ENCODER_KEYS,
         **{key: fields[field] for key, field in BACKBONE_KEYS.items()},
-        **ours,
     }
+
+
+def exits_values(config: BertConfig, extra: Mapping[str, Any]) -> dict[str, Any]:
+    """The section `fastbert` of `config.json`: the exits, and `extra`."""
+    fields = to_dict(config)
+    return {**{key: fields[key] for key in EXIT_KEYS}, "extra": dict(extra)}

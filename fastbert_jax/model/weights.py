@@ -22,7 +22,10 @@ from fastbert_jax.atomic_files import atomic_path, flush
 from fastbert_jax.config import BertConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.model.config_json import (
-    config_json_values,
+    ConfigJson,
+    ModelSource,
+    bert_values,
+    exits_values,
     read_bert_config,
     read_fastbert_config,
 )
@@ -57,35 +60,41 @@ def check_token_types(token_types: np.ndarray, config: BertConfig) -> None:
         )
 
 
-def find_weights(directory: Path, config: BertConfig, *, exits: bool) -> tuple[list[Leaf], dict[str, Tensor]]:
+def find_weights(source: ModelSource, config: BertConfig, *, exits: bool) -> tuple[list[Leaf], dict[str, Tensor]]:
     """What `load_params` reads, without reading it: the leaves, and the tensors in the files by their names.
 
     Raises:
       UserError: no safetensors, an unreadable file, or tensors missing, unknown or misshaped, all in one message.
     """
+    file = ConfigJson.read(source)
     leaves = bert_leaves(config, exits=exits)
     expected = {name: leaf.shape for leaf in leaves for name in leaf.tensors}
-    whole = read_fastbert_config(directory)[0] if exits else read_bert_config(directory)
-    left_out = [f"encoder.layer.{layer}." for layer in range(config.num_layers, whole.num_layers)]
-    if exits:
-        left_out += [f"exits.{layer}." for layer in whole.exit_layers if layer not in config.exit_layers]
-    else:
-        left_out.append("exits.")
-    return leaves, find_tensors(directory, expected, ignored=tuple(left_out))
+    return leaves, find_tensors(file.path.parent, expected, ignored=_left_out(file, config, exits=exits))
 
 
-def load_model(directory: str | Path) -> tuple[Params, BertConfig, dict[str, Any]]:
+def _left_out(file: ConfigJson, config: BertConfig, *, exits: bool) -> tuple[str, ...]:
+    """Starts of the names of what a directory holds beyond the layers and the exits of `config`."""
+    whole = read_fastbert_config(file)[0] if exits else read_bert_config(file)
+    return (
+        *(f"encoder.layer.{layer}." for layer in range(config.num_layers, whole.num_layers)),
+        *(f"exits.{layer}." for layer in whole.exit_layers if exits and layer not in config.exit_layers),
+        *(() if exits else ("exits.",)),
+    )
+
+
+def load_model(source: ModelSource) -> tuple[Params, BertConfig, dict[str, Any]]:
     """A model directory of ours: its parameters (float32 numpy), its architecture and what was saved as `extra`.
 
     Raises:
       UserError: not a directory of `save_model`, or one whose files are damaged or do not belong together.
     """
-    config, extra = read_fastbert_config(directory)
-    return load_params(directory, config), config, extra
+    file = ConfigJson.read(source)
+    config, extra = read_fastbert_config(file)
+    return load_params(file, config), config, extra
 
 
 def load_params(
-    directory: str | Path, config: BertConfig, *, exits: bool = True, shardings: Params | None = None
+    source: ModelSource, config: BertConfig, *, exits: bool = True, shardings: Params | None = None
 ) -> Params:
     """The parameters of a trained FastBERT, or the backbone of any BERT directory.
 
@@ -100,7 +109,7 @@ def load_params(
     Raises:
       UserError: what `find_weights` raises, or a tensor with NaN or an infinite number.
     """
-    leaves, tensors = find_weights(Path(directory), config, exits=exits)
+    leaves, tensors = find_weights(source, config, exits=exits)
     flat_shardings = None if shardings is None else flax.traverse_util.flatten_dict(shardings, sep="/")
     arrays: dict[str, Any] = {}
     for leaf in leaves:
@@ -109,7 +118,8 @@ def load_params(
             arrays[leaf.path] = read((slice(None),) * len(leaf.tree_shape))
         else:
             arrays[leaf.path] = jax.make_array_from_callback(leaf.tree_shape, flat_shardings[leaf.path], read)
-    return flax.traverse_util.unflatten_dict(arrays, sep="/")
+    params: Params = flax.traverse_util.unflatten_dict(arrays, sep="/")
+    return params
 
 
 def _read(leaf: Leaf, tensors: Mapping[str, Tensor], index: tuple[slice, ...]) -> np.ndarray:
@@ -173,7 +183,9 @@ def save_tensors(
       exits_apart: put the exits into `fastbert_exits.safetensors`, and name the backbone's tensors as `BertModel` does:
         transformers then warns of the pooler alone, which none of our models has.
     """
-    directory, values = Path(directory), config_json_values(config, extra)
+    directory, values = Path(directory), bert_values(config)
+    if extra is not None:
+        values["fastbert"] = exits_values(config, extra)
     prefix = "" if exits_apart or extra is None else "bert."
     contents: dict[str, dict[str, np.ndarray]] = {"model.safetensors": {}}
     for name, tensor in tensors.items():

@@ -32,7 +32,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """The median, smallest and largest of one or more values, and the quartiles of enough."""
+        """Median, minimum and maximum of one or more values, and the quartiles where there are enough values."""
         ends = statistics.median(values), min(values), max(values)
         if len(values) < QUARTILES_FROM:
             return cls(*ends)
@@ -41,7 +41,7 @@ class Spread:
 
     @property
     def middle(self) -> tuple[float, float]:
-        """The quartiles; the smallest and largest value where there are no quartiles."""
+        """The lower and upper quartile; minimum and maximum where there are no quartiles."""
         if self.lower_quartile is None or self.upper_quartile is None:
             return self.low, self.high
         return self.lower_quartile, self.upper_quartile

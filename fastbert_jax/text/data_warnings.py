@@ -96,7 +96,7 @@ def _conflicts(train: Sequence[Example]) -> Iterator[str]:
 
 
 def _class_sizes(sizes: Counter[str]) -> Iterator[str]:
-    largest, smallest = (pick(sizes, key=sizes.__getitem__) for pick in (max, min))
+    largest, smallest = max(sizes, key=sizes.__getitem__), min(sizes, key=sizes.__getitem__)
     if sizes[largest] >= ONE_SIDED * sizes.total():
         yield (
             f"{share(sizes[largest], sizes.total())} train texts are {largest!r}: a model that always gives this "

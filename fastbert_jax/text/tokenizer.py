@@ -316,6 +316,8 @@ def vocabulary_tokenizer(path: str | Path, *, text_form: TextForm) -> Tokenizer:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: expected a vocabulary, one token a line, found no file of text: {error}") from None
     vocabulary = {token: number for number, token in enumerate(tokens)}
+    if missing := [token for token in SPECIAL_TOKENS if token not in vocabulary]:
+        raise UserError(f"{path}: expected a vocabulary of BERT, one token a line, found none of {missing} in it")
     if len(vocabulary) < len(tokens):
         twice, _ = Counter(tokens).most_common(1)[0]
         raise UserError(f"{path}: expected each token once, found {twice!r} again in line {vocabulary[twice] + 1}")

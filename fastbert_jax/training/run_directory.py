@@ -140,10 +140,12 @@ class RunDirectory:
 def _replace(path: Path, text: str, problem: Exception) -> None:
     """Put aside a damaged file that says what the run began with, and write what this command says instead."""
     with unless_refused(path, "replace what cannot be read"):
+        then = "; what this command gives is taken for what the run began with"
         if os.path.lexists(path):
-            put_aside(path, f"cannot be read: {problem}")
+            put_aside(path, f"cannot be read: {problem}", then)
+        else:
+            status(f"warning: {path} is gone{then}")
         write_text(path, text)
-    status(f"{path}: what this command gives is taken for what the run began with")
 
 
 def _check_same(path: Path, expected: object) -> None:

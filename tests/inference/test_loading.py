@@ -17,6 +17,8 @@ from fastbert_jax.config import ModelConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.loading import load, model_directory
 from fastbert_jax.inference.predictor import Predictor
+from fastbert_jax.model import config_json
+from fastbert_jax.model.tensor_files import read_json
 from fastbert_jax.training.recipe import World, model_start
 from tests.tiny_bert import write_tiny_bert
 
@@ -208,3 +210,15 @@ def test_a_pipe_among_the_files_is_refused_at_once(model: Path, name: str) -> No
     os.mkfifo(model / name)
     with pytest.raises(UserError, match=rf"{name}: expected a file, found a pipe or a device"):
         model_directory(model)
+
+
+def test_config_json_is_read_once(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+
+    def counted(path: Path) -> dict[str, Any]:
+        read.append(path)
+        return read_json(path)
+
+    monkeypatch.setattr(config_json, "read_json", counted)
+    load(model)
+    assert read == [model / "config.json"]

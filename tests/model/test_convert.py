@@ -21,7 +21,7 @@ from fastbert_jax.errors import UserError
 from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.model import convert as convert_module
 from fastbert_jax.model.bert import Bert
-from fastbert_jax.model.config_json import is_fastbert
+from fastbert_jax.model.config_json import ConfigJson
 from fastbert_jax.model.convert import convert
 from fastbert_jax.model.state_dicts import read_state_dict
 from fastbert_jax.model.weights import load_model
@@ -117,7 +117,7 @@ def test_every_engine_gives_the_official_answers(predictors: dict[str, Predictor
 
 
 def test_a_backbone_gives_the_hidden_states_of_uer(models: Path, predictors: dict[str, Predictor]) -> None:
-    assert not is_fastbert(models / "backbone")
+    assert not ConfigJson.read(models / "backbone").is_fastbert
     first, second = json.loads(str(GOLDEN["pairs"]))[int(GOLDEN["backbone_pair"])]
     (found,) = predictors["backbone"].hidden_states([(first, second)])
     expected = GOLDEN["backbone_hidden"][:, : found.shape[1]]

@@ -250,7 +250,7 @@ def test_a_config_that_is_no_bert(tiny_bert_directory: Path, changes: dict, mess
 def test_a_config_that_cannot_be_read(tiny_bert_directory: Path, content: bytes | None) -> None:
     path = tiny_bert_directory / "config.json"
     path.unlink() if content is None else path.write_bytes(content)
-    for read in (read_config, config_json.is_fastbert, weights.load_model):
+    for read in (read_config, config_json.ConfigJson.read, weights.load_model):
         with pytest.raises(
             UserError, match=r"expected a (model directory|JSON object).*config\.json|config\.json: exp"
         ):
@@ -294,7 +294,7 @@ def test_save_and_load_bit_for_bit(tmp_path: Path, num_layers: int) -> None:
     loaded, loaded_config, loaded_extra = weights.load_model(tmp_path / "new" / "model")
     assert_same(loaded, params)
     assert (loaded_config, loaded_extra) == (config, extra)
-    assert config_json.is_fastbert(tmp_path / "new" / "model")
+    assert config_json.ConfigJson.read(tmp_path / "new" / "model").is_fastbert
     assert sorted(path.name for path in (tmp_path / "new" / "model").iterdir()) == ["config.json", "model.safetensors"]
 
 
@@ -331,7 +331,7 @@ def test_a_backbone_alone_comes_back_with_its_layer_norm(tmp_path: Path, kind: L
     tensors = safetensors.numpy.load_file(tmp_path / "model.safetensors")
     (tmp_path / "fastbert_exits.safetensors").unlink()
     weights.save_tensors(tmp_path, tensors, config, extra=None)
-    assert not config_json.is_fastbert(tmp_path)
+    assert not config_json.ConfigJson.read(tmp_path).is_fastbert
     read = config_json.read_bert_config(tmp_path, num_classes=5, exit_size=8, exit_heads=2)
     assert read == config
     assert_same(load_backbone(tmp_path, read), params["backbone"])
@@ -400,7 +400,7 @@ def test_missing_exits_are_listed(tmp_path: Path) -> None:
 
 
 def test_a_plain_bert_is_no_fastbert(tiny_bert_directory: Path) -> None:
-    assert not config_json.is_fastbert(tiny_bert_directory)
+    assert not config_json.ConfigJson.read(tiny_bert_directory).is_fastbert
     with pytest.raises(UserError, match="expected the 'fastbert' section of a trained model, found none; train one"):
         weights.load_model(tiny_bert_directory)
 
