@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from fastbert_jax.config_yaml import shown
 from fastbert_jax.errors import UserError
 
 Text = str | tuple[str, str]
@@ -123,7 +124,7 @@ def checked_texts(texts: Iterable[Text]) -> list[Text]:
     is_other = is_table or isinstance(texts, str | set | frozenset | bytes | bytearray | memoryview)
     if is_pair or is_other or not isinstance(texts, Iterable):
         raise UserError(
-            f"texts: expected a list of texts, found the {type(texts).__name__} {str(texts)[:40]!r}; write [text] or "
+            f"texts: expected a list of texts, found the {type(texts).__name__} {shown(texts)}; write [text] or "
             "[(text, pair)], pass one column of a table, list(table['text']), or a list of them in their order"
         )
     texts = list(texts)
