@@ -242,9 +242,9 @@ def test_settings_that_cannot_be_read_are_taken_from_the_command(stopped, tmp_pa
     (directory / "labels.json").write_bytes(b"[")
     assert resumed_at(settings, directory) == STOPPED_AT
     printed = capsys.readouterr().out
-    assert (
-        "config.yaml: cannot be read: " in printed and "It is now config.yaml.damaged\n" in printed
-    ) and "config.yaml: what this command gives is taken for what the run began with" in printed
+    then = "what this command gives is taken for what the run began with"
+    assert "config.yaml: cannot be read: " in printed and f"It is now config.yaml.damaged; {then}\n" in printed
+    assert "labels.json: cannot be read: " in printed and f"It is now labels.json.damaged; {then}\n" in printed
     assert (directory / "labels.json").read_text() == (stopped[1] / "labels.json").read_text()
     assert from_yaml(fastbert.Settings, directory / "config.yaml").seed == settings.seed
 

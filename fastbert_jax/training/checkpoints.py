@@ -167,7 +167,10 @@ class Checkpoints:
     def _saving(self, step: int) -> Iterator[None]:
         remedy = f"\nEarlier checkpoints are intact.{MAKE_ROOM}"
         with _orbax_silent(), unless_refused(self._directory / str(step), "write the checkpoint", remedy=remedy):
-            yield
+            try:
+                yield
+            except ValueError as error:  # TensorStore's word for a full disk
+                raise OSError(str(error)) from error
 
     def steps(self) -> list[int]:
         """The steps of the complete checkpoints, newest first."""
