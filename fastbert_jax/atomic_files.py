@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from fastbert_jax.config import require_local
 from fastbert_jax.errors import UserError
 from fastbert_jax.log import status
 
@@ -30,8 +31,9 @@ def user_path(name: str | Path) -> Path:
     """The local path that a name means; `~` is the user's home.
 
     Raises:
-      UserError: there is no such home.
+      UserError: there is no such home, or the name is a URL.
     """
+    require_local(str(name), str(name))
     try:
         return Path(name).expanduser()
     except (RuntimeError, ValueError) as error:

@@ -17,7 +17,7 @@ import tyro
 
 from fastbert_jax import log, stopping
 from fastbert_jax.atomic_files import user_path
-from fastbert_jax.config import QuietCommand, TrainConfig
+from fastbert_jax.config import QuietCommand, TrainConfig, require_local
 from fastbert_jax.config_yaml import check_values, from_yaml, read_yaml
 from fastbert_jax.errors import SCRIPTS, LostProcessError, PreemptedError, UserError, program_name
 from fastbert_jax.version import VERSION
@@ -26,6 +26,8 @@ Settings = TypeVar("Settings")
 TYRO_STYLE = (tyro.conf.EnumChoicesFromValues, tyro.conf.FlagCreatePairsOff)
 BASH_IN_ZSH = "autoload -Uz compinit bashcompinit && compinit -u && bashcompinit"
 """What zsh needs before tyro's completion script for bash."""
+CACHE = "FASTBERT_JAX_CACHE"
+"""The environment variable that names the cache."""
 SHORTEST_COMPILE = 0.2
 """Seconds; a program that compiles faster is not kept."""
 
@@ -84,6 +86,7 @@ def read_over_file(schema: Callable[..., Settings], run: type, argv: Sequence[st
       SystemExit: as `read_settings`.
     """
     path = _value_of("--config", argv)
+    require_local("config", path or "")
     default = schema(settings=run()) if path is None else schema(config=path, settings=from_yaml(run, path))
     return read_settings(schema, argv, program=program, default=default)
 
@@ -155,8 +158,8 @@ def end_with(main: Callable[[], None]) -> None:
     traceback. Programs that jax compiles are kept for the next time.
     """
     stopping.begin_command()
-    keep_compiled_programs()
     try:
+        keep_compiled_programs()
         main()
         stopping.look()
     except UserError as error:
@@ -189,9 +192,11 @@ def cache_directory() -> Path:
     one in the user's home.
 
     Raises:
-      UserError: there is no home.
+      UserError: there is no home, or the variable names no local path.
     """
-    return user_path(os.environ.get("FASTBERT_JAX_CACHE") or "~/.cache/fastbert_jax")
+    place = os.environ.get(CACHE) or "~/.cache/fastbert_jax"
+    require_local(CACHE, place)
+    return user_path(place)
 
 
 def keep_compiled_programs() -> None:
@@ -199,13 +204,20 @@ def keep_compiled_programs() -> None:
 
     jax's own `JAX_COMPILATION_CACHE_DIR` wins. Nothing is kept where nothing can be written. Computers of different
     processors can share the directory: the keys of jax's cache hold the features of the processor.
+
+    Raises:
+      UserError: `FASTBERT_JAX_CACHE` names no local path.
     """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     try:
         directory = cache_directory() / "compiled"
         directory.mkdir(parents=True, exist_ok=True)
-    except (OSError, UserError):
+    except OSError:
+        return
+    except UserError:  # no home, or what the user has set
+        if os.environ.get(CACHE):
+            raise
         return
     if os.access(directory, os.W_OK):
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(directory)

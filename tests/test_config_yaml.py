@@ -41,7 +41,6 @@ MERGES = "a: &a {x: 1}\n" + "".join(
         ("evaluate: {modes: [[masked]]}", r"evaluate.modes: expected one of \[.*\], found \['masked'\]"),
         ('run: "a\\0b"', r"run: expected a text without null characters, found 'a\\x00b'"),
         ('run: "\\ud800"', r"run: expected Unicode text, found '\\ud800'"),
-        ("run: gs://bucket/run", r"--run: expected a local path .*, found 'gs://bucket/run'"),
         ("seed: 1\nseed: 2", r"expected YAML, found the key 'seed' twice\n  in .*line 2"),
         ("data: {train: a, train: b}", r"the key 'train' twice"),
         ("[]", r"expected `key: value` lines under 'the top level', found \[\]"),

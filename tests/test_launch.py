@@ -14,7 +14,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+import scaling
 from fastbert_jax.commands import train_arguments
+from fastbert_jax.config import Precision, PrepareConfig
+from fastbert_jax.text.prepare import prepare
 
 ROOT = Path(__file__).parent.parent
 LAUNCH = ROOT / "launch"
@@ -69,6 +72,16 @@ def jobset_container() -> dict:
     return container
 
 
+def jobset_slice() -> str:
+    [job] = jobset()["spec"]["replicatedJobs"]
+    return job["template"]["spec"]["template"]["spec"]["nodeSelector"]["cloud.google.com/gke-tpu-topology"]
+
+
+def slurm_options() -> dict[str, str]:
+    text = (LAUNCH / "slurm.sbatch").read_text()
+    return dict(re.findall(r"^#SBATCH --([a-z-]+)=?(.*)$", text, re.MULTILINE))
+
+
 def the_command() -> list[str]:
     """The one command, as the page that all others point to has it."""
     return train_command((ROOT / "docs" / "launch" / "README.md").read_text())
@@ -97,13 +110,83 @@ def test_every_launcher_runs_the_same_command() -> None:
 
 
 @pytest.mark.parametrize("place", sorted(commands()))
-def test_every_flag_is_one_of_train_py(place: str) -> None:
+def test_every_flag_is_one_of_train_py(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
     words = [word.replace("$SKYPILOT_NUM_NODES", "2") for word in commands()[place]]
     words = ["1" if word == "$SKYPILOT_NODE_RANK" else word for word in words]
     words = ["node-0:8482" if word.endswith("$SKYPILOT_NODE_IPS):8482") else word for word in words]
     settings = train_arguments(words).settings
-    assert settings.run == "/shared/runs/reviews" and settings.distil.pack
+    assert settings.run == "/shared/runs/reviews"
     assert settings.data.unlabelled == "prepared:/shared/corpora/english"
+
+
+def devices_by_place() -> dict[str, int]:
+    """How many devices each launcher takes."""
+    rows, columns = map(int, jobset_slice().split("x"))
+    slurm = {key: int(value) for key, value in slurm_options().items() if value.isdecimal()}
+    _, gpus = sky()["resources"]["accelerators"].split(":")
+    xpk = re.search(r"--tpu-type v5litepod-(\d+) ", (ROOT / "docs" / "launch" / "gke.md").read_text())
+    assert xpk is not None
+    return {
+        "jobset.yaml": rows * columns,
+        "slurm.sbatch": slurm["nodes"] * slurm["gpus-per-node"],
+        "sky.yaml": sky()["num_nodes"] * int(gpus),
+        "gke.md": int(xpk[1]),
+    }
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the command names in `/shared`, tiny, and the repository's configs beside it."""
+    folder = tmp_path_factory.mktemp("launched")
+    (folder / "configs").symlink_to(ROOT / "configs")
+    (folder / "data").mkdir()
+    texts = [f"{label}\ta {label} film, the {number}th of {label} ones" for number in range(40) for label in "abc"]
+    (folder / "data" / "reviews.tsv").write_text("\n".join(["label\ttext", *texts]), encoding="utf-8")
+    (folder / "texts.txt").write_text("\n".join(texts), encoding="utf-8")
+    prepare(PrepareConfig(input=(f"{folder}/texts.txt",), output=f"{folder}/corpora/english"))
+    return folder
+
+
+SLICES = re.findall(r"^\| (\d+) \| (\d+)x(\d+) \| (\d+) \| (\d+) \|$", (ROOT / "docs/launch/gke.md").read_text(), re.M)
+"""Chips, the two sides, hosts and rows of a batch, as the page gives them for other slices."""
+
+
+# All places have the same command, so one run for each number of devices stands for all places with it.
+@pytest.mark.parametrize(
+    "devices",
+    [*sorted(set(devices_by_place().values())), *(pytest.param(other, marks=pytest.mark.slow) for other in (8, 256))],
+)
+def test_the_command_starts_on_the_devices_of_its_launcher(devices: int, shared: Path) -> None:
+    words = [word.replace("/shared", str(shared)) for word in the_command()]
+    if devices not in devices_by_place().values():  # a launcher's own size needs no other words
+        words += [word for chips, *_, rows in SLICES if int(chips) == devices for word in ("--distil.batch-size", rows)]
+    environment = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
+    done = subprocess.run(
+        [sys.executable, ROOT / "train.py", *words, "--dry-run"],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=shared,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"devices     {devices} data x 1 fsdp x 1 tensor\n" in done.stdout
+    settings = train_arguments(words).settings
+    assert f"1 x [{settings.distil.batch_size}, {scaling.ROW_LENGTH}]\n" in done.stdout
+    assert not (shared / "runs").exists()
+
+
+def test_the_pod_runs_what_the_costs_are_computed_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    settings = train_arguments(jobset_container()["command"][2:]).settings
+    assert settings.distil.batch_size == scaling.ROWS_PER_CHIP * devices_by_place()["jobset.yaml"]
+    assert "".join(SLICES[1][1:3]) == jobset_slice().replace("x", "")
+    for chips, rows, columns, hosts, batch in (map(int, numbers) for numbers in SLICES):
+        assert chips == rows * columns == hosts * scaling.CHIPS_PER_HOST and batch == scaling.ROWS_PER_CHIP * chips
+    assert settings.data.max_length == scaling.ROW_LENGTH
+    assert settings.model.precision is Precision.BFLOAT16
+    assert settings.distil.pack and settings.distil.epochs == 1
 
 
 def test_settings_that_the_pages_name_exist() -> None:
@@ -141,14 +224,14 @@ def test_jobset_fills_its_slice_and_mounts_what_the_command_names() -> None:
     spec = job["template"]["spec"]
     pod, container = spec["template"]["spec"], jobset_container()
     assert pod["restartPolicy"] == "Never"  # podFailurePolicy allows no other
-    rows, columns = map(int, pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"].split("x"))
+    rows, columns = map(int, jobset_slice().split("x"))
     assert spec["parallelism"] == spec["completions"]
     assert spec["parallelism"] * container["resources"]["limits"]["google.com/tpu"] == rows * columns
     assert [port["containerPort"] for port in container["ports"]] == [8471, 8482]
     [mount] = container["volumeMounts"]
     [volume] = pod["volumes"]
     assert volume["name"] == mount["name"] and volume["persistentVolumeClaim"]["claimName"]
-    paths = [word.removeprefix("prepared:") for word in container["command"] if "/" in word]
+    paths = [word.removeprefix("prepared:") for word in container["command"] if "/shared" in word]
     assert len(paths) == 3 and all(path.startswith(mount["mountPath"] + "/") for path in paths)
     assert all(isinstance(word, str) for word in container["command"])
 
@@ -196,6 +279,7 @@ def test_accelerators_take_jax_from_the_same_range(kind: str, extras: set[str]) 
     assert lines[0] == "-r requirements.txt"
     extra, versions = re.fullmatch(r"jax\[(\w+)\](.*)", lines[1]).groups()
     assert extra in extras and f"jax{versions}" == jax
+    assert [re.split(">=", line)[0] for line in lines[2:]] == ["gcsfs", "s3fs"]  # gs:// and s3://, see docs/launch
 
 
 @pytest.mark.parametrize("script", ["multi_vm.sh", "slurm.sbatch"])
@@ -220,7 +304,7 @@ def test_slurm_script_requeues_after_a_save_alone(tmp_path: Path, code: int, req
 
 
 def test_slurm_script_has_a_process_per_gpu_and_is_warned() -> None:
-    options = dict(re.findall(r"^#SBATCH --([a-z-]+)=?(.*)$", (LAUNCH / "slurm.sbatch").read_text(), re.MULTILINE))
+    options = slurm_options()
     assert options["ntasks-per-node"] == options["gpus-per-node"]  # as JAX numbers them; see docs/launch/slurm.md
     assert "gpus-per-task" not in options and "requeue" in options
     name, seconds = options["signal"].split("@")

@@ -3,6 +3,7 @@
 The line below a key is its meaning, which `tyro` shows as the command line's help. Nothing in this room needs jax.
 """
 
+from fastbert_jax.config.data import PREPARED as PREPARED
 from fastbert_jax.config.data import DataConfig as DataConfig
 from fastbert_jax.config.data import PrepareConfig as PrepareConfig
 from fastbert_jax.config.data import ReadingConfig as ReadingConfig
@@ -41,6 +42,7 @@ from fastbert_jax.config.shared import QuietCommand as QuietCommand
 from fastbert_jax.config.shared import TextForm as TextForm
 from fastbert_jax.config.shared import as_option as as_option
 from fastbert_jax.config.shared import require as require
+from fastbert_jax.config.shared import require_local as require_local
 from fastbert_jax.config.training import DistilConfig as DistilConfig
 from fastbert_jax.config.training import FineTuneConfig as FineTuneConfig
 from fastbert_jax.config.training import LogConfig as LogConfig

@@ -6,6 +6,9 @@ import dataclasses
 
 from fastbert_jax.config.shared import AUTO_ENCODING, BadRow, Delimiter, require, require_at_least, require_local
 
+PREPARED = "prepared:"
+"""Begins the SPEC of a corpus that `python -m fastbert_jax.text.prepare` made."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReadingConfig:
@@ -69,6 +72,8 @@ class DataConfig(ReadingConfig):
         rises = len(buckets) > 0 and min(buckets) >= 4 and list(buckets) == sorted(set(buckets))
         require(rises, "data.length_buckets", "rising lengths of 4 or more", buckets)
         require(len(set(self.labels)) == len(self.labels), "data.labels", "each label once", self.labels)
+        if self.unlabelled.startswith(PREPARED):
+            require_local("data.unlabelled", self.unlabelled)
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -103,9 +108,10 @@ class PrepareConfig(ReadingConfig):
     """Only read every byte of the corpus in this directory and compare checksums."""
 
     def __post_init__(self) -> None:
+        for key in ("output", "tokenizer", "verify"):
+            require_local(key, getattr(self, key))
         given = bool(self.input) + bool(self.output)
         expected = "--input and --output to prepare a corpus, or --verify alone"
         require(given == (0 if self.verify else 2), "--input, --output", expected, f"{given} of them")
-        require_local("output", self.output)
         require(8 <= self.max_length < 2**16, "max_length", "8 to 65535 tokens", self.max_length)
         require_at_least(self, shard_texts=1, workers=0)

@@ -111,6 +111,9 @@ class ModelCommand(QuietCommand):
     """Directory of a run, or of its model."""
     exits: ExitConfig = ExitConfig()
 
+    def __post_init__(self) -> None:
+        require_local("model", self.model)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AnswerCommand(ModelCommand):
@@ -122,6 +125,7 @@ class AnswerCommand(ModelCommand):
     """Thresholds that the `calibrate` command found, such as `max-drop=0.5`, instead of speed and exits."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(0 <= self.speed <= 1, "speed", "a threshold in [0, 1]", self.speed)
 
 
@@ -221,6 +225,7 @@ class ExploreConfig(ModelCommand):
     """The page's first speed, in [0, 1]: the uncertainty below which a text exits."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(bool(self.host), "host", "a name or an address", self.host)
         require(0 <= self.port <= MOST_PORT, "port", f"0 to {MOST_PORT}", self.port)
         require(0 <= self.speed <= 1, "speed", "a threshold in [0, 1]", self.speed)
@@ -256,6 +261,7 @@ class CalibrateConfig(ReadingConfig, BatchConfig, ModelCommand):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        ModelCommand.__post_init__(self)
         given = [value for value in (self.max_drop, self.speedup, self.agreement) if value is not None]
         require(len(given) == 1, "target", "one of --max-drop, --speedup and --agreement", f"{len(given)} of them")
         require(self.max_drop is None or self.max_drop >= 0, "max_drop", "points, 0 or more", self.max_drop)
@@ -307,9 +313,11 @@ class CompareConfig(MeasureConfig, ReadingConfig, ModelCommand):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        ModelCommand.__post_init__(self)
         require_at_least(self, limit=0, timed_texts=0)
         for key in ("output", "json", "report"):
             require_local(key, getattr(self, key))
+        require_local("baselines", *self.baselines)
         require(not self.report or self.report != self.json, "report", "another file than --json", self.report)
         require(len(set(self.baselines)) == len(self.baselines), "baselines", "each once", self.baselines)
 
@@ -329,6 +337,7 @@ class ExportConfig(QuietCommand):
     """Directory to make; its name is the model's in the card."""
 
     def __post_init__(self) -> None:
+        require_local("model", self.model)
         require_local("output", self.output)
 
 
@@ -343,3 +352,6 @@ class VerifyConfig(QuietCommand):
 
     run: Annotated[str, tyro.conf.Positional]
     """Directory of the run."""
+
+    def __post_init__(self) -> None:
+        require_local("RUN", self.run)

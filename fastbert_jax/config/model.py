@@ -123,6 +123,7 @@ class ModelConfig:
     step of fine-tuning 10 % faster, and its compilation as many times slower."""
 
     def __post_init__(self) -> None:
+        require_local("model.pretrained", self.pretrained)
         require_at_least(self, "model.", unroll=1, first_layers=0)
         require(0 <= self.dropout < 1, "model.dropout", "a probability in [0, 1)", self.dropout)
 
@@ -155,6 +156,6 @@ class ConvertConfig:
     def __post_init__(self) -> None:
         for name in ("input", "vocab", "output"):
             require(bool(getattr(self, name)), f"--{name}", "a path", getattr(self, name))
-        require_local("output", self.output)
+            require_local(name, getattr(self, name))
         require(len(set(self.labels)) == len(self.labels), "--labels", "each label once", self.labels)
         require_at_least(self, num_heads=0, max_length=8)

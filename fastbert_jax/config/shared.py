@@ -159,9 +159,11 @@ def require(condition: bool, key: str, expected: str, found: object) -> None:
         raise UserError(f"{as_option(key)}: expected {expected}, found {found!r}")
 
 
-def require_local(key: str, place: str) -> None:
-    """Raise `UserError` for an output that is not a path: nothing is written behind a `scheme://`."""
-    require("://" not in place and "\0" not in place, key, "a local path (write there, then copy the result)", place)
+def require_local(key: str, *places: str) -> None:
+    """Raise `UserError` for a place that is no local path; texts alone are read behind a `scheme://`."""
+    expected = "a local path (`gcloud storage cp -r` or `aws s3 cp --recursive` copies to and from a bucket)"
+    for place in places:
+        require("://" not in place and "\0" not in place, key, expected, place)
 
 
 def as_option(key: str) -> str:

@@ -146,11 +146,13 @@ def timed(sizes: Sequence[Sequence[TimedRun]], *, repeats: int) -> tuple[list[li
     compiling = list(itertools.chain.from_iterable(size[:-1] for size in sizes))
     differing = 0
     with progress_bar("compare", total=len(compiling) + len(runs) * repeats, unit="passes") as advance:
+        advance(0, "compiling")
         for run in compiling:
             differing += disagreements(answer(run), run)
-            advance(1, "")
+            advance(1, "compiling")
+        advance(0, "measuring")
         times = interleaved_times(
-            [functools.partial(answer, run) for run in runs], repeats, on_run=lambda: advance(1, "")
+            [functools.partial(answer, run) for run in runs], repeats, on_run=lambda: advance(1, "measuring")
         )
     rest = iter(times)
     return [list(itertools.islice(rest, len(size))) for size in sizes], differing

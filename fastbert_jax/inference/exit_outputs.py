@@ -39,6 +39,7 @@ class ExitOutputs:
     def of(cls, predictor: Predictor, plan: BatchedTexts) -> ExitOutputs:
         """Run every exit on every text of a plan, with a progress bar."""
         with progress_bar("all exits", total=plan.texts, unit="texts") as advance:
+            advance(0, "compiling")
             probabilities_BxLxN, uncertainty_BxL = predictor.all_exits(plan, on_batch=lambda texts: advance(texts, ""))
         return cls(uncertainty_BxL.T, probabilities_BxLxN.argmax(-1).T, probabilities_BxLxN.max(-1).T)
 

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from fastbert_jax.config import MeshConfig
+from fastbert_jax.config import MeshConfig, PhaseConfig, as_option
 from fastbert_jax.errors import UserError
 from fastbert_jax.model.network import Network, Params
 
@@ -90,23 +90,33 @@ def param_shardings(mesh: Mesh, network: Network) -> Params:
     return flax.traverse_util.unflatten_dict(flat, sep="/")
 
 
-def check_batch(mesh: Mesh, size: int, key: str) -> None:
-    """Refuse a number of rows that the mesh cannot share out.
-
-    Args:
-      key: the option that it comes from, as it is typed.
+def check_batch(mesh: Mesh, settings: PhaseConfig) -> None:
+    """Refuse a phase's batch of which the devices would not all have the same number of rows.
 
     Raises:
-      UserError: with the setting, the axes and the numbers.
+      UserError: with the option, the numbers and the nearest sizes that work.
     """
-    _check_divides(mesh, "batch", size, f"{key} = {size}")
+    size, parts = settings.batch_size, settings.accumulate
+    options, devices = _options_and_sizes(mesh, "batch")
+    step = shares_of(mesh, "batch") * parts
+    if size % step:
+        below = size // step * step
+        option, accumulate = (as_option(f"{settings.SECTION}.{key}") for key in ("batch_size", "accumulate"))
+        product = f"{devices} x {parts}, {options} x {accumulate}" if parts > 1 else f"{devices}, {options}"
+        works = f"{below} or {below + step}" if below else step
+        raise UserError(f"{option}: expected a multiple of {step} ({product}), found {size}; try {works}")
 
 
 def _check_divides(mesh: Mesh, axis: str, size: int, words: str) -> None:
     if size % shares_of(mesh, axis):
-        options = " x ".join(f"--mesh.{name}" for name in MESH_AXES[axis])
-        found = " x ".join(str(mesh.shape[name]) for name in MESH_AXES[axis])
+        options, found = _options_and_sizes(mesh, axis)
         raise UserError(f"{options}: expected a divisor of {words}, found {found}")
+
+
+def _options_and_sizes(mesh: Mesh, axis: str) -> tuple[str, str]:
+    """The options of the mesh's axes that share an axis, and their sizes, as products."""
+    names = MESH_AXES[axis]
+    return " x ".join(f"--mesh.{name}" for name in names), " x ".join(str(mesh.shape[name]) for name in names)
 
 
 def shares_of(mesh: Mesh, axis: str) -> int:

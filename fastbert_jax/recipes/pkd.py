@@ -14,7 +14,7 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from fastbert_jax.config import PhaseConfig, TrainConfig, require
+from fastbert_jax.config import PhaseConfig, TrainConfig, require, require_local
 from fastbert_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ class PkdConfig(PhaseConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_local("pkd.teacher", self.teacher)
         require(0 <= self.alpha <= 1, "pkd.alpha", "a number in [0, 1]", self.alpha)
         require(self.beta >= 0, "pkd.beta", "0 or more", self.beta)
         require(self.temperature > 0, "pkd.temperature", "a positive number", self.temperature)

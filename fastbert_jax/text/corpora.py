@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from fastbert_jax.atomic_files import sha256_of, user_path, write_json
-from fastbert_jax.config import DataConfig
+from fastbert_jax.config import PREPARED, DataConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.log import say_once
 from fastbert_jax.text.data_warnings import corpus_notes
@@ -36,7 +36,7 @@ from fastbert_jax.text.filesystem import expand, place_of, size_of
 from fastbert_jax.text.sources import open_examples, require_skip
 from fastbert_jax.text.tokenizer import Encoded, Tokenizer, joined_ranges, offsets_of
 
-PREPARED, STREAM = "prepared:", "stream:"
+STREAM = "stream:"
 FORMAT = 2
 MANIFEST = "manifest.json"
 TOKENS, TEXTS = ".tokens", ".texts"

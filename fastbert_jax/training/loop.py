@@ -155,13 +155,19 @@ class _PhaseRun:
         with around.meter.spending("restore"):
             self._stream.open(self._frozen, done=done)
         self._stop_by(around.stop.anywhere(), done)
+        name, hidden = self._phase.name, not processes.is_first()
+        compiled: set[tuple[str, int]] = set()
         with (
             contextlib.closing(self._views(done)) as steps,
-            progress_bar(self._phase.name, total=total, unit="steps", done=done) as advance,
+            progress_bar(name, total=total, unit="steps", done=done, hidden=hidden) as advance,
         ):
             for step, kind, views in steps:
+                rows, length = self._phase.settings.batch_size, views["batch"].text_BxS.shape[1]
+                if (kind, length) not in compiled:
+                    compiled.add((kind, length))
+                    advance(0, f"compiling [{rows}, {length}]")
                 with around.profiler.step(self._first_step + step), jax.set_mesh(around.mesh):
-                    shared = share_batch(around.mesh, views, self._phase.settings.batch_size)
+                    shared = share_batch(around.mesh, views, rows)
                     self._state, metrics = self._step.steps[kind](self._state, self._frozen, shared)
                 # A step's metrics are read when the next step is under way, so that the device never waits.
                 if unread is not None:
@@ -173,6 +179,8 @@ class _PhaseRun:
                 if evaluating or asked or (around.save_every and step % around.save_every == 0):
                     advance(1, self._log(*unread))
                     unread = None
+                    if evaluating:
+                        advance(0, "measuring")
                     self._save(step, score=self._evaluate(step) if evaluating else None)
                 self._stop_by(asked or (around.stop.anywhere() if evaluating else 0), step)
         if self._phase.keep is Keep.BEST and self._best_step not in (None, self._first_step + total):

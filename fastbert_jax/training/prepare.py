@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from fastbert_jax.config import BertConfig, TrainConfig, UnlabelledPhaseConfig, as_option
+from fastbert_jax.config import BertConfig, TrainConfig, UnlabelledPhaseConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.model.config_json import code_notes
 from fastbert_jax.model.sharding import check_batch, local_rows, param_shardings
@@ -65,7 +65,7 @@ def prepare(config: TrainConfig, mesh: Mesh, module: RecipeModule) -> Prepared:
     pretrained = pretrained_weights(config.model.pretrained)
     tokenizer = _tokenizer(config, task, pretrained)
     recipe = module.make(config, World(task.labels, tokenizer))
-    _check_starts(config, recipe, tokenizer, mesh)
+    _check_sizes(config, recipe, tokenizer, mesh)
 
     def encode(examples: Sequence[Example]) -> Encoded:
         encoded = tokenizer.encode([example.text for example in examples], max_length=config.data.max_length)
@@ -102,7 +102,9 @@ def prepare(config: TrainConfig, mesh: Mesh, module: RecipeModule) -> Prepared:
     )
 
 
-def _check_starts(config: TrainConfig, recipe: Recipe, tokenizer: Tokenizer, mesh: Mesh) -> None:
+def _check_sizes(config: TrainConfig, recipe: Recipe, tokenizer: Tokenizer, mesh: Mesh) -> None:
+    for phase in recipe.phases:
+        check_batch(mesh, phase.settings)
     check_vocabulary(tokenizer.vocab_size, recipe.network.config)
     for name, start in recipe.starts.items():
         positions = start.network.config.max_positions
@@ -152,9 +154,6 @@ def _batches(
     batches: dict[str, Batches] = {}
     for index, phase in enumerate(recipe.phases):
         settings = phase.settings
-        size, parts = (as_option(f"{settings.SECTION}.{key}") for key in ("batch_size", "accumulate"))
-        option = f"{size} / {parts}" if settings.accumulate > 1 else size
-        check_batch(mesh, settings.batch_size // settings.accumulate, option)
         shared: dict[str, Any] = {
             "batch_size": settings.batch_size,
             "buckets": config.data.lengths,

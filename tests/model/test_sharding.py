@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from fastbert_jax.config import MeshConfig
+from fastbert_jax.config import DistilConfig, MeshConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.model.bert import Bert
 from fastbert_jax.model.sharding import check_batch, local_rows, make_mesh, param_shardings, sharding_of, share_batch
@@ -53,13 +53,22 @@ def test_a_width_that_the_mesh_does_not_divide_is_named():
         param_shardings(make_mesh(MeshConfig(fsdp=8)), Bert(narrow))
 
 
-def test_a_batch_that_the_mesh_does_not_divide_is_named():
-    mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
-    check_batch(mesh, 12, "--distil.batch-size")
-    with pytest.raises(
-        UserError, match=r"--mesh.data x --mesh.fsdp: expected a divisor of --distil.batch-size = 6, found 2 x"
+def test_a_batch_that_the_mesh_does_not_divide_is_named_with_sizes_that_work():
+    mesh = make_mesh(MeshConfig(data=4, fsdp=2))
+    of_mesh = r"--mesh.data x --mesh.fsdp"
+    for size, parts, message in (
+        (16, 2, None),
+        (24, 1, None),
+        (12, 1, rf"a multiple of 8 \(4 x 2, {of_mesh}\), found 12; try 8 or 16$"),
+        (6, 1, rf"a multiple of 8 \(4 x 2, {of_mesh}\), found 6; try 8$"),
+        (24, 2, rf"a multiple of 16 \(4 x 2 x 2, {of_mesh} x --distil.accumulate\), found 24; try 16 or 32$"),
     ):
-        check_batch(mesh, 6, "--distil.batch-size")
+        settings = DistilConfig(batch_size=size, accumulate=parts)
+        if message is None:
+            check_batch(mesh, settings)
+            continue
+        with pytest.raises(UserError, match=f"^--distil.batch-size: expected {message}"):
+            check_batch(mesh, settings)
 
 
 def test_two_axes_on_one_of_the_mesh_and_unknown_axes_raise():

@@ -136,3 +136,8 @@ def test_notes_tell_what_the_models_files_leave_open(config, tiny_bert_directory
     )
     notes = prepare(config()).notes
     assert f"{path} names code of its own" in notes[0] and "words with capitals" in notes[1]
+
+
+def test_a_batch_that_the_devices_cannot_share_is_refused(config):
+    with pytest.raises(UserError, match=r"^--distil.batch-size: expected a multiple of 8 .*, found 4; try 8$"):
+        prepare_run(config(distil=DistilConfig(batch_size=4)), make_mesh(MeshConfig()), fastbert)
