@@ -12,7 +12,7 @@ NEW_ENOUGH = $(PYTHON) -c 'import sys; sys.exit("expected Python 3.11 or later, 
 
 PYTEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
-.PHONY: demo test test-slow test-core test-oldest docs pages clean
+.PHONY: demo test test-slow test-core test-oldest docs pages tpu-check clean
 
 demo: $(READY)
 	$(BIN)/python train.py --config configs/demo.yaml
@@ -41,6 +41,13 @@ test-oldest: requirements.txt
 	$(PYTHON) -m venv .venv-oldest
 	sed -nE 's/^([A-Za-z][^>]*)>=([^, ]+).*/\1==\2/p' requirements.txt > .venv-oldest/requirements.txt
 	$(MAKE) test-core VENV=.venv-oldest REQUIREMENTS=.venv-oldest/requirements.txt
+
+# Every program, compiled by the TPU compiler on this machine, in an environment of its own: libtpu takes 700 MB, a TPU
+# is not needed.
+tpu-check: requirements-tpu.txt
+	$(MAKE) .venv-tpu/ready VENV=.venv-tpu REQUIREMENTS=requirements-tpu.txt
+	.venv-tpu/bin/python -m pytest tests/test_tpu_check.py
+	.venv-tpu/bin/python benchmarks/tpu_check.py
 
 $(READY): requirements.txt requirements-data.txt pyproject.toml
 	@$(NEW_ENOUGH)

@@ -3,7 +3,8 @@
     python benchmarks/scaling.py
 
 Nothing is measured here. FLOPs are counted by `model/flops.py`, bytes from the shapes of the parameters; the
-constants below are the assumptions, each with its source. Where `benchmarks/results/distillation.json` holds a
+constants below are the assumptions, each with its source. Two tables show what the TPU compiler made of the programs
+(`benchmarks/tpu_check.py`). Where `benchmarks/results/distillation.json` holds a
 utilisation that was measured on an accelerator, it gets a row of its own. `tests/test_scaling.py` fails when the page
 is not what this prints.
 """
@@ -62,6 +63,7 @@ FLOAT = 4
 MESHES = ((8, 1, 1), (1, 8, 1), (2, 2, 2))
 """data, fsdp, tensor."""
 MEASURED = Path(__file__).parent / "results" / "distillation.json"
+COMPILED = Path(__file__).parent / "results" / "tpu_check.json"
 
 
 def bert(layers: int, hidden_size: int, num_heads: int) -> BertConfig:
@@ -93,7 +95,7 @@ def main() -> None:
 
 def tables() -> list[str]:
     """All tables, in the page's order."""
-    return [times(), once_a_step(), checkpoints(), memory()]
+    return [times(), once_a_step(), checkpoints(), memory(), compiled_training(), compiled_inference()]
 
 
 def rows() -> float:
@@ -182,6 +184,62 @@ def memory() -> str:
     )
 
 
+def compiled_training() -> str:
+    """The compiled steps of both phases: memory, the largest batch, what chips send each other, bytes moved."""
+    cells = []
+    for case in compiled_cases():
+        if "distil" in case["program"] or case["program"] == "fine_tune":
+            most = str(case.get("largest_rows", ""))
+            row = [case["slice"], case["model"], case["mesh"], case["program"], case["rows"], held(case), most]
+            cells.append([*row, sent(case), moved(case), f"{case['compile_seconds']:.0f} s"])
+    header = ("slice", "model", "mesh", "program", "rows a chip", "memory a chip", "most rows", "sent a step")
+    return markdown((*header, "moved a token", "compiled in"), cells)
+
+
+def compiled_inference() -> str:
+    """The compiled programs of the engines; no chip sends anything."""
+    cells = [
+        [
+            case["slice"],
+            case["model"],
+            case["program"],
+            case["rows"],
+            held(case),
+            moved(case),
+            f"{case['compile_seconds']:.0f} s",
+        ]
+        for case in compiled_cases()
+        if "distil" not in case["program"] and case["program"] != "fine_tune"
+    ]
+    return markdown(
+        ("slice", "model", "program", "rows a chip", "memory a chip", "moved a token", "compiled in"), cells
+    )
+
+
+def compiled_cases() -> list[dict[str, Any]]:
+    """What `benchmarks/tpu_check.py` found for each program; none where it has not run."""
+    return list(json.loads(COMPILED.read_text(encoding="utf-8"))["cases"].values()) if COMPILED.exists() else []
+
+
+def held(case: dict[str, Any]) -> str:
+    """Memory that a compiled program takes on each chip."""
+    return size(case["bytes_per_chip"]["all"]) if case["fits"] else "too much"
+
+
+def sent(case: dict[str, Any]) -> str:
+    """The results of a compiled program's collectives on each chip, by kind, the largest first."""
+    kinds: dict[str, int] = {}
+    for one in case.get("collectives", ()):
+        kinds[one["kind"]] = kinds.get(one["kind"], 0) + one["bytes"] * one["times"]
+    return ", ".join(f"{kind} {size(count)}" for kind, count in sorted(kinds.items(), key=lambda item: -item[1]))
+
+
+def moved(case: dict[str, Any]) -> str:
+    """Bytes through a chip's memory for each token, and how many times the least that is; empty where unknown."""
+    least = case.get("least_bytes")
+    return f"{case['moved_bytes'] / case['tokens'] / 1e3:.0f} kB, {case['moved_bytes'] / least:.1f} x" if least else ""
+
+
 def sizes(config: BertConfig) -> Sizes:
     """The number of parameters of each part."""
     counts = dict.fromkeys(Sizes._fields, 0)
@@ -225,6 +283,8 @@ def words(seconds: float) -> str:
 
 def size(count: float) -> str:
     """Bytes for people."""
+    if count < 1e7:
+        return f"{count / 1e6:.1f} MB"
     return f"{count / 1e6:,.0f} MB" if count < 1e9 else f"{count / 1e9:.2f} GB"
 
 

@@ -359,6 +359,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "scaling-step": scaling.once_a_step,
     "scaling-checkpoints": scaling.checkpoints,
     "scaling-memory": scaling.memory,
+    "compiled-training": scaling.compiled_training,
+    "compiled-inference": scaling.compiled_inference,
     **{
         f"{form}-{name}": functools.partial(make, name)
         for name in ("reuters_r8", "movie_reviews")

@@ -48,9 +48,9 @@ def test_options_in_sentences_exist() -> None:
 
 
 def test_make_targets_exist() -> None:
-    targets = set(re.findall(r"^([a-z]+):", MAKEFILE.read_text(encoding="utf-8"), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", MAKEFILE.read_text(encoding="utf-8"), re.MULTILINE))
     lines = [*(line for page in PAGES for line in shell_lines(page)), *(span for _, span in inline_code())]
-    named = {found for line in lines for found in re.findall(r"^make ([a-z]+)", line)}
+    named = {found for line in lines for found in re.findall(r"^make ([a-z-]+)", line)}
     assert {"demo", "test", "docs", "pages"} <= named <= targets
 
 

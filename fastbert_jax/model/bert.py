@@ -242,8 +242,10 @@ class Bert:
         lower = np.array([layer for layer in self.config.lower_exit_layers if layer <= depth], int)
         lower_logits_LxBxKxN = jnp.zeros((0, *cls_BxK.shape, self.num_classes))
         if lower.size:
+            # A slice where it can be one: a gather is a loop of copies on a TPU.
+            picked = slice(lower.size) if lower[-1] == lower.size else lower - 1
             lower_logits_LxBxKxN = jax.vmap(lower_exit)(
-                params["lower_exits"], hidden_LxBxSxH[lower - 1], _split(keys[Part.LOWER_EXITS], len(lower))
+                params["lower_exits"], hidden_LxBxSxH[picked], _split(keys[Part.LOWER_EXITS], len(lower))
             )
         logits_BxKxN = None
         if depth == self.num_layers:

@@ -33,13 +33,17 @@ def activate(activation: Activation, values: jax.Array) -> jax.Array:
     match activation:
         case Activation.GELU:
             # Not jax.nn.gelu: its erfc takes three times as long on a CPU, for digits that float32 sums lose anyway.
-            wide = values.astype(jnp.float32)
-            return (wide * (0.5 + 0.5 * jax.lax.erf(wide * 2**-0.5))).astype(values.dtype)
+            return _gelu(values) if values.dtype == jnp.float32 else jax.checkpoint(_gelu, prevent_cse=False)(values)
         case Activation.GELU_TANH:
             return jax.nn.gelu(values, approximate=True)
         case Activation.RELU:
             return jax.nn.relu(values)
     raise ValueError(f"expected one of {list(Activation)}, found {activation!r}")
+
+
+def _gelu(values: jax.Array) -> jax.Array:
+    wide = values.astype(jnp.float32)
+    return (wide * (0.5 + 0.5 * jax.lax.erf(wide * 2**-0.5))).astype(values.dtype)
 
 
 class Dropout(nn.Module):
@@ -69,7 +73,11 @@ class Dropout(nn.Module):
 
 
 def layer_norm(config: BertConfig, hidden_BxSxH: jax.Array, name: str) -> jax.Array:
-    """The LayerNorm that `config` names, computed in float32; the same dtype comes out."""
+    """The LayerNorm that `config` names, computed in float32; the same dtype comes out.
+
+    Of a lower precision, the backward pass keeps the input alone, as that of GELU does: what is computed in float32
+    would take several times the memory.
+    """
     norm: nn.Module
     match config.layer_norm:
         case LayerNormKind.STANDARD:
@@ -79,8 +87,13 @@ def layer_norm(config: BertConfig, hidden_BxSxH: jax.Array, name: str) -> jax.Ar
             norm = UnbiasedLayerNorm(epsilon=config.layer_norm_eps, name=name)
         case _:
             raise ValueError(f"expected one of {list(LayerNormKind)}, found {config.layer_norm!r}")
-    normalised: jax.Array = norm(hidden_BxSxH.astype(jnp.float32))
-    return normalised.astype(hidden_BxSxH.dtype)
+    if hidden_BxSxH.dtype == jnp.float32:
+        return norm(hidden_BxSxH)
+
+    def run(norm: nn.Module, hidden_BxSxH: jax.Array) -> jax.Array:
+        return norm(hidden_BxSxH.astype(jnp.float32)).astype(hidden_BxSxH.dtype)
+
+    return nn.remat(run, prevent_cse=False)(norm, hidden_BxSxH)
 
 
 class UnbiasedLayerNorm(nn.Module):

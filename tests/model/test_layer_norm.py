@@ -1,6 +1,9 @@
-"""The LayerNorms: UER's formula, and that neither is the other."""
+"""The LayerNorms: UER's formula, and that neither is the other; what they and GELU keep for the backward pass."""
 
 from __future__ import annotations
+
+import functools
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -8,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fastbert_jax.config import BertConfig, LayerNormKind
+from fastbert_jax.config import Activation, BertConfig, LayerNormKind
 from fastbert_jax.errors import UserError
-from fastbert_jax.model.layers import layer_norm
+from fastbert_jax.model.layers import activate, layer_norm
 
 SIZES = {"vocab_size": 2, "num_layers": 1, "num_heads": 1, "feed_forward_size": 1}
 
@@ -55,6 +58,22 @@ def test_equal_numbers_have_finite_gradients(kind: LayerNormKind) -> None:
     np.testing.assert_array_equal(normalise(kind, same_BxSxH, eps=1e-6), np.full((1, 1, 8), 3, np.float32))
     gradient = jax.grad(lambda hidden: normalise(kind, hidden, eps=1e-6)[0, 0, 0])(same_BxSxH)
     assert np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize(
+    "function",
+    [functools.partial(activate, Activation.GELU), *(functools.partial(normalise, kind) for kind in LayerNormKind)],
+)
+def test_of_bfloat16_the_backward_pass_keeps_the_input_alone(function: Callable[[jax.Array], jax.Array]) -> None:
+    hidden_BxSxH = jnp.asarray(np.random.default_rng(0).normal(1, 1, (2, 3, 64)), jnp.bfloat16)
+    found, backward = jax.vjp(function, hidden_BxSxH)
+    kept = [leaf for leaf in jax.tree.leaves(backward) if leaf.size == hidden_BxSxH.size]
+    assert [leaf.dtype for leaf in kept] == [jnp.bfloat16]
+    # The gradient is that of float32, rounded.
+    _, exact = jax.vjp(function, hidden_BxSxH.astype(jnp.float32))
+    cotangent = jnp.ones_like(found) * found
+    (gradient,), (expected,) = backward(cotangent), exact(cotangent.astype(jnp.float32))
+    np.testing.assert_array_equal(gradient, expected.astype(jnp.bfloat16))
 
 
 def test_a_sample_has_two_numbers() -> None:

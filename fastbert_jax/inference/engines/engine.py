@@ -99,7 +99,7 @@ class Masked(Engine):
 
     def __init__(self, runtime: Runtime) -> None:
         super().__init__(runtime)
-        self._program = runtime.jit(self._run_all_layers)
+        self.program = runtime.jit(self._run_all_layers)
 
     def _run_early(self, batches: Iterable[Batch], thresholds_L: np.ndarray) -> Iterator[Results]:
         return side_by_side(self._classify(batch, thresholds_L) for batch in batches)
@@ -110,7 +110,7 @@ class Masked(Engine):
         list(self._run_early(parts, never))
 
     def _classify(self, batch: Batch, thresholds_L: np.ndarray) -> Generator[None, None, Results]:
-        results = self._program(self.runtime.params, batch, thresholds_L)
+        results = self.program(self.runtime.params, batch, thresholds_L)
         yield
         return Results(*jax.device_get(results))
 

@@ -93,18 +93,19 @@ class GraphCascade(Engine):
         """Texts times layers computed so far, rows without a text included."""
 
     @functools.cached_property
-    def _mesh(self) -> jax.sharding.Mesh:
+    def mesh(self) -> jax.sharding.Mesh:
+        """Of all devices, along `SHARDS`."""
         devices = [device for one in self.runtimes for device in one.devices]
         return jax.make_mesh((self._shards,), (SHARDS,), devices=devices, axis_types=(jax.sharding.AxisType.Auto,))
 
     @functools.cached_property
-    def _model(self) -> Model:
+    def model(self) -> Model:
         """The model; on several devices the copies that these hold already, as one tree."""
         stack = jax.jit(lambda exits: jax.tree.map(lambda *leaves: jnp.stack(leaves), *exits))
         models = [Model(one.params, stack([exit_ for _, exit_ in one.parts]), one.parts) for one in self.runtimes]
         if self._shards == 1:
             return models[0]
-        everywhere = jax.sharding.NamedSharding(self._mesh, jax.sharding.PartitionSpec())
+        everywhere = jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec())
         whole: Model = jax.tree.map(
             lambda *copies: jax.make_array_from_single_device_arrays(copies[0].shape, everywhere, list(copies)), *models
         )
@@ -154,7 +155,7 @@ class GraphCascade(Engine):
             return whole
 
         batch = Batch(*map(together, zip(*group, strict=True)))
-        return row_T, self.program(self._model, batch, np.array(shares, np.int32), thresholds_L, rows=rows)
+        return row_T, self.program(self.model, batch, np.array(shares, np.int32), thresholds_L, rows=rows)
 
     def _read(self, group: Sequence[Batch], row_T: np.ndarray, done: tuple[Results, jax.Array]) -> Iterator[Results]:
         self.rows_run += int(np.asarray(done[1]).sum())
@@ -175,7 +176,7 @@ class GraphCascade(Engine):
         own, same = jax.sharding.PartitionSpec(SHARDS), jax.sharding.PartitionSpec()
         run = jax.shard_map(
             functools.partial(self._run_all, rows=rows),
-            mesh=self._mesh,
+            mesh=self.mesh,
             in_specs=(same, own, own, same),
             out_specs=own,
             check_vma=False,  # the loops start from constants, which are alike on all devices, and part from there

@@ -54,6 +54,8 @@ class Runtime:
         """Put one copy of the parameters on the devices of a mesh; none: on the one that jax chooses.
 
         Devices that share the parameters (`fsdp`, `tensor`) work together on every batch, and each has its results.
+        Abstract parameters, with their shardings, stay as they are: programs can then be lowered for devices that are
+        not attached, but not run.
 
         Raises:
           UserError: a size of the model that the mesh does not divide.
@@ -70,7 +72,8 @@ class Runtime:
         if self._mesh:  # layers and exits still stacked
             shardings = param_shardings(self._mesh, network)
             place = {part: shardings[part] for part in params}
-        self.params: Params = jax.device_put(params, place)
+        is_abstract = any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(params))
+        self.params: Params = params if is_abstract else jax.device_put(params, place)
         self.compiled_programs = 0
         self.full_depth: Callable[[Batch], ExitResult] = partial(self.jit(self._run_full_depth), self.params)
         """The last exit's result `[B, ...]` by plain BERT: all layers, no lower exit."""
