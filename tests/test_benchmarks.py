@@ -104,6 +104,7 @@ def test_exits_cost(tmp_path: Path) -> None:
     assert result["random"]["batches"] == [[2, 8]] and result["trained"]["texts"] == 4
 
 
+@pytest.mark.slow
 def test_one_text(tmp_path: Path) -> None:
     sizes = {"random_layers": 3, "random_hidden_size": 8, "random_lengths": 8}
     result = result_of(

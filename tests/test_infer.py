@@ -64,6 +64,7 @@ def test_a_bad_row_stops_and_leaves_no_output(model: Path, tmp_path: Path) -> No
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl"]
 
 
+@pytest.mark.slow
 def test_a_skipped_row_keeps_its_place(model: Path, tmp_path: Path) -> None:
     (tmp_path / "in.tsv").write_bytes(b"text\tlabel\ngood film\tx\nbad \xff film\ty\ntoo\tmany\tcells\nbad film\tx\n")
     for ending in ("jsonl", "tsv"):

@@ -80,6 +80,7 @@ def _train(settings: Path, *flags: object) -> subprocess.CompletedProcess:
     return subprocess.run(_command(settings, *flags), env=_environment(), capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_a_run_from_text_to_answers(settings, tmp_path, capsys):
     comparison = train(from_yaml(fastbert.Settings, settings))
     assert [(row.mode, row.speed) for row in comparison.rows] == [

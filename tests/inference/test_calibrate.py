@@ -51,7 +51,8 @@ def fixed_speedup(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "measured_speedup", measured)
 
 
-@pytest.mark.parametrize("per_layer", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("per_layer", [False, True])
 def test_the_thresholds_found_are_those_that_predict_takes(
     model: Path, data: Path, tmp_path: Path, per_layer: bool
 ) -> None:

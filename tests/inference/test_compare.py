@@ -58,6 +58,7 @@ def test_nothing_compiles_while_the_clock_runs(predictor: Predictor, monkeypatch
     assert before == after
 
 
+@pytest.mark.slow
 def test_every_row_says_what_predict_gives(predictor: Predictor) -> None:
     comparison = compare(
         EvaluatedTexts.of(predictor, TEXTS, EXPECTED, batch_tokens=64),

@@ -53,6 +53,7 @@ def test_an_answer_holds_what_its_exit_said(predictor: Predictor) -> None:
         assert answer.exit_layer == LAYERS or answer.uncertainty < 0.5
 
 
+@pytest.mark.slow
 def test_modes_are_one_answer_and_speed_0_is_full_depth(predictor: Predictor) -> None:
     for speed in (0, 0.5):
         masked = predictor.predict(TEXTS, speed=speed, mode="masked", batch_size=8)
@@ -62,6 +63,7 @@ def test_modes_are_one_answer_and_speed_0_is_full_depth(predictor: Predictor) ->
     assert {answer.exit_layer for answer in predictor.predict(TEXTS, speed=0, batch_size=8)} == {LAYERS}
 
 
+@pytest.mark.slow
 def test_programs_do_not_grow_with_the_texts(directory: Path) -> None:
     predictor = load(directory)
     texts = some_texts(200, seed=3)

@@ -82,7 +82,8 @@ def test_only_exits_that_are_asked_are_shown_and_alone_they_cost_less(
     assert third["true_speedup"] == pytest.approx(full / alone, abs=1e-5) and full / alone > full / both
 
 
-@pytest.mark.parametrize("exit_layers", [pytest.param((3,), marks=pytest.mark.slow), (1, 3)])
+@pytest.mark.slow
+@pytest.mark.parametrize("exit_layers", [(3,), (1, 3)])
 def test_an_exit_that_the_model_does_not_have_is_not_shown(tmp_path: Path, exit_layers: tuple[int, ...]) -> None:
     predictor = load(save_tiny_model(tmp_path / "model", num_layers=3, exit_layers=exit_layers))
     evaluated = EvaluatedTexts.of(predictor, TEXTS, EXPECTED)

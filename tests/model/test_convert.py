@@ -94,7 +94,8 @@ def labels_and_layers(predictor: Predictor, texts: list[Text], speed: float, mod
     return [(LABELS.index(answer.label), answer.exit_layer) for answer in answers]
 
 
-@pytest.mark.parametrize("name", [pytest.param("package", marks=pytest.mark.slow), "script"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["package", "script"])
 def test_labels_and_executed_layers_are_the_official_ones(predictors: dict[str, Predictor], name: str) -> None:
     """At six speeds, with the shorter static lengths that the official code does not have."""
     depths = []

@@ -121,6 +121,7 @@ def test_an_exit_that_was_never_trained_is_never_asked(config: fastbert.Settings
     assert np.isfinite(probabilities_BxLxN).all() and (probabilities_BxLxN[:, :2] == 0.5).all()
 
 
+@pytest.mark.slow
 def test_first_layers_answer_as_the_exit_after_them(config: fastbert.Settings, straight: Path) -> None:
     whole = load(straight)
     truncated = _further(

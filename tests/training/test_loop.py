@@ -16,10 +16,10 @@ from tests.training.tiny_run import AskedToStop, Stop, run, same
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The parameters and the journal of a run that is never stopped."""
+    """The parameters and the journal of a run that is never stopped, what its measurements saw, and its directory."""
     directory = tmp_path_factory.mktemp("whole")
-    params, _ = run(directory)
-    return params, (directory / "metrics.jsonl").read_text()
+    params, seen = run(directory)
+    return params, (directory / "metrics.jsonl").read_text(), seen, directory
 
 
 def test_the_best_dev_step_is_distilled_and_stays_frozen(tmp_path):
@@ -31,8 +31,8 @@ def test_the_best_dev_step_is_distilled_and_stays_frozen(tmp_path):
         assert not same(params["model"][part], last[part])
 
 
-def test_fine_tuning_leaves_students_untouched_and_distillation_trains_them(tmp_path):
-    params, seen = run(tmp_path)
+def test_fine_tuning_leaves_students_untouched_and_distillation_trains_them(whole):
+    params, _, seen, _ = whole
     start = tiny.params()["model"]["lower_exits"]
     assert same(seen[1][1]["model"]["lower_exits"], start)
     assert not same(params["model"]["lower_exits"], start)
@@ -49,15 +49,15 @@ def test_a_stopped_run_resumes_bit_for_bit(tmp_path, whole, stop_at):
     assert (tmp_path / "stopped" / "metrics.jsonl").read_text() == whole[1]
 
 
-def test_a_finished_run_does_nothing_again(tmp_path):
-    expected, _ = run(tmp_path)
-    found, seen = run(tmp_path)
+def test_a_finished_run_does_nothing_again(whole):
+    expected, journal, _, directory = whole
+    found, seen = run(directory)
     assert same(found, expected) and seen == []
+    assert (directory / "metrics.jsonl").read_text() == journal
 
 
-def test_the_journal_has_every_step_once_with_every_exit(tmp_path):
-    run(tmp_path)
-    events = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+def test_the_journal_has_every_step_once_with_every_exit(whole):
+    events = [json.loads(line) for line in whole[1].splitlines()]
     steps = [event["step"] for event in events if event["event"] != "dev"]
     assert steps == list(range(1, len(steps) + 1))
     distil = [event for event in events if event["event"] == "distil"]

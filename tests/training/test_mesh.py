@@ -82,7 +82,7 @@ def _on_one_device(index, accumulate):
     [
         pytest.param("data", 0, 2, marks=pytest.mark.slow),
         pytest.param("fsdp", 0, 1, marks=pytest.mark.slow),
-        ("all three", 0, 2),
+        pytest.param("all three", 0, 2, marks=pytest.mark.slow),
         ("all three", 1, 1),
     ],
 )
@@ -147,6 +147,7 @@ def test_distillation_moves_the_exits_gradients_alone_whatever_the_backbone_and_
     assert gradients <= moved[16, 32] <= gradients + 64  # the rest: loss, terms, counts
 
 
+@pytest.mark.slow
 def test_fine_tuning_does_move_the_backbones_gradients():
     small, large = (sum(size for _, size in _collectives(0, rows=16, feed_forward_size=inner)) for inner in (32, 64))
     assert large - small >= 4 * 2 * 16 * 32

@@ -92,6 +92,7 @@ def test_students_and_losses_are_those_without_the_cache(tmp_path, pack, monkeyp
     assert asked == [False] * epoch + [True] * (EPOCHS - 1) * epoch
 
 
+@pytest.mark.slow
 def test_the_flops_that_are_counted_are_those_that_are_run(tmp_path, monkeypatch):
     counted = []
     monkeypatch.setattr(Meter, "count", lambda self, *, flops, **others: counted.append(flops))

@@ -56,8 +56,8 @@ def rows_of(answers: Iterator[Results]) -> list[np.ndarray]:
 @pytest.mark.parametrize(
     ("devices", "mode"),
     [
-        ("sharing", Mode.GRAPH_CASCADE),
-        *(pytest.param("sharing", mode, marks=pytest.mark.slow) for mode in ENGINES if mode is not Mode.GRAPH_CASCADE),
+        ("sharing", Mode.CASCADE),
+        *(pytest.param("sharing", mode, marks=pytest.mark.slow) for mode in ENGINES if mode is not Mode.CASCADE),
         *(pytest.param("runtimes", mode, marks=pytest.mark.slow) for mode in ENGINES),
     ],
 )

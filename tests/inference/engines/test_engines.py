@@ -88,7 +88,7 @@ def assert_same(found: Results, expected: Results) -> None:
 @pytest.mark.parametrize(
     ("classes", "batch_sizes"),
     [
-        (40, (6,)),
+        (40, (2,)),
         pytest.param(2, (1, 64), marks=pytest.mark.slow),
         pytest.param(8, (5, 32), marks=pytest.mark.slow),
     ],
