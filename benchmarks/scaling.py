@@ -90,12 +90,7 @@ class Sizes(NamedTuple):
 
 def main() -> None:
     """Print the tables."""
-    print("\n\n".join(tables()))
-
-
-def tables() -> list[str]:
-    """All tables, in the page's order."""
-    return [times(), once_a_step(), checkpoints(), memory(), compiled_training(), compiled_inference()]
+    print("\n\n".join(table() for table in TABLES.values()))
 
 
 def rows() -> float:
@@ -187,38 +182,27 @@ def memory() -> str:
 def compiled_training() -> str:
     """The compiled steps of both phases: memory, the largest batch, what chips send each other, bytes moved."""
     cells = []
-    for case in compiled_cases():
-        if "distil" in case["program"] or case["program"] == "fine_tune":
-            most = str(case.get("largest_rows", ""))
-            row = [case["slice"], case["model"], case["mesh"], case["program"], case["rows"], held(case), most]
-            cells.append([*row, sent(case), moved(case), f"{case['compile_seconds']:.0f} s"])
+    for case in compiled_cases(training=True):
+        row = [*map(case.get, ("slice", "model", "mesh", "program", "rows")), held(case), case.get("largest_rows", "")]
+        cells.append([*row, sent(case), moved(case), f"{case['compile_seconds']:.0f} s"])
     header = ("slice", "model", "mesh", "program", "rows a chip", "memory a chip", "most rows", "sent a step")
     return markdown((*header, "moved a token", "compiled in"), cells)
 
 
 def compiled_inference() -> str:
     """The compiled programs of the engines; no chip sends anything."""
-    cells = [
-        [
-            case["slice"],
-            case["model"],
-            case["program"],
-            case["rows"],
-            held(case),
-            moved(case),
-            f"{case['compile_seconds']:.0f} s",
-        ]
-        for case in compiled_cases()
-        if "distil" not in case["program"] and case["program"] != "fine_tune"
-    ]
-    return markdown(
-        ("slice", "model", "program", "rows a chip", "memory a chip", "moved a token", "compiled in"), cells
-    )
+    cells = []
+    for case in compiled_cases(training=False):
+        row = map(case.get, ("slice", "model", "program", "rows"))
+        cells.append([*row, held(case), moved(case), f"{case['compile_seconds']:.0f} s"])
+    header = ("slice", "model", "program", "rows a chip", "memory a chip", "moved a token", "compiled in")
+    return markdown(header, cells)
 
 
-def compiled_cases() -> list[dict[str, Any]]:
-    """What `benchmarks/tpu_check.py` found for each program; none where it has not run."""
-    return list(json.loads(COMPILED.read_text(encoding="utf-8"))["cases"].values()) if COMPILED.exists() else []
+def compiled_cases(*, training: bool) -> list[dict[str, Any]]:
+    """What `benchmarks/tpu_check.py` found for each step of training, or for each program of the engines."""
+    cases = json.loads(COMPILED.read_text(encoding="utf-8"))["cases"].values()
+    return [case for case in cases if case["program"].startswith(("fine_tune", "distil")) is training]
 
 
 def held(case: dict[str, Any]) -> str:
@@ -286,6 +270,17 @@ def size(count: float) -> str:
     if count < 1e7:
         return f"{count / 1e6:.1f} MB"
     return f"{count / 1e6:,.0f} MB" if count < 1e9 else f"{count / 1e9:.2f} GB"
+
+
+TABLES = {
+    "scaling-times": times,
+    "scaling-step": once_a_step,
+    "scaling-checkpoints": checkpoints,
+    "scaling-memory": memory,
+    "compiled-training": compiled_training,
+    "compiled-inference": compiled_inference,
+}
+"""By their names on the page, in its order."""
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The project's programs, compiled by the TPU compiler for slices that this machine need not have. Nothing runs.
+"""Compile the project's programs with the TPU compiler for slices of TPUs. No TPU is needed, and nothing runs.
 
     make tpu-check      (python benchmarks/tpu_check.py, where libtpu is installed)
 
@@ -153,7 +153,7 @@ def main() -> None:
 
 
 def cases() -> Iterator[Case]:
-    """All cases, the most telling first."""
+    """All cases, the most important first."""
     for model, slice_, mesh in itertools.product(("BERT-base", "BERT-large"), TOPOLOGIES, MESHES):
         for program, (_, rows, *_) in BATCHES.items():
             yield Case(slice_, model, mesh, program, rows)

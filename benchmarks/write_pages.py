@@ -355,12 +355,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "policies": policies,
     "memory-of-the-input": memory_of_the_input,
     "other-domains": other_domains,
-    "scaling-times": scaling.times,
-    "scaling-step": scaling.once_a_step,
-    "scaling-checkpoints": scaling.checkpoints,
-    "scaling-memory": scaling.memory,
-    "compiled-training": scaling.compiled_training,
-    "compiled-inference": scaling.compiled_inference,
+    **scaling.TABLES,
     **{
         f"{form}-{name}": functools.partial(make, name)
         for name in ("reuters_r8", "movie_reviews")

@@ -77,13 +77,11 @@ def unless_refused(place: Path | str, action: str, *, remedy: str = "") -> Itera
     """Say which action failed, such as "write the answers there", where the file system refuses it in the block.
 
     Raises:
-      UserError: an `OSError`, or a name that no file can have.
+      UserError: an `OSError`, or a name that the file system cannot encode.
     """
     try:
         yield
-    except (OSError, ValueError) as error:
-        if not isinstance(error, OSError | UnicodeError) and "null" not in str(error):
-            raise  # no fault of the place; a name with a null character is
+    except (OSError, UnicodeError) as error:
         found = (isinstance(error, OSError) and error.strerror) or error
         raise UserError(f"{place}: cannot {action}: {found}{remedy}") from error
 

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 
-from fastbert_jax.config.shared import AUTO_ENCODING, BadRow, Delimiter, require, require_at_least, require_local
+from fastbert_jax.config.shared import (
+    AUTO_ENCODING,
+    BadRow,
+    Checked,
+    Delimiter,
+    require,
+    require_at_least,
+    require_local,
+)
 
 PREPARED = "prepared:"
 """Begins the SPEC of a corpus that `python -m fastbert_jax.text.prepare` made."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ReadingConfig:
+class ReadingConfig(Checked):
     """How rows of texts are read."""
 
     text_column: str = ""

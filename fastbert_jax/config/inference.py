@@ -112,6 +112,7 @@ class ModelCommand(QuietCommand):
     exits: ExitConfig = ExitConfig()
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_local("model", self.model)
 
 
@@ -169,8 +170,7 @@ class PredictConfig(ReadingConfig, BatchConfig, AnswerCommand):
     """`stop` at a row that cannot be read, or `skip` it with an {"error": ...} line in its place."""
 
     def __post_init__(self) -> None:
-        AnswerCommand.__post_init__(self)
-        BatchConfig.__post_init__(self)
+        super().__post_init__()
         require_at_least(self, devices=0, top=0, process_count=0)
         require(isinstance(self.input, tuple) and len(self.input) > 0, "input", "a tuple of one or more", self.input)
         require_local("output", self.output)
@@ -261,7 +261,6 @@ class CalibrateConfig(ReadingConfig, BatchConfig, ModelCommand):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        ModelCommand.__post_init__(self)
         given = [value for value in (self.max_drop, self.speedup, self.agreement) if value is not None]
         require(len(given) == 1, "target", "one of --max-drop, --speedup and --agreement", f"{len(given)} of them")
         require(self.max_drop is None or self.max_drop >= 0, "max_drop", "points, 0 or more", self.max_drop)
@@ -313,7 +312,6 @@ class CompareConfig(MeasureConfig, ReadingConfig, ModelCommand):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        ModelCommand.__post_init__(self)
         require_at_least(self, limit=0, timed_texts=0)
         for key in ("output", "json", "report"):
             require_local(key, getattr(self, key))

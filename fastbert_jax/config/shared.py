@@ -194,8 +194,15 @@ JsonFile = Annotated[
 """A file, or `-` for standard output, which the option's name alone means too."""
 
 
+class Checked:
+    """Settings that check themselves. Calls of `super` reach the checks of all classes that are combined."""
+
+    def __post_init__(self) -> None:
+        """Raise `UserError` for a value out of range."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class QuietCommand:
+class QuietCommand(Checked):
     """A command that can print less."""
 
     quiet: bool = False
@@ -203,7 +210,7 @@ class QuietCommand:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BatchConfig:
+class BatchConfig(Checked):
     """How many texts inference takes at once."""
 
     batch_size: int = 0
@@ -212,6 +219,7 @@ class BatchConfig:
     """Tokens per batch, 1 or more, padding included: short texts share large batches."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_at_least(self, batch_size=0, batch_tokens=1)
 
 

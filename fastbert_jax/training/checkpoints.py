@@ -169,7 +169,7 @@ class Checkpoints:
         with _orbax_silent(), unless_refused(self._directory / str(step), "write the checkpoint", remedy=remedy):
             try:
                 yield
-            except ValueError as error:  # TensorStore's word for a full disk
+            except ValueError as error:  # TensorStore raises it where the disk is full
                 raise OSError(str(error)) from error
 
     def steps(self) -> list[int]:
