@@ -67,6 +67,8 @@ def atomic_path(path: Path, *, keeps_link: bool = True) -> Iterator[Path]:
 
 def _places(path: Path, keeps_link: bool = True) -> tuple[Path, Path]:
     """What is replaced, `path` or the target of that link, and where it is written before."""
+    if "\0" in str(path):  # Python calls it a ValueError, unlike every other bad name
+        raise OSError("its name has a null character")
     if keeps_link and path.is_symlink():
         path = Path(os.path.realpath(path))
     return path, path.with_name(f".{path.name}.{os.getpid()}.unfinished")

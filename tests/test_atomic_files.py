@@ -100,6 +100,7 @@ def test_a_place_is_checked_without_a_trace(tmp_path: Path) -> None:
         ("file/below", "Not a directory"),
         ("x" * 300, "File name too long"),
         ("a\0b", "null"),
+        ("a\0b/below", "null"),
     ):
         with (
             pytest.raises(UserError, match=f"cannot write the answers: .*{problem}.*; name another$"),
