@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,7 +43,7 @@ class Chip(NamedTuple):
     """What the data sheet of a TPU chip or a GPU says."""
 
     peak_flops: float
-    """bfloat16 matrix products per second, without sparsity."""
+    """FLOP/s of bfloat16 matrix products, without sparsity."""
     memory: float
     """Bytes."""
     bandwidth: float
@@ -52,20 +53,18 @@ class Chip(NamedTuple):
 CHIPS = {
     "TPU v5e": Chip(197e12, 16e9, 819e9),  # https://docs.cloud.google.com/tpu/docs/v5e
     "TPU v6e": Chip(918e12, 32e9, 1638e9),  # https://docs.cloud.google.com/tpu/docs/v6e
-    "H100 SXM": Chip(
-        989e12, 80e9, 3.35e12
-    ),  # https://www.nvidia.com/en-us/data-center/h100: half of 1,979 with sparsity
-    "H200": Chip(989e12, 141e9, 4.8e12),  # https://www.nvidia.com/en-us/data-center/h200: half of 1,979 with sparsity
-    "L4": Chip(121e12, 24e9, 300e9),  # https://www.nvidia.com/en-us/data-center/l4: half of 242 with sparsity
+    "H100 SXM": Chip(989e12, 80e9, 3.35e12),  # https://www.nvidia.com/en-us/data-center/h100
+    "H200": Chip(989e12, 141e9, 4.8e12),  # https://www.nvidia.com/en-us/data-center/h200
+    "L4": Chip(121e12, 24e9, 300e9),  # https://www.nvidia.com/en-us/data-center/l4
 }
+"""By name, each with its maker's page. NVIDIA gives twice these FLOP/s, with sparsity. Its pages were read as others
+quote them, such as https://glennklockwood.com/garden/processors/h100."""
 DOLLARS = {
-    ("TPU v5e", "Google"): 1.2,
-    ("TPU v6e", "Google"): 2.7,
-    ("H100 SXM", "Google"): 9.79655 + 9.46006 / 8,  # a GPU and its share of an a3-highgpu-8g
-    ("H200", "Google"): (74.49392 + 12.266) / 8,  # the 8 GPUs and the rest of an a3-ultragpu-8g
-    ("L4", "Google"): 0.55821 + 0.14631,  # a GPU and the rest of a g2-standard-4
-    ("H100 SXM", "Nebius"): 2.95,
-    ("H200", "Nebius"): 3.5,
+    "TPU v5e": {"Google": 1.2},
+    "TPU v6e": {"Google": 2.7},
+    "H100 SXM": {"Google": 9.79655 + 9.46006 / 8, "Nebius": 2.95},  # a GPU and its share of an a3-highgpu-8g
+    "H200": {"Google": (74.49392 + 12.266) / 8, "Nebius": 3.5},  # the 8 GPUs and the rest of an a3-ultragpu-8g
+    "L4": {"Google": 0.55821 + 0.14631},  # a GPU and the rest of a g2-standard-4
 }
 """Per chip-hour on demand, with the machine around it: of Google Cloud in us-east4, where v5e and v6e cost what they do
 in us-central1, and of Nebius in eu-north1. From https://github.com/skypilot-org/skypilot-catalog, `catalogs/v8`:
@@ -171,36 +170,40 @@ def times() -> str:
 def pass_cells(config: BertConfig, utilisation: float) -> list[str]:
     """Time on the slice and on a small one, the price (the same for both), texts per second for each host to feed."""
     whole = seconds(config, utilisation)
-    price = whole / 3600 * SLICE * DOLLARS["TPU v5e", "Google"]
+    price = whole / 3600 * SLICE * DOLLARS["TPU v5e"]["Google"]
     small = seconds(config, utilisation, chips=SMALL_SLICE)
     return [words(whole), words(small), f"${price:.2f}", f"{TEXTS / whole / (SLICE / CHIPS_PER_HOST):,.0f}"]
 
 
 def dollars_by_chip() -> str:
     """The data sheets, and the dollars for the texts on every chip at `TYPICAL_UTILISATION`."""
-    offers = {offer: CHIPS[offer[0]] for offer in DOLLARS}
+    chips = CHIPS.values()
     cells = [
-        ["bfloat16, TFLOP/s", *(f"{chip.peak_flops / 1e12:.0f}" for chip in offers.values())],
-        ["memory, GB", *(f"{chip.memory / 1e9:.0f}" for chip in offers.values())],
-        ["memory, GB/s", *(f"{chip.bandwidth / 1e9:,.0f}" for chip in offers.values())],
-        ["list price per hour", *(f"${price:.2f}" for price in DOLLARS.values())],
+        ["bfloat16, TFLOP/s", *(f"{chip.peak_flops / 1e12:.0f}" for chip in chips)],
+        ["memory, GB", *(f"{chip.memory / 1e9:.0f}" for chip in chips)],
+        ["memory, GB/s", *(f"{chip.bandwidth / 1e9:,.0f}" for chip in chips)],
+        ["list price per hour", *(money(DOLLARS[name].values()) for name in CHIPS)],
     ]
-    for name, config in MODELS.items():
+    for model, config in MODELS.items():
         depth = early_share() * config.num_layers
         uses = {
             "distil": row_flops(config) * rows() / TEXTS,
-            "answer at full depth": answer_flops(config, config.num_layers, 1),
-            "answer with early exit": answer_flops(config, depth, depth) / EARLY_EFFICIENCY,
+            "answer, full depth": answer_flops(config, config.num_layers, 1),
+            "answer, early exit": answer_flops(config, depth, depth) / EARLY_EFFICIENCY,
         }
-        for use, flops in uses.items():
-            cells.append([f"{name}, {use}", *(f"${dollars(flops, *offer):,.2f}" for offer in offers)])
-    return markdown(("", *(f"{chip}, {cloud}" for chip, cloud in offers)), cells)
+        cells += [[f"{model}: {use}", *(money(dollars(flops, name)) for name in CHIPS)] for use, flops in uses.items()]
+    return markdown(("", *CHIPS), cells)
 
 
-def dollars(text_flops: float, chip: str, cloud: str) -> float:
-    """The price of all texts on a chip, by the FLOPs of one."""
+def dollars(text_flops: float, chip: str) -> list[float]:
+    """The price of all texts on a chip in each cloud, by the FLOPs of one text."""
     hours = TEXTS * text_flops / (CHIPS[chip].peak_flops * TYPICAL_UTILISATION) / 3600
-    return hours * DOLLARS[chip, cloud]
+    return [hours * price for price in DOLLARS[chip].values()]
+
+
+def money(prices: Iterable[float]) -> str:
+    """The lowest and the highest price, or the one there is."""
+    return " to ".join(f"${price:.2f}" for price in sorted(prices))
 
 
 def answer_flops(config: BertConfig, layers: float, exits: float) -> float:
@@ -379,7 +382,7 @@ NUMBERS = {
     "packed-tokens": lambda: f"{REAL_TOKENS:.0%}",
     "packing-gain": lambda: f"{ROW_LENGTH * REAL_TOKENS / MEAN_TOKENS:.1f}",
     "peak": lambda: f"{V5E.peak_flops / 1e12:.0f}",
-    "dollars": lambda: f"${DOLLARS['TPU v5e', 'Google']:.2f}",
+    "dollars": lambda: f"${DOLLARS['TPU v5e']['Google']:.2f}",
     "typical-utilisation": lambda: f"{TYPICAL_UTILISATION}",
     "early-share": lambda: f"{early_share():.2f}",
     "early-efficiency": lambda: f"{EARLY_EFFICIENCY}",

@@ -39,10 +39,9 @@ def test_the_price_of_a_chip_follows_its_flops_and_its_list_price() -> None:
     model = scaling.MODELS["BERT-base"]
     hours = 256 * scaling.seconds(model, scaling.TYPICAL_UTILISATION) / 3600
     flops = scaling.row_flops(model) * scaling.rows() / scaling.TEXTS
-    v5e = scaling.dollars(flops, "TPU v5e", "Google")
-    assert v5e == pytest.approx(hours * scaling.DOLLARS["TPU v5e", "Google"])
-    assert scaling.dollars(flops, "H200", "Nebius") == pytest.approx(v5e * 197 / 989 * 3.5 / 1.2)
-    assert {chip for chip, _ in scaling.DOLLARS} == set(scaling.CHIPS)
+    [v5e] = scaling.dollars(flops, "TPU v5e")
+    assert v5e == pytest.approx(hours * scaling.DOLLARS["TPU v5e"]["Google"])
+    assert min(scaling.dollars(flops, "H200")) == pytest.approx(v5e * 197 / 989 * 3.5 / 1.2)
 
 
 def test_early_exit_pays_for_its_layers_and_their_exits() -> None:
