@@ -20,7 +20,6 @@ import functools
 from collections.abc import Callable, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import tyro
 
@@ -72,7 +71,7 @@ class Settings:
     texts: int = 1024
     """Texts to time, spread evenly over the data; 0: all."""
     precision: Precision = Precision.FLOAT32
-    """dtype of the arithmetic."""
+    """Of the arithmetic."""
     repeats: int = 7
     """Interleaved repeats; the median counts."""
     output: str = ""
@@ -83,7 +82,7 @@ class Distillation:
     """The second phase of the recipe on one model, step by step."""
 
     def __init__(self, config: BertConfig, precision: Precision) -> None:
-        network = Bert(config, dropout=0.1, dtype=jnp.dtype(precision.value))
+        network = Bert(config, dropout=0.1, precision=precision)
         distil = DistilConfig(cache_teacher=True)
         (phase,) = self_distillation(network, distil)
         self._params = {"model": Bert(config).init(jax.random.key(0))}

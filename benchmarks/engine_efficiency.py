@@ -24,7 +24,7 @@ import numpy as np
 import tyro
 
 from fastbert_jax.command_line import TYRO_STYLE, end_with
-from fastbert_jax.config import BATCH_TOKENS, DataConfig, Mode
+from fastbert_jax.config import BATCH_TOKENS, DataConfig, Mode, Precision
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.compare import evenly, interleaved_times
 from fastbert_jax.inference.loading import load
@@ -64,6 +64,8 @@ class Settings:
     """random only: layers."""
     random_hidden_size: int = 768
     """random only: width."""
+    precision: Precision = Precision.FLOAT32
+    """random only: of the arithmetic."""
     modes: tuple[Mode, ...] = (Mode.BUCKETED, Mode.CASCADE, Mode.GRAPH_CASCADE)
     """Engines to measure."""
     repeats: int = 7
@@ -106,7 +108,7 @@ def random_case(settings: Settings) -> Case:
     config = random_config(layers=settings.random_layers, hidden_size=settings.random_hidden_size)
     number, length = settings.texts or 1024, settings.length
     encoded = random_tokens(config, texts=number, length=length)
-    predictor = random_model(config, lengths=(length,)).predictor
+    predictor = random_model(config, lengths=(length,), precision=settings.precision).predictor
     plan = plan_batches(encoded, lengths=(length,), batch_size=settings.batch_size, batch_tokens=settings.batch_tokens)
     speed, staying = [], np.ones(number, bool)
     for uncertainty in predictor.all_exits(plan)[1].T:

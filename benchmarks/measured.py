@@ -108,10 +108,16 @@ def trained_model(directory: str) -> Model:
     return _model(params, config, load_tokenizer(path), precision=Precision(extra["precision"]), **settings)
 
 
-def random_model(config: BertConfig, *, lengths: Sequence[int], tokenizer: Tokenizer | None = None) -> Model:
+def random_model(
+    config: BertConfig,
+    *,
+    lengths: Sequence[int],
+    tokenizer: Tokenizer | None = None,
+    precision: Precision = Precision.FLOAT32,
+) -> Model:
     """Random weights, for texts padded to one of the rising `lengths`."""
-    params = Bert(config).init(jax.random.key(0))
-    return _model(params, config, tokenizer, labels=("a", "b"), max_length=lengths[-1], length_buckets=lengths)
+    params, sizes = Bert(config).init(jax.random.key(0)), {"max_length": lengths[-1], "length_buckets": lengths}
+    return _model(params, config, tokenizer, labels=("a", "b"), precision=precision, **sizes)
 
 
 def _model(

@@ -39,7 +39,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from compiled_text import CompiledText
 from fastbert_jax.atomic_files import write_json, write_text
 from fastbert_jax.command_line import TYRO_STYLE, end_with
-from fastbert_jax.config import BertConfig, DistilConfig, FineTuneConfig, MeshConfig
+from fastbert_jax.config import BertConfig, DistilConfig, FineTuneConfig, MeshConfig, Precision
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.engines.cascade import Cascade
 from fastbert_jax.inference.engines.engine import Masked
@@ -180,7 +180,7 @@ def lower(case: Case, devices: Sequence[jax.Device], config: BertConfig) -> Prog
 def training_step(case: Case, mesh: Mesh, config: BertConfig) -> Program:
     """A phase's step, as training compiles it."""
     name, _, length, texts = BATCHES[case.program]
-    network = Bert(config, dropout=0.1, dtype=jnp.bfloat16)
+    network = Bert(config, dropout=0.1, precision=Precision.BFLOAT16)
     phases = (fine_tuning(network, FineTuneConfig()), *self_distillation(network, DistilConfig()))
     (phase,) = (phase for phase in phases if phase.name == name)
     shapes = {"model": Start(network).abstract_params(mesh)}
@@ -196,11 +196,12 @@ def training_step(case: Case, mesh: Mesh, config: BertConfig) -> Program:
 
 def inference_program(case: Case, mesh: Mesh, config: BertConfig) -> Program:
     """A program of an engine. Engines have a copy of the model on each chip; only graph-cascade runs on all at once."""
-    network, rows, length = Bert(config, dtype=jnp.bfloat16), case.rows, INFERENCE_LENGTH
+    network, rows, length = Bert(config, precision=Precision.BFLOAT16), case.rows, INFERENCE_LENGTH
     copies = copies_of(mesh)
     params, here = Start(network).abstract_params(copies[0]), sharding_of(copies[0], ())
     runtime = Runtime(params, network, mesh=copies[0])
     tokens, thresholds_L = rows * length, np.zeros(network.num_layers, np.float32)
+    params = runtime.params  # in the dtype of their use
     least = hidden_bytes(network, tokens) + bytes_per_device(params)
     batch = abstract_batch(rows, length, 1, here)
     match case.program:

@@ -7,6 +7,7 @@ finalizer; and an exception during an import can be mistaken for a failed import
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import os
@@ -158,7 +159,9 @@ def _end_at_second(reader: int) -> None:
 
 
 def end_command() -> None:
-    """Let a first Ctrl-C pass while Python itself ends, where it would only print a traceback."""
+    """Let Ctrl-C pass while Python itself ends, where it would print a traceback or take the exit code."""
     global _received
     _received = 0
     signal.signal(signal.SIGINT, _pass)
+    # At its very end, Python gives up its handlers, but not those that ignore.
+    atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)

@@ -74,6 +74,23 @@ def test_engine_efficiency(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_accelerator_keeps_what_its_parts_found_and_why_one_found_nothing(tmp_path: Path) -> None:
+    output = tmp_path / "out.json"
+
+    def measured(*words: str) -> dict:
+        command = [sys.executable, "-W", "error", str(ROOT / "benchmarks/accelerator.py"), "--tiny", "--repeats", "2"]
+        environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+        subprocess.run([*command, "--output", str(output), *words], env=environment, capture_output=True, check=True)
+        return json.loads(output.read_text())["parts"]
+
+    parts = measured("--seconds", "3000")
+    assert [name for name, found in parts.items() if "error" in found] == []
+    assert set(parts["training"]["runs"]) == {"fine-tuning", "distillation"}
+    assert parts["precisions"]["float32"] == parts["precisions"]["tensorfloat32"] == 0 < parts["precisions"]["bfloat16"]
+    assert measured("--seconds", "0.5", "--parts", "engines")["engines"]["error"].startswith("took more than 0 s")
+
+
+@pytest.mark.slow
 def test_many_classes(tmp_path: Path) -> None:
     settings = {"max_drop": 5, "policies": "entropy margin", "repeats": 1, "timed_texts": 20}
     result = result_of("many_classes.py", tmp_path, texts=False, **labelled(tmp_path, "dev", "test"), **settings)

@@ -40,9 +40,15 @@ class Delimiter(enum.Enum):
 
 
 class Precision(enum.Enum):
-    """The dtype of the model's arithmetic; parameters are always float32."""
+    """The precision of the model's arithmetic; parameters that train are always float32.
+
+    `float32` is float32 on every device. `tensorfloat32` is float32 whose matrix products round their inputs where the
+    device is faster for it: to TF32 on an NVIDIA GPU, to a sum of bfloat16 numbers in three passes on a TPU; a CPU
+    computes as in float32. `bfloat16` computes in bfloat16, with sums, norms, softmax and logits in float32.
+    """
 
     FLOAT32 = "float32"
+    TENSORFLOAT32 = "tensorfloat32"
     BFLOAT16 = "bfloat16"
 
 

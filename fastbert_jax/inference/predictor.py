@@ -95,7 +95,7 @@ class Predictor:
         if labels and len(labels) != config.num_classes:
             raise UserError(f"expected {config.num_classes} labels, one per class of the model, found {len(labels)}")
         self.config = config
-        self.network = make_network(config, dtype=np.dtype(precision.value))
+        self.network = make_network(config, precision=precision)
         self.tokenizer = tokenizer
         self.labels = tuple(labels)
         self.max_length = max_length

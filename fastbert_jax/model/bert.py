@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Float32, Int
 
-from fastbert_jax.config import BertConfig, ExitKind
+from fastbert_jax.config import BertConfig, ExitKind, Precision
 from fastbert_jax.model.attention import attention
 from fastbert_jax.model.exits import Exit
 from fastbert_jax.model.layers import Dropout, Linear, activate, layer_norm
@@ -25,8 +25,12 @@ from fastbert_jax.model.network import Array, Leaf, Params, Part, Trace
 from fastbert_jax.model.sharding import keep_sharded
 from fastbert_jax.text.batches import Batch
 
+PRODUCTS = {precision: "float32" for precision in Precision} | {Precision.TENSORFLOAT32: "tensorfloat32"}
+"""JAX's name for products of float32 numbers; by default it rounds them to TF32 on a GPU and to bfloat16 on a TPU."""
 HIDDEN_AXES = ("batch", "sequence", "features")
 """The axes of hidden states, for the mesh."""
+FLOAT32_PARTS = {"norm", "attention_norm", "output_norm", "classifier"}
+"""The modules that compute in float32 whatever the precision."""
 
 
 class Embeddings(nn.Module):
@@ -67,11 +71,12 @@ class EncoderLayer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, hidden_BxSxH: jax.Array, text_BxS: Array, *, deterministic: bool = True
+        self, hidden_BxSxH: jax.Array, text_BxS: Array, *, packed: bool = False, deterministic: bool = True
     ) -> tuple[jax.Array, jax.Array]:
-        """The layer's output `[B, S, H]` and its attention scores before the mask, float32 `[B, A, S, S]`.
+        """The layer's output `[B, S, H]` and its attention scores before the mask, `[B, A, S, S]`.
 
-        A token sees the tokens with its own number in `text_BxS`; padding (0) sees padding, and nothing sees it.
+        A token sees the tokens with its own number in `text_BxS`; nothing sees padding (0). A row has one text unless
+        it is `packed`.
         """
         config = self.config
         linear = functools.partial(Linear, dtype=self.dtype, kernel_init=nn.initializers.normal(config.init_std))
@@ -85,7 +90,9 @@ class EncoderLayer(nn.Module):
             return projected_BxSxH.reshape(rows, length, *heads).swapaxes(1, 2)
 
         context_BxAxSxD, scores_BxAxSxS = attention(
-            project("query"), project("key"), project("value"), jnp.asarray(text_BxS), drop=drop
+            *(project("query"), project("key"), project("value"), jnp.asarray(text_BxS)),
+            packed=packed,
+            drop=None if deterministic or not self.dropout else drop,
         )
         attended_BxSxH = linear(config.hidden_size, name="attention_output")(
             context_BxAxSxD.swapaxes(1, 2).reshape(hidden_BxSxH.shape)
@@ -109,8 +116,8 @@ class Bert:
     config: BertConfig
     dropout: float = 0.0
     """Dropout probability of the parts that a call names."""
-    dtype: Any = jnp.float32
-    """dtype of the arithmetic; parameters, norms' statistics, softmax and logits are float32."""
+    precision: Precision = Precision.FLOAT32
+    """Of the arithmetic; parameters that train, norms' statistics, softmax and logits are float32."""
     remat: bool = False
     """Compute each layer again in the backward pass instead of keeping what is inside it."""
     unroll: int = 1
@@ -130,6 +137,11 @@ class Bert:
     def hidden_size(self) -> int:
         """H."""
         return self.config.hidden_size
+
+    @property
+    def dtype(self) -> Any:
+        """Of the arithmetic and the hidden states."""
+        return jnp.dtype(jnp.bfloat16 if self.precision is Precision.BFLOAT16 else jnp.float32)
 
     @property
     def exits(self) -> tuple[bool, ...]:
@@ -171,6 +183,15 @@ class Bert:
             params["lower_exits"] = stacked(exit_, lower_key, lower)
         return params | {"last_exit": exit_(last_key)}
 
+    def in_use(self, params: Params) -> Params:
+        """The parameters, each in the dtype that a call takes it in: nothing is cast again at every call."""
+
+        def cast(path: Any, leaf: Array) -> Array:
+            names = {entry.key for entry in path}
+            return leaf if names & FLOAT32_PARTS else leaf.astype(self.dtype)
+
+        return jax.tree_util.tree_map_with_path(cast, params)
+
     def embed(self, params: Params, batch: Batch, key: jax.Array | None = None) -> Float[jax.Array, "B S H"]:
         """The embeddings `[B, S, H]`; `params` is the whole tree, and a `key` turns dropout on."""
         return Embeddings(self.config, self.dropout, self.dtype).apply(
@@ -185,10 +206,17 @@ class Bert:
         hidden_BxSxH: Float[Array, "B S H"],
         text_BxS: Int[Array, "B S"],
         key: jax.Array | None = None,
-    ) -> tuple[Float[jax.Array, "B S H"], Float32[jax.Array, "B A S S"]]:
-        """The output `[B, S, H]` of one layer and its attention scores, float32 `[B, A, S, S]`."""
+        *,
+        packed: bool = False,
+    ) -> tuple[Float[jax.Array, "B S H"], Float[jax.Array, "B A S S"]]:
+        """The output `[B, S, H]` of one layer and its attention scores `[B, A, S, S]`.
+
+        Args:
+          packed: whether a row may have several texts.
+        """
         module = EncoderLayer(self.config, self.dropout, self.dtype)
-        return module.apply({"params": layer}, hidden_BxSxH, text_BxS, **_dropout(key))
+        with jax.default_matmul_precision(PRODUCTS[self.precision]):
+            return module.apply({"params": layer}, hidden_BxSxH, text_BxS, packed=packed, **_dropout(key))
 
     def exit(
         self,
@@ -200,7 +228,8 @@ class Bert:
     ) -> Float32[jax.Array, "B K N"]:
         """Float32 logits `[B, K, N]` of one exit on the output of its layer."""
         module = Exit(self.config, self.dropout, self.dtype)
-        return module.apply({"params": exit_}, hidden_BxSxH, text_BxS, cls_BxK, **_dropout(key))
+        with jax.default_matmul_precision(PRODUCTS[self.precision]):
+            return module.apply({"params": exit_}, hidden_BxSxH, text_BxS, cls_BxK, **_dropout(key))
 
     def stacked_layers(self, params: Params) -> Params:
         """The parameters of all layers, `[L, ...]`."""
@@ -269,10 +298,10 @@ class Bert:
         """The embeddings, the last output, and the outputs and scores of the first `depth` layers, stacked."""
         embed_key, layers_key = (None, None) if key is None else jax.random.split(key)
         layers, keys_L = self.stacked_layers(params), _split(layers_key, self.num_layers)
-        text_BxS = jnp.asarray(batch.text_BxS)
+        text_BxS, packed = jnp.asarray(batch.text_BxS), batch.cls_BxK.shape[1] > 1
 
         def run(hidden_BxSxH: jax.Array, at: tuple[Params, jax.Array | None]) -> tuple[jax.Array, tuple[Any, Any]]:
-            hidden_BxSxH, scores_BxAxSxS = self.layer(at[0], hidden_BxSxH, text_BxS, at[1])
+            hidden_BxSxH, scores_BxAxSxS = self.layer(at[0], hidden_BxSxH, text_BxS, at[1], packed=packed)
             hidden_BxSxH = keep_sharded(hidden_BxSxH, HIDDEN_AXES)
             return hidden_BxSxH, (hidden_BxSxH, scores_BxAxSxS)
 

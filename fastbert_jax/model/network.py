@@ -40,7 +40,7 @@ class Trace(NamedTuple):
     first_LxBxKxH: jax.Array
     """The same at the first token ([CLS]) of each text alone."""
     scores_LxBxAxSxS: jax.Array
-    """Float32 attention scores of every layer, before the mask."""
+    """Attention scores of every layer, before the mask, in the dtype of the arithmetic."""
     lower_logits_LxBxKxN: jax.Array
     """Float32 logits of the lower exits, `[L - 1, B, K, N]` where every layer has one."""
     logits_BxKxN: jax.Array | None
@@ -134,11 +134,14 @@ class Layered(Network, Protocol):
     def last_hidden_state(self, params: Params, batch: Batch) -> jax.Array:
         """The output of the last layer, `[B, S, H]`; no exit runs."""
 
+    def in_use(self, params: Params) -> Params:
+        """The parameters, each in the dtype that a call takes it in."""
+
     def embed(self, params: Params, batch: Batch) -> jax.Array:
         """The embeddings `[B, S, H]`; `params` is the whole tree."""
 
     def layer(self, layer: Params, hidden_BxSxH: jax.Array, text_BxS: Array) -> tuple[jax.Array, jax.Array]:
-        """The output of one layer `[B, S, H]`, and its attention scores."""
+        """The output of one layer `[B, S, H]` for one text a row, and its attention scores."""
 
     def exit(self, exit_: Params, hidden_BxSxH: jax.Array, text_BxS: Array, cls_BxK: Array) -> jax.Array:
         """Float32 logits `[B, K, N]` of one exit."""

@@ -12,5 +12,5 @@ NETWORKS: dict[type[BertConfig], type[Bert]] = {BertConfig: Bert}
 
 
 def make_network(config: BertConfig, **settings: Any) -> Bert:
-    """The network of an architecture; the settings are those of its class, such as `dtype` and `dropout`."""
+    """The network of an architecture; the settings are those of its class, such as `precision` and `dropout`."""
     return NETWORKS[type(config)](config, **settings)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from fastbert_jax.config import BertConfig, ModelConfig, TrainConfig
@@ -180,7 +179,7 @@ def _network(model: ModelConfig, architecture: BertConfig) -> Bert:
     return make_network(
         architecture,
         dropout=model.dropout,
-        dtype=jnp.dtype(model.precision.value),
+        precision=model.precision,
         remat=model.remat,
         unroll=model.unroll,
     )

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fastbert_jax.config import Precision
 from fastbert_jax.model.bert import Bert
 from fastbert_jax.model.network import Part
 from fastbert_jax.text.batches import Batch
@@ -21,23 +22,23 @@ TEXTS = random_texts(6, longest=8, seed=1)
 
 
 @functools.cache
-def program(dtype: jnp.dtype) -> jax.stages.Wrapped:
-    return jax.jit(Bert(CONFIG, dtype=dtype).trace)
+def program(precision: Precision) -> jax.stages.Wrapped:
+    return jax.jit(Bert(CONFIG, precision=precision).trace)
 
 
-def logits(batch: Batch, dtype: jnp.dtype = jnp.float32) -> np.ndarray:
+def logits(batch: Batch, precision: Precision = Precision.FLOAT32) -> np.ndarray:
     """Of all exits, `[L, B, K, N]`."""
-    logits_LxBxKxN = program(dtype)(tiny_params(CONFIG), batch).exit_logits_LxBxKxN
+    logits_LxBxKxN = program(precision)(tiny_params(CONFIG), batch).exit_logits_LxBxKxN
     assert logits_LxBxKxN.dtype == jnp.float32
     return np.asarray(logits_LxBxKxN)
 
 
 def test_bfloat16_keeps_parameters_and_logits_in_float32_and_stays_close() -> None:
-    params = jax.eval_shape(Bert(CONFIG, dtype=jnp.bfloat16).init, jax.random.key(0))
+    params = jax.eval_shape(Bert(CONFIG, precision=Precision.BFLOAT16).init, jax.random.key(0))
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(jnp.float32)}
 
     batch = batch_of(TEXTS, batch_size=8, length=8)
-    ours, exact = logits(batch, jnp.bfloat16), logits(batch)
+    ours, exact = logits(batch, Precision.BFLOAT16), logits(batch)
     assert np.isfinite(ours).all()  # rows of padding alone included
     difference = np.abs(ours - exact)[:, : len(TEXTS)]
     # The logits have a standard deviation of 2.4; bfloat16 rounds each of the five layers to 8 bits.

@@ -54,8 +54,7 @@ class Runtime:
         """Put one copy of the parameters on the devices of a mesh; none: on the one that jax chooses.
 
         Devices that share the parameters (`fsdp`, `tensor`) work together on every batch, and each has its results.
-        Abstract parameters, with their shardings, stay as they are: programs can then be lowered for devices that are
-        not attached, but not run.
+        Abstract parameters keep their shardings: programs can then be lowered for devices that are not attached.
 
         Raises:
           UserError: a size of the model that the mesh does not divide.
@@ -72,8 +71,11 @@ class Runtime:
         if self._mesh:  # layers and exits still stacked
             shardings = param_shardings(self._mesh, network)
             place = {part: shardings[part] for part in params}
-        is_abstract = any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(params))
-        self.params: Params = params if is_abstract else jax.device_put(params, place)
+        if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(params)):
+            dtypes = jax.eval_shape(network.in_use, params)
+            self.params: Params = jax.tree.map(lambda leaf, used: leaf.update(dtype=used.dtype), params, dtypes)
+        else:
+            self.params = jax.device_put(network.in_use(params), place)
         self.compiled_programs = 0
         self.full_depth: Callable[[Batch], ExitResult] = partial(self.jit(self._run_full_depth), self.params)
         """The last exit's result `[B, ...]` by plain BERT: all layers, no lower exit."""
