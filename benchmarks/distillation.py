@@ -38,17 +38,18 @@ from fastbert_jax.text.tokenizer import Encoded, load_tokenizer
 from fastbert_jax.text.training_batches import TrainingBatches
 from fastbert_jax.training.terms import COMPUTED, KEPT, Kept
 from measured import begun, publish, random_tokens, ratio
-from scaling import MODELS, bert
+from scaling import CHIPS, MODELS, bert
 
 PEAK_FLOPS = {
     "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
+    "TPU v5 lite": CHIPS["TPU v5e"].peak_flops,
     "TPU v5": 459e12,
-    "TPU v6 lite": 918e12,
+    "TPU v6 lite": CHIPS["TPU v6e"].peak_flops,
     "NVIDIA A100-SXM4-40GB": 312e12,
     "NVIDIA A100-SXM4-80GB": 312e12,
-    "NVIDIA H100 80GB HBM3": 989e12,
-    "NVIDIA H200": 989e12,
+    "NVIDIA H100 80GB HBM3": CHIPS["H100 SXM"].peak_flops,
+    "NVIDIA H200": CHIPS["H200"].peak_flops,
+    "NVIDIA L4": CHIPS["L4"].peak_flops,
 }
 """Dense bfloat16 by JAX's name of the device: the makers' data sheets (cloud.google.com/tpu/docs, nvidia.com)."""
 

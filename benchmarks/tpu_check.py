@@ -54,7 +54,7 @@ from fastbert_jax.training.run import bytes_per_device
 from fastbert_jax.training.step import PlacedStep
 from fastbert_jax.training.terms import COMPUTED
 from fastbert_jax.version import commit
-from scaling import FLOAT, HBM_BYTES, MODELS, sizes
+from scaling import CHIPS, FLOAT, MODELS, sizes
 
 LIBTPU = {
     "TPU_SKIP_MDS_QUERY": "1",
@@ -64,8 +64,8 @@ LIBTPU = {
 }
 """What libtpu reads from the environment instead of asking a TPU machine."""
 TOPOLOGIES = {"v5e-256": "v5e:16x16", "v5e-8": "v5e:2x4", "v6e-8": "v6e:2x4"}
-MEMORY = {"v5e-256": HBM_BYTES, "v5e-8": HBM_BYTES, "v6e-8": 2 * HBM_BYTES}
-"""Bytes of a chip: https://cloud.google.com/tpu/docs/v6e has 32 GB."""
+MEMORY = {name: CHIPS[f"TPU {name[:3]}"].memory for name in TOPOLOGIES}
+"""Bytes of a chip."""
 MESHES = {"data": (1, 1), "fsdp": (8, 1), "tensor": (1, 4)}
 """Sizes of fsdp and tensor; `data` takes the other chips."""
 BATCHES = {

@@ -385,11 +385,7 @@ NUMBERS: dict[str, Callable[[], str]] = {
     ),
     "error-reuters_r8": functools.partial(standard_error, "reuters_r8"),
     "error-movie_reviews": functools.partial(standard_error, "movie_reviews"),
-    "tokens-per-text": lambda: f"{scaling.MEAN_TOKENS}",
-    "packed-tokens": lambda: f"{scaling.REAL_TOKENS:.0%}",
-    "packing-gain": lambda: f"{scaling.ROW_LENGTH * scaling.REAL_TOKENS / scaling.MEAN_TOKENS:.1f}",
-    "dollars": lambda: f"${scaling.DOLLARS_PER_CHIP_HOUR:.2f}",
-    "peak": lambda: f"{scaling.PEAK_FLOPS / 1e12:.0f}",
+    **scaling.NUMBERS,
 }
 SCORES: dict[str, Callable[[], str]] = {name: functools.partial(score, name) for name in SETS}
 

@@ -29,8 +29,8 @@ OPTIONS |= {
     "--layers",
     "--seeds",
 }  # the last three of benchmarks/ablations.py
-FOREIGN_OPTIONS = re.compile(r"--(signal|ntasks|gpus|max-restarts|stop-timeout|kind)\b.*")
-"""Of Slurm, xpk and Docker, in sentences of docs/launch/."""
+FOREIGN_OPTIONS = re.compile(r"--(signal|ntasks|gpus|max-restarts|stop-timeout|kind|spot|scopes|worker)\b.*")
+"""Of Slurm, xpk, Docker and gcloud, in sentences of docs/launch/."""
 FILES_OF_USERS = {
     *("calibration", "comparison", "config", "data", "files", "labels", "loggers"),
     *("tokenizer", "tokenizer_config"),

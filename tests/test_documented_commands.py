@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 import itertools
 import os
+import re
 import runpy
 import shutil
 import socketserver
@@ -79,14 +80,15 @@ SAME = {
     "runs/two_layers": "runs/mine",
     "models/reviews": "runs/mine/model",
     "shared/corpora/english": "corpora/texts",
+    "shared/runs/reviews": "runs/mine",
 }
 """Links to other directories, named from the folder."""
 
 
 def placed(command: Command) -> Command:
     """The command with values for placeholders, and all files in the working directory."""
-    words = (PLACEHOLDERS.get(word, word.replace("/shared/", "shared/")) for word in command.words)
-    return command._replace(words=tuple(words))
+    words = (re.sub("gs://my-bucket/|/shared/", "shared/", word) for word in command.words)
+    return command._replace(words=tuple(PLACEHOLDERS.get(word, word) for word in words))
 
 
 def recipe_of(command: Command) -> str:

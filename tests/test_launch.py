@@ -22,6 +22,7 @@ from fastbert_jax.text.prepare import prepare
 ROOT = Path(__file__).parent.parent
 LAUNCH = ROOT / "launch"
 PAGES = sorted((ROOT / "docs" / "launch").glob("*.md"))
+TPU_PAGE, GPU_PAGE = ((ROOT / "docs" / "launch" / name).read_text() for name in ("tpu.md", "gpu.md"))
 PROCESS_FLAGS = ("--processes.coordinator", "--processes.count", "--processes.index")
 
 FAKE_SSH = """#!/usr/bin/env bash
@@ -125,13 +126,13 @@ def devices_by_place() -> dict[str, int]:
     rows, columns = map(int, jobset_slice().split("x"))
     slurm = {key: int(value) for key, value in slurm_options().items() if value.isdecimal()}
     _, gpus = sky()["resources"]["accelerators"].split(":")
-    xpk = re.search(r"--tpu-type v5litepod-(\d+) ", (ROOT / "docs" / "launch" / "gke.md").read_text())
+    xpk = re.search(r"--tpu-type v5litepod-(\d+) ", TPU_PAGE)
     assert xpk is not None
     return {
         "jobset.yaml": rows * columns,
         "slurm.sbatch": slurm["nodes"] * slurm["gpus-per-node"],
         "sky.yaml": sky()["num_nodes"] * int(gpus),
-        "gke.md": int(xpk[1]),
+        "tpu.md": int(xpk[1]),
     }
 
 
@@ -148,7 +149,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-SLICES = re.findall(r"^\| (\d+) \| (\d+)x(\d+) \| (\d+) \| (\d+) \|$", (ROOT / "docs/launch/gke.md").read_text(), re.M)
+SLICES = re.findall(r"^\| (\d+) \| (\d+)x(\d+) \| (\d+) \| (\d+) \|$", TPU_PAGE, re.M)
 """Chips, the two sides, hosts and rows of a batch, as the page gives them for other slices."""
 
 
@@ -236,6 +237,39 @@ def test_jobset_fills_its_slice_and_mounts_what_the_command_names() -> None:
     assert all(isinstance(word, str) for word in container["command"])
 
 
+def test_the_share_and_its_pod_fit_the_jobset() -> None:
+    claim, pod = yaml.safe_load_all((LAUNCH / "shared.yaml").read_text())
+    [job] = jobset()["spec"]["replicatedJobs"]
+    trains, container = job["template"]["spec"]["template"]["spec"], jobset_container()
+    [shell] = pod["spec"]["containers"]
+    assert (claim["kind"], claim["spec"]["accessModes"]) == ("PersistentVolumeClaim", ["ReadWriteMany"])
+    [volume] = pod["spec"]["volumes"]
+    assert volume["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+    assert all(pod["spec"][key] == trains[key] for key in ("volumes", "securityContext"))
+    assert all(shell[key] == container[key] for key in ("image", "volumeMounts"))
+    assert {"name": "JAX_PLATFORMS", "value": "cpu"} in shell["env"]
+    commands = "\n".join(line for line in TPU_PAGE.splitlines() if line.startswith("kubectl"))
+    assert set(re.findall(r" (?:pod/)?([\w-]+)(?::/shared| -- | --timeout)", commands)) == {pod["metadata"]["name"]}
+
+
+def test_the_page_makes_the_slice_that_the_jobset_takes() -> None:
+    [job] = jobset()["spec"]["replicatedJobs"]
+    chips, topology, nodes = re.search(
+        r"--machine-type ct5lp-hightpu-(\d)t --tpu-topology (\w+) --num-nodes (\d+)", TPU_PAGE
+    ).groups()
+    assert int(chips) == jobset_container()["resources"]["limits"]["google.com/tpu"]
+    assert topology == jobset_slice() and int(nodes) == job["template"]["spec"]["parallelism"]
+    assert f"v5litepod-{int(chips) * int(nodes)} --version" in TPU_PAGE
+    assert f"jobset-name={jobset()['metadata']['name']}," in TPU_PAGE
+    [placeholder] = re.findall(r"sed -i \"s\|(\S+)\|\$IMAGE\|\" launch/jobset.yaml launch/shared.yaml", TPU_PAGE)
+    assert placeholder == jobset_container()["image"]
+
+
+def test_the_page_gives_the_job_of_sky_its_share() -> None:
+    [placeholder] = re.findall(r"sed -i 's/(\S+)/ADDRESS/' launch/sky.yaml", GPU_PAGE)
+    assert f" {placeholder}:/shared /shared\n" in sky()["setup"]
+
+
 def test_sky_job_recovers_and_tells_each_node_its_place() -> None:
     found = sky()
     assert found["num_nodes"] == 2 and found["resources"]["use_spot"]
@@ -305,7 +339,7 @@ def test_slurm_script_requeues_after_a_save_alone(tmp_path: Path, code: int, req
 
 def test_slurm_script_has_a_process_per_gpu_and_is_warned() -> None:
     options = slurm_options()
-    assert options["ntasks-per-node"] == options["gpus-per-node"]  # as JAX numbers them; see docs/launch/slurm.md
+    assert options["ntasks-per-node"] == options["gpus-per-node"]  # as JAX numbers them; see docs/launch/gpu.md
     assert "gpus-per-task" not in options and "requeue" in options
     name, seconds = options["signal"].split("@")
     assert name == "TERM" and int(seconds) >= 120

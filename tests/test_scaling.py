@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 import scaling
+from fastbert_jax.model.bert import Bert
 from fastbert_jax.model.config_json import read_bert_config
+from fastbert_jax.model.flops import Count, forward_flops, text_flops
 
 
 def test_minilm_has_its_own_shape(minilm_directory: Path) -> None:
@@ -31,6 +33,28 @@ def test_time_follows_utilisation_and_chips() -> None:
     flops = whole * 0.5 * 256 * 197e12
     # Twice the encoder's 85 million weights per token, and attention and exits.
     assert 1.0 < flops / (2 * 85e6 * 1e9 * 23.6 / 0.96) < 1.2
+
+
+def test_the_price_of_a_chip_follows_its_flops_and_its_list_price() -> None:
+    model = scaling.MODELS["BERT-base"]
+    hours = 256 * scaling.seconds(model, scaling.TYPICAL_UTILISATION) / 3600
+    flops = scaling.row_flops(model) * scaling.rows() / scaling.TEXTS
+    [v5e] = scaling.dollars(flops, "TPU v5e")
+    assert v5e == pytest.approx(hours * scaling.DOLLARS["TPU v5e"]["Google"])
+    assert min(scaling.dollars(flops, "H200")) == pytest.approx(v5e * 197 / 989 * 3.5 / 1.2)
+
+
+def test_early_exit_pays_for_its_layers_and_their_exits() -> None:
+    model = scaling.MODELS["MiniLM"]
+    network = Bert(model)
+    length = scaling.ANSWERED_LENGTH
+    assert scaling.answer_flops(model, 6, 1) == forward_flops(network, length)
+    assert scaling.answer_flops(model, 2, 2) == text_flops(Count.TRUE, network, length, 2)
+    assert scaling.early_share() * model.num_layers == pytest.approx(2.15, abs=0.01)
+
+
+def test_memory_is_not_what_limits_a_chip() -> None:
+    assert 0 < scaling.traffic_share() < 1, "docs/scaling.md says so, and prices arithmetic alone"
 
 
 def test_every_device_of_a_mesh_holds_its_share() -> None:

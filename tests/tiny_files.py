@@ -29,7 +29,7 @@ def write_files(official: Path) -> None:
     """
     for name in ("configs", "examples"):
         Path(name).symlink_to(ROOT / name)
-    for path in ("mine.csv", "dev.csv", "test.csv", "new.csv", "shared/data/reviews.tsv"):
+    for path in ("mine.csv", "dev.csv", "test.csv", "new.csv", "shared/data/reviews.tsv", "shared/data/test.tsv"):
         write_table(path)
     for split in ("train", "dev", "test", "unlabelled"):
         write_table(f"{BUILTIN}/{split}.tsv")
