@@ -240,7 +240,7 @@ def once_a_step() -> str:
         gradient = sizes(config).lower_exits * FLOAT
         reduce = 2 * (SLICE - 1) / SLICE * gradient / LINK_BANDWIDTH
         step = step_seconds(config, TYPICAL_UTILISATION)
-        scores = ROWS_PER_CHIP * config.num_layers * config.num_heads * ROW_LENGTH**2 * FLOAT
+        scores = ROWS_PER_CHIP * config.num_layers * config.num_heads * ROW_LENGTH**2 * FLOAT // 2  # bfloat16
         traffic = 2 * scores / V5E.bandwidth
         arithmetic = step * TYPICAL_UTILISATION
         bytes_and_times = f"{gradient / 1e6:.1f} MB", f"{1e3 * reduce:.2f} ms", f"{1e3 * step:.1f} ms"
