@@ -29,7 +29,7 @@ from fastbert_jax.inference.plan import (
     step_sizes,
     texts_of,
 )
-from fastbert_jax.model.network import Array, Params
+from fastbert_jax.model.network import Params
 from fastbert_jax.text.batches import Batch
 
 STEPS_IN_FLIGHT = 1
@@ -77,7 +77,7 @@ class StepResults(NamedTuple):
 
     probabilities_BxN: jax.Array
     uncertainty_B: jax.Array
-    ticket_B: Array
+    ticket_B: jax.Array
     exits_B: jax.Array
     stay: jax.Array
     """int32 scalar: how many texts went on to the next queue."""
@@ -216,6 +216,8 @@ class _Flow:
         if results is None:
             self._waiting[following] += taken
             return
+        for array in results:
+            array.copy_to_host_async()
         self._in_flight.append((depth, results))
         if len(self._in_flight) > STEPS_IN_FLIGHT:
             self._settle()
@@ -223,11 +225,13 @@ class _Flow:
     def _settle(self) -> None:
         """Read the results of the oldest step in flight."""
         depth, results = self._in_flight.popleft()
+        results = jax.device_get(results)
         if stay := int(results.stay):
             self._waiting[depth + 1] += stay
-        exits_B = np.asarray(results.exits_B)
+        if not results.exits_B.any():
+            return
         left = (
-            np.asarray(array)[exits_B] for array in (results.ticket_B, results.probabilities_BxN, results.uncertainty_B)
+            array[results.exits_B] for array in (results.ticket_B, results.probabilities_BxN, results.uncertainty_B)
         )
         ticket_B, probabilities_BxN, uncertainty_B = left
         number_B = np.searchsorted([batch.first_ticket for batch in self._open], ticket_B, side="right") - 1
