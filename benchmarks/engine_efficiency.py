@@ -24,7 +24,7 @@ import numpy as np
 import tyro
 
 from fastbert_jax.command_line import TYRO_STYLE, end_with
-from fastbert_jax.config import BATCH_TOKENS, DataConfig, Mode
+from fastbert_jax.config import DataConfig, Mode
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.compare import evenly, interleaved_times
 from fastbert_jax.inference.loading import load
@@ -50,8 +50,8 @@ class Settings:
     """JSON file of the result; empty: print it only."""
     batch_size: int = 0
     """Texts per batch; 0: as many as `batch_tokens` holds."""
-    batch_tokens: int = BATCH_TOKENS
-    """Tokens per batch, padding included."""
+    batch_tokens: int = 0
+    """Tokens per batch, padding included; 0: as many as suit the device."""
     texts: int = 1024
     """Texts to time, spread evenly over the data; 0: all."""
     copies: int = 1
