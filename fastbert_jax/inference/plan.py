@@ -32,7 +32,7 @@ class DeviceSizes:
 CPU = DeviceSizes(batch_tokens=2048, step_tokens=1024, steps_in_flight=1, compiles_fast=True)
 """Larger steps of a cascade gain nothing, and leave more over at the end."""
 ACCELERATOR = DeviceSizes(batch_tokens=32768, step_tokens=32768, steps_in_flight=2, compiles_fast=False)
-"""A GPU or a TPU, which small steps leave idle, and whose programs take seconds to compile."""
+"""A GPU or a TPU, which small steps leave idle, and whose programs take seconds to compile. Not measured."""
 
 
 def device_sizes() -> DeviceSizes:

@@ -25,8 +25,8 @@ ENGINES: dict[Mode, type[Engine]] = {
     Mode.GRAPH_CASCADE: GraphCascade,
 }
 MANY_BATCHES = 2
-"""Batches of one length from which on the compiled loop is used. It is the fastest engine from 2 batches on
-(benchmarks/results/engine_efficiency_*_batches.json), but takes longest to compile, which few batches do not repay."""
+"""Batches of one length from which on the compiled loop is used, as it is then the fastest engine
+(benchmarks/results/engine_efficiency_*_batches.json). It compiles about as long as the programs of `bucketed` do."""
 
 
 class AllDevices(Engine):
