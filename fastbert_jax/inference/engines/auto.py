@@ -25,8 +25,8 @@ ENGINES: dict[Mode, type[Engine]] = {
     Mode.GRAPH_CASCADE: GraphCascade,
 }
 MANY_BATCHES = 2
-"""Batches of one length from which on the compiled loop is used, as it is then the fastest engine
-(benchmarks/results/engine_efficiency_*_batches.json). It compiles about as long as the programs of `bucketed` do."""
+"""Batches of one length from which on the compiled loop is used, as it is then as fast as `bucketed` or faster
+(benchmarks/results/engine_efficiency_*_batches.json and _512_reviews.json) and compiles about as long."""
 
 
 class AllDevices(Engine):
