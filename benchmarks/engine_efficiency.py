@@ -2,6 +2,7 @@
 
     python benchmarks/engine_efficiency.py --model runs/movie_reviews --data builtin:movie_reviews#test --speed 0.25
     python benchmarks/engine_efficiency.py --model random --texts 512 --length 64 --repeats 5
+    python benchmarks/engine_efficiency.py --model random --data builtin:movie_reviews#test --modes bucketed auto
 
 Efficiency is the wall-clock speedup over full depth divided by L / mean depth. Every repeat times full depth and each
 engine in turn, in one process, after all programs are compiled; tokenizing is left out, the host's loops are not.
@@ -10,8 +11,9 @@ A text counts as one in the mean depth, however long it is. Where long texts lea
 movie_reviews, even an engine that loses nothing has an efficiency below 1: `efficiency_by_tokens` is by the mean depth
 of padded tokens instead, which is what a layer's time goes by.
 
-`random` is random weights (BERT-base's size unless told otherwise) and random tokens, with one threshold per layer at
-which half of the texts that come there leave: exits of a geometric distribution.
+`random` is random weights (BERT-base's size unless told otherwise) on random tokens, or on the texts of `--data` as
+MiniLM's tokenizer cuts them, with one threshold per layer at which half of the texts that come there leave: exits of a
+geometric distribution.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ import numpy as np
 import tyro
 
 from fastbert_jax.command_line import TYRO_STYLE, end_with
-from fastbert_jax.config import BATCH_TOKENS, DataConfig, Mode, Precision
+from fastbert_jax.config import DataConfig, Mode, Precision
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.compare import evenly, interleaved_times
 from fastbert_jax.inference.loading import load
@@ -32,10 +34,13 @@ from fastbert_jax.inference.plan import BatchedTexts, plan_batches
 from fastbert_jax.inference.policies import exit_indices
 from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.report.comparison import Spread
+from fastbert_jax.text.builtin import pretrained_directory
 from fastbert_jax.text.sources import read_examples
+from fastbert_jax.text.tokenizer import load_tokenizer
 from measured import publish, random_config, random_model, random_tokens, ratio
 
 RANDOM = "random"
+MINILM = "builtin:minilm"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,13 +50,13 @@ class Settings:
     model: str
     """Directory of a run, or `random`."""
     data: str = ""
-    """SPEC of the texts; not for `random`."""
+    """SPEC of the texts; `random` needs none."""
     output: str = ""
     """JSON file of the result; empty: print it only."""
     batch_size: int = 0
     """Texts per batch; 0: as many as `batch_tokens` holds."""
-    batch_tokens: int = BATCH_TOKENS
-    """Tokens per batch, padding included."""
+    batch_tokens: int = 0
+    """Tokens per batch, padding included; 0: as many as suit the device."""
     texts: int = 1024
     """Texts to time, spread evenly over the data; 0: all."""
     copies: int = 1
@@ -59,7 +64,7 @@ class Settings:
     speed: float | None = None
     """Speed to measure; none: the one whose mean depth is nearest to a third of the layers. Not for `random`."""
     length: int = 64
-    """random only: tokens of every text."""
+    """random only: tokens of every random text, or of the longest one of `data`."""
     random_layers: int = 12
     """random only: layers."""
     random_hidden_size: int = 768
@@ -92,9 +97,7 @@ def trained_case(settings: Settings) -> Case:
     if not settings.data:
         raise UserError("data: expected the SPEC of texts, found none")
     predictor = load(settings.model)
-    examples = read_examples(settings.data, DataConfig(), need_label=False, role="test").examples
-    texts = [examples[i].text for i in evenly(len(examples), settings.texts)] * settings.copies
-    plan = predictor.plan(texts, batch_size=settings.batch_size, batch_tokens=settings.batch_tokens)
+    plan = plan_of_data(predictor, settings)
     if settings.speed is not None:
         return Case(predictor, plan, settings.speed)
     uncertainty_LxB = predictor.all_exits(plan)[1].T
@@ -103,14 +106,28 @@ def trained_case(settings: Settings) -> Case:
     return Case(predictor, plan, float(speeds[abs(depths - predictor.config.num_layers / 3).argmin()]))
 
 
+def plan_of_data(predictor: Predictor, settings: Settings) -> BatchedTexts:
+    """The batches of real texts."""
+    examples = read_examples(settings.data, DataConfig(), need_label=False, role="test").examples
+    texts = [examples[i].text for i in evenly(len(examples), settings.texts)] * settings.copies
+    return predictor.plan(texts, batch_size=settings.batch_size, batch_tokens=settings.batch_tokens)
+
+
 def random_case(settings: Settings) -> Case:
-    """Random weights and random tokens; each layer's threshold lets half of those who come leave."""
+    """Random weights; each layer's threshold lets half of those who come leave."""
     config = random_config(layers=settings.random_layers, hidden_size=settings.random_hidden_size)
-    number, length = settings.texts or 1024, settings.length
-    encoded = random_tokens(config, texts=number, length=length)
-    predictor = random_model(config, lengths=(length,), precision=settings.precision).predictor
-    plan = plan_batches(encoded, lengths=(length,), batch_size=settings.batch_size, batch_tokens=settings.batch_tokens)
-    speed, staying = [], np.ones(number, bool)
+    if settings.data:
+        lengths = DataConfig(max_length=settings.length).lengths
+        tokenizer = load_tokenizer(pretrained_directory(MINILM))
+        predictor = random_model(config, lengths=lengths, tokenizer=tokenizer, precision=settings.precision).predictor
+        plan = plan_of_data(predictor, settings)
+    else:
+        number, lengths = settings.texts or 1024, (settings.length,)
+        encoded = random_tokens(config, texts=number, length=settings.length)
+        predictor = random_model(config, lengths=lengths, precision=settings.precision).predictor
+        sizes = {"batch_size": settings.batch_size, "batch_tokens": settings.batch_tokens}
+        plan = plan_batches(encoded, lengths=lengths, **sizes)
+    speed, staying = [], np.ones(plan.texts, bool)
     for uncertainty in predictor.all_exits(plan)[1].T:
         speed.append(np.median(uncertainty[staying]) if staying.any() else 1.0)
         staying &= uncertainty >= speed[-1]

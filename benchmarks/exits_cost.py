@@ -17,7 +17,7 @@ import jax
 import tyro
 
 from fastbert_jax.command_line import TYRO_STYLE, end_with
-from fastbert_jax.config import BATCH_TOKENS, DataConfig, Mode
+from fastbert_jax.config import DataConfig, Mode
 from fastbert_jax.inference.compare import evenly, interleaved_times
 from fastbert_jax.inference.engines.runtime import ExitResult
 from fastbert_jax.inference.plan import BatchedTexts, plan_batches
@@ -42,8 +42,8 @@ class Settings:
     """SPEC of its texts."""
     texts: int = 256
     """Texts to time, spread evenly over the data; 0: all."""
-    batch_tokens: int = BATCH_TOKENS
-    """Tokens per batch, padding included."""
+    batch_tokens: int = 0
+    """Tokens per batch, padding included; 0: as many as suit the device."""
     random_layers: int = 12
     """Layers of the random model."""
     random_hidden_size: int = 768

@@ -19,7 +19,7 @@ import numpy as np
 import tyro
 
 from fastbert_jax.command_line import TYRO_STYLE, end_with
-from fastbert_jax.config import BATCH_TOKENS, DataConfig, ExitConfig, Mode, PolicyName
+from fastbert_jax.config import DataConfig, ExitConfig, Mode, PolicyName
 from fastbert_jax.inference.calibrate import fastest_within
 from fastbert_jax.inference.compare import evenly, interleaved_times, speedups_over_first
 from fastbert_jax.inference.exit_outputs import ExitOutputs
@@ -56,8 +56,8 @@ class Settings:
     """Policies to compare."""
     mode: Mode = Mode.CASCADE
     """Engine that is timed."""
-    batch_tokens: int = BATCH_TOKENS
-    """Tokens per batch, padding included."""
+    batch_tokens: int = 0
+    """Tokens per batch, padding included; 0: as many as suit the device."""
     timed_texts: int = 1024
     """Texts of test to time, spread evenly; 0: all."""
     repeats: int = 7

@@ -32,7 +32,7 @@ import transformers
 import tyro
 
 from fastbert_jax.command_line import TYRO_STYLE, end_with
-from fastbert_jax.config import BATCH_TOKENS, BertConfig, DataConfig
+from fastbert_jax.config import BertConfig, DataConfig
 from fastbert_jax.inference.compare import evenly, interleaved_times
 from fastbert_jax.inference.engines.runtime import Runtime
 from fastbert_jax.inference.plan import BatchedTexts, plan_batches
@@ -61,7 +61,7 @@ class Settings:
     """Texts to time, spread evenly over the data; 0: all."""
     batch_size: int = 32
     """Texts per batch in the first of the two layouts."""
-    batch_tokens: int = BATCH_TOKENS
+    batch_tokens: int = 2048
     """Tokens per batch in the other, padding included."""
     random_layers: int = 12
     """Layers of the random model."""

@@ -23,7 +23,6 @@ from fastbert_jax.config.model import ConvertConfig as ConvertConfig
 from fastbert_jax.config.model import ModelConfig as ModelConfig
 from fastbert_jax.config.shared import ANSWER_ENDINGS as ANSWER_ENDINGS
 from fastbert_jax.config.shared import AUTO_ENCODING as AUTO_ENCODING
-from fastbert_jax.config.shared import BATCH_TOKENS as BATCH_TOKENS
 from fastbert_jax.config.shared import COMPRESSED_ENDINGS as COMPRESSED_ENDINGS
 from fastbert_jax.config.shared import BadRow as BadRow
 from fastbert_jax.config.shared import CheckpointKind as CheckpointKind

@@ -12,8 +12,6 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from fastbert_jax.errors import UserError
 
-BATCH_TOKENS = 2048
-"""Default number of tokens in a batch of inference: enough to keep the cores of a CPU busy."""
 ANSWER_ENDINGS = (".jsonl", ".json", ".tsv", ".csv", ".parquet")
 """Files that answers can be written to."""
 COMPRESSED_ENDINGS = (".gz", ".zst")
@@ -221,12 +219,12 @@ class BatchConfig(Checked):
 
     batch_size: int = 0
     """Texts per batch; 0: as many as `batch_tokens` holds."""
-    batch_tokens: int = BATCH_TOKENS
-    """Tokens per batch, 1 or more, padding included: short texts share large batches."""
+    batch_tokens: int = 0
+    """Tokens per batch, padding included: short texts share large batches. 0: 2048 on a CPU, 32768 on a GPU or TPU."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_at_least(self, batch_size=0, batch_tokens=1)
+        require_at_least(self, batch_size=0, batch_tokens=0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,7 @@ from fastbert_jax.errors import UserError
 from fastbert_jax.inference.engines.engine import Results
 from fastbert_jax.inference.exit_outputs import CURVE, EvaluatedTexts
 from fastbert_jax.inference.loading import load
-from fastbert_jax.inference.plan import BatchedTexts
+from fastbert_jax.inference.plan import BatchedTexts, device_sizes
 from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.inference.report_page import DESCRIPTION, page_values
 from fastbert_jax.log import progress_bar
@@ -79,14 +79,15 @@ def compare(
       baselines: other models on the same texts, by name; each is measured at its full depth.
     """
     candidates = list(_candidates(evaluated, measure, baselines or {}))
+    batch_tokens = measure.batch_tokens or device_sizes().batch_tokens
     sizes = [
-        timed_runs(candidates, batch_size=size, batch_tokens=measure.batch_tokens, timed_texts=timed_texts)
+        timed_runs(candidates, batch_size=size, batch_tokens=batch_tokens, timed_texts=timed_texts)
         for size in measure.sizes
     ]
     times, differing = timed(sizes, repeats=measure.repeats)
     return Comparison(
         batch_sizes=tuple(
-            _batch_size(runs, seconds, others=len(baselines or {}), batch_size=size, batch_tokens=measure.batch_tokens)
+            _batch_size(runs, seconds, others=len(baselines or {}), batch_size=size, batch_tokens=batch_tokens)
             for size, runs, seconds in zip(measure.sizes, sizes, times, strict=True)
         ),
         layers=evaluated.layers,

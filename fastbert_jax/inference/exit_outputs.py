@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fastbert_jax.config import BATCH_TOKENS
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.plan import BatchedTexts
 from fastbert_jax.inference.policies import exit_indices
@@ -87,7 +86,7 @@ class EvaluatedTexts:
         texts: Sequence[Text],
         expected_B: np.ndarray,
         *,
-        batch_tokens: int = BATCH_TOKENS,
+        batch_tokens: int = 0,
     ) -> EvaluatedTexts:
         """Run every exit on all texts.
 

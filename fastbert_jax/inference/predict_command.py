@@ -21,6 +21,7 @@ from fastbert_jax.errors import UserError
 from fastbert_jax.inference.answer_files import STDOUT, AnswerFile, AnswerFormat, StandardOutput
 from fastbert_jax.inference.calibration import FILE as CALIBRATION
 from fastbert_jax.inference.loading import CARD, load, local_mesh, model_directory
+from fastbert_jax.inference.plan import CPU, device_sizes
 from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.log import info, progress_bar
 from fastbert_jax.text.examples import Example, Unreadable, chunks
@@ -32,7 +33,7 @@ NAME = "{}"
 LAUNCHERS = (("SLURM_NTASKS", "SLURM_PROCID"), ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"))
 """Where Slurm and Open MPI say how many processes there are, and which this is."""
 ROWS = 4096
-"""Rows of a chunk, at most: enough to fill the batches of every length."""
+"""Rows of a chunk on a CPU, at most, enough to fill the batches of every length; more where these hold more tokens."""
 CHARACTERS = 2**24
 """A chunk ends with the row that reaches so many characters, so that long texts do not fill the memory."""
 
@@ -138,7 +139,8 @@ class _Model:
                 file.opened(self._form, settings, resume=self._config.resume),
                 progress_bar("predict", total=rows.table.row_count, unit="texts") as advance,
             ):
-                for chunk in chunks(rows, rows=ROWS, characters=CHARACTERS):
+                most = ROWS * device_sizes().batch_tokens // CPU.batch_tokens
+                for chunk in chunks(rows, rows=most, characters=CHARACTERS):
                     checksum = checksum_of(chunk, first=first)
                     if file.has(checksum):
                         numbers[before] += len(chunk)

@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from fastbert_jax import stopping
-from fastbert_jax.config import BATCH_TOKENS, BertConfig, ExitConfig, Mode, Precision, ReadingConfig
+from fastbert_jax.config import BertConfig, ExitConfig, Mode, Precision, ReadingConfig
 from fastbert_jax.errors import UserError, program_name
 from fastbert_jax.inference.calibration import stored_calibration
 from fastbert_jax.inference.engines.auto import Auto, make_engines
@@ -173,7 +173,7 @@ class Predictor:
         fresh.__dict__ = self.__dict__ | {"_engines": make_engines(self._runtimes) if self.labels else {}}
         return fresh
 
-    def warm_up(self, mode: str | Mode = Mode.AUTO, *, batch_size: int = 0, batch_tokens: int = BATCH_TOKENS) -> WarmUp:
+    def warm_up(self, mode: str | Mode = Mode.AUTO, *, batch_size: int = 0, batch_tokens: int = 0) -> WarmUp:
         """Compile all that texts of any length may need in a mode, so that no later call waits for a compiler.
 
         Takes seconds to minutes, and much less where the programs are found in jax's compilation cache.
@@ -205,7 +205,7 @@ class Predictor:
         mode: str | Mode = Mode.AUTO,
         batch_size: int = 0,
         on_batch: Callable[[int], None] | None = None,
-        batch_tokens: int = BATCH_TOKENS,
+        batch_tokens: int = 0,
         target: str = "",
     ) -> list[Prediction]:
         """Classify texts, each by the first layer that is sure enough.
@@ -227,7 +227,8 @@ class Predictor:
             batch; `masked` runs them all. All give the same labels and exit layers.
           batch_size: texts per batch, at most; 0: as many as `batch_tokens` holds.
           on_batch: called after each batch with the number of its texts.
-          batch_tokens: tokens per batch, padding included: short texts share large batches.
+          batch_tokens: tokens per batch, padding included: short texts share large batches. 0: as many as suit the
+            device, 2048 on a CPU and 32768 on a GPU or TPU.
           target: thresholds that `infer.py calibrate` found, such as `max-drop=0.5`, instead of `speed`.
 
         Raises:
@@ -288,7 +289,7 @@ class Predictor:
         return states
 
     @stopping.stoppable()
-    def plan(self, texts: Sequence[Text], *, batch_size: int = 0, batch_tokens: int = BATCH_TOKENS) -> BatchedTexts:
+    def plan(self, texts: Sequence[Text], *, batch_size: int = 0, batch_tokens: int = 0) -> BatchedTexts:
         """Tokenize texts and lay them out in batches of like lengths; see `plan_batches`.
 
         Raises:

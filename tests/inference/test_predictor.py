@@ -128,10 +128,10 @@ def test_the_batch_callback_counts_every_text(predictor: Predictor) -> None:
         ({"target": "max-drop=7"}, r"calibration.json: no calibration for 'max-drop=7'; make it with"),
         ({"target": 0.5}, r"no calibration for 0.5; make it with"),
         ({"batch_size": "8"}, r"batch_size: expected 1 or more, or 0 to go by batch_tokens, found '8'"),
-        ({"batch_tokens": 64.0}, r"batch_tokens: expected 1 or more, found 64.0"),
+        ({"batch_tokens": 64.0}, r"batch_tokens: expected 1 or more, or 0 to go by the device, found 64.0"),
         ({"speed": [0.5, 0.5]}, r"speed: expected one number or .* found \[0.5, 0.5\]"),
         ({"batch_size": -1}, r"batch_size: expected 1 or more, or 0 to go by batch_tokens, found -1"),
-        ({"batch_tokens": 0}, r"batch_tokens: expected 1 or more, found 0"),
+        ({"batch_tokens": -1}, r"batch_tokens: expected 1 or more, or 0 to go by the device, found -1"),
     ],
 )
 def test_a_bad_setting_is_refused(predictor: Predictor, settings: dict, message: str) -> None:

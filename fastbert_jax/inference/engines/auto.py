@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import operator
 import queue
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,9 +24,9 @@ ENGINES: dict[Mode, type[Engine]] = {
     Mode.CASCADE: Cascade,
     Mode.GRAPH_CASCADE: GraphCascade,
 }
-MANY_BATCHES = 8
-"""Batches of one length from which on the compiled loop is used. It is the fastest engine from 2 batches on
-(benchmarks/results/engine_efficiency_*_batches.json), but takes longest to compile, which few batches do not repay."""
+MANY_BATCHES = 2
+"""Batches of one length from which on the compiled loop is used, as it is then as fast as `bucketed` or faster
+(benchmarks/results/engine_efficiency_*_batches.json and _512_reviews.json) and compiles about as long."""
 
 
 class AllDevices(Engine):
@@ -100,12 +101,19 @@ class Auto(Engine):
 
     def _run_early(self, batches: Iterable[Batch], thresholds_L: np.ndarray) -> Iterator[Results]:
         self.picked = {}
+        # Of one run where lengths that follow each other go by one engine: it starts on one before another ends.
+        for mode, picked in itertools.groupby(self._pick(batches), key=operator.itemgetter(0)):
+            for results in self._engines[mode].run((batch for _, batch in picked), thresholds_L):
+                self.picked[mode] = self.picked.get(mode, 0) + 1
+                yield results
+
+    @staticmethod
+    def _pick(batches: Iterable[Batch]) -> Iterator[tuple[Mode, Batch]]:
         for _, alike in itertools.groupby(batches, key=lambda batch: batch.text_BxS.shape[1]):
             ahead = list(itertools.islice(alike, MANY_BATCHES))
             mode = Mode.GRAPH_CASCADE if len(ahead) == MANY_BATCHES else Mode.BUCKETED
-            for results in self._engines[mode].run(itertools.chain(ahead, alike), thresholds_L):
-                self.picked[mode] = self.picked.get(mode, 0) + 1
-                yield results
+            for batch in itertools.chain(ahead, alike):
+                yield mode, batch
 
 
 def make_engines(runtimes: Sequence[Runtime]) -> dict[Mode, Engine]:

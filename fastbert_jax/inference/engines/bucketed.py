@@ -12,15 +12,15 @@ import numpy as np
 
 from fastbert_jax.inference.engines.engine import Engine, Results, side_by_side
 from fastbert_jax.inference.engines.runtime import Runtime
-from fastbert_jax.inference.plan import batch_buckets, first_rows, smallest_bucket
+from fastbert_jax.inference.plan import batch_buckets, first_rows, next_bucket
 from fastbert_jax.text.batches import Batch
 
 
 class Bucketed(Engine):
     """One call per layer; after a layer the survivors move to the smallest bucket that holds them.
 
-    One program serves every layer, so that there is one per (bucket, length), and a gather, which takes little to
-    compile, per pair of buckets met. Hidden states stay on the device: the host reads one number per text and layer.
+    One program serves every layer, so that there is one per (bucket, length), and a gather per pair of buckets that
+    texts move between (`next_bucket`). Hidden states stay on the device: the host reads one number per text and layer.
     """
 
     def __init__(self, runtime: Runtime) -> None:
@@ -33,14 +33,14 @@ class Bucketed(Engine):
         return side_by_side(self._classify(batch, thresholds_L) for batch in batches)
 
     def _warm_up_early(self, batch: Batch) -> None:
-        """A program per bucket, and a gather per pair of them."""
+        """A program per bucket, and a gather per move."""
         runtime, buckets = self.runtime, batch_buckets(len(batch.text_BxS))
         for number, rows in enumerate(buckets):
             texts = self._enter(runtime.params, first_rows(batch, rows))
             self._step(*runtime.parts[0], texts)
             if not all(runtime.asked):
                 self._step(runtime.parts[0][0], None, texts)
-            for fewer in buckets[:number]:
+            for fewer in {next_bucket(buckets, rows, texts) for texts in buckets[:number]}:
                 self._take(texts, np.zeros(fewer, np.int32))
 
     def _classify(self, batch: Batch, thresholds_L: np.ndarray) -> Generator[None, None, Results]:
@@ -65,10 +65,9 @@ class Bucketed(Engine):
             slots = np.flatnonzero(live)
             if not slots.size:
                 break
-            bucket = smallest_bucket(buckets, slots.size)
-            if bucket < live.size:
-                # The first survivors again fill the bucket; what comes out for them is ignored.
-                index = np.resize(slots, bucket).astype(np.int32)
+            # The first survivors again fill the bucket; what comes out for them is ignored.
+            while (bucket := next_bucket(buckets, live.size, slots.size)) < live.size:
+                index = np.resize(np.flatnonzero(live), bucket).astype(np.int32)
                 texts = self._take(texts, index)
                 row_of_slot, live = row_of_slot[index], np.arange(bucket) < slots.size
         return results

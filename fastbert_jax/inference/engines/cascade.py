@@ -23,19 +23,15 @@ from fastbert_jax.inference.engines.engine import Engine, Results
 from fastbert_jax.inference.engines.runtime import Runtime, Texts
 from fastbert_jax.inference.plan import (
     RowsByLength,
+    device_sizes,
     first_rows,
     full_batch,
     smallest_bucket,
     step_sizes,
     texts_of,
 )
-from fastbert_jax.model.network import Array, Params
+from fastbert_jax.model.network import Params
 from fastbert_jax.text.batches import Batch
-
-STEPS_IN_FLIGHT = 1
-"""Layer steps whose results the host has not read when it starts the next."""
-STEPS_PER_QUEUE = STEPS_IN_FLIGHT + 2
-"""A queue whose turn has not come holds less than one; the steps in flight and the next may each add a whole one."""
 
 
 class Queue(NamedTuple):
@@ -77,7 +73,7 @@ class StepResults(NamedTuple):
 
     probabilities_BxN: jax.Array
     uncertainty_B: jax.Array
-    ticket_B: Array
+    ticket_B: jax.Array
     exits_B: jax.Array
     stay: jax.Array
     """int32 scalar: how many texts went on to the next queue."""
@@ -86,9 +82,10 @@ class StepResults(NamedTuple):
 class Cascade(Engine):
     """Hidden states wait in one queue per layer, on the device, for a full batch.
 
-    Device memory beside the parameters, for steps of B texts of S tokens: L x 3B x S x H hidden states, their masks and
-    the policy's state; only one length is in the queues at a time. It depends neither on the number of texts nor on
-    the size of the batches that come in. Programs: one to embed and one to run a layer per (step size, length).
+    Device memory beside the parameters, for steps of B texts of S tokens: L x 3B x S x H hidden states (4B where two
+    steps are in flight, as on a GPU or a TPU), their masks and the policy's state; only one length is in the queues at
+    a time. It depends neither on the number of texts nor on the size of the batches that come in. Programs: one to
+    embed and one to run a layer per (step size, length).
     """
 
     def __init__(self, runtime: Runtime) -> None:
@@ -121,7 +118,8 @@ class Cascade(Engine):
             list(flow.finish())
 
     def _empty_queues(self, *, rows: int, length: int) -> list[Queue]:
-        runtime, places = self.runtime, STEPS_PER_QUEUE * rows
+        # Less than a step waits in a queue whose turn has not come; those in flight and the next may add one each.
+        runtime, places = self.runtime, (device_sizes().steps_in_flight + 2) * rows
         like = jax.eval_shape(runtime.enter, runtime.params, full_batch(rows, length), np.arange(rows, dtype=np.int32))
 
         def empty() -> Queue:
@@ -216,18 +214,22 @@ class _Flow:
         if results is None:
             self._waiting[following] += taken
             return
+        for array in results:
+            array.copy_to_host_async()
         self._in_flight.append((depth, results))
-        if len(self._in_flight) > STEPS_IN_FLIGHT:
+        if len(self._in_flight) > device_sizes().steps_in_flight:
             self._settle()
 
     def _settle(self) -> None:
         """Read the results of the oldest step in flight."""
         depth, results = self._in_flight.popleft()
+        results = jax.device_get(results)
         if stay := int(results.stay):
             self._waiting[depth + 1] += stay
-        exits_B = np.asarray(results.exits_B)
+        if not results.exits_B.any():
+            return
         left = (
-            np.asarray(array)[exits_B] for array in (results.ticket_B, results.probabilities_BxN, results.uncertainty_B)
+            array[results.exits_B] for array in (results.ticket_B, results.probabilities_BxN, results.uncertainty_B)
         )
         ticket_B, probabilities_BxN, uncertainty_B = left
         number_B = np.searchsorted([batch.first_ticket for batch in self._open], ticket_B, side="right") - 1

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pytest
 
 from fastbert_jax.config import Mode
 from fastbert_jax.inference.engines.auto import MANY_BATCHES, Auto, make_engines
-from fastbert_jax.inference.engines.engine import Engine, Results
+from fastbert_jax.inference.engines.engine import Engine, Masked, Results
 from fastbert_jax.text.batches import Batch
 from tests.inference.models import batch_of, random_texts, tiny_runtime
 
@@ -36,7 +36,7 @@ def together(results: Iterator[Results]) -> Results:
         ([(LENGTH, 1)], {Mode.BUCKETED: 1}),
         ([(LENGTH, MANY_BATCHES - 1)], {Mode.BUCKETED: MANY_BATCHES - 1}),
         ([(LENGTH, MANY_BATCHES)], {Mode.GRAPH_CASCADE: MANY_BATCHES}),
-        ([(2 * LENGTH, 2), (LENGTH, MANY_BATCHES + 3)], {Mode.BUCKETED: 2, Mode.GRAPH_CASCADE: MANY_BATCHES + 3}),
+        ([(2 * LENGTH, 1), (LENGTH, MANY_BATCHES + 3)], {Mode.BUCKETED: 1, Mode.GRAPH_CASCADE: MANY_BATCHES + 3}),
     ],
 )
 def test_number_and_length_of_the_batches_pick_the_engine(
@@ -50,6 +50,27 @@ def test_number_and_length_of_the_batches_pick_the_engine(
     expected = together(engines[Mode.MASKED].run(given, 0.5))
     np.testing.assert_array_equal(found.exit_layer_B, expected.exit_layer_B)
     np.testing.assert_allclose(found.probabilities_BxN, expected.probabilities_BxN, atol=1e-5)
+
+
+def test_lengths_that_go_by_one_engine_are_one_run_of_it(engines: dict[Mode, Engine]) -> None:
+    runs: list[list[int]] = []
+
+    class Recorded(Masked):
+        def run(self, batches: Iterable[Batch], speed: float | np.ndarray) -> Iterator[Results]:
+            runs.append([])
+            for batch in batches:
+                runs[-1].append(batch.text_BxS.shape[1])
+                yield from super().run([batch], speed)
+
+    recorded = Recorded(engines[Mode.MASKED].runtime)
+    auto = Auto([recorded.runtime], dict.fromkeys(Mode, recorded))
+    few, many = 1, MANY_BATCHES
+    given = [
+        b for length, count in ((8, few), (16, many), (24, many), (32, few)) for b in batches(count, length=length)
+    ]
+    found, expected = together(auto.run(given, 0.5)), together(engines[Mode.MASKED].run(given, 0.5))
+    assert runs == [[8], [16] * many + [24] * many, [32]]
+    np.testing.assert_array_equal(found.probabilities_BxN, expected.probabilities_BxN)
 
 
 def test_equal_inputs_give_equal_bytes_whatever_came_before(engines: dict[Mode, Engine]) -> None:
