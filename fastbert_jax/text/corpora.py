@@ -7,6 +7,9 @@ A prepared corpus is made by `python -m fastbert_jax.text.prepare`:
     DIR/00000-00000.texts     where each of these texts lies, with its checksum (`TEXT_DTYPE`)
     DIR/00000-00000.json      while the corpus is being made: the shard's part of the manifest
 
+A corpus that many machines prepared holds shares instead, `DIR/0-of-16/` to `DIR/15-of-16/`. Each is such a directory
+of every 16th input, and its shards have the numbers that they have in the whole corpus.
+
 Token ids are little-endian unsigned integers, of 16 bits where the vocabulary allows it and else of 32, [CLS] and [SEP]
 included. Both files are read through memory maps, so that a corpus may be larger than memory.
 """
@@ -72,6 +75,8 @@ class Shard:
     """Texts that came before in the same shard, blanks and case aside."""
     unknown_texts: int = 0
     """Texts that are nothing but [UNK]."""
+    lengths: str = ""
+    """How many texts have 0 tokens, 1 token and so on; empty: not counted, as in corpora of earlier versions."""
     files: Mapping[str, tuple[int, str]]
     """Bytes and SHA-256 of the file of tokens and of that of texts, by their names."""
 
@@ -152,13 +157,54 @@ def read_manifest(directory: Path) -> Manifest | None:
         ) from None
 
 
+def share_name(number: int, shares: int) -> str:
+    """The directory of a share, from 0, within that of its corpus."""
+    return f"{number}-of-{shares}"
+
+
+def _joined_shares(directory: Path) -> Manifest | None:
+    """The manifest of the corpus whose shares lie in a directory, as if one command had made it; none without them."""
+    found = {path.name for path in directory.glob("*-of-*") if re.fullmatch(r"\d+-of-\d+", path.name)}
+    if not found:
+        return None
+    shares = max(int(name.rpartition("-")[2]) for name in found)
+    names = [share_name(number, shares) for number in range(shares)]
+    if differing := sorted(found.symmetric_difference(names)):
+        raise UserError(
+            f"{directory}: expected the shares {share_name(0, shares)} to {share_name(shares - 1, shares)}, found "
+            f"{'no' if differing[0] in names else 'also'} {differing[0]}; prepare or copy what is missing, and remove "
+            "what belongs to another corpus"
+        )
+    parts = [finished_manifest(directory / name) for name in names]
+    for name, part in zip(names, parts, strict=True):
+        if part.settings != parts[0].settings:
+            raise UserError(
+                f"{directory / name}: expected a share made with the settings and inputs of {names[0]}, found one with "
+                "others; prepare it again with the same command, but for --share"
+            )
+    shards = [
+        dataclasses.replace(
+            shard,
+            name=f"{name}/{shard.name}",
+            files={f"{name}/{file}": facts for file, facts in shard.files.items()},
+        )
+        for name, part in zip(names, parts, strict=True)
+        for shard in part.shards
+    ]
+    return dataclasses.replace(
+        parts[0],
+        inputs={name: size for part in parts for name, size in part.inputs.items()},
+        shards=tuple(sorted(shards, key=lambda shard: shard.name.partition("/")[2])),
+    )
+
+
 def finished_manifest(directory: Path) -> Manifest:
     """The manifest of a finished corpus whose shards are all there, in their full sizes.
 
     Raises:
-      UserError: it is not one, or a shard is gone, empty or cut short.
+      UserError: it is not one, or a share or a shard is gone, empty or cut short.
     """
-    manifest = read_manifest(directory)
+    manifest = read_manifest(directory) or _joined_shares(directory)
     if manifest is None:
         raise UserError(
             f"{directory}: expected a prepared corpus, found no {MANIFEST}; make one: "
@@ -293,9 +339,10 @@ class PreparedCorpus:
             raise UserError(f"{path}{TOKENS}: expected a shard, found: {error}; {MAKE_AGAIN}") from None
 
     def _lengths_of(self, shard: Shard) -> np.ndarray:
-        path = self.directory / f"{shard.name}{TEXTS}"
+        file = f"{shard.name}{TEXTS}"
+        path = self.directory / file
         content = path.read_bytes()
-        if hashlib.sha256(content).hexdigest() != shard.files[path.name][1]:
+        if hashlib.sha256(content).hexdigest() != shard.files[file][1]:
             raise UserError(f"{path}: expected the places of {shard.texts} texts, found a changed file; {MAKE_AGAIN}")
         return np.frombuffer(content, TEXT_DTYPE)["tokens"].astype(np.uint16)
 
