@@ -1,15 +1,15 @@
 """Whether the memory of a process that makes or reads a corpus stays flat when the corpus grows, by each way to do it.
 
     python benchmarks/input_memory.py --output benchmarks/results/input_memory.json
-    python benchmarks/input_memory.py --ways prepare --texts 1000000 5000000 50000000 --words 1 4 \\
+    python benchmarks/input_memory.py --ways prepare --texts 1000000 4000000 16000000 --words 1 4 \\
       --output benchmarks/results/prepare_memory.json
-    python benchmarks/input_memory.py --ways prepared 'prepared, packed' --texts 1000000 5000000 50000000 --words 1 4 \\
-      --output benchmarks/results/corpus_memory.json
+    python benchmarks/input_memory.py --ways prepared 'prepared, packed' --texts 1000000 50000000 5000000000 \\
+      --words 1 4 --batch-size 256 --most 3000000 --output benchmarks/results/corpus_memory.json
 
 Each way runs in a process of its own for each corpus. The highest resident memory of that process is recorded, and the
 highest of its anonymous part: the rest are pages of files, which the system may drop. `nothing` is such a process that
-reads no text, `prepare` tokenises the corpus with one worker, the others read one epoch of batches. A corpus of more
-than a million texts is the same million again and again, under other names.
+reads no text, `prepare` tokenises the corpus with one worker of one thread, the others read one epoch of batches. A
+corpus of more than a million texts is the same million again and again, under other names.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from fastbert_jax.command_line import TYRO_STYLE, end_with
 from fastbert_jax.config import DataConfig, PrepareConfig
 from fastbert_jax.text.batches import Batch
 from fastbert_jax.text.builtin import pretrained_directory
-from fastbert_jax.text.corpora import PreparedCorpus, TextStream, read_manifest
+from fastbert_jax.text.corpora import Manifest, PreparedCorpus, TextStream, read_manifest
 from fastbert_jax.text.prepare import prepare
 from fastbert_jax.text.sources import read_examples
 from fastbert_jax.text.tokenizer import load_tokenizer
@@ -45,7 +45,6 @@ from fastbert_jax.text.training_batches import StreamedBatches, TrainingBatches
 PREPARE = "prepare"
 WAYS = ("nothing", "in memory", "prepared", "prepared, packed", "stream", "stream, packed")
 BUCKETS = (16, 32, 64)
-BATCH_SIZE = 32
 WORDS = 3000
 """Different words that the texts are made of."""
 FILE_TEXTS = 1_000_000
@@ -61,6 +60,10 @@ class Settings:
     """Texts of each corpus, rising; up to a million, or a multiple of a million."""
     words: tuple[int, int] = (5, 60)
     """The fewest and the most words of a text."""
+    most: int = 0
+    """Texts of a corpus that are read; 0: one epoch."""
+    batch_size: int = 32
+    """Rows of a batch."""
     window: int = 512
     """stream: texts that are held at a time."""
     tokenizer: str = ""
@@ -86,7 +89,7 @@ def main() -> None:
             for way in settings.ways:
                 # A process of its own, so that its highest memory is that of this way alone.
                 with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-                    found[way].append(pool.submit(watch, way, files, corpus, tokenizer, settings.window).result())
+                    found[way].append(pool.submit(watch, way, files, corpus, tokenizer, settings).result())
                 print(f"{count} texts, {way}: {found[way][-1]}", file=sys.stderr, flush=True)
     further = settings.texts[-1] - settings.texts[0]
     ways = {
@@ -117,13 +120,13 @@ def write_files(directory: Path, count: int, most_words: tuple[int, int]) -> lis
     return files
 
 
-def prepare_texts(files: list[Path], corpus: Path, tokenizer: str) -> int:
-    """Prepare a corpus of the files; how many texts it has."""
+def prepare_texts(files: list[Path], corpus: Path, tokenizer: str) -> Manifest:
+    """Prepare a corpus of the files."""
     with contextlib.redirect_stdout(sys.stderr):
         config = PrepareConfig(
             input=tuple(map(str, files)), output=str(corpus), tokenizer=tokenizer, max_length=BUCKETS[-1]
         )
-        return prepare(config).total("texts")
+        return prepare(config)
 
 
 def repeat(corpus: Path, times: int) -> None:
@@ -141,7 +144,7 @@ def repeat(corpus: Path, times: int) -> None:
     dataclasses.replace(manifest, shards=tuple(shards)).write(corpus)
 
 
-def watch(way: str, files: list[Path], corpus: Path, tokenizer: str, window: int) -> dict[str, float]:
+def watch(way: str, files: list[Path], corpus: Path, tokenizer: str, settings: Settings) -> dict[str, float]:
     """Prepare a corpus or read one epoch: texts and tokens, the seconds it took, and the highest memory."""
     anonymous, ends = [0], threading.Event()
 
@@ -153,29 +156,38 @@ def watch(way: str, files: list[Path], corpus: Path, tokenizer: str, window: int
     looking.start()
     start = time.perf_counter()
     texts = tokens = padding = 0
+    first = 0.0
     if way == PREPARE:
-        texts = prepare_texts(files, corpus.with_name(f"{corpus.name}, watched"), tokenizer)
+        os.environ["RAYON_NUM_THREADS"] = "1"  # read by the tokenizer
+        manifest = prepare_texts(files, corpus.with_name(f"{corpus.name}, watched"), tokenizer)
+        texts, tokens = manifest.total("texts"), manifest.total("tokens")
     else:
-        for batch in batches(way, files[0], corpus, tokenizer, window):
+        for batch in batches(way, files[0], corpus, tokenizer, settings):
+            first = first or time.perf_counter() - start
             texts += int(batch.valid_BxK.sum())
             tokens += int((batch.text_BxS > 0).sum())
             padding += int((batch.text_BxS == 0).sum())
+            if texts >= settings.most > 0:
+                break
     seconds = time.perf_counter() - start
     ends.set()
     looking.join()
     return {
         "texts": texts,
+        "tokens": tokens,
         "real_tokens": tokens / max(tokens + padding, 1),
         "seconds": seconds,
+        "cpu_seconds": time.process_time(),
+        "seconds_to_first_batch": first,
         "peak_bytes": memory("VmHWM"),
         "peak_anonymous_bytes": anonymous[0],
     }
 
 
-def batches(way: str, file: Path, corpus: Path, tokenizer: str, window: int) -> Iterator[Batch]:
+def batches(way: str, file: Path, corpus: Path, tokenizer: str, settings: Settings) -> Iterator[Batch]:
     """The batches of one epoch."""
     encode = functools.partial(load_tokenizer(tokenizer).encode, max_length=BUCKETS[-1])
-    shared: dict[str, Any] = {"batch_size": BATCH_SIZE, "seed": 0}
+    shared: dict[str, Any] = {"batch_size": settings.batch_size, "seed": 0}
     match way:
         case "nothing":
             return
@@ -190,7 +202,9 @@ def batches(way: str, file: Path, corpus: Path, tokenizer: str, window: int) -> 
             texts = functools.partial(iter, TextStream(str(file), DataConfig()))
             left = len(PreparedCorpus(corpus))
             packs = way.endswith("packed")
-            streamed = StreamedBatches(texts, encode, window=window, buckets=BUCKETS, steps=left, pack=packs, **shared)
+            streamed = StreamedBatches(
+                texts, encode, window=settings.window, buckets=BUCKETS, steps=left, pack=packs, **shared
+            )
             for batch in streamed.stream(0):
                 yield batch
                 left -= int(batch.valid_BxK.sum())

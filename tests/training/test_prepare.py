@@ -83,7 +83,7 @@ def test_texts_from_anywhere_can_be_packed(config, corpus, tmp_path):
         prepared = prepare(config(spec, distil=distil))
         batches = prepared.batches["distil"]
         assert isinstance(batches, TrainingBatches) and batches[0].cls_BxK.shape == (4, 3)
-        assert prepared.batches["fine_tune"].packed is None
+        assert prepared.batches["fine_tune"].words == ""
         assert f"distil: {batches.words}" in prepared.notes
 
 
