@@ -81,11 +81,12 @@ def main() -> None:
     found: dict[str, list[dict[str, float]]] = {way: [] for way in settings.ways}
     with tempfile.TemporaryDirectory() as directory:
         for count in settings.texts:
-            files = write_files(Path(directory) / f"{count}", count, settings.words)
+            files = write_files(Path(directory), count, settings.words)
             corpus = Path(directory) / f"corpus of {count}"
             if settings.ways != (PREPARE,):
-                prepare_texts(files[:1], corpus, tokenizer)
-                repeat(corpus, len(files))
+                first = files[0].with_suffix("")
+                prepare_texts(files[:1], first, tokenizer)  # once: the same again does nothing
+                repeat(first, corpus, len(files))
             for way in settings.ways:
                 # A process of its own, so that its highest memory is that of this way alone.
                 with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
@@ -109,15 +110,16 @@ def write_files(directory: Path, count: int, most_words: tuple[int, int]) -> lis
     """Files of texts of random words; all are links to the first one."""
     generator = random.Random(0)
     words = ["".join(generator.choices("etaoinshrdlu", k=generator.randint(2, 8))) for _ in range(WORDS)]
-    directory.mkdir()
-    files = [directory / f"{number:05d}.jsonl" for number in range(-(-count // FILE_TEXTS))]
-    with open(files[0], "w", encoding="utf-8") as stream:
-        for _ in range(min(count, FILE_TEXTS)):
-            text = " ".join(generator.choices(words, k=generator.randint(*most_words)))
-            stream.write(json.dumps({"text": text}) + "\n")
-    for file in files[1:]:
-        os.link(files[0], file)
-    return files
+    first = directory / f"texts {min(count, FILE_TEXTS)}.jsonl"
+    if not first.exists():
+        with open(first, "w", encoding="utf-8") as stream:
+            for _ in range(min(count, FILE_TEXTS)):
+                text = " ".join(generator.choices(words, k=generator.randint(*most_words)))
+                stream.write(json.dumps({"text": text}) + "\n")
+    links = [directory / f"{count} {number:05d}.jsonl" for number in range(1, -(-count // FILE_TEXTS))]
+    for link in links:
+        os.link(first, link)
+    return [first, *links]
 
 
 def prepare_texts(files: list[Path], corpus: Path, tokenizer: str) -> Manifest:
@@ -129,19 +131,20 @@ def prepare_texts(files: list[Path], corpus: Path, tokenizer: str) -> Manifest:
         return prepare(config)
 
 
-def repeat(corpus: Path, times: int) -> None:
-    """Give a corpus of one input so many inputs that are the same: further names of the same files."""
+def repeat(corpus: Path, larger: Path, times: int) -> None:
+    """Make a corpus of so many inputs that are the one of `corpus`: further names of the same files."""
     manifest = read_manifest(corpus)
     assert manifest is not None
-    shards = list(manifest.shards)
-    for number in range(1, times):
+    larger.mkdir()
+    shards = []
+    for number in range(times):
         for shard in manifest.shards:
             name = f"{number:05d}-{shard.name.partition('-')[2]}"
             files = {name + Path(file).suffix: facts for file, facts in shard.files.items()}
             for file, link in zip(shard.files, files, strict=True):
-                os.link(corpus / file, corpus / link)
+                os.link(corpus / file, larger / link)
             shards.append(dataclasses.replace(shard, name=name, files=files))
-    dataclasses.replace(manifest, shards=tuple(shards)).write(corpus)
+    dataclasses.replace(manifest, shards=tuple(shards)).write(larger)
 
 
 def watch(way: str, files: list[Path], corpus: Path, tokenizer: str, settings: Settings) -> dict[str, float]:

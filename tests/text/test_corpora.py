@@ -89,8 +89,7 @@ def test_windows_hold_every_text_once_an_epoch_in_full_batches_of_a_few_shards(m
         assert max(shards) <= 8 < 333 // 20  # of two blocks each, and of parts of two others
         epochs.append([batch.tolist() for batch in batches])
     assert epochs[0] != epochs[1] != epochs[2]
-    first = [{number // 40 for row in epoch[0] for number in row if number >= 0} for epoch in epochs]
-    assert first[0] != first[1] or first[1] != first[2]  # other blocks come first
+    assert max(number for epoch in epochs for batch in epoch[:4] for row in batch for number in row) > 200
 
 
 def test_a_shard_without_texts_may_end_a_block(tokenizer_directory, tmp_path, windows):
