@@ -8,7 +8,7 @@
 
 Each way runs in a process of its own for each corpus. The highest resident memory of that process is recorded, and the
 highest of its anonymous part: the rest are pages of files, which the system may drop. `nothing` is such a process that
-reads no text, `prepare` tokenises the corpus with one worker of one thread, the others read one epoch of batches. A
+reads no text, `prepare` tokenises the corpus with one worker of one thread, the others read batches. A
 corpus of more than a million texts is the same million again and again, under other names.
 """
 
@@ -61,7 +61,7 @@ class Settings:
     words: tuple[int, int] = (5, 60)
     """The fewest and the most words of a text."""
     most: int = 0
-    """Texts of a corpus that are read; 0: one epoch."""
+    """Texts that are read, in as many epochs as that takes; 0: one epoch."""
     batch_size: int = 32
     """Rows of a batch."""
     window: int = 512
@@ -200,7 +200,9 @@ def batches(way: str, file: Path, corpus: Path, tokenizer: str, settings: Settin
             yield from TrainingBatches(encoded, None, buckets=BUCKETS, epochs=1, **shared).stream(0)
         case "prepared" | "prepared, packed":
             shared["pack"] = way.endswith("packed")
-            yield from TrainingBatches(PreparedCorpus(corpus), None, buckets=BUCKETS, epochs=1, **shared).stream(0)
+            prepared = PreparedCorpus(corpus)
+            epochs = max(-(-settings.most // len(prepared)), 1)
+            yield from TrainingBatches(prepared, None, buckets=BUCKETS, epochs=epochs, **shared).stream(0)
         case "stream" | "stream, packed":
             texts = functools.partial(iter, TextStream(str(file), DataConfig()))
             left = len(PreparedCorpus(corpus))

@@ -202,7 +202,7 @@ class Packed:
     texts: np.ndarray
     """The numbers of the texts, row after row; each once."""
     row_offsets: np.ndarray
-    """int64 `[R + 1]`; row r holds `texts[row_offsets[r] : row_offsets[r + 1]]`."""
+    """Integers `[R + 1]`; row r holds `texts[row_offsets[r] : row_offsets[r + 1]]`."""
 
     def __len__(self) -> int:
         return len(self.row_offsets) - 1

@@ -30,7 +30,7 @@ from fastbert_jax.text.batches import (
 )
 from fastbert_jax.text.corpora import PreparedCorpus
 from fastbert_jax.text.examples import Text
-from fastbert_jax.text.tokenizer import Encoded, offsets_of
+from fastbert_jax.text.tokenizer import Encoded
 
 # Batches made ahead by `TrainingBatches.stream`, and the threads that make them.
 PREFETCHED_BATCHES = 8
@@ -149,7 +149,8 @@ class TrainingBatches:
 
     def _plan(self, epoch: int, window: int) -> tuple[Packed, EpochPlan]:
         """The rows of a window, which have the numbers of their texts, and the batches of these rows."""
-        texts, sizes, lengths_of_rows = [], [], []
+        dtype = np.int32 if self.total_texts < 2**31 else np.int64
+        texts, ends, lengths_of_rows = [], [np.zeros(1, dtype)], []
         for block, first, last in self._pieces(epoch, window):
             lengths = self._texts.lengths_of(block)
             packed = one_text_rows(len(lengths))
@@ -157,9 +158,8 @@ class TrainingBatches:
                 packed = pack_rows(lengths, max_length=self._buckets[-1], texts_per_row=self.texts_per_row)
                 lengths = np.broadcast_to(self._buckets[-1], len(packed))
             start, end = packed.row_offsets[[first, last]]
-            dtype = np.int32 if self.total_texts < 2**31 else np.int64
             texts.append((packed.texts[start:end] + self._texts.blocks[block]).astype(dtype))
-            sizes.append(np.diff(packed.row_offsets[first : last + 1]))
+            ends.append((packed.row_offsets[first + 1 : last + 1] + (ends[-1][-1] - start)).astype(dtype))
             lengths_of_rows.append(lengths[first:last])
         plan = training_plan(
             np.concatenate(lengths_of_rows),
@@ -169,7 +169,7 @@ class TrainingBatches:
             epoch=epoch,
             window=window,
         )
-        return Packed(np.concatenate(texts), offsets_of(np.concatenate(sizes))), plan
+        return Packed(np.concatenate(texts), np.concatenate(ends)), plan
 
     def _pieces(self, epoch: int, window: int) -> list[tuple[int, int, int]]:
         """The blocks that a window has rows of, rising, with the first of these rows and where they end."""
