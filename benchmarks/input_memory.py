@@ -1,7 +1,7 @@
 """Whether the memory of a process that makes or reads a corpus stays flat when the corpus grows, by each way to do it.
 
     python benchmarks/input_memory.py --output benchmarks/results/input_memory.json
-    python benchmarks/input_memory.py --ways prepare --texts 1000000 4000000 16000000 --words 1 4 \\
+    python benchmarks/input_memory.py --ways prepare --texts 250000 1000000 --words 1 4 \\
       --output benchmarks/results/prepare_memory.json
     python benchmarks/input_memory.py --ways prepared 'prepared, packed' --texts 1000000 50000000 5000000000 \\
       --words 1 4 --batch-size 256 --most 3000000 --output benchmarks/results/corpus_memory.json

@@ -369,9 +369,6 @@ NUMBERS: dict[str, Callable[[], str]] = {
     "exits-cost-minilm": lambda: cost_of_exits("trained"),
     "exits-cost-bert-base": lambda: cost_of_exits("random"),
     "known-teacher-flops": with_a_known_teacher,
-    "bytes-per-text": lambda: span(
-        [of["bytes_per_further_text"] for way, of in result("input_memory")["ways"].items() if "prepared" in way], ".0f"
-    ),
     "few-accuracy": lambda: f"{mean('few', 'accuracy'):.4f}",
     "many-accuracy": lambda: f"{mean('many', 'accuracy'):.4f}",
     "other-domains-gain": lambda: f"{100 * (mean('many', 'accuracy') - mean('few', 'accuracy')):.1f}",
