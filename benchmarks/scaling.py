@@ -4,9 +4,9 @@
 
 Nothing is measured here. FLOPs are counted by `model/flops.py`, bytes from the shapes of the parameters; the
 constants below are the assumptions, each with its source. Two tables show what the TPU compiler made of the programs
-(`benchmarks/tpu_check.py`). Where `benchmarks/results/distillation.json` holds a
-utilisation that was measured on an accelerator, it gets a row of its own. `tests/test_scaling.py` fails when the page
-is not what this prints.
+(`benchmarks/tpu_check.py`), one the memory of making and reading a corpus (`benchmarks/input_memory.py`). Where
+`benchmarks/results/distillation.json` holds a utilisation that was measured on an accelerator, it gets a row of its
+own. `tests/test_scaling.py` fails when the page is not what this prints.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fastbert_jax.config import BertConfig
+from fastbert_jax.config import BertConfig, PrepareConfig
 from fastbert_jax.model.bert import Bert
 from fastbert_jax.model.flops import distillation_flops, forward_flops
 from fastbert_jax.model.leaves import bert_leaves
 from fastbert_jax.model.sharding import MESH, MESH_AXES
+from fastbert_jax.text.corpora import TEXT_DTYPE
+from fastbert_jax.text.training_batches import WINDOW_BATCHES, WINDOW_TEXTS
 from markdown_tables import markdown
 
 RESULTS = Path(__file__).parent / "results"
@@ -101,6 +103,15 @@ MESHES = ((8, 1, 1), (1, 8, 1), (2, 2, 2))
 """data, fsdp, tensor."""
 MEASURED = RESULTS / "distillation.json"
 COMPILED = RESULTS / "tpu_check.json"
+CORPUS_MEMORY = RESULTS / "prepare_memory.json", RESULTS / "corpus_memory.json"
+
+CORPUS_TEXTS = 5 * 10**9
+PREPARING_MACHINES, PREPARING_CORES = 16, 32
+"""Machines that prepare a corpus together, and the cores of each."""
+TOKEN_BYTES = 2
+"""On the disk: the vocabulary has fewer than 65,536 tokens."""
+CORPUS_ROWS = SLICE * ROWS_PER_CHIP
+"""Packed rows of a batch, for what each host reads."""
 
 
 def bert(layers: int, hidden_size: int, num_heads: int) -> BertConfig:
@@ -274,49 +285,44 @@ def memory() -> str:
     )
 
 
-def compiled_training() -> str:
-    """The compiled steps of both phases: memory, the largest batch, what chips send each other, bytes moved."""
+def corpus_memory() -> str:
+    """What `benchmarks/input_memory.py` found: memory of a process, by the size of the corpus."""
     cells = []
-    for case in compiled_cases(training=True):
-        row = [*map(case.get, ("slice", "model", "mesh", "program", "rows")), held(case), case.get("largest_rows", "")]
-        cells.append([*row, sent(case), moved(case), f"{case['compile_seconds']:.0f} s"])
-    header = ("slice", "model", "mesh", "program", "rows a chip", "memory a chip", "most rows", "sent a step")
-    return markdown((*header, "moved a token", "compiled in"), cells)
+    for path in CORPUS_MEMORY:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        for way, found in result["ways"].items():
+            for texts, look in zip(result["settings"]["texts"], found["looks"], strict=True):
+                held = (f"{look[key] / 1e6:.0f} MB" for key in ("peak_bytes", "peak_anonymous_bytes"))
+                first = look["seconds_to_first_batch"]
+                cells.append([way, f"{texts:,}", *held, f"{first:.1f} s" if first else ""])
+    return markdown(("process", "texts of the corpus", "peak", "peak without files", "first batch after"), cells)
 
 
-def compiled_inference() -> str:
-    """The compiled programs of the engines; no chip sends anything."""
-    cells = []
-    for case in compiled_cases(training=False):
-        row = map(case.get, ("slice", "model", "program", "rows"))
-        cells.append([*row, held(case), moved(case), f"{case['compile_seconds']:.0f} s"])
-    header = ("slice", "model", "program", "rows a chip", "memory a chip", "moved a token", "compiled in")
-    return markdown(header, cells)
+def corpus() -> str:
+    """A corpus of `CORPUS_TEXTS`: how long it takes to prepare, its bytes, and what the hosts of a slice read."""
+    hosts = SLICE // CHIPS_PER_HOST
+    tokens, places = CORPUS_TEXTS * MEAN_TOKENS * TOKEN_BYTES, CORPUS_TEXTS * TEXT_DTYPE.itemsize
+    look = json.loads(CORPUS_MEMORY[0].read_text(encoding="utf-8"))["ways"]["prepare"]["looks"][-1]
+    cores = PREPARING_MACHINES * PREPARING_CORES
+    preparing = CORPUS_TEXTS * MEAN_TOKENS / (look["tokens"] / look["cpu_seconds"]) / cores
+    # A host has the rows of a part of each window, and reads all of the shards that these lie in.
+    shards = window_texts() / PrepareConfig.shard_texts
+    own = tokens * min(1 / hosts + 1 / shards, 1)
+    return markdown(
+        ("of five billion texts", "computed"),
+        [
+            [f"time to prepare, {PREPARING_MACHINES} machines of {PREPARING_CORES} cores", words(preparing)],
+            ["disk", size(tokens + places)],
+            [f"read by each of {hosts} hosts in a pass", size(own + places)],
+            ["read by all hosts", size(hosts * (own + places))],
+            ["read by all hosts if each read all", size(hosts * (tokens + places))],
+        ],
+    )
 
 
-def compiled_cases(*, training: bool) -> list[dict[str, Any]]:
-    """What `benchmarks/tpu_check.py` found for each step of training, or for each program of the engines."""
-    cases = json.loads(COMPILED.read_text(encoding="utf-8"))["cases"].values()
-    return [case for case in cases if case["program"].startswith(("fine_tune", "distil")) is training]
-
-
-def held(case: dict[str, Any]) -> str:
-    """Memory that a compiled program takes on each chip."""
-    return size(case["bytes_per_chip"]["all"]) if case["fits"] else "too much"
-
-
-def sent(case: dict[str, Any]) -> str:
-    """The results of a compiled program's collectives on each chip, by kind, the largest first."""
-    kinds: dict[str, int] = {}
-    for one in case.get("collectives", ()):
-        kinds[one["kind"]] = kinds.get(one["kind"], 0) + one["bytes"] * one["times"]
-    return ", ".join(f"{kind} {size(count)}" for kind, count in sorted(kinds.items(), key=lambda item: -item[1]))
-
-
-def moved(case: dict[str, Any]) -> str:
-    """Bytes through a chip's memory for each token, and how many times the least that is; empty where unknown."""
-    least = case.get("least_bytes")
-    return f"{case['moved_bytes'] / case['tokens'] / 1e3:.0f} kB, {case['moved_bytes'] / least:.1f} x" if least else ""
+def window_texts() -> float:
+    """Texts that are shuffled with each other in batches of `CORPUS_ROWS` packed rows."""
+    return max(WINDOW_TEXTS, WINDOW_BATCHES * CORPUS_ROWS * ROW_LENGTH * REAL_TOKENS / MEAN_TOKENS)
 
 
 def sizes(config: BertConfig) -> Sizes:
@@ -364,7 +370,11 @@ def size(count: float) -> str:
     """Bytes for people."""
     if count < 1e7:
         return f"{count / 1e6:.1f} MB"
-    return f"{count / 1e6:,.0f} MB" if count < 1e9 else f"{count / 1e9:.2f} GB"
+    if count < 1e9:
+        return f"{count / 1e6:,.0f} MB"
+    if count < 1e12:
+        return f"{count / 1e9:.{2 if count < 1e11 else 0}f} GB"
+    return f"{count / 1e12:.1f} TB"
 
 
 TABLES = {
@@ -373,8 +383,8 @@ TABLES = {
     "scaling-step": once_a_step,
     "scaling-checkpoints": checkpoints,
     "scaling-memory": memory,
-    "compiled-training": compiled_training,
-    "compiled-inference": compiled_inference,
+    "corpus-memory": corpus_memory,
+    "scaling-corpus": corpus,
 }
 """By their names on the page, in its order."""
 NUMBERS = {

@@ -24,6 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import compiled_tables
 import numpy as np
 from rich.console import Console
 
@@ -356,6 +357,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "memory-of-the-input": memory_of_the_input,
     "other-domains": other_domains,
     **scaling.TABLES,
+    **compiled_tables.TABLES,
     **{
         f"{form}-{name}": functools.partial(make, name)
         for name in ("reuters_r8", "movie_reviews")
@@ -369,9 +371,6 @@ NUMBERS: dict[str, Callable[[], str]] = {
     "exits-cost-minilm": lambda: cost_of_exits("trained"),
     "exits-cost-bert-base": lambda: cost_of_exits("random"),
     "known-teacher-flops": with_a_known_teacher,
-    "bytes-per-text": lambda: span(
-        [of["bytes_per_further_text"] for way, of in result("input_memory")["ways"].items() if "prepared" in way], ".0f"
-    ),
     "few-accuracy": lambda: f"{mean('few', 'accuracy'):.4f}",
     "many-accuracy": lambda: f"{mean('many', 'accuracy'):.4f}",
     "other-domains-gain": lambda: f"{100 * (mean('many', 'accuracy') - mean('few', 'accuracy')):.1f}",

@@ -169,9 +169,8 @@ def test_cascade_memory_is_flat_and_as_promised(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_input_memory(tmp_path: Path) -> None:
-    sizes = {"texts": 300, "times": 2, "window": 100, "tokenizer": save_tiny_model(tmp_path / "model")}
-    words = [word for name, value in sizes.items() for word in (f"--{name}", str(value))]
-    words += ["--ways", "stream, packed"]
+    words = ["--texts", "300", "600", "--window", "100", "--tokenizer", str(save_tiny_model(tmp_path / "model"))]
+    words += ["--ways", "prepare", "stream, packed"]
     command = [sys.executable, "-W", "error", str(ROOT / "benchmarks" / "input_memory.py"), *words]
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     output = ["--output", str(tmp_path / "out.json")]
@@ -182,3 +181,4 @@ def test_input_memory(tmp_path: Path) -> None:
     looks = result["ways"]["stream, packed"]["looks"]
     assert [look["texts"] for look in looks] == [300, 600]
     assert all(look["peak_bytes"] > 0 and look["real_tokens"] > 0.5 for look in looks)
+    assert [look["texts"] for look in result["ways"]["prepare"]["looks"]] == [300, 600]

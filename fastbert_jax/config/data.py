@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 from fastbert_jax.config.shared import (
     AUTO_ENCODING,
@@ -96,7 +97,7 @@ class PrepareConfig(ReadingConfig):
     Example: python -m fastbert_jax.text.prepare --input 'texts/*.jsonl.gz' --output corpora/texts --workers 8
 
     After a kill, the same command continues; it makes shards again that are missing or cut short. Each input is read by
-    one worker, so split a huge file. The shards do not depend on the number of workers.
+    one worker, so split a huge file. The shards do not depend on the number of workers and shares.
     """
 
     input: tuple[str, ...] = ()
@@ -112,6 +113,9 @@ class PrepareConfig(ReadingConfig):
     """Rows in a shard, 1 or more; each shard holds texts of one input."""
     workers: int = 1
     """Processes that share the inputs; 0: one for each core."""
+    share: str = "0/1"
+    """I/N: prepare only every N-th input, from number I on (0 to N-1), into DIR/I-of-N, so that N machines share the
+    work. The corpus is complete when DIR holds all N shares. DIR may be on a disk that they share, or a copy of all."""
     verify: str = ""
     """Only read every byte of the corpus in this directory and compare checksums."""
 
@@ -123,3 +127,11 @@ class PrepareConfig(ReadingConfig):
         require(given == (0 if self.verify else 2), "--input, --output", expected, f"{given} of them")
         require(8 <= self.max_length < 2**16, "max_length", "8 to 65535 tokens", self.max_length)
         require_at_least(self, shard_texts=1, workers=0)
+        is_share = re.fullmatch(r"\d{1,6}/\d{1,6}", self.share) and self.number_of_share[0] < self.number_of_share[1]
+        require(bool(is_share), "share", "I/N, such as 0/16, the first of 16, to 15/16, the last", self.share)
+
+    @property
+    def number_of_share(self) -> tuple[int, int]:
+        """I and N of `share`."""
+        number, shares = map(int, self.share.split("/"))
+        return number, shares

@@ -15,10 +15,10 @@ import numpy as np
 
 from fastbert_jax.text.tokenizer import Encoded, joined_ranges, offsets_of
 
-PACKING_WINDOW = 65_536
-"""Consecutive texts that are packed with each other."""
-# How the texts per row are chosen: the windows looked at, and the share of rows that a smaller number may cost.
-SAMPLED_WINDOWS = 4
+BLOCK_TEXTS = 65_536
+"""Consecutive texts that are packed with each other; the blocks of a prepared corpus are whole shards, so larger."""
+# How the texts per row are chosen: the blocks looked at, and the share of rows that a smaller number may cost.
+SAMPLED_BLOCKS = 4
 ROWS_TO_SPARE = 0.01
 
 
@@ -114,7 +114,7 @@ class BatchRows:
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """The batches of one epoch in their order, in a few arrays however many they are."""
+    """The batches of an epoch, or of a window of one, in their order, in a few arrays however many they are."""
 
     rows: np.ndarray
     """Each row once; `batch_size` after `batch_size` of them are a batch, the last of which may be partial."""
@@ -137,15 +137,14 @@ class EpochPlan:
 
 
 def training_plan(
-    lengths: np.ndarray, *, buckets: tuple[int, ...], batch_size: int, seed: int, epoch: int
+    lengths: np.ndarray, *, buckets: tuple[int, ...], batch_size: int, seed: int, epoch: int, window: int = 0
 ) -> EpochPlan:
-    """The batches of one epoch, a pure function of its arguments: every text once, in shuffled order.
+    """The batches of one window of an epoch, a pure function of its arguments: every text once, in shuffled order.
 
     Texts are grouped by the smallest bucket that holds them. What is left over of a bucket moves up to the next
     longer one in use, so one batch at most is partial and there are always ceil(n / batch_size) of them.
     """
-    key = [seed % 2**64, epoch]
-    generator = np.random.Generator(np.random.Philox(key=np.array(key, np.uint64)))
+    generator = _generator(seed, epoch, [0, 0, 0, window])
     shuffled = generator.permutation(len(lengths))
     if len(lengths) < 2**31:
         shuffled = shuffled.astype(np.int32)  # half the memory
@@ -158,6 +157,16 @@ def training_plan(
         order=generator.permutation(len(last_of_batch)),
         batch_size=batch_size,
     )
+
+
+def block_order(blocks: int, *, seed: int, epoch: int) -> np.ndarray:
+    """The order in which an epoch takes the blocks of a corpus, int64 `[blocks]`."""
+    return _generator(seed, epoch, [0, 0, 1, 0]).permutation(blocks)
+
+
+def _generator(seed: int, epoch: int, counter: list[int]) -> np.random.Generator:
+    key = np.array([seed % 2**64, epoch], np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=np.array(counter, np.uint64)))
 
 
 def inference_plan(
@@ -193,9 +202,7 @@ class Packed:
     texts: np.ndarray
     """The numbers of the texts, row after row; each once."""
     row_offsets: np.ndarray
-    """int64 `[R + 1]`; row r holds `texts[row_offsets[r] : row_offsets[r + 1]]`."""
-    texts_per_row: int
-    """No row holds more."""
+    """Integers `[R + 1]`; row r holds `texts[row_offsets[r] : row_offsets[r + 1]]`."""
 
     def __len__(self) -> int:
         return len(self.row_offsets) - 1
@@ -207,44 +214,56 @@ class Packed:
         return self.texts[joined_ranges(starts, sizes)], sizes
 
 
-def pack_rows(lengths: np.ndarray, *, max_length: int, texts_per_row: int = 0) -> Packed:
-    """Put texts into rows of `max_length` tokens: best fit, longest first, within windows of consecutive texts.
+def one_text_rows(texts: int) -> Packed:
+    """Rows of one text each."""
+    return Packed(np.arange(texts), np.arange(texts + 1))
 
-    Best-fit decreasing over the histogram of a window's lengths: what is laid out is a row's pattern of lengths, as
-    many times as there are texts for it, so no text is looked at by itself.
+
+def pack_rows(lengths: np.ndarray, *, max_length: int, texts_per_row: int) -> Packed:
+    """Put the texts of a block into rows of `max_length` tokens: best fit, longest first.
+
+    Best-fit decreasing over the histogram of the lengths: what is laid out is a row's pattern of lengths, as many times
+    as there are texts for it, so no text is looked at by itself. There are `count_rows` of them.
 
     Args:
       lengths: tokens of every text, integers `[n]`.
-      texts_per_row: the most texts in a row; 0: `choose_texts_per_row`.
+      texts_per_row: the most texts in a row.
 
     Raises:
       ValueError: a text of no tokens, or of more than `max_length`.
     """
-    lengths = np.asarray(lengths)
-    if len(lengths) and not 1 <= lengths.min() <= lengths.max() <= max_length:
-        raise ValueError(f"expected texts of 1 to {max_length} tokens, found {lengths.min()} to {lengths.max()}")
-    most = texts_per_row or choose_texts_per_row(lengths, max_length=max_length)
-    texts: list[np.ndarray] = [np.zeros(0, np.int32)]
-    sizes: list[np.ndarray] = [np.zeros(0, np.int64)]
-    dtype = np.int32 if len(lengths) < 2**31 else np.int64
-    for start in range(0, len(lengths), PACKING_WINDOW):
-        for rows in _pack_window(lengths[start : start + PACKING_WINDOW], max_length, most):
-            texts.append((rows + start).astype(dtype).reshape(-1))
-            sizes.append(np.full(len(rows), rows.shape[1]))
-    return Packed(np.concatenate(texts), offsets_of(np.concatenate(sizes)), most)
+    by_length = np.argsort(lengths, kind="stable")
+    counts = np.bincount(lengths)
+    unused = offsets_of(counts)  # where the texts of each length that are not laid out yet begin
+    texts, sizes = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for pattern, times in _patterns(counts, max_length, texts_per_row):
+        rows = np.empty((times, len(pattern)), np.int64)
+        for column, length in enumerate(pattern):
+            rows[:, column] = by_length[unused[length] : unused[length] + times]
+            unused[length] += times
+        texts.append(rows.reshape(-1))
+        sizes.append(np.full(times, len(pattern)))
+    return Packed(np.concatenate(texts), offsets_of(np.concatenate(sizes)))
 
 
-def choose_texts_per_row(lengths: np.ndarray, *, max_length: int) -> int:
+def count_rows(counts: np.ndarray, *, max_length: int, texts_per_row: int) -> int:
+    """How many rows `pack_rows` makes of so many texts of 0 tokens, 1 token and so on, integers `[lengths]`.
+
+    Raises:
+      ValueError: a text of no tokens, or of more than `max_length`.
+    """
+    return sum(times for _, times in _patterns(counts, max_length, texts_per_row))
+
+
+def choose_texts_per_row(blocks: Sequence[np.ndarray], *, max_length: int) -> int:
     """The smallest power of two that costs no more than 1 % of rows over rows without a bound.
 
-    It is tried on a few windows that are spread evenly over the texts.
+    Args:
+      blocks: of each block, how many texts have 0 tokens, 1 token and so on.
     """
-    starts = np.arange(0, max(len(lengths), 1), PACKING_WINDOW)
-    sampled = starts[np.linspace(0, len(starts) - 1, min(SAMPLED_WINDOWS, len(starts)), dtype=int)]
-    windows = [np.bincount(lengths[start : start + PACKING_WINDOW]) for start in sampled]
 
     def rows(most: int) -> int:
-        return sum(times for counts in windows for _, times in _patterns(counts, max_length, most))
+        return sum(count_rows(counts, max_length=max_length, texts_per_row=most) for counts in blocks)
 
     enough = rows(max_length) * (1 + ROWS_TO_SPARE)
     most = 1
@@ -253,23 +272,12 @@ def choose_texts_per_row(lengths: np.ndarray, *, max_length: int) -> int:
     return most
 
 
-def _pack_window(lengths: np.ndarray, max_length: int, most: int) -> Iterator[np.ndarray]:
-    """The rows of one window, pattern by pattern: numbers of texts within it, `[rows, texts]`."""
-    by_length = np.argsort(lengths, kind="stable")
-    counts = np.bincount(lengths)
-    unused = offsets_of(counts)  # where the texts of each length that are not laid out yet begin
-    for pattern, times in _patterns(counts, max_length, most):
-        rows = np.empty((times, len(pattern)), np.int64)
-        for column, length in enumerate(pattern):
-            rows[:, column] = by_length[unused[length] : unused[length] + times]
-            unused[length] += times
-        yield rows
-
-
 def _patterns(counts_by_length: np.ndarray, max_length: int, most: int) -> Iterator[tuple[list[int], int]]:
     """The lengths that share a row, and how many rows are made so, until no text is left."""
     counts: list[int] = counts_by_length.tolist()
     lengths = [length for length, count in enumerate(counts) if count]
+    if lengths and not 1 <= lengths[0] <= lengths[-1] <= max_length:
+        raise ValueError(f"expected texts of 1 to {max_length} tokens, found {lengths[0]} to {lengths[-1]}")
     while lengths:
         pattern: Counter[int] = Counter()
         room = max_length

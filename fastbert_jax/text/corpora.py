@@ -7,6 +7,9 @@ A prepared corpus is made by `python -m fastbert_jax.text.prepare`:
     DIR/00000-00000.texts     where each of these texts lies, with its checksum (`TEXT_DTYPE`)
     DIR/00000-00000.json      while the corpus is being made: the shard's part of the manifest
 
+A corpus that many machines prepared holds shares instead, `DIR/0-of-16/` to `DIR/15-of-16/`. Each is such a directory
+of every 16th input, and its shards have the numbers that they have in the whole corpus.
+
 Token ids are little-endian unsigned integers, of 16 bits where the vocabulary allows it and else of 32, [CLS] and [SEP]
 included. Both files are read through memory maps, so that a corpus may be larger than memory.
 """
@@ -30,6 +33,7 @@ from fastbert_jax.atomic_files import sha256_of, user_path, write_json
 from fastbert_jax.config import PREPARED, DataConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.log import say_once
+from fastbert_jax.text.batches import BLOCK_TEXTS
 from fastbert_jax.text.data_warnings import corpus_notes
 from fastbert_jax.text.examples import Example, Text, is_blank, same_text, share
 from fastbert_jax.text.filesystem import expand, place_of, size_of
@@ -45,8 +49,8 @@ TEXT_DTYPE = np.dtype([("start", "<u8"), ("tokens", "<u4"), ("first", "<u4"), ("
 the first text with [CLS] and [SEP]), and the CRC-32 of their bytes. The other tokens are of type 1."""
 FIRST_TEXTS = 1000
 """Texts of a stream that are looked at before training."""
-OPEN_SHARDS = 128
-"""Shards whose files are kept open."""
+OPEN_TEXTS, OPEN_SHARDS = 2**20, 512
+"""Texts whose shards are kept open, about, and the most shards."""
 MAKE_AGAIN = "delete it, and the command that prepared the corpus makes it again"
 
 
@@ -72,6 +76,8 @@ class Shard:
     """Texts that came before in the same shard, blanks and case aside."""
     unknown_texts: int = 0
     """Texts that are nothing but [UNK]."""
+    lengths: str = ""
+    """How many texts have 0 tokens, 1 token and so on; empty: not counted, as in corpora of earlier versions."""
     files: Mapping[str, tuple[int, str]]
     """Bytes and SHA-256 of the file of tokens and of that of texts, by their names."""
 
@@ -152,13 +158,54 @@ def read_manifest(directory: Path) -> Manifest | None:
         ) from None
 
 
+def share_name(number: int, shares: int) -> str:
+    """The directory of a share, from 0, within that of its corpus."""
+    return f"{number}-of-{shares}"
+
+
+def _joined_shares(directory: Path) -> Manifest | None:
+    """The manifest of the corpus whose shares lie in a directory, as if one command had made it; none without them."""
+    found = {path.name for path in directory.glob("*-of-*") if re.fullmatch(r"\d+-of-\d+", path.name)}
+    if not found:
+        return None
+    shares = max(int(name.rpartition("-")[2]) for name in found)
+    names = [share_name(number, shares) for number in range(shares)]
+    if differing := sorted(found.symmetric_difference(names)):
+        raise UserError(
+            f"{directory}: expected the shares {share_name(0, shares)} to {share_name(shares - 1, shares)}, found "
+            f"{'no' if differing[0] in names else 'also'} {differing[0]}; prepare or copy what is missing, and remove "
+            "what belongs to another corpus"
+        )
+    parts = [finished_manifest(directory / name) for name in names]
+    for name, part in zip(names, parts, strict=True):
+        if part.settings != parts[0].settings:
+            raise UserError(
+                f"{directory / name}: expected a share made with the settings and inputs of {names[0]}, found one with "
+                "others; prepare it again with the same command, but for --share"
+            )
+    shards = [
+        dataclasses.replace(
+            shard,
+            name=f"{name}/{shard.name}",
+            files={f"{name}/{file}": facts for file, facts in shard.files.items()},
+        )
+        for name, part in zip(names, parts, strict=True)
+        for shard in part.shards
+    ]
+    return dataclasses.replace(
+        parts[0],
+        inputs={name: size for part in parts for name, size in part.inputs.items()},
+        shards=tuple(sorted(shards, key=lambda shard: shard.name.partition("/")[2])),
+    )
+
+
 def finished_manifest(directory: Path) -> Manifest:
     """The manifest of a finished corpus whose shards are all there, in their full sizes.
 
     Raises:
-      UserError: it is not one, or a shard is gone, empty or cut short.
+      UserError: it is not one, or a share or a shard is gone, empty or cut short.
     """
-    manifest = read_manifest(directory)
+    manifest = read_manifest(directory) or _joined_shares(directory)
     if manifest is None:
         raise UserError(
             f"{directory}: expected a prepared corpus, found no {MANIFEST}; make one: "
@@ -205,27 +252,33 @@ def checksums(token_ids: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 
 class PreparedCorpus:
-    """The texts of a directory that `python -m fastbert_jax.text.prepare` made; in memory are their lengths alone."""
+    """The texts of a directory that `python -m fastbert_jax.text.prepare` made; in memory is its manifest alone."""
 
     def __init__(self, directory: str | Path) -> None:
-        """Open a corpus: check that all shards are there in their full sizes, and the checksums of their lengths.
+        """Open a corpus: check that all shards are there in their full sizes.
 
         Raises:
-          UserError: no corpus there, one that is not finished, or a file that is gone, cut short or damaged.
+          UserError: no corpus there, one that is not finished, or a file that is gone or cut short.
         """
         self.directory = user_path(directory)
         self.manifest = finished_manifest(self.directory)
         self.max_length = int(self.manifest.settings["max_length"])
         """Tokens that the longest text may have."""
+        self.total_tokens = self.manifest.total("tokens")
         self.truncated_texts = self.manifest.total("truncated_texts")
         self.truncated_tokens = self.manifest.total("truncated_tokens")
-        self.lengths: np.ndarray = np.concatenate([self._lengths_of(shard) for shard in self.manifest.shards])
-        """Tokens of every text, uint16 `[n]`."""
         self._starts = offsets_of(np.array([shard.texts for shard in self.manifest.shards]))
-        self._maps = functools.lru_cache(maxsize=OPEN_SHARDS)(self._mapped)
+        # A block begins with each shard that is the first to begin in further BLOCK_TEXTS texts.
+        first = np.unique(self._starts // BLOCK_TEXTS, return_index=True)[1]
+        self._shards_of_block = np.unique([*first, len(self.manifest.shards)])
+        self.blocks: np.ndarray = self._starts[self._shards_of_block]
+        """The first text of each block of consecutive shards, and the end of the last, int64 `[blocks + 1]`."""
+        shards = OPEN_TEXTS * len(self.manifest.shards) // max(len(self), 1)
+        self._maps = functools.lru_cache(maxsize=min(max(shards, 2), OPEN_SHARDS))(self._mapped)
+        self._unchanged: set[int] = set()
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return int(self._starts[-1])
 
     @property
     def fingerprint(self) -> str:
@@ -233,7 +286,34 @@ class PreparedCorpus:
         digest = hashlib.sha256(self.manifest.settings["tokenizer"].encode("utf-8"))
         for _, sha256 in self.manifest.files.values():
             digest.update(f"{sha256}\n".encode())
-        return f"{len(self)} texts, sha256 {digest.hexdigest()}"
+        windows = " in windows" if len(self) > BLOCK_TEXTS else ""  # a run of an earlier version had another order
+        return f"{len(self)} texts{windows}, sha256 {digest.hexdigest()}"
+
+    def lengths_of(self, block: int) -> np.ndarray:
+        """Tokens of the texts of a block, uint16 `[n]`.
+
+        Raises:
+          UserError: a shard turns out damaged or gone.
+        """
+        shards = self._shards_in(block)
+        parts = [self._maps(number)[1]["tokens"].astype(np.uint16) for number in shards]
+        return np.concatenate([np.zeros(0, np.uint16), *parts])
+
+    def length_counts(self, block: int) -> np.ndarray:
+        """How many texts of a block have 0 tokens, 1 token and so on, int64; raises what `lengths_of` does."""
+        shards = [self.manifest.shards[number] for number in self._shards_in(block)]
+        if not all(shard.lengths for shard in shards):
+            return np.bincount(self.lengths_of(block))
+        counts = np.zeros(self.max_length + 1, np.int64)
+        for shard in shards:
+            found = np.array(shard.lengths.split(), np.int64)
+            counts[: len(found)] += found
+        return counts
+
+    def _shards_in(self, block: int) -> list[int]:
+        """The shards of a block that have texts."""
+        shards = range(*self._shards_of_block[block : block + 2].tolist())
+        return [number for number in shards if self.manifest.shards[number].texts]
 
     def check(self, tokenizer: Tokenizer, *, max_length: int) -> None:
         """Check that a run with this tokenizer and length can use the texts.
@@ -262,42 +342,43 @@ class PreparedCorpus:
         """
         rows = np.asarray(rows, np.int64)
         shard_of_row = np.searchsorted(self._starts, rows, side="right") - 1
-        sizes = self.lengths[rows].astype(np.int64)
+        places_in = {number: np.flatnonzero(shard_of_row == number) for number in np.unique(shard_of_row).tolist()}
+        found = np.zeros(len(rows), TEXT_DTYPE)
+        for number, places in places_in.items():
+            found[places] = self._maps(number)[1][rows[places] - self._starts[number]]
+        sizes = np.minimum(found["tokens"], self.max_length).astype(np.int64)  # it may have changed since it was opened
         offsets = offsets_of(sizes)
-        token_ids, token_types = np.zeros(offsets[-1], np.int32), np.zeros(offsets[-1], np.int32)
-        for number in np.unique(shard_of_row).tolist():
-            places = np.flatnonzero(shard_of_row == number)
+        token_ids = np.zeros(offsets[-1], np.int32)
+        for number, places in places_in.items():
             wanted = joined_ranges(offsets[places], sizes[places])
-            token_ids[wanted], token_types[wanted] = self._read(
-                number, rows[places] - self._starts[number], sizes[places]
-            )
-        return Encoded(token_ids, token_types, offsets, 0, 0)
+            token_ids[wanted] = self._tokens(number, found[places], sizes[places])
+        place = np.arange(offsets[-1]) - np.repeat(offsets[:-1], sizes)
+        return Encoded(token_ids, (place >= np.repeat(found["first"], sizes)).astype(np.int32), offsets, 0, 0)
 
-    def _read(self, number: int, rows: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The token ids and types of some texts of a shard; the ids are compared with their checksums."""
-        tokens, texts = self._maps(number)
-        found, offsets = texts[rows], offsets_of(sizes)
-        token_ids = np.asarray(tokens.take(joined_ranges(found["start"].astype(np.int64), sizes), mode="clip"))
-        if (checksums(token_ids, offsets) != found["crc32"]).any():
+    def _tokens(self, number: int, texts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+        """The token ids of some texts of a shard, which are compared with their checksums."""
+        starts = texts["start"].astype(np.int64)
+        token_ids = np.asarray(self._maps(number)[0].take(joined_ranges(starts, sizes), mode="clip"))
+        if (checksums(token_ids, offsets_of(sizes)) != texts["crc32"]).any():
             path = self.directory / f"{self.manifest.shards[number].name}{TOKENS}"
             raise UserError(f"{path}: expected the texts that were prepared, found changed ones; {MAKE_AGAIN}")
-        place = np.arange(offsets[-1]) - np.repeat(offsets[:-1], sizes)
-        return token_ids, place >= np.repeat(found["first"], sizes)
+        return token_ids
 
     def _mapped(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        path = self.directory / self.manifest.shards[number].name
+        """The tokens of a shard and the places of its texts, whose checksum is compared when they are first opened."""
+        shard = self.manifest.shards[number]
+        path, places = self.directory / shard.name, f"{shard.name}{TEXTS}"
         try:
             tokens = np.memmap(f"{path}{TOKENS}", self.manifest.settings["token_dtype"], "r")
-            return tokens, np.memmap(f"{path}{TEXTS}", TEXT_DTYPE, "r")
+            texts = np.memmap(f"{path}{TEXTS}", TEXT_DTYPE, "r")
+            if number not in self._unchanged and sha256_of(self.directory / places) != shard.files[places][1]:
+                raise UserError(
+                    f"{path}{TEXTS}: expected the places of {shard.texts} texts, found a changed file; {MAKE_AGAIN}"
+                )
         except (OSError, ValueError) as error:
             raise UserError(f"{path}{TOKENS}: expected a shard, found: {error}; {MAKE_AGAIN}") from None
-
-    def _lengths_of(self, shard: Shard) -> np.ndarray:
-        path = self.directory / f"{shard.name}{TEXTS}"
-        content = path.read_bytes()
-        if hashlib.sha256(content).hexdigest() != shard.files[path.name][1]:
-            raise UserError(f"{path}: expected the places of {shard.texts} texts, found a changed file; {MAKE_AGAIN}")
-        return np.frombuffer(content, TEXT_DTYPE)["tokens"].astype(np.uint16)
+        self._unchanged.add(number)
+        return tokens, texts
 
 
 class TextStream:

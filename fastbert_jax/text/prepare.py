@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import importlib.metadata
 import itertools
 import json
@@ -32,11 +33,22 @@ from fastbert_jax.atomic_files import (
     write_json,
 )
 from fastbert_jax.command_line import end_with, read_settings
-from fastbert_jax.config import AUTO_ENCODING, PrepareConfig
+from fastbert_jax.config import AUTO_ENCODING, PrepareConfig, require
 from fastbert_jax.errors import UserError
 from fastbert_jax.log import progress_bar, result, status
 from fastbert_jax.text.builtin import pretrained_directory
-from fastbert_jax.text.corpora import TEXT_DTYPE, TEXTS, TOKENS, Manifest, Shard, checksums, read_manifest, verify
+from fastbert_jax.text.corpora import (
+    MANIFEST,
+    TEXT_DTYPE,
+    TEXTS,
+    TOKENS,
+    Manifest,
+    Shard,
+    checksums,
+    read_manifest,
+    share_name,
+    verify,
+)
 from fastbert_jax.text.examples import Example, Unreadable, chunks, is_blank, same_text
 from fastbert_jax.text.filesystem import expand, place_of, size_of
 from fastbert_jax.text.sources import BUILTIN, TFDS, open_examples, require_skip
@@ -62,7 +74,9 @@ def main() -> None:
         result(f"{directory}: no byte has changed. {words(manifest)}")
     else:
         manifest = prepare(config)
-        result(f"{config.output}: {words(manifest)}\nTrain on them with --data.unlabelled prepared:{config.output}")
+        directory = _directory(config)
+        shared = ", once all shares are there" if directory != user_path(config.output) else ""
+        result(f"{directory}: {words(manifest)}\nTrain on them with --data.unlabelled prepared:{config.output}{shared}")
 
 
 def words(manifest: Manifest) -> str:
@@ -83,36 +97,48 @@ def words(manifest: Manifest) -> str:
     return " ".join([*sentences, *(f"{note}." for note in manifest.notes)])
 
 
+def _directory(config: PrepareConfig) -> Path:
+    number, shares = config.number_of_share
+    return user_path(config.output) / (share_name(number, shares) if shares > 1 else "")
+
+
 def prepare(config: PrepareConfig) -> Manifest:
-    """Make the corpus that `config` describes, or the shards of it that are missing.
+    """Make the corpus or the share of it that `config` describes, or the shards of it that are missing.
 
     Raises:
       UserError: an input or a row that cannot be read, a directory that holds something else or a corpus of other
         settings (all differences are listed), or a worker that was killed.
     """
-    directory = user_path(config.output)
+    directory = _directory(config)
     names = expand(config.input, key="input")
     for name in names:
         if name.startswith((BUILTIN, TFDS)):
             raise UserError(f"input: expected files, found {name}; sets with a name need no preparation")
-    inputs = {name: size_of(place_of(name)) for name in names}
+    first, shares = config.number_of_share
+    require(shares <= len(names), "share", f"at most {len(names)} shares, as there are so many inputs", config.share)
+    if shares > 1 and (user_path(config.output) / MANIFEST).exists():
+        raise UserError(f"--output {config.output}: expected no corpus or its shares, found one that is not shared")
+    numbers = range(first, len(names), shares)
+    inputs = {names[number]: size_of(place_of(names[number])) for number in numbers}
     tokenizer = load_tokenizer(pretrained_directory(config.tokenizer))
     settings = _settings(config, tokenizer)
+    if shares > 1:  # the shares fit each other if they were cut from one list
+        settings["shared_inputs"] = f"{len(names)}, sha256 {hashlib.sha256(repr(names).encode()).hexdigest()}"
     manifest = Manifest(settings=settings, inputs=inputs, shards=(), finished=False)
-    with open_examples(names[0], config) as reader:
+    with open_examples(names[first], config) as reader:
         for note in filter(None, (*tokenizer.notes, reader.note)):
             status(note)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with open(directory / LOCK, "wb") as lock:
             lock_file(lock, directory)
-            done = _claim(directory, manifest)
+            done = _claim(directory, manifest, numbers)
             work = [
-                functools.partial(write_input, config, manifest, number, name, done[number])
-                for number, name in enumerate(names)
-                if not (done[number] and done[number][-1].last)
+                functools.partial(write_input, config, manifest, number, names[number], shards)
+                for number, shards in done.items()
+                if not (shards and shards[-1].last)
             ]
-            with progress_bar("prepare", total=None, unit="texts", done=sum(map(_texts, done))) as advance:
+            with progress_bar("prepare", total=None, unit="texts", done=sum(map(_texts, done.values()))) as advance:
                 _run(work, config.workers, directory, advance)
             return _finish(directory, manifest)
     except OSError as error:
@@ -135,8 +161,8 @@ def _settings(config: PrepareConfig, tokenizer: Tokenizer) -> dict[str, Any]:
     }
 
 
-def _claim(directory: Path, manifest: Manifest) -> list[list[Shard]]:
-    """Begin the corpus in the directory, or check that it is this one; the shards of each input that are there.
+def _claim(directory: Path, manifest: Manifest, numbers: Iterable[int]) -> dict[int, list[Shard]]:
+    """Begin the corpus in the directory, or check that it is this one; the shards that are there, by number of input.
 
     Of the shards of an input, those before the first missing one count.
     """
@@ -154,8 +180,8 @@ def _claim(directory: Path, manifest: Manifest) -> list[list[Shard]]:
         )
     remove_unfinished(directory)
     shards = _shards(directory, there)
-    done: list[list[Shard]] = [[] for _ in manifest.inputs]
-    for number, found_shards in enumerate(done):
+    done: dict[int, list[Shard]] = {number: [] for number in numbers}
+    for number, found_shards in done.items():
         while (shard := shards.get(_name(number, len(found_shards)))) and not shard.problem(directory):
             found_shards.append(shard)
     return done
@@ -223,7 +249,7 @@ def write_input(
         rows = itertools.islice(reader, part * config.shard_texts, None)
         following = next(rows, None)
         while following is not None:
-            path = user_path(config.output) / _name(number, part)
+            path = _directory(config) / _name(number, part)
             chunk = itertools.islice(itertools.chain([following], rows), config.shard_texts)
             shard = _write_shard(path, chunk, config, manifest.settings["token_dtype"], tokenizer)
             texts += shard.texts
@@ -252,6 +278,7 @@ def _write_shard(
 ) -> Shard:
     """Write the two files of a shard, which is not the last one as far as they say."""
     counts: Counter[str] = Counter()
+    lengths = np.zeros(config.max_length + 1, np.int64)
     seen: set[int] = set()
     bad: list[str] = []
     paths = path.with_suffix(TOKENS), path.with_suffix(TEXTS)
@@ -267,6 +294,7 @@ def _write_shard(
             token_ids = encoded.token_ids.astype(token_dtype)
             tokens_stream.write(token_ids.tobytes())
             texts_stream.write(_places(encoded, token_ids, counts["tokens"]).tobytes())
+            lengths += np.bincount(encoded.lengths, minlength=len(lengths))
             before = len(seen)
             seen.update(hash(same_text(text)) for text in texts)
             counts.update(
@@ -283,6 +311,7 @@ def _write_shard(
         last=False,
         bad_rows=len(bad),
         bad_row_examples=tuple(bad[:BAD_ROWS_TO_NAME]),
+        lengths=" ".join(map(str, np.trim_zeros(lengths, "b").tolist())),
         files={path.name: (path.stat().st_size, sha256_of(path)) for path in paths},
         **counts,
     )

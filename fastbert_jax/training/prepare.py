@@ -206,7 +206,7 @@ def _notes(config: TrainConfig, task: LabelledData, tokenizer: Tokenizer, encode
 
 def _notes_on_batches(recipe: Recipe, batches: Mapping[str, Batches]) -> Iterator[str]:
     for name, made in batches.items():
-        if isinstance(made, TrainingBatches) and made.packed:
+        if isinstance(made, TrainingBatches) and made.words:
             yield f"{name}: {made.words}"
     for phase in recipe.phases:
         if KEPT in phase.cases and len(batches[phase.name]) <= batches[phase.name].batches_per_epoch:

@@ -247,14 +247,16 @@ def describe(config: TrainConfig, recipe: RecipeModule) -> str:
 
 def _phase_lines(phase: Phase, batches: Batches, shapes: Tree, mesh: Mesh) -> list[str]:
     rows = phase.settings.batch_size
-    lengths = Counter(planned.length for planned in batches.plan(0))
+    plan = batches.plan(0)
+    lengths = Counter(planned.length for planned in plan)
+    part = f" of the first {len(plan)}" if len(plan) < batches.batches_per_epoch else ""
     placed = PlacedStep(phase, shapes, mesh=mesh, total_steps=max(len(batches), 1), key=jax.random.key(0))
     held = bytes_per_device((placed.state, placed.frozen))
     return [
         f"{phase.name:<11} {len(batches)} steps of {rows} rows, {batches.batches_per_epoch} an epoch; "
         f"trains {', '.join(phase.trains)}",
         f"            each device holds {held / 1e6:,.1f} MB of parameters and optimizer state",
-        *(f"            {count} x [{rows}, {length}]" for length, count in sorted(lengths.items())),
+        *(f"            {count} x [{rows}, {length}]{part}" for length, count in sorted(lengths.items())),
     ]
 
 

@@ -43,7 +43,7 @@ from fastbert_jax.training.terms import COMPUTED, KEPT, Kept, Views
 
 ABOUT, VALUES = "about.json", "values.npy"
 CHUNK = 2**20
-"""Texts that are written at a time."""
+"""Texts that are written or looked at at a time."""
 
 
 class BatchStream:
@@ -200,7 +200,8 @@ class KeptValues(BatchStream):
             self._values.flush()
             if done % self.batches.batches_per_epoch:
                 return
-            if missing := int(np.isnan(self._values[:, 0]).sum()):
+            starts = range(0, len(self._values), CHUNK)
+            if missing := sum(int(np.isnan(self._values[start : start + CHUNK, 0]).sum()) for start in starts):
                 processes.say(f"{self._directory}: values of {missing} texts are missing; another epoch computes them")
                 return
             write_json(self._directory / ABOUT, self._about | {"complete_after": done})

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fastbert_jax.errors import UserError
+from fastbert_jax.text import corpora, training_batches
 from fastbert_jax.text.corpora import PreparedCorpus
 from fastbert_jax.text.prepare import prepare
 from fastbert_jax.text.tokenizer import train_tokenizer
@@ -52,6 +53,93 @@ def test_batches_do_not_depend_on_where_the_texts_are(directory, tokenizer):
         for one, other in zip(make(corpus).stream(0), make(encoded).stream(0), strict=True):
             for left, right in zip(one, other, strict=True):
                 np.testing.assert_array_equal(left, right)
+
+
+@pytest.fixture
+def windows(monkeypatch):
+    """Blocks of 30 texts or a few more, and windows of about 50 texts, or 2 batches."""
+    monkeypatch.setattr(corpora, "BLOCK_TEXTS", 30)
+    monkeypatch.setattr(training_batches, "WINDOW_TEXTS", 50)
+    monkeypatch.setattr(training_batches, "WINDOW_BATCHES", 2)
+
+
+@pytest.fixture
+def many_shards(tokenizer_directory, tmp_path):
+    texts = write_texts(tmp_path / "many.txt", 333)
+    prepare(preparation(tokenizer_directory, tmp_path / "many", texts, shard_texts=20))
+    return tmp_path / "many"
+
+
+def batches_of(directory, *, pack, **changes):
+    settings = {"buckets": (8, 16), "batch_size": 8, "epochs": 3, "seed": 3, "pack": pack}
+    return TrainingBatches(PreparedCorpus(directory), None, **settings | changes)
+
+
+@pytest.mark.parametrize("pack", [False, True])
+def test_windows_hold_every_text_once_an_epoch_in_full_batches_of_a_few_shards(many_shards, windows, pack):
+    made = batches_of(many_shards, pack=pack)
+    epochs = []
+    for epoch in range(3):
+        steps = range(epoch * made.batches_per_epoch, (epoch + 1) * made.batches_per_epoch)
+        batches = [made.texts_at(step, local=False) for step in steps]
+        assert sorted(np.concatenate([batch[batch >= 0] for batch in batches])) == list(range(333))
+        rows = sorted(int((batch[:, 0] >= 0).sum()) for batch in batches)
+        assert set(rows[1:]) == {8} and sum(rows) == made.rows  # one batch at most is not full
+        shards = [len({number // 20 for number in batch[batch >= 0]}) for batch in batches]
+        assert max(shards) <= 8 < 333 // 20  # of two blocks each, and of parts of two others
+        epochs.append([batch.tolist() for batch in batches])
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert max(number for epoch in epochs for batch in epoch[:4] for row in batch for number in row) > 200
+
+
+def test_a_shard_without_texts_may_end_a_block(tokenizer_directory, tmp_path, windows):
+    rows = [*some_texts(30), *([" "] * 10), *some_texts(30), *([" "] * 10)]
+    (tmp_path / "a.txt").write_text("\n".join(rows))
+    prepare(preparation(tokenizer_directory, tmp_path / "c", tmp_path / "a.txt", shard_texts=10))
+    made = batches_of(tmp_path / "c", pack=False, epochs=1)
+    assert sorted(number for step in range(len(made)) for number in made.texts_at(step)[:, 0] if number >= 0) == list(
+        range(60)
+    )
+
+
+@pytest.mark.parametrize("pack", [False, True])
+def test_windows_are_the_same_from_any_step_and_for_any_processes(many_shards, windows, pack):
+    whole = batches_of(many_shards, pack=pack)
+    half = batches_of(many_shards, pack=pack, local_rows=np.arange(4, 8))
+    expected = [whole[step] for step in range(len(whole))]
+    start = len(whole) - 5
+    for step, batch in enumerate(batches_of(many_shards, pack=pack).stream(start), start):
+        for found, one in zip(batch, expected[step], strict=True):
+            np.testing.assert_array_equal(found, one)
+    for step in random.Random(0).sample(range(len(whole)), 20):
+        for found, one in zip(half[step], expected[step], strict=True):
+            np.testing.assert_array_equal(found, one[4:])
+
+
+def test_a_process_reads_the_shards_of_its_rows(many_shards, windows):
+    halves = [batches_of(many_shards, pack=False, local_rows=rows) for rows in (np.arange(4), np.arange(4, 8))]
+    for step in range(len(halves[0]) - 1):
+        low, high = (half.texts_at(step)[:, 0] for half in halves)
+        assert (high[high >= 0] > low.max()).all()
+
+
+def test_a_corpus_of_an_earlier_version_is_packed_alike(many_shards, windows):
+    expected = batches_of(many_shards, pack=True)
+    path = many_shards / "manifest.json"
+    values = json.loads(path.read_text())
+    for shard in values["shards"]:
+        assert sum(map(int, shard.pop("lengths").split())) == shard["texts"]
+    path.write_text(json.dumps(values))
+    found = batches_of(many_shards, pack=True)
+    for step in range(len(expected)):
+        np.testing.assert_array_equal(found[step].token_ids_BxS, expected[step].token_ids_BxS)
+
+
+def test_a_corpus_of_many_windows_is_another_one_for_a_run(many_shards, monkeypatch):
+    one = PreparedCorpus(many_shards).fingerprint
+    monkeypatch.setattr(corpora, "BLOCK_TEXTS", 30)
+    many = PreparedCorpus(many_shards).fingerprint
+    assert one.replace("333 texts,", "333 texts in windows,") == many != one
 
 
 def test_the_fingerprint_tells_texts_apart(directory, tokenizer_directory, tmp_path):
@@ -103,11 +191,15 @@ def test_every_flipped_bit_of_the_places_is_found(directory):
     content = path.read_bytes()
     for seed in range(50):
         path.write_bytes(with_a_flipped_bit(content, seed))
-        assert_refused(directory, rf"{PLACES}: expected the places of 50 texts, found a changed file; delete it")
+        with pytest.raises(
+            UserError, match=rf"{PLACES}: expected the places of 50 texts, found a changed .* delete it"
+        ):
+            PreparedCorpus(directory).take(np.arange(130))
 
 
 def test_places_that_change_while_they_are_in_use_lead_to_no_wrong_text(directory):
     corpus = PreparedCorpus(directory)
+    corpus.take([50])
     (directory / PLACES).write_bytes((directory / "00000-00000.texts").read_bytes())
     with pytest.raises(UserError, match=rf"{SHARD}: expected the texts that were prepared"):
         corpus.take(np.arange(50, 100))

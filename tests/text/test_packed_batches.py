@@ -47,7 +47,7 @@ def test_packed_and_unpacked_epochs_hold_the_same_tokens():
         steps = range(epoch * packed.batches_per_epoch, (epoch + 1) * packed.batches_per_epoch)
         assert joined([packed[step] for step in steps]) == joined([unpacked[step] for step in range(len(unpacked))])
     assert packed.batches_per_epoch < unpacked.batches_per_epoch
-    assert sum(LENGTHS) > 0.9 * 16 * len(packed.packed)
+    assert sum(LENGTHS) > 0.9 * 16 * packed.rows
     assert {packed[step].token_ids_BxS.shape for step in range(len(packed))} == {(4, 16)}
 
 
@@ -108,5 +108,5 @@ def test_the_length_of_a_phase_may_be_given_in_steps():
 
 def test_words_say_how_well_it_went():
     made = packed_batches()
-    assert made.words.startswith(f"143 texts share {len(made.packed)} rows of 16 tokens, up to ")
-    assert f" {sum(LENGTHS) / (16 * len(made.packed)):.1%} of the tokens are not padding" in made.words
+    assert made.words.startswith(f"143 texts share {made.rows} rows of 16 tokens, up to ")
+    assert f" {sum(LENGTHS) / (16 * made.rows):.1%} of the tokens are not padding" in made.words

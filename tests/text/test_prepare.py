@@ -18,7 +18,7 @@ from fastbert_jax.atomic_files import lock_file
 from fastbert_jax.config import BadRow, PrepareConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.text import prepare as prepare_module
-from fastbert_jax.text.corpora import PreparedCorpus
+from fastbert_jax.text.corpora import PreparedCorpus, verify
 from fastbert_jax.text.prepare import prepare, words
 from tests.text.corpora import files_of, preparation, some_texts, write_texts
 
@@ -45,7 +45,7 @@ def test_a_corpus_holds_what_the_tokenizer_makes_of_the_texts(prepared, tokenize
     expected, found = tokenizer.encode(texts, max_length=16), corpus.take(np.arange(127))
     for field in ("token_ids", "token_types", "offsets"):
         np.testing.assert_array_equal(getattr(found, field), getattr(expected, field))
-    assert corpus.lengths.tolist() == expected.lengths.tolist()
+    assert corpus.lengths_of(0).tolist() == expected.lengths.tolist()
     assert corpus.truncated_texts == expected.truncated_texts > 0
     assert corpus.truncated_tokens == expected.truncated_tokens
     assert [(shard.name, shard.texts, shard.last) for shard in corpus.manifest.shards] == [
@@ -71,6 +71,46 @@ def test_pairs_keep_their_types(prepared, tokenizer, tmp_path):
 def test_two_workers_make_the_same_bytes(prepared, tmp_path):
     names = [write_texts(tmp_path / f"{number}.txt", 110, seed=number) for number in range(3)]
     assert files_of(prepared("one", *names)) == files_of(prepared("two", *names, workers=2))
+
+
+def test_shares_are_the_corpus_that_one_command_makes(prepared, tmp_path):
+    names = [write_texts(tmp_path / f"{number}.txt", 60 + number, seed=number) for number in range(5)]
+    whole = prepared("whole", *names)
+    for number in (2, 0):
+        prepared("shared", *names, share=f"{number}/3")
+    assert_refused("expected the shares 0-of-3 to 2-of-3, found no 1-of-3", PreparedCorpus, tmp_path / "shared")
+    shares = prepared("shared", *names, share="1/3")
+    found, expected = PreparedCorpus(shares), PreparedCorpus(whole)
+    assert found.fingerprint == expected.fingerprint
+    rows = np.random.default_rng(0).permutation(len(expected))
+    np.testing.assert_array_equal(found.take(rows).token_ids, expected.take(rows).token_ids)
+    assert words(verify(shares, lambda size, note: None)) == words(expected.manifest)
+    of_one, of_all = files_of(shares / "1-of-3"), files_of(whole)
+    assert {name.partition("-")[0] for name in of_one.keys() - {"manifest.json"}} == {"00001", "00004"}
+    assert of_one.items() - of_all.items() == {("manifest.json", of_one["manifest.json"])}
+
+
+def test_shares_that_do_not_fit_each_other_are_refused(prepared, tmp_path):
+    names = [write_texts(tmp_path / f"{number}.txt", 5, seed=number) for number in range(3)]
+    assert_refused(
+        "--share: expected at most 3 shares, as there are so many inputs", prepared, "x", *names, share="0/4"
+    )
+    prepared("shared", *names, share="0/2")
+    assert_refused(r"expected an empty directory or that of a corpus, found \['0-of-2'\]", prepared, "shared", *names)
+    prepared("shared", *names[:2], share="1/2")
+    assert_refused(
+        "1-of-2: expected a share made with .* of 0-of-2, .* the same command", PreparedCorpus, tmp_path / "shared"
+    )
+    prepared("shared", *names, share="0/3")
+    assert_refused("expected the shares 0-of-3 to 2-of-3, found also 0-of-2", PreparedCorpus, tmp_path / "shared")
+    prepared("whole", *names)
+    assert_refused("expected no corpus or its shares, found one that is", prepared, "whole", *names, share="0/2")
+
+
+@pytest.mark.parametrize("share", ["2/2", "0/0", "1", "-1/2", "a/b"])
+def test_what_is_no_share_is_refused(share):
+    with pytest.raises(UserError, match="--share: expected I/N, such as 0/16, the first of 16, to 15/16, the last"):
+        PrepareConfig(input=("a",), output="b", share=share)
 
 
 def test_a_killed_command_goes_on_and_ends_with_the_same_bytes(prepared, tokenizer_directory, tmp_path):

@@ -11,6 +11,7 @@ from fastbert_jax.config import DataConfig, DistilConfig, MeshConfig, ModelConfi
 from fastbert_jax.errors import UserError
 from fastbert_jax.model.sharding import make_mesh
 from fastbert_jax.recipes import fastbert
+from fastbert_jax.text import training_batches
 from fastbert_jax.text.corpora import PreparedCorpus
 from fastbert_jax.text.prepare import prepare as prepare_corpus
 from fastbert_jax.text.training_batches import StreamedBatches, TrainingBatches
@@ -77,13 +78,22 @@ def test_a_prepared_corpus_is_distilled_on(config, corpus):
     assert prepared.data.keys() == {"train", "dev", "unlabelled"}
 
 
+def test_a_dry_run_says_which_batches_it_has_planned(config, corpus, monkeypatch):
+    settings = config(corpus(), distil=DistilConfig(batch_size=4, pack=True))
+    monkeypatch.setattr(run, "make_mesh", lambda config: MESH)
+    assert "of the first" not in run.describe(settings, fastbert)
+    monkeypatch.setattr(training_batches, "WINDOW_TEXTS", 1)
+    monkeypatch.setattr(training_batches, "WINDOW_BATCHES", 3)
+    assert " 3 x [4, 16] of the first 3\n" in run.describe(settings, fastbert)
+
+
 def test_texts_from_anywhere_can_be_packed(config, corpus, tmp_path):
     distil = DistilConfig(batch_size=4, epochs=2, pack=True, texts_per_row=3)
     for spec in ("", str(tmp_path / "more.jsonl"), corpus()):
         prepared = prepare(config(spec, distil=distil))
         batches = prepared.batches["distil"]
         assert isinstance(batches, TrainingBatches) and batches[0].cls_BxK.shape == (4, 3)
-        assert prepared.batches["fine_tune"].packed is None
+        assert prepared.batches["fine_tune"].words == ""
         assert f"distil: {batches.words}" in prepared.notes
 
 
