@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import compiled_tables
+import corpus_tables
 import numpy as np
 from rich.console import Console
 
@@ -358,6 +359,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "other-domains": other_domains,
     **scaling.TABLES,
     **compiled_tables.TABLES,
+    **corpus_tables.TABLES,
     **{
         f"{form}-{name}": functools.partial(make, name)
         for name in ("reuters_r8", "movie_reviews")

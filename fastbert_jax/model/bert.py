@@ -207,7 +207,7 @@ class Bert:
         text_BxS: Int[Array, "B S"],
         key: jax.Array | None = None,
         *,
-        packed: bool = False,
+        packed: bool,
     ) -> tuple[Float[jax.Array, "B S H"], Float[jax.Array, "B A S S"]]:
         """The output `[B, S, H]` of one layer and its attention scores `[B, A, S, S]`.
 

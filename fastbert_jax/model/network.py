@@ -140,8 +140,10 @@ class Layered(Network, Protocol):
     def embed(self, params: Params, batch: Batch) -> jax.Array:
         """The embeddings `[B, S, H]`; `params` is the whole tree."""
 
-    def layer(self, layer: Params, hidden_BxSxH: jax.Array, text_BxS: Array) -> tuple[jax.Array, jax.Array]:
-        """The output of one layer `[B, S, H]` for one text a row, and its attention scores."""
+    def layer(
+        self, layer: Params, hidden_BxSxH: jax.Array, text_BxS: Array, *, packed: bool
+    ) -> tuple[jax.Array, jax.Array]:
+        """The output of one layer `[B, S, H]`, and its attention scores; a row has one text unless it is `packed`."""
 
     def exit(self, exit_: Params, hidden_BxSxH: jax.Array, text_BxS: Array, cls_BxK: Array) -> jax.Array:
         """Float32 logits `[B, K, N]` of one exit."""

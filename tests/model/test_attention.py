@@ -42,19 +42,20 @@ def reference(query: np.ndarray, key: np.ndarray, value: np.ndarray, text_BxS: n
     return np.einsum("baqk,bakd->baqd", weights / weights.sum(-1, keepdims=True), value)
 
 
-def compare(run: Callable[..., jax.Array], text_BxS: np.ndarray, dtype: type) -> None:
+def largest_error(run: Callable[..., jax.Array], text_BxS: np.ndarray, dtype: type) -> float:
+    """Of the context of any token of a text, from the formula's in float64."""
     arrays = inputs(text_BxS.shape[1], dtype)
     context = run(*arrays, jnp.asarray(text_BxS))
     assert context.dtype == dtype and np.isfinite(np.asarray(context, np.float64)).all()
     is_text = np.broadcast_to((text_BxS > 0)[:, None, :, None], context.shape)
     expected = reference(*(np.asarray(array, np.float64) for array in arrays), text_BxS)
-    np.testing.assert_allclose(np.asarray(context, np.float64)[is_text], expected[is_text], atol=TOLERANCE[dtype])
+    return float(abs(np.asarray(context, np.float64) - expected)[is_text].max())
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("case", CASES)
 def test_attention_in_steps_is_the_formula(case: str, dtype: type) -> None:
-    compare(lambda *arrays: STEPS(*arrays)[0], CASES[case], dtype)
+    assert largest_error(lambda *arrays: STEPS(*arrays)[0], CASES[case], dtype) < TOLERANCE[dtype]
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
@@ -62,7 +63,8 @@ def test_attention_in_steps_is_the_formula(case: str, dtype: type) -> None:
 def test_attention_by_lengths_is_the_formula(case: str, dtype: type) -> None:
     """What cuDNN is asked for, computed by XLA."""
     with jax.numpy_dtype_promotion("standard"):
-        compare(functools.partial(by_lengths, implementation="xla"), CASES[case], dtype)
+        error = largest_error(functools.partial(by_lengths, implementation="xla"), CASES[case], dtype)
+    assert error < TOLERANCE[dtype]
 
 
 def test_a_gpu_gets_its_kernel_for_texts_alone_in_bfloat16_without_dropout(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -127,7 +127,7 @@ class Runtime:
 
     def step(self, layer: Params, exit_: Params | None, texts: Texts) -> tuple[Texts, ExitResult | None]:
         """The texts after one layer, and the result of its exit; without an exit there is none."""
-        hidden_BxSxH, _ = self.network.layer(layer, texts.hidden_BxSxH, texts.text_BxS)
+        hidden_BxSxH, _ = self.network.layer(layer, texts.hidden_BxSxH, texts.text_BxS, packed=False)
         texts = texts._replace(hidden_BxSxH=hidden_BxSxH)
         return (texts, None) if exit_ is None else self.judge(exit_, texts)
 
