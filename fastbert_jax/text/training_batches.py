@@ -64,7 +64,7 @@ class TrainingBatches:
 
     The rows of a prepared corpus are put in order window by window, so that memory does not grow with the corpus: each
     epoch takes the blocks of the corpus in another order, cuts their rows into windows of whole batches, and shuffles
-    each window. Where there are several windows, the rows of a batch come as they lie on the disk, so that
+    each window. Where there are several windows, the rows of a batch are in the order of the files, so that
     a process whose rows follow each other reads its share of the shards.
     """
 
