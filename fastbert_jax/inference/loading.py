@@ -15,6 +15,7 @@ from fastbert_jax.atomic_files import user_path
 from fastbert_jax.config import BertConfig, DataConfig, ExitConfig, MeshConfig, Precision, ReadingConfig
 from fastbert_jax.config_yaml import convert, shown
 from fastbert_jax.errors import UserError, program_name
+from fastbert_jax.inference.policies import Policy, Uncertainty
 from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.log import info
 from fastbert_jax.model.config_json import ConfigJson, code_notes, read_bert_config
@@ -32,7 +33,13 @@ LEAST_LENGTH = 4
 
 
 @stopping.stoppable()
-def load(directory: str | Path, *, exits: ExitConfig | None = None, mesh: Mesh | None = None) -> Predictor:
+def load(
+    directory: str | Path,
+    *,
+    exits: ExitConfig | None = None,
+    mesh: Mesh | None = None,
+    policy: Policy | Uncertainty | None = None,
+) -> Predictor:
     """Load a trained model, or a Hugging Face BERT directory for its hidden states alone.
 
     >>> import fastbert_jax
@@ -46,6 +53,8 @@ def load(directory: str | Path, *, exits: ExitConfig | None = None, mesh: Mesh |
       directory: a run, its `model` directory, or a Hugging Face directory with tokenizer files.
       exits: which exits are used, and how their uncertainty is measured; none: all of them, by entropy.
       mesh: devices of this process: those along `data` share the texts, the others the parameters; none: one.
+      policy: how the uncertainty of an exit is measured, in place of `exits.policy`: a jax function from its logits
+        `[B, N]` to float32 `[B]` in [0, 1], or a `Policy`, which also keeps a state between the layers.
 
     Raises:
       UserError: no such directory, no model in it, damaged files, or a tokenizer of another model.
@@ -68,7 +77,8 @@ def load(directory: str | Path, *, exits: ExitConfig | None = None, mesh: Mesh |
     check_vocabulary(tokenizer.vocab_size, config)
     for note in (*code_notes(config_json), *tokenizer.notes):
         info(note)
-    return Predictor(params, config, tokenizer, exits=exits, mesh=mesh, directory=directory, **settings)
+    places: dict[str, Any] = {"mesh": mesh, "directory": directory}
+    return Predictor(params, config, tokenizer, exits=exits, policy=policy, **places, **settings)
 
 
 def local_mesh(config: MeshConfig, *, count: int) -> Mesh:

@@ -31,17 +31,34 @@ class Policy(NamedTuple):
     """The state of so many texts before the first layer."""
 
 
-def make_policy(exits: ExitConfig) -> Policy:
-    """The policy that the settings name."""
+Uncertainty = Callable[[Array], jax.Array]
+"""From an exit's logits `[B, N]` to its uncertainty, float32 `[B]` in [0, 1]: a policy without a state."""
+
+
+def make_policy(exits: ExitConfig, own: Any = None) -> Policy:
+    """The policy that the settings name, or a user's `own`: a `Policy`, or an `Uncertainty`.
+
+    Raises:
+      UserError: an own policy beside a named one, or something else in its place.
+    """
+    if own is not None:
+        if exits.policy is not PolicyName.ENTROPY:
+            raise UserError(f"policy: expected none beside exits.policy {exits.policy.value}, found {own!r}")
+        if not callable(own) and not isinstance(own, Policy):
+            raise UserError(f"policy: expected a Policy, or a function of an exit's logits, found {own!r}")
+        return own if isinstance(own, Policy) else _of_logits(own)
     if exits.policy is PolicyName.PATIENCE:
         return patience(exits.patience)
-    alone: dict[PolicyName, Callable[[Array], jax.Array]] = {
+    alone: dict[PolicyName, Uncertainty] = {
         PolicyName.ENTROPY: entropy_uncertainty,
         PolicyName.TOP_ENTROPY: functools.partial(top_entropy, top=exits.top),
         PolicyName.MAX_PROBABILITY: max_probability,
         PolicyName.MARGIN: margin,
     }
-    uncertainty = alone[exits.policy]  # of an exit's logits, whatever the exits before it gave
+    return _of_logits(alone[exits.policy])
+
+
+def _of_logits(uncertainty: Uncertainty) -> Policy:
     return Policy(lambda state, logits_BxN: (state, uncertainty(logits_BxN)))
 
 

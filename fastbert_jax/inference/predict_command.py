@@ -26,7 +26,7 @@ from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.log import info, progress_bar
 from fastbert_jax.text.examples import Example, Unreadable, chunks
 from fastbert_jax.text.filesystem import expand, is_file, place_of, without_compression
-from fastbert_jax.text.sources import BUILTIN, STDIN, TFDS, ExampleReader, open_examples, require_skip
+from fastbert_jax.text.sources import STDIN, ExampleReader, is_named_set, open_examples, require_skip
 
 NAME = "{}"
 """What stands for the input's name in the name of an output."""
@@ -289,14 +289,14 @@ def stem_of(name: str) -> str:
     """An input's name without its directory and its endings: `a` for `texts/a.jsonl.gz`."""
     if name == STDIN:
         return "stdin"
-    if name.startswith((BUILTIN, TFDS)):
+    if is_named_set(name):
         return re.sub("[:/#]", "_", name)
     return without_compression(name).stem
 
 
 def _is_pattern(name: str) -> bool:
     """Whether a name is a pattern and not that of a file."""
-    return glob.has_magic(name) and not name.startswith((BUILTIN, TFDS)) and not is_file(place_of(name))
+    return glob.has_magic(name) and not is_named_set(name) and not is_file(place_of(name))
 
 
 def _absolute(name: str) -> str:

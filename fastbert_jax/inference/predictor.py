@@ -18,7 +18,7 @@ from fastbert_jax.inference.engines.auto import Auto, make_engines
 from fastbert_jax.inference.engines.engine import Engine, Results
 from fastbert_jax.inference.engines.runtime import Runtime
 from fastbert_jax.inference.plan import BatchedTexts, batch_rows, full_batch, plan_batches
-from fastbert_jax.inference.policies import layer_thresholds
+from fastbert_jax.inference.policies import Policy, Uncertainty, layer_thresholds, make_policy
 from fastbert_jax.inference.prediction import Prediction, Predictions
 from fastbert_jax.model.network import Params
 from fastbert_jax.model.networks import make_network
@@ -78,6 +78,7 @@ class Predictor:
         precision: Precision = Precision.FLOAT32,
         exits: ExitConfig | None = None,
         mesh: Mesh | None = None,
+        policy: Policy | Uncertainty | None = None,
         reading: ReadingConfig | None = None,
         directory: Path | None = None,
     ) -> None:
@@ -89,6 +90,7 @@ class Predictor:
           length_buckets: rising static lengths, the last `max_length`.
           exits: which exits are asked, and how their uncertainty is measured; none: all of them, by entropy.
           mesh: devices of this process: those along `data` share the texts, the others the parameters; none: one.
+          policy: how the uncertainty is measured instead of as `exits.policy` says; see `load`.
           reading: how the texts of training were read; none: unknown.
           directory: of the model, where its calibrations are; none: there are none.
         """
@@ -104,13 +106,16 @@ class Predictor:
         self._directory = directory
         self._meshes: list[Mesh | None] = [*copies_of(mesh)] if mesh else [None]
         self._of_exits: dict[ExitConfig, Predictor] = {}
-        self._ask(exits or ExitConfig(), [params] * len(self._meshes))
+        self._has_own_policy = policy is not None
+        exits = exits or ExitConfig()
+        self._ask(exits, make_policy(exits, policy), [params] * len(self._meshes))
 
-    def _ask(self, exits: ExitConfig, params: Sequence[Params]) -> None:
+    def _ask(self, exits: ExitConfig, policy: Policy, params: Sequence[Params]) -> None:
         """Use these exits, with the parameters of each copy of the model."""
         self.exits = exits
         self._runtimes = [
-            Runtime(copy, self.network, exits=exits, mesh=mesh) for copy, mesh in zip(params, self._meshes, strict=True)
+            Runtime(copy, self.network, exits=exits, mesh=mesh, policy=policy)
+            for copy, mesh in zip(params, self._meshes, strict=True)
         ]
         self._runtime = self._runtimes[0]
         self._engines = make_engines(self._runtimes) if self.labels else {}
@@ -127,11 +132,12 @@ class Predictor:
             raise UserError("target: expected a model that fastbert_jax.load has loaded, found one without files")
         calibration = stored_calibration(self._directory, target)
         thresholds_L, exits = np.array(calibration.thresholds), calibration.exits
-        if exits == self.exits:
+        if exits == self.exits and not self._has_own_policy:
             return self, thresholds_L
         if exits not in self._of_exits:
             other = self.with_new_engines()
-            other._ask(exits, [runtime.params for runtime in self._runtimes])
+            other._has_own_policy = False
+            other._ask(exits, make_policy(exits), [runtime.params for runtime in self._runtimes])
             self._of_exits[exits] = other
         return self._of_exits[exits], thresholds_L
 

@@ -21,13 +21,14 @@ ACTIVATIONS = {
     "relu": Activation.RELU,
 }
 """`hidden_act` of a Hugging Face config -> activation; the first name of several is written."""
+CONFIGS: dict[str, type[BertConfig]] = {"bert": BertConfig}
+"""`model_type` of a config -> the class of its settings. A subclass with fields of its own has them by their names."""
 ENCODER_KEYS = {
-    "model_type": "bert",
     "position_embedding_type": "absolute",
     "is_decoder": False,
     "add_cross_attention": False,
 }
-"""What a Hugging Face config must say for the directory to be a BERT encoder."""
+"""What a Hugging Face config must say, where it has the key, for the directory to be an encoder."""
 BACKBONE_KEYS = {
     "vocab_size": "vocab_size",
     "hidden_size": "hidden_size",
@@ -70,8 +71,24 @@ class ConfigJson:
         """Whether `save_model` wrote the directory; False for a plain Hugging Face one."""
         return "fastbert" in self.values
 
+    @property
+    def kind(self) -> type[BertConfig]:
+        """The class of the settings that the file holds.
+
+        Raises:
+          UserError: another architecture, or none is named.
+        """
+        name = self.values.get("model_type")
+        if isinstance(name, str) and name in CONFIGS:
+            return CONFIGS[name]
+        found = shown(name) if "model_type" in self.values else 'none; if it is a BERT, add `"model_type": "bert"`'
+        raise UserError(
+            f"{self.path}: model_type: expected one of {list(CONFIGS)}, found {found}; an architecture of your own is "
+            "known after its module was imported"
+        )
+
     def fields(self, values: Mapping[str, Any], keys: Mapping[str, str], required: Iterable[str]) -> dict[str, Any]:
-        """The fields of `BertConfig` that the values of a part of the file give.
+        """The fields of the settings that the values of a part of the file give.
 
         Args:
           keys: key of a value -> its field.
@@ -82,7 +99,7 @@ class ConfigJson:
         """
         if missing := [key for key in required if key not in values]:
             raise UserError(f"{self.path}: expected the keys {missing}, found {shown(list(values))}")
-        kinds = typing.get_type_hints(BertConfig)
+        kinds = typing.get_type_hints(self.kind)
         return {
             field: convert(kinds[field], values[key], where=str(self.path), key=key)
             for key, field in keys.items()
@@ -104,24 +121,28 @@ def read_bert_config(source: ModelSource, **exits: Any) -> BertConfig:
       UserError: no readable config.json, not a BERT encoder, or a key missing or out of range.
     """
     file = ConfigJson.read(source)
+    kind, keys = file.kind, backbone_keys(file.kind)
     for key, expected in ENCODER_KEYS.items():
-        found = file.values.get(key, None if key == "model_type" else expected)
-        if found != expected:
-            remedy = "only BERT encoders can be loaded"
-            if key not in file.values:
-                remedy = f'if it is a BERT, add `"{key}": "{expected}"` to the file'
-            raise UserError(f"{file.path}: {key}: expected {expected!r}, found {shown(found)}; {remedy}")
+        if (found := file.values.get(key, expected)) != expected:
+            expected = f"expected {expected!r}, found {shown(found)}; only BERT encoders can be loaded"
+            raise UserError(f"{file.path}: {key}: {expected}")
     values = dict(file.values)
     if (activation := values.get("hidden_act", "gelu")) not in list(ACTIVATIONS):
         raise UserError(f"{file.path}: hidden_act: expected one of {list(ACTIVATIONS)}, found {shown(activation)}")
     values["hidden_act"] = ACTIVATIONS[activation].value
-    fields = file.fields(values, BACKBONE_KEYS, list(BACKBONE_KEYS)[:5])
+    fields = file.fields(values, keys, list(keys)[:5])
     try:
-        return BertConfig(**fields, **exits)
+        return kind(**fields, **exits)
     except UserError as error:
-        keys = {field: key for key, field in BACKBONE_KEYS.items()}
-        problem = re.sub(r"^model (\w+)", lambda match: keys.get(match[1], match[0]), str(error))
+        names = {field: key for key, field in keys.items()}
+        problem = re.sub(r"^model (\w+)", lambda match: names.get(match[1], match[0]), str(error))
         raise UserError(f"{file.path}: {problem}") from None
+
+
+def backbone_keys(kind: type[BertConfig]) -> dict[str, str]:
+    """Key of a `config.json` -> field, for the backbone of an architecture."""
+    own = {field.name for field in dataclasses.fields(kind)} - {field.name for field in dataclasses.fields(BertConfig)}
+    return BACKBONE_KEYS | {name: name for name in sorted(own)}
 
 
 def code_notes(source: ModelSource) -> tuple[str, ...]:
@@ -174,9 +195,10 @@ def bert_values(config: BertConfig) -> dict[str, Any]:
     fields = to_dict(config)
     fields["activation"] = next(name for name, activation in ACTIVATIONS.items() if activation is config.activation)
     return {
-        "architectures": ["BertModel"],
+        **({"architectures": ["BertModel"]} if type(config) is BertConfig else {}),
+        "model_type": next(name for name, kind in CONFIGS.items() if kind is type(config)),
         **ENCODER_KEYS,
-        **{key: fields[field] for key, field in BACKBONE_KEYS.items()},
+        **{key: fields[field] for key, field in backbone_keys(type(config)).items()},
     }
 
 

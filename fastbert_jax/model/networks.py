@@ -8,7 +8,7 @@ from fastbert_jax.config import BertConfig
 from fastbert_jax.model.bert import Bert
 
 NETWORKS: dict[type[BertConfig], type[Bert]] = {BertConfig: Bert}
-"""By the class of settings that `config_json.py` reads."""
+"""By the class of settings, which `CONFIGS` in `config_json.py` names."""
 
 
 def make_network(config: BertConfig, **settings: Any) -> Bert:

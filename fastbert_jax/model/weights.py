@@ -29,8 +29,8 @@ from fastbert_jax.model.config_json import (
     read_bert_config,
     read_fastbert_config,
 )
-from fastbert_jax.model.leaves import bert_leaves
-from fastbert_jax.model.network import Leaf, Params
+from fastbert_jax.model.network import Leaf, Params, Part
+from fastbert_jax.model.networks import make_network
 from fastbert_jax.model.tensor_files import EXITS_FILE, Tensor, find_tensors
 
 
@@ -67,7 +67,7 @@ def find_weights(source: ModelSource, config: BertConfig, *, exits: bool) -> tup
       UserError: no safetensors, an unreadable file, or tensors missing, unknown or misshaped, all in one message.
     """
     file = ConfigJson.read(source)
-    leaves = bert_leaves(config, exits=exits)
+    leaves = [leaf for leaf in make_network(config).leaves if exits or leaf.path.startswith(Part.BACKBONE.value)]
     expected = {name: leaf.shape for leaf in leaves for name in leaf.tensors}
     return leaves, find_tensors(file.path.parent, expected, ignored=_left_out(file, config, exits=exits))
 
@@ -150,7 +150,7 @@ def save_model(
       ValueError: a leaf that is missing, unknown, misshaped or not float32.
     """
     arrays = {path: np.asarray(array) for path, array in flax.traverse_util.flatten_dict(params, sep="/").items()}
-    leaves = bert_leaves(config, exits=True)
+    leaves = make_network(config).leaves
     if arrays.keys() != {leaf.path for leaf in leaves}:
         odd = sorted(arrays.keys() ^ {leaf.path for leaf in leaves})
         raise ValueError(f"expected the parameters of {config}, found these missing or unknown: {odd}")

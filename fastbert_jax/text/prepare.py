@@ -51,7 +51,7 @@ from fastbert_jax.text.corpora import (
 )
 from fastbert_jax.text.examples import Example, Unreadable, chunks, is_blank, same_text
 from fastbert_jax.text.filesystem import expand, place_of, size_of
-from fastbert_jax.text.sources import BUILTIN, TFDS, open_examples, require_skip
+from fastbert_jax.text.sources import is_named_set, open_examples, require_skip
 from fastbert_jax.text.tokenizer import Encoded, Tokenizer, load_tokenizer
 
 LOCK = ".lock"
@@ -112,7 +112,7 @@ def prepare(config: PrepareConfig) -> Manifest:
     directory = _directory(config)
     names = expand(config.input, key="input")
     for name in names:
-        if name.startswith((BUILTIN, TFDS)):
+        if is_named_set(name):
             raise UserError(f"input: expected files, found {name}; sets with a name need no preparation")
     first, shares = config.number_of_share
     require(shares <= len(names), "share", f"at most {len(names)} shares, as there are so many inputs", config.share)

@@ -11,8 +11,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Iterator
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple
 
 from fastbert_jax.config import BadRow, Delimiter, ReadingConfig
 from fastbert_jax.errors import UserError, nearest
@@ -27,11 +27,26 @@ from fastbert_jax.text.tables import Row, Table
 
 Role = Literal["train", "dev", "test"]
 
-BUILTIN, TFDS = "builtin:", "tfds:"
+
+class Collection(NamedTuple):
+    """Sets with names, behind a scheme: `SCHEME:NAME#SPLIT`."""
+
+    open: Callable[[str, str], Table]
+    """A split of a set, by their names. Raises `UserError` for one that is not there."""
+    splits: Callable[[str], Sequence[str]]
+    """The names of a set's splits."""
+
+
+COLLECTIONS = {
+    "builtin": Collection(builtin.open_builtin, lambda name: builtin.SPLITS),
+    "tfds": Collection(tfds.open_tfds, tfds.splits),
+}
+"""By scheme; one that is added here is read wherever a SPEC is."""
+BUILTIN = "builtin:"
 STDIN = "-"
 FILES_TO_NAME = 5
-# What TFDS sets call the split that has each role.
-TFDS_SPLITS: dict[Role, tuple[str, ...]] = {
+# What sets call the split that has each role.
+ROLE_SPLITS: dict[Role, tuple[str, ...]] = {
     "train": ("train",),
     "dev": ("validation", "dev", "valid", "val", "validation_matched"),
     "test": ("test", "test_matched"),
@@ -113,7 +128,7 @@ def open_examples(
     with contextlib.ExitStack() as stack:
         if spec == STDIN:
             table = open_lines(sys.stdin.buffer, "stdin", encoding=data.encoding)
-        elif spec.startswith((BUILTIN, TFDS)):
+        elif is_named_set(spec):
             table = _open_set(spec, role, data, need_label=need_label)
         else:
             table = _open_file(spec, data, trained, stack)
@@ -179,7 +194,7 @@ def read_examples(
     examples: list[Example] = []
     bad: list[Unreadable] = []
     readers: list[ExampleReader] = []
-    names = [spec] if spec == STDIN or spec.startswith((BUILTIN, TFDS)) else expand((spec,), key="files")
+    names = [spec] if spec == STDIN or is_named_set(spec) else expand((spec,), key="files")
     for name in names:
         with open_examples(name, data, need_label=need_label, role=role, trained=trained) as reader:
             readers.append(reader)
@@ -221,15 +236,12 @@ def own_split(spec: str, role: Role, data: ReadingConfig, *, need_label: bool = 
 
     Where labels are needed, a test split without them, as GLUE's are, does not count.
     """
-    if spec.startswith(BUILTIN):
-        own = f"{spec.split('#')[0]}#{role}"
-        return None if own == spec else own
-    if not spec.startswith(TFDS):
+    if not is_named_set(spec):
         return None
-    name = spec.removeprefix(TFDS).split("#")[0]
-    known = tfds.splits(name)
-    found = next((split for split in TFDS_SPLITS[role] if split in known), None)
-    own = f"{TFDS}{name}#{found}"
+    scheme, name, _ = _parts(spec)
+    known = COLLECTIONS[scheme].splits(name)
+    found = next((split for split in ROLE_SPLITS[role] if split in known), None)
+    own = f"{scheme}:{name}#{found}"
     if found is None or own == spec:
         return None
     if role == "test" and need_label:
@@ -240,6 +252,18 @@ def own_split(spec: str, role: Role, data: ReadingConfig, *, need_label: bool = 
     return own
 
 
+def is_named_set(spec: str) -> bool:
+    """Whether a SPEC names a set of a collection, and no file."""
+    return spec.partition(":")[0] in COLLECTIONS and ":" in spec
+
+
+def _parts(spec: str) -> tuple[str, str, str]:
+    """Scheme, name and split, which may be empty."""
+    scheme, _, rest = spec.partition(":")
+    name, _, split = rest.partition("#")
+    return scheme, name, split
+
+
 def _open_set(spec: str, role: Role, data: ReadingConfig, *, need_label: bool) -> Table:
     """Open a split of a set, by its name or its role; dev replaces a test split that is missing or lacks its labels."""
     if "#" not in spec:
@@ -247,12 +271,12 @@ def _open_set(spec: str, role: Role, data: ReadingConfig, *, need_label: bool) -
         if own is None and role == "test":
             own = own_split(spec, "dev", data)
         if own is None:
-            known = list(tfds.splits(spec.removeprefix(TFDS)))
+            scheme, name, _ = _parts(spec)
+            known = list(COLLECTIONS[scheme].splits(name))
             raise UserError(f"{spec}: expected a {role} split, found {known}; name one: {spec}#SPLIT")
         spec = own
-    scheme, _, rest = spec.partition(":")
-    name, _, split = rest.partition("#")
-    return (builtin.open_builtin if scheme == "builtin" else tfds.open_tfds)(name, split)
+    scheme, name, split = _parts(spec)
+    return COLLECTIONS[scheme].open(name, split)
 
 
 def _example(row: Row, columns: Columns, *, need_label: bool, kept: tuple[Any, ...]) -> Example | Unreadable:

@@ -28,7 +28,7 @@ from fastbert_jax.model.tensor_files import EXITS_FILE, read_json
 from fastbert_jax.model.weights import load_model, save_model
 from fastbert_jax.report.comparison import Comparison
 from fastbert_jax.report.tables import speed_table
-from fastbert_jax.text.sources import BUILTIN, TFDS
+from fastbert_jax.text.sources import is_named_set
 from fastbert_jax.text.tokenizer import load_tokenizer
 from fastbert_jax.training.run_directory import FREE_KEYS, RunDirectory
 
@@ -184,4 +184,4 @@ def _as_code(words: str) -> str:
 
 def _last_part(spec: str) -> str:
     """A SPEC without the directories that it is in, which are private to a machine."""
-    return spec if spec.startswith((BUILTIN, TFDS)) else PurePath(spec).name
+    return spec if is_named_set(spec) else PurePath(spec).name

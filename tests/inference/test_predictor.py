@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 
 import fastbert_jax
-from fastbert_jax.config import DataConfig, ExitConfig
+from fastbert_jax.config import DataConfig, ExitConfig, PolicyName
 from fastbert_jax.config_yaml import to_dict
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.calibration import Calibration
 from fastbert_jax.inference.loading import load
+from fastbert_jax.inference.policies import margin, patience
 from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.report.comparison import Spread
 from fastbert_jax.text.examples import checked_texts
@@ -246,6 +247,20 @@ def test_a_calibrated_target_is_what_the_command_line_makes_of_it(tmp_path: Path
     (directory / "calibration.json").write_text("[]")
     with pytest.raises(UserError, match=r"not a file of `infer.py calibrate` \(list in place of an object\)"):
         predictor.predict(TEXTS, target="max-drop=0.5")
+
+
+def test_an_own_policy_decides_where_texts_exit(tmp_path: Path) -> None:
+    directory = save_tiny_model(tmp_path / "model")
+
+    def answers(**settings: Any) -> list[tuple[str, int, float]]:
+        found = load(directory, **settings).predict(TEXTS[:12], speed=0.6, mode="bucketed", batch_size=4)
+        return [(answer.label, answer.exit_layer, answer.uncertainty) for answer in found]
+
+    assert answers(policy=margin) == answers(exits=ExitConfig(policy=PolicyName.MARGIN)) != answers()
+    assert answers(policy=patience(1)) == answers(exits=ExitConfig(policy=PolicyName.PATIENCE, patience=1))
+    for policy, exits in ((margin, ExitConfig(policy=PolicyName.MARGIN)), (0.5, ExitConfig())):
+        with pytest.raises(UserError, match="policy: expected"):
+            load(directory, policy=policy, exits=exits)
 
 
 def test_labels_must_fit_the_model(predictor: Predictor) -> None:

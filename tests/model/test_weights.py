@@ -219,8 +219,8 @@ def test_no_weights_at_all(tiny_bert_directory: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "roberta"}, "model_type: expected 'bert', found 'roberta'"),
-        ({"model_type": "remove"}, "model_type: expected 'bert', found None"),
+        ({"model_type": "roberta"}, r"model_type: expected one of \['bert'\], found 'roberta'"),
+        ({"model_type": "remove"}, r"model_type: expected one of \['bert'\], found none"),
         ({"is_decoder": True}, "is_decoder: expected False, found True"),
         ({"position_embedding_type": "relative_key"}, "expected 'absolute', found 'relative_key'"),
         ({"hidden_act": "silu"}, "hidden_act: expected one of .*'gelu_new'.*, found 'silu'"),

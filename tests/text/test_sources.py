@@ -22,7 +22,9 @@ from fastbert_jax.text.examples import (
     text_problem,
 )
 from fastbert_jax.text.filesystem import codec_of, compressed
-from fastbert_jax.text.sources import open_examples, own_split, read_examples
+from fastbert_jax.text.labelled_data import read_labelled_data
+from fastbert_jax.text.sources import COLLECTIONS, Collection, open_examples, own_split, read_examples
+from fastbert_jax.text.tables import Row, Table
 
 SKIP = DataConfig(on_bad_row=BadRow.SKIP)
 
@@ -161,6 +163,32 @@ def test_own_splits_of_files_and_built_in_sets():
     assert own_split("builtin:reuters_r8", "dev", DataConfig()) == "builtin:reuters_r8#dev"
     assert own_split("builtin:reuters_r8#train", "test", DataConfig()) == "builtin:reuters_r8#test"
     assert own_split("builtin:reuters_r8#test", "test", DataConfig()) is None
+    assert own_split("elsewhere:reuters_r8", "test", DataConfig()) is None
+    assert own_split("tfds", "test", DataConfig()) is None
+
+
+def test_a_collection_of_the_user_is_read_by_its_scheme(monkeypatch):
+    parts = {"train": ("good", "bad"), "valid": ("bad",), "heldout": ("good",)}
+
+    def open_part(name, split):
+        rows = [Row(f"{name}:{number}", {"text": label, "label": label}) for number, label in enumerate(parts[split])]
+        return Table(f"{name}#{split}", ("text", "label"), lambda columns: iter(rows), text_columns=("text",))
+
+    monkeypatch.setitem(COLLECTIONS, "mine", Collection(open_part, lambda name: tuple(parts)))
+    assert own_split("mine:set", "dev", DataConfig()) == "mine:set#valid"
+    assert own_split("mine:set", "test", DataConfig()) is None
+    data = read_labelled_data(DataConfig(train="mine:set", test="mine:set#heldout"))
+    assert [[example.where for example in part] for part in (data.train, data.dev, data.test)] == [
+        ["set:0", "set:1"],
+        ["set:0"],
+        ["set:0"],
+    ]
+    assert len(read_examples("mine:set", DataConfig(), need_label=True, role="test").examples) == 1  # dev's
+    monkeypatch.setitem(COLLECTIONS, "mine", Collection(open_part, lambda name: ("heldout",)))
+    with pytest.raises(
+        UserError, match=r"mine:set: expected a test split, found \['heldout'\]; name one: mine:set#SPLIT"
+    ):
+        read_examples("mine:set", DataConfig(), need_label=True, role="test")
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from fastbert_jax.config import ExitConfig
-from fastbert_jax.inference.policies import PolicyState, make_policy
+from fastbert_jax.inference.policies import Policy, PolicyState, make_policy
 from fastbert_jax.model.network import Array, Layered, Params
 from fastbert_jax.model.sharding import param_shardings, sharding_of
 from fastbert_jax.text.batches import Batch
@@ -50,6 +50,7 @@ class Runtime:
         *,
         exits: ExitConfig = ExitConfig(),  # noqa: B008, frozen
         mesh: Mesh | None = None,
+        policy: Policy | None = None,
     ) -> None:
         """Put one copy of the parameters on the devices of a mesh; none: on the one that jax chooses.
 
@@ -60,7 +61,7 @@ class Runtime:
           UserError: a size of the model that the mesh does not divide.
         """
         self.network = network
-        self.policy = make_policy(exits)
+        self.policy = policy or make_policy(exits)
         wanted = exits.asked(network.num_layers)
         self.asked = tuple(has and is_wanted for has, is_wanted in zip(network.exits, wanted, strict=True))
         """For each layer, whether its exit is evaluated; the last one is."""
