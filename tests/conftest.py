@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import signal
 import tarfile
 import tempfile
@@ -48,6 +49,26 @@ def _ctrl_c_stops_the_tests() -> Iterator[None]:
 
 hypothesis.settings.register_profile("no time", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("no time")
+
+
+CHROMIUM_FLAGS = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator:
+    """Chromium; a test of a page is skipped where there is none."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("no chromium here; apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        made = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS.split())
+        yield made
+        made.close()
 
 
 @pytest.fixture(scope="session")

@@ -34,6 +34,7 @@ from fastbert_jax.inference.loading import load
 from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.log import info, result
 from fastbert_jax.report.tables import source_hash
+from fastbert_jax.text.columns import NO_PAIR
 
 MOST_BYTES = 64 * 1024
 """Of a request's body."""
@@ -46,6 +47,7 @@ MOST_CONNECTIONS = 32
 BUSY = b"HTTP/1.0 503 Service Unavailable\r\nContent-Type: application/json\r\n\r\n" + (
     b'{"error": "expected fewer connections at a time; ask again"}'
 )
+EXAMPLE = "A slow start, but the last half hour is wonderful."
 PAGE = Path(__file__).with_suffix(".html").read_text(encoding="utf-8")
 
 
@@ -105,6 +107,14 @@ def open_server(config: ExploreConfig, predictor: Predictor) -> ThreadingHTTPSer
         raise UserError(
             f"cannot listen on {config.host} port {config.port}: {found}; pass --port 0 for any free port"
         ) from None
+
+
+def example_of(model: Predictor) -> tuple[str, str]:
+    """A text that the page begins with, and the second one for a model of pairs: a label where no word is known."""
+    is_known = not model.tokenizer.wholly_unknown(model.tokenizer.encode([EXAMPLE], max_length=model.max_length)).any()
+    is_pair = model.reading is not None and model.reading.pair_column not in ("", NO_PAIR)
+    text = EXAMPLE if is_known else model.labels[0]
+    return text, text if is_pair else ""
 
 
 def url_of(server: ThreadingHTTPServer) -> str:
@@ -193,6 +203,7 @@ class PageHandler(BaseHTTPRequestHandler):
             "layers": self.model.config.num_layers,
             "max_length": self.model.max_length,
             "speed": self.settings.speed,
+            "example": example_of(self.model),
         }
 
     def _answer(self) -> ExitPath:

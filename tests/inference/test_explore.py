@@ -21,20 +21,24 @@ from pathlib import Path
 
 import pytest
 
-from fastbert_jax.config import ExploreConfig
+from fastbert_jax.config import ExploreConfig, ReadingConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.explain import exit_paths
 from fastbert_jax.inference.explore import (
+    EXAMPLE,
     MOST_BYTES,
     MOST_CONNECTIONS,
     PAGE,
     PageHandler,
+    example_of,
     is_allowed,
     open_server,
     url_of,
 )
+from fastbert_jax.inference.loading import load
 from fastbert_jax.inference.predictor import Predictor
-from tests.inference.saved import LABELS
+from fastbert_jax.text.tokenizer import train_tokenizer
+from tests.inference.saved import LABELS, save_tiny_model
 
 ROOT = Path(__file__).parent.parent.parent
 JSON = {"Content-Type": "application/json"}
@@ -77,6 +81,7 @@ def test_one_question_gives_what_every_exit_says(server: ThreadingHTTPServer, pr
         assert json.loads(content) == path
     status, _, content = ask(server, "GET", "/model")
     facts = {"name": "<b>runs</b>", "labels": list(LABELS), "layers": 5, "max_length": 16, "speed": 0.3}
+    facts["example"] = [EXAMPLE, ""]
     assert (status, json.loads(content)) == (200, facts)
 
 
@@ -91,7 +96,38 @@ def test_the_page_asks_nobody_else_and_makes_no_markup_of_texts(server: Threadin
     assert "prefers-color-scheme: dark" in PAGE and 'lang="en"' in PAGE and "width=device-width" in PAGE
     for field in re.findall(r'<(?:textarea|input) id="(\w+)"', PAGE):
         assert f'<label for="{field}">' in PAGE, field
-    assert PAGE.count('fetched("/answer"') == 1 and 'addEventListener("input", show)' in PAGE
+    assert PAGE.count('fetched("/answer"') == 1
+
+
+def test_the_first_text_suits_the_model(predictor: Predictor, tmp_path: Path) -> None:
+    pairs = save_tiny_model(tmp_path / "model", reading=ReadingConfig(text_column="a", pair_column="b"))
+    assert example_of(predictor) == (EXAMPLE, "") and example_of(load(pairs)) == (EXAMPLE, EXAMPLE)
+    train_tokenizer(["好 不 坏"] * 9, vocab_size=12).save(pairs)
+    assert example_of(load(pairs)) == (LABELS[0], LABELS[0])
+
+
+def test_the_page_begins_with_an_answer_and_shows_all_classes_of_any_layer(
+    server: ThreadingHTTPServer, browser
+) -> None:
+    page, complaints = browser.new_page(), []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.goto(url_of(server))
+    page.wait_for_selector("#classes li")
+    assert page.input_value("#text") == EXAMPLE and page.locator("#layers tr").count() == 5
+
+    def leaves() -> str:
+        return page.inner_text("#layers tr.here td:first-child")
+
+    assert page.inner_text("#of") == f"All classes after layer {leaves()}"
+    labels = page.locator("#classes li").all_inner_texts()
+    assert sorted(label.split()[0] for label in labels) == sorted(LABELS)
+    page.click("#layers tr:nth-child(2) button")
+    assert page.inner_text("#of") == "All classes after layer 2"
+    assert page.evaluate("document.activeElement.textContent") == "2"
+    page.fill("#speed", "0")
+    assert leaves() == "5" and page.inner_text("#of") == "All classes after layer 5"
+    assert not complaints
+    page.close()
 
 
 @pytest.mark.parametrize(
