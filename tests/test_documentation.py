@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from docs.hooks.pages import HELP, fenced, help_of, readers, requests_of
+from docs.hooks.pages import HELP, fenced, help_of, readers, requests_of, settings_of
+from docs.hooks.pages import SETTINGS as SETTINGS_OF
 from fastbert_jax.commands import SETTINGS
 from fastbert_jax.recipes import RECIPES
 from tests.pages import MAKEFILE, PAGES, ROOT, inline_code, prose, shell_lines
@@ -86,6 +87,16 @@ def test_the_help_of_every_command_is_in_the_reference() -> None:
         shown = help_of(command)
         assert shown.startswith(f"usage: python {command} [-h]")
         assert "\x1b" not in shown and "show this help message" in shown
+
+
+def test_every_setting_is_in_a_table_with_its_default_and_meaning() -> None:
+    named = [command for page in PAGES for command in SETTINGS_OF.findall(page.read_text(encoding="utf-8"))]
+    assert {f"infer.py {name}" for name in SETTINGS} | {"train.py"} <= set(named)
+    tables = {command: settings_of(command) for command in named}
+    rows = [line for table in tables.values() for line in table.splitlines() if line.startswith("| `")]
+    assert all(re.fullmatch(r"\| `[\w.-]+` \| [^|]+ \| (\\\||[^|]){10,} \|", row) for row in rows), rows
+    for option in ("`data.train`", "`fine-tune.learning-rate`", "`mesh.fsdp`", "`evaluate.speeds`"):
+        assert sum(row.startswith(f"| {option}") for row in tables["train.py"].splitlines()) == 1, option
 
 
 def test_examples_in_docstrings_become_code() -> None:

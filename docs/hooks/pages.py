@@ -1,14 +1,21 @@
-"""Hooks of the site: the help of the commands in the pages, and a check that no page loads from another host.
+"""Hooks of the site: help and settings of the commands in the pages, and a check that no page loads from another host.
 
-A line `<!-- help: infer.py predict -->` becomes the output of `python infer.py predict --help`.
+A line `<!-- help: infer.py predict -->` becomes the output of `python infer.py predict --help`, and a line
+`<!-- settings: infer.py predict -->` tables of the same settings; for `train.py`, `train.py pkd` names a recipe.
 """
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import dataclasses
+import enum
+import inspect
 import io
+import itertools
 import os
 import re
+import typing
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +23,7 @@ from unittest import mock
 
 EXAMPLE = re.compile(r"^>>> .*\n(?:(?!\s*$).*\n?)*", re.MULTILINE)
 HELP = re.compile(r"^<!-- help: (.+) -->$", re.MULTILINE)
+SETTINGS = re.compile(r"^<!-- settings: (.+) -->$", re.MULTILINE)
 COLUMNS = 80
 ELSEWHERE = re.compile(
     r"""<(?:script|img|iframe|source|video|audio)\b[^>]*\s(?:src|srcset)=["']?(?:https?:)?//[^>]*>"""
@@ -26,7 +34,8 @@ ELSEWHERE = re.compile(
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Replace the markers by the help of their commands."""
+    """Replace the markers by the help of their commands, and by tables of their settings."""
+    markdown = SETTINGS.sub(lambda found: settings_of(found[1]), markdown)
     return HELP.sub(lambda found: f"```text\n{help_of(found[1])}\n```", markdown)
 
 
@@ -59,6 +68,64 @@ def help_of(command: str) -> str:
     with plain, contextlib.redirect_stdout(io.StringIO()) as shown, contextlib.suppress(SystemExit):
         read(words)
     return "\n".join(line.rstrip() for line in shown.getvalue().strip().splitlines())
+
+
+def settings_of(command: str) -> str:
+    """The settings of a command as Markdown: a table of its own, then one for each section."""
+    from fastbert_jax import recipes
+    from fastbert_jax.commands import SETTINGS as COMMANDS
+
+    script, _, name = command.partition(" ")
+    kind = recipes.recipe_module(name or "fastbert").Settings if script == "train.py" else COMMANDS[name]
+    return "\n\n".join(_tables(kind, ""))
+
+
+def _tables(kind: type, prefix: str) -> Iterator[str]:
+    rows, sections = [], []
+    types, words = typing.get_type_hints(kind), words_of(kind)
+    for field in dataclasses.fields(kind):
+        default = field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        if dataclasses.is_dataclass(types[field.name]):
+            sections.append((field.name, types[field.name]))
+            continue
+        option = f"`{prefix}{field.name}`".replace("_", "-")
+        meaning = " ".join(words.get(field.name, "").split()).replace("|", "\\|")
+        rows.append(f"| {option} | {_shown(default)} | {meaning}{_choices(types[field.name])} |")
+    yield "\n".join(["| setting | default | meaning |", "|---|---|---|", *rows])
+    for name, section in sections:
+        yield f"**`{prefix}{name.replace('_', '-')}`**: {' '.join(inspect.cleandoc(section.__doc__ or '').split())}"
+        yield from _tables(section, f"{prefix}{name}.")
+
+
+def _shown(default: object) -> str:
+    if default is dataclasses.MISSING:
+        return "needed"
+    values = default if isinstance(default, tuple) else (default,)
+    words = (str(value.value) if isinstance(value, enum.Enum) else str(value) for value in values)
+    return " ".join(f"`{word}`" for word in words if word) or "empty"
+
+
+def _choices(kind: object) -> str:
+    for one in (kind, *typing.get_args(kind)):
+        if isinstance(one, type) and issubclass(one, enum.Enum):
+            return f" One of {', '.join(f'`{choice.value}`' for choice in one)}."
+    return ""
+
+
+def words_of(kind: type) -> dict[str, str]:
+    """The docstrings of the fields of a dataclass, those that it inherits included."""
+    found: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        if not dataclasses.is_dataclass(base):
+            continue
+        (definition,) = ast.parse(inspect.getsource(base)).body
+        assert isinstance(definition, ast.ClassDef)
+        for one, after in itertools.pairwise(definition.body):
+            if isinstance(one, ast.AnnAssign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+                found[ast.unparse(one.target)] = str(after.value.value)
+    return found
 
 
 def readers() -> dict[str, Callable[[Sequence[str]], Any]]:
