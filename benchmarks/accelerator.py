@@ -192,7 +192,7 @@ def training(settings: Settings) -> dict[str, Any]:
     config, rows, length = settings.config, settings.size(256, 8), settings.size(128, 16)
     network, batch = Bert(config, dropout=0.1, precision=LOW), batch_of(settings, rows, length)
     steps, state, frozen = begun(
-        fine_tuning(network, FineTuneConfig()), {"model": network.init(jax.random.key(0))}, config
+        fine_tuning(network, FineTuneConfig(learning_rate=2e-5)), {"model": network.init(jax.random.key(0))}, config
     )
     held = [state]
 

@@ -39,7 +39,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from compiled_text import CompiledText
 from fastbert_jax.atomic_files import write_json, write_text
 from fastbert_jax.command_line import TYRO_STYLE, end_with
-from fastbert_jax.config import BertConfig, DistilConfig, FineTuneConfig, MeshConfig, Precision
+from fastbert_jax.config import BertConfig, DistilConfig, FineTuneConfig, KLDirection, MeshConfig, Precision
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.engines.cascade import Cascade
 from fastbert_jax.inference.engines.engine import Masked
@@ -181,7 +181,8 @@ def training_step(case: Case, mesh: Mesh, config: BertConfig) -> Program:
     """A phase's step, as training compiles it."""
     name, _, length, texts = BATCHES[case.program]
     network = Bert(config, dropout=0.1, precision=Precision.BFLOAT16)
-    phases = (fine_tuning(network, FineTuneConfig()), *self_distillation(network, DistilConfig()))
+    distil = DistilConfig(learning_rate=2e-4, kl=KLDirection.STUDENT_TEACHER)  # the paper's
+    phases = (fine_tuning(network, FineTuneConfig(learning_rate=2e-5)), *self_distillation(network, distil))
     (phase,) = (phase for phase in phases if phase.name == name)
     shapes = {"model": Start(network).abstract_params(mesh)}
     placed = PlacedStep(phase, shapes, mesh=mesh, total_steps=1000, key=jax.random.key(0))

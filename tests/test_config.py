@@ -10,6 +10,7 @@ import itertools
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -133,7 +134,7 @@ def test_the_resolved_config_reads_back(original: fastbert.Settings) -> None:
             "--distil.cache-teacher: expected false with --distil.noisy-teacher, which changes the answers at every",
         ),
         ("seed: -1", "--seed: expected 0 or more, found -1"),
-        ("distil: {epochs: -1}", "--distil.epochs: expected 0 or more, found -1"),
+        ("distil: {epochs: -2}", "--distil.epochs: expected -1 or more, found -2"),
         ("evaluate: {speeds: [2]}", "--evaluate.speeds: expected thresholds in [0, 1], found (2.0,)"),
         ("fine_tune: {teacher_rate: 0}", "--fine-tune.teacher-rate: expected a positive number, found 0.0"),
         ("data: {max_length: 7}", "--data.max-length: expected 8 or more, found 7"),
@@ -184,12 +185,12 @@ BERT = {"vocab_size": 10, "hidden_size": 8, "num_layers": 2, "num_heads": 2, "fe
         (DataConfig, {"length_buckets": (3, 16)}, "--data.length-buckets: expected rising lengths"),
         (DataConfig, {"labels": ("a", "a")}, "--data.labels: expected each label once, found ('a', 'a')"),
         (ModelConfig, {"dropout": 1.0}, "--model.dropout: expected a probability in [0, 1), found 1.0"),
-        (PhaseConfig, {"epochs": -1}, "epochs: expected 0 or more, found -1"),
+        (PhaseConfig, {"epochs": -2}, "epochs: expected -1 or more, found -2"),
         (PhaseConfig, {"batch_size": 0}, "--phase.batch-size: expected 1 or more, found 0"),
         (PhaseConfig, {"batch_size": 8, "accumulate": 3}, "accumulate: expected a divisor of batch_size = 8, found 3"),
         (PhaseConfig, {"accumulate": 0}, "accumulate: expected a divisor"),
-        (PhaseConfig, {"learning_rate": 0.0}, "learning-rate: expected a positive number, found 0.0"),
-        (PhaseConfig, {"learning_rate": float("nan")}, "learning-rate: expected a positive number, found nan"),
+        (DistilConfig, {"learning_rate": 0.0}, "learning-rate: expected a positive number, found 0.0"),
+        (PhaseConfig, {"learning_rate": float("nan")}, "learning-rate: expected 0 or more, found nan"),
         (DistilConfig, {"warmup": 1.0}, "warmup: expected a share in [0, 1), found 1.0"),
         (PhaseConfig, {"weight_decay": -0.1}, "weight-decay: expected 0 or more, found -0.1"),
         (PhaseConfig, {"clip_norm": -1.0}, "clip-norm: expected 0 or more, found -1.0"),
@@ -272,6 +273,21 @@ def test_the_nearest_name() -> None:
     assert nearest("xyz", iter(["seed", "run"])) == "known: 'seed', 'run'"
 
 
+def test_what_is_left_open_is_chosen_by_the_texts_and_the_width() -> None:
+    def chosen(**phases: Any) -> tuple[Any, Any]:
+        settings = fastbert.Settings(**phases).chosen(train=300, unlabelled=2_000_000, width=768)
+        return settings.fine_tune, settings.distil
+
+    fine_tune, distil = chosen()
+    assert fine_tune == FineTuneConfig(epochs=10, learning_rate=5e-5) and distil == DistilConfig(epochs=1)
+    given = {"fine_tune": FineTuneConfig(epochs=0, learning_rate=3e-5), "distil": DistilConfig(epochs=7)}
+    assert chosen(**given) == tuple(given.values())
+    few, many = (fastbert.Settings().chosen(train=count, unlabelled=count, width=384) for count in (100, 10_000))
+    assert few.fine_tune.epochs > many.fine_tune.epochs > 0 and few.distil.epochs > many.distil.epochs > 0
+    assert few.fine_tune.learning_rate == many.fine_tune.learning_rate > fine_tune.learning_rate
+    assert FineTuneConfig().chosen(texts=1, width=8).learning_rate == 5e-4
+
+
 def test_the_official_recipe_sets_what_the_released_code_does_and_leaves_the_rest(tmp_path: Path) -> None:
     path = tmp_path / "official.yaml"
     path.write_text("recipe: official\nfine_tune: {epochs: 2, learning_rate: 1.0e-5}\ndistil: {epochs: 6}\n")
@@ -296,9 +312,8 @@ def test_every_number_says_its_range_in_the_help(room: str) -> None:
         if not isinstance(schema, ast.ClassDef) or schema.name == "BertConfig":  # which is no command's
             continue
         for key, help_text in itertools.pairwise(schema.body):
-            if isinstance(key, ast.AnnAssign) and {"int", "float"} & set(
-                re.findall(r"\w+", ast.unparse(key.annotation))
-            ):
+            kinds = re.findall(r"\w+", ast.unparse(key.annotation)) if isinstance(key, ast.AnnAssign) else []
+            if {"int", "float"} & set(kinds) and "ClassVar" not in kinds:
                 if not re.search(r"\d", ast.unparse(help_text)) or not isinstance(help_text, ast.Expr):
                     silent.append(f"{schema.name}.{ast.unparse(key.target)}")
     assert silent == []

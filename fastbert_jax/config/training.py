@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from fastbert_jax.config.data import DataConfig
 from fastbert_jax.config.inference import EvaluateConfig
@@ -24,14 +24,15 @@ from fastbert_jax.config.shared import (
 class PhaseConfig:
     """The settings of one training phase: its length, its batches and its optimizer."""
 
-    epochs: int = 3
-    """Passes over the phase's texts, 0 or more."""
+    epochs: int = -1
+    """Passes over the phase's texts, 0 or more; -1: by their number, more for few texts."""
     batch_size: int = 32
     """Texts per optimizer step, 1 or more."""
     accumulate: int = 1
     """Parts that a batch is computed in, one after the other, to save memory; 1 or more, divides batch_size."""
-    learning_rate: float = 2e-5
-    """Peak of the schedule: linear warm-up to it, then linear decay to 0 at the end of the phase or of decay_epochs."""
+    learning_rate: float = 0.0
+    """Peak of the schedule: linear warm-up to it, then linear decay to 0 at the end of the phase or of decay_epochs. 0:
+    by the width of the backbone, lower for wide ones."""
     warmup: float = 0.1
     """Share of the schedule's steps spent warming up, in [0, 1)."""
     weight_decay: float = 0.01
@@ -47,15 +48,34 @@ class PhaseConfig:
 
     SECTION: ClassVar[str] = "phase"
     """The key under which a run's settings hold this phase."""
+    EPOCHS: ClassVar[dict[int, int]] = {1_000: 10, 50_000: 3, 500_000: 2}
+    """Epochs of fewer texts than that; 1 for more."""
 
     def __post_init__(self) -> None:
         section = f"{self.SECTION}."
-        require_at_least(self, section, epochs=0, batch_size=1, evaluations_per_epoch=1)
+        require_at_least(self, section, epochs=-1, batch_size=1, evaluations_per_epoch=1)
         require_at_least(self, section, weight_decay=0, clip_norm=0, decay_epochs=0)
         divides = self.accumulate >= 1 and self.batch_size % self.accumulate == 0
         require(divides, section + "accumulate", f"a divisor of batch_size = {self.batch_size}", self.accumulate)
-        require(self.learning_rate > 0, section + "learning_rate", "a positive number", self.learning_rate)
+        require(self.learning_rate >= 0, section + "learning_rate", "0 or more", self.learning_rate)
         require(0 <= self.warmup < 1, section + "warmup", "a share in [0, 1)", self.warmup)
+
+    def chosen(self, *, texts: int, width: int) -> Self:
+        """The same with the epochs and the learning rate that are left to the texts and the backbone.
+
+        docs/explanation/defaults.md has the measurements; BERT-base gets 5e-5, as in Devlin et al. 2019, appendix A.3.
+
+        Args:
+          texts: of the phase.
+          width: H of the backbone.
+        """
+        epochs = next((epochs for limit, epochs in self.EPOCHS.items() if texts < limit), 1)
+        rate = min(5e-4, round(2e-4 * (384 / width) ** 2, 6))
+        return dataclasses.replace(
+            self,
+            epochs=epochs if self.epochs < 0 else self.epochs,
+            learning_rate=self.learning_rate or rate,
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,8 +97,8 @@ class FineTuneConfig(PhaseConfig):
 class UnlabelledPhaseConfig(PhaseConfig):
     """The settings of a phase that trains on a model's answers, so that texts need no labels."""
 
-    kl: KLDirection = KLDirection.STUDENT_TEACHER
-    """Which KL: `student-teacher` is the paper's equation 5, `teacher-student` the released code's."""
+    kl: KLDirection = KLDirection.TEACHER_STUDENT
+    """Which KL: `teacher-student` is the released code's, `student-teacher` the paper's equation 5."""
     steps: int = 0
     """Length of the phase in steps; 0: by epochs. Needed for `stream:` texts, whose number is unknown."""
     pack: bool = False
@@ -98,18 +118,15 @@ class TruncateConfig(UnlabelledPhaseConfig):
 
     SECTION: ClassVar[str] = "truncate"
 
-    kl: KLDirection = KLDirection.TEACHER_STUDENT
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DistilConfig(UnlabelledPhaseConfig):
     """The settings of self-distillation: the last exit (the paper's teacher) teaches the lower exits (its students)."""
 
     SECTION: ClassVar[str] = "distil"
+    EPOCHS: ClassVar[dict[int, int]] = {1_000: 20, 5_000: 10, 50_000: 4, 500_000: 2}
 
-    epochs: int = 5
-    """Passes over the phase's texts, 0 or more."""
-    learning_rate: float = 2e-4
+    learning_rate: float = 1e-3
     """Peak of the schedule: linear warm-up to it, then linear decay to 0 at the end of the phase or of decay_epochs."""
     noisy_teacher: bool = False
     """Leave dropout on in the backbone and the last exit, as the released code does."""
@@ -120,6 +137,7 @@ class DistilConfig(UnlabelledPhaseConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require(self.learning_rate > 0, "distil.learning_rate", "a positive number", self.learning_rate)
         repeats = not (self.cache_teacher and self.noisy_teacher)
         expected = "false with --distil.noisy-teacher, which changes the answers at every step"
         require(repeats, "distil.cache_teacher", expected, self.cache_teacher)
@@ -189,6 +207,15 @@ class TrainConfig:
         """The steps to profile; none where nothing is asked for."""
         found = re.fullmatch(r"(\d+):(\d+)", self.profile, re.ASCII)
         return range(int(found[1]), int(found[2]) + 1) if found else range(0)
+
+    def chosen(self, *, train: int, unlabelled: int, width: int) -> Self:
+        """The same with what its phases leave to the number of their texts and to the width of the backbone."""
+        phases: dict[str, Any] = {}
+        for field in dataclasses.fields(self):
+            if isinstance(phase := getattr(self, field.name), PhaseConfig):
+                texts = unlabelled if isinstance(phase, UnlabelledPhaseConfig) else train
+                phases[field.name] = phase.chosen(texts=texts, width=width)
+        return dataclasses.replace(self, **phases)
 
     @property
     def resolved(self) -> Self:

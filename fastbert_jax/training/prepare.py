@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from fastbert_jax.config import BertConfig, TrainConfig, UnlabelledPhaseConfig
 from fastbert_jax.errors import UserError
-from fastbert_jax.model.config_json import code_notes
+from fastbert_jax.model.config_json import code_notes, read_bert_config
 from fastbert_jax.model.sharding import check_batch, local_rows, param_shardings
 from fastbert_jax.model.weights import check_token_types, check_vocabulary
 from fastbert_jax.text.corpora import PreparedCorpus, TextStream, is_corpus, open_corpus
@@ -28,6 +28,8 @@ from fastbert_jax.training.recipe import Recipe, RecipeModule, World, pretrained
 from fastbert_jax.training.run_directory import REJECTED
 from fastbert_jax.training.terms import KEPT
 
+MANY = 10**9
+"""Texts of a corpus."""
 Texts = Encoded | PreparedCorpus | TextStream
 """Where a phase's texts are."""
 
@@ -36,6 +38,8 @@ Texts = Encoded | PreparedCorpus | TextStream
 class Prepared:
     """All that training needs, before the first parameter is made."""
 
+    settings: TrainConfig
+    """Those given, with what was left to the texts and the backbone, and what the recipe sets."""
     task: LabelledData
     tokenizer: Tokenizer
     recipe: Recipe
@@ -63,6 +67,10 @@ def prepare(config: TrainConfig, mesh: Mesh, module: RecipeModule) -> Prepared:
     """
     task = read_labelled_data(config.data)
     pretrained = pretrained_weights(config.model.pretrained)
+    width = read_bert_config(pretrained).hidden_size if pretrained else config.model.hidden_size
+    # A corpus is many texts, whose number may be unknown.
+    unlabelled_texts = MANY if is_corpus(config.data.unlabelled) else len(task.unlabelled)
+    given, config = config, config.chosen(train=len(task.train), unlabelled=unlabelled_texts, width=width).resolved
     tokenizer = _tokenizer(config, task, pretrained)
     recipe = module.make(config, World(task.labels, tokenizer))
     _check_sizes(config, recipe, tokenizer, mesh)
@@ -85,6 +93,7 @@ def prepare(config: TrainConfig, mesh: Mesh, module: RecipeModule) -> Prepared:
     labels = label_ids(task.train, task.labels)
     batches = _batches(config, recipe, labelled, labels, unlabelled, encode=tokenizer.encode, mesh=mesh)
     return Prepared(
+        settings=config,
         task=task,
         tokenizer=tokenizer,
         recipe=recipe,
@@ -95,6 +104,7 @@ def prepare(config: TrainConfig, mesh: Mesh, module: RecipeModule) -> Prepared:
         notes=(
             *(code_notes(pretrained) if pretrained else ()),
             *tokenizer.notes,
+            *_notes_on_choices(given, recipe, width),
             *_notes(config, task, tokenizer, texts),
             *_notes_on_batches(recipe, batches),
         ),
@@ -202,6 +212,18 @@ def _notes(config: TrainConfig, task: LabelledData, tokenizer: Tokenizer, encode
             unknown = int(tokenizer.wholly_unknown(texts).sum())
             notes += corpus_notes(len(texts), unknown=unknown, what=f"{name} texts")
     return notes
+
+
+def _notes_on_choices(given: TrainConfig, recipe: Recipe, width: int) -> Iterator[str]:
+    """The epochs and learning rates that the settings left open, and how to set others."""
+    for phase in recipe.phases:
+        now, option = phase.settings, f"--{phase.settings.SECTION.replace('_', '-')}"
+        before = getattr(given, now.SECTION, now)  # a user's recipe may make settings of its own
+        if before.epochs != now.epochs and not getattr(now, "steps", 0):
+            yield f"{phase.name}: {now.epochs} epochs, by the number of its texts; {option}.epochs sets others"
+        if before.learning_rate != now.learning_rate:
+            rate = f"{now.learning_rate:g}, by the backbone's width of {width}"
+            yield f"{phase.name}: learning rate {rate}; {option}.learning-rate sets another"
 
 
 def _notes_on_batches(recipe: Recipe, batches: Mapping[str, Batches]) -> Iterator[str]:

@@ -63,7 +63,6 @@ def train(config: TrainConfig, recipe: RecipeModule) -> Comparison | None:
       LostProcessError: another process of the run has ended.
       PreemptedError, KeyboardInterrupt: stopped by SIGTERM or Ctrl-C, and saved; the words say what and how to go on.
     """
-    config = config.resolved
     with (
         processes.needing_all(),
         stopping.explained("; nothing is lost that was saved before, and the same command goes on"),
@@ -74,24 +73,24 @@ def train(config: TrainConfig, recipe: RecipeModule) -> Comparison | None:
         processes.first_alone(lambda: check_installed(config.log.to))
         mesh = make_mesh(config.mesh)
         prepared = processes.together(lambda: prepare(config, mesh, recipe))
-        run = RunDirectory(Path(config.run))
-        settings = dataclasses.replace(config, processes=ProcessesConfig())
-        processes.check_same(repr((settings, prepared.task.labels, prepared.data)))
+        settings, run = prepared.settings, RunDirectory(Path(config.run))
+        shared = dataclasses.replace(settings, processes=ProcessesConfig())
+        processes.check_same(repr((shared, prepared.task.labels, prepared.data)))
         journal = Journal(run.metrics)
 
         def begin() -> None:
-            run.claim(config, prepared.task.labels, prepared.data)
+            run.claim(settings, prepared.task.labels, prepared.data)
             held.enter_context(run.locked())
             run.list_rejected(prepared.task.rejected)
             for note in prepared.notes:
                 status(note)
             held.callback(journal.close)
-            journal.open_loggers(config)
+            journal.open_loggers(settings)
 
         processes.first_alone(begin)
         asked = 0
         if not processes.all_well(run.model.exists()):
-            asked = _train_and_save(config, prepared, run, mesh, journal)
+            asked = _train_and_save(settings, prepared, run, mesh, journal)
         elif config.profile:
             processes.say(f"profile: of the steps {config.profile}, none left: the run is done")
         measures = processes.is_first()
@@ -100,7 +99,7 @@ def train(config: TrainConfig, recipe: RecipeModule) -> Comparison | None:
         with stopping.explained(saved):
             if asked:
                 raise stopping.stop_by(asked)
-            return _compare(config, prepared, run, journal) if measures else None
+            return _compare(settings, prepared, run, journal) if measures else None
 
 
 def _train_and_save(config: TrainConfig, prepared: Prepared, run: RunDirectory, mesh: Mesh, journal: Journal) -> int:
@@ -218,7 +217,6 @@ def describe(config: TrainConfig, recipe: RecipeModule) -> str:
     Raises:
       UserError: what `prepare` raises.
     """
-    config = config.resolved
     mesh = make_mesh(config.mesh)
     prepared = prepare(config, mesh, recipe)
     architecture, task = prepared.config, prepared.task

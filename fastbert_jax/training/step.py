@@ -35,7 +35,13 @@ def decay_mask(params: optax.Params) -> optax.Params:
 
 
 def schedule(settings: PhaseConfig, *, total_steps: int) -> optax.Schedule:
-    """Linear from 0 to the peak over the warm-up share, then linear to 0 at `total_steps`, where it stays."""
+    """Linear from 0 to the peak over the warm-up share, then linear to 0 at `total_steps`, where it stays.
+
+    Raises:
+      ValueError: a learning rate that is still left to the backbone, see `PhaseConfig.chosen`.
+    """
+    if not settings.learning_rate:
+        raise ValueError(f"{settings.SECTION}.learning_rate: expected one that is chosen, found 0")
     warmup_steps = round(settings.warmup * total_steps)
     return optax.join_schedules(
         [

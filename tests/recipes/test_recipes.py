@@ -96,7 +96,9 @@ def test_the_released_codes_settings_take_the_place_of_those_given():
     assert settings.distil.decay_epochs == 2 and settings.fine_tune.clip_norm == 0
     phases = {module: module.make(settings, WORLD).phases for module in (official, fastbert)}
     assert phases[official][1].cases[COMPUTED].terms[0].loss is losses.kl_teacher_student
-    plain = fastbert.make(fastbert.Settings(model=RANDOM).resolved, WORLD).phases
+    plain = fastbert.make(
+        fastbert.Settings(model=RANDOM, distil=DistilConfig(kl=KLDirection.STUDENT_TEACHER)), WORLD
+    ).phases
     assert plain[1].cases[COMPUTED].terms[0].loss is losses.kl_student_teacher
 
 

@@ -50,7 +50,7 @@ def test_clipping_bounds_the_gradient_that_adam_sees():
     huge = {"model": {"kernel": jnp.full(4, 1e6)}}
 
     def momentum(clip_norm: float) -> float:
-        optimizer = Optimizer(PhaseConfig(clip_norm=clip_norm), 10)
+        optimizer = Optimizer(PhaseConfig(clip_norm=clip_norm, learning_rate=1e-3), 10)
         states = optimizer.init(params, ["model"])
         _, states = optimizer.update(huge, states, params, step=STEP, rates={"model": 1.0})
         return float(optax.tree.norm(optax.tree.get(states, "mu")))

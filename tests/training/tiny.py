@@ -24,7 +24,8 @@ def params(seed: int = 0) -> dict:
 
 def recipe(dropout: float = 0.1, **settings):
     distil = {key: settings.pop(key) for key in ("kl", "noisy_teacher", "cache_teacher") if key in settings}
-    return fastbert(model(dropout), fine_tune=FineTuneConfig(**settings), distil=DistilConfig(**settings, **distil))
+    fine_tune = FineTuneConfig(**{"learning_rate": 1e-3} | settings)
+    return fastbert(model(dropout), fine_tune=fine_tune, distil=DistilConfig(**settings, **distil))
 
 
 def fastbert(network: Bert, *, fine_tune: FineTuneConfig, distil: DistilConfig) -> Recipe:
