@@ -65,7 +65,7 @@ ANYWHERE = {
 }
 """Places of texts."""
 NO_PLACES = {
-    *("--recipe", "--profile", "--processes.coordinator", "--data.labels"),
+    *("--recipe", "--profile", "--processes.coordinator", "--data.labels", "--data.exclude-labels"),
     *(
         f"{section}{option}"
         for section in ("--", "--data.")

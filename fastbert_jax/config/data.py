@@ -9,6 +9,7 @@ from fastbert_jax.config.shared import (
     AUTO_ENCODING,
     BadRow,
     Checked,
+    ColumnNames,
     Delimiter,
     require,
     require_at_least,
@@ -23,8 +24,9 @@ PREPARED = "prepared:"
 class ReadingConfig(Checked):
     """How rows of texts are read."""
 
-    text_column: str = ""
-    """Column of the text; empty: found by its name, else by its content."""
+    text_column: ColumnNames = ()
+    """Column of the text; empty: found by its name, else by its content. Several are joined to one text, in this order,
+    with a line break between them; blank ones are left out."""
     pair_column: str = ""
     """Column of the second text; empty: found by its name; `none`: single texts."""
     label_column: str = ""
@@ -36,6 +38,17 @@ class ReadingConfig(Checked):
     encoding: str = AUTO_ENCODING
     """Encoding of text files, such as `latin-1`, `cp1252` or `gb18030`; a byte order mark decides where there is one.
     `auto`: UTF-8."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        names = (self.text_column,) if isinstance(self.text_column, str) else tuple(self.text_column)
+        object.__setattr__(self, "text_column", tuple(filter(None, names)))
+        require(len(set(self.text_columns)) == len(self.text_columns), "text_column", "each column once", names)
+
+    @property
+    def text_columns(self) -> tuple[str, ...]:
+        """The columns of the text, in the order in which they are joined; none: to be found."""
+        return tuple(self.text_column)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,6 +75,9 @@ class DataConfig(ReadingConfig):
     """stream: only: texts that are held, shuffled and batched at a time, 1 or more."""
     labels: tuple[str, ...] = ()
     """Labels in their order; empty: the data set's own order, else sorted."""
+    exclude_labels: tuple[str, ...] = ()
+    """Labels whose rows are left out of train, dev and test, and counted; `compare` and `calibrate` then do the
+    same."""
     on_bad_row: BadRow = BadRow.STOP
     """`stop` at a row that cannot be read, or `skip` it, count it, and list it in the run's `rejected.jsonl`."""
     dev_fraction: float = 0.1
@@ -74,6 +90,7 @@ class DataConfig(ReadingConfig):
     """Static lengths that texts are padded to, rising, 4 or more; those over max_length are not used."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(0 < self.dev_fraction <= 0.5, "data.dev_fraction", "a share in (0, 0.5]", self.dev_fraction)
         require(0 <= self.test_fraction <= 0.4, "data.test_fraction", "a share in [0, 0.4]", self.test_fraction)
         require_at_least(self, "data.", max_length=8, shuffle_window=1)
@@ -81,6 +98,8 @@ class DataConfig(ReadingConfig):
         rises = len(buckets) > 0 and min(buckets) >= 4 and list(buckets) == sorted(set(buckets))
         require(rises, "data.length_buckets", "rising lengths of 4 or more", buckets)
         require(len(set(self.labels)) == len(self.labels), "data.labels", "each label once", self.labels)
+        both = [label for label in self.exclude_labels if label in self.labels]
+        require(not both, "data.exclude_labels", "none of --data.labels", both)
         if self.unlabelled.startswith(PREPARED):
             require_local("data.unlabelled", self.unlabelled)
 
@@ -120,6 +139,7 @@ class PrepareConfig(ReadingConfig):
     """Only read every byte of the corpus in this directory and compare checksums."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for key in ("output", "tokenizer", "verify"):
             require_local(key, getattr(self, key))
         given = bool(self.input) + bool(self.output)

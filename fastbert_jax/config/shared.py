@@ -198,6 +198,19 @@ JsonFile = Annotated[
 """A file, or `-` for standard output, which the option's name alone means too."""
 
 
+ColumnNames = Annotated[
+    tuple[str, ...] | str,
+    PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="[NAME [NAME ...]]",
+        instance_from_str=tuple,
+        is_instance=lambda value: isinstance(value, tuple | str),
+        str_from_instance=list,
+    ),
+]
+"""Names of columns; a text is one name."""
+
+
 class Checked:
     """Settings that check themselves. Calls of `super` reach the checks of all classes that are combined."""
 

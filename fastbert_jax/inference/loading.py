@@ -27,6 +27,8 @@ CARD = "README.md"
 """The model card beside a model's files."""
 EXTRA = {"labels": tuple[str, ...], "max_length": int, "length_buckets": tuple[int, ...], "precision": Precision}
 """The keys of `fastbert.extra` that inference needs, and the types of their values."""
+EXCLUDED = "excluded_labels"
+"""The key of the labels whose rows were left out of training, where there are some."""
 LEAST_LENGTH = 4
 """Tokens of the longest text of a model, at least: two texts and what frames them have more."""
 
@@ -172,4 +174,6 @@ def saved_settings(directory: Path, extra: dict[str, Any], config: BertConfig) -
     if "reading" in extra:  # older models do not have it
         reading = convert(ReadingConfig, extra["reading"], where=where, key="fastbert.extra.reading")
         settings["reading"] = reading
+    if EXCLUDED in extra:
+        settings[EXCLUDED] = convert(tuple[str, ...], extra[EXCLUDED], where=where, key=f"fastbert.extra.{EXCLUDED}")
     return settings

@@ -79,6 +79,7 @@ class Predictor:
         exits: ExitConfig | None = None,
         mesh: Mesh | None = None,
         reading: ReadingConfig | None = None,
+        excluded_labels: Sequence[str] = (),
         directory: Path | None = None,
     ) -> None:
         """Put the parameters on the devices.
@@ -90,6 +91,7 @@ class Predictor:
           exits: which exits are asked, and how their uncertainty is measured; none: all of them, by entropy.
           mesh: devices of this process: those along `data` share the texts, the others the parameters; none: one.
           reading: how the texts of training were read; none: unknown.
+          excluded_labels: labels whose texts were left out of training.
           directory: of the model, where its calibrations are; none: there are none.
         """
         if labels and len(labels) != config.num_classes:
@@ -100,6 +102,7 @@ class Predictor:
         self.labels = tuple(labels)
         self.max_length = max_length
         self.reading = reading
+        self.excluded_labels = tuple(excluded_labels)
         self.length_buckets = tuple(length_buckets)
         self._directory = directory
         self._meshes: list[Mesh | None] = [*copies_of(mesh)] if mesh else [None]

@@ -152,7 +152,8 @@ def _texts(shards: Iterable[Shard]) -> int:
 def _settings(config: PrepareConfig, tokenizer: Tokenizer) -> dict[str, Any]:
     return {
         "tokenizer": tokenizer.fingerprint,
-        **{key: getattr(config, key) for key in ("max_length", "shard_texts", "text_column", "pair_column")},
+        **{key: getattr(config, key) for key in ("max_length", "shard_texts", "pair_column")},
+        "text_column": list(config.text_columns) if len(config.text_columns) > 1 else "".join(config.text_columns),
         "delimiter": config.delimiter.value,
         **({} if config.encoding == AUTO_ENCODING else {"encoding": config.encoding}),  # others have no such key
         "on_bad_row": config.on_bad_row.value,
