@@ -125,7 +125,8 @@ class PrepareConfig(ReadingConfig):
     output: str = ""
     """Local directory of the corpus."""
     tokenizer: str = "builtin:minilm"
-    """`builtin:minilm`, or a directory with a tokenizer: a Hugging Face model, or a run's `model`."""
+    """`builtin:minilm`, a directory with a tokenizer (a Hugging Face model, or a run's `model`), or the name of a model
+    of the Hugging Face Hub that `hf download NAME` has fetched."""
     max_length: int = 128
     """Longest text in tokens, 8 or more, [CLS] and [SEP] included; longer ones are cut and counted."""
     shard_texts: int = 131_072

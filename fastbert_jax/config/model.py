@@ -90,7 +90,8 @@ class ModelConfig:
     """Which backbone to start from, and the exits put on it."""
 
     pretrained: str = "builtin:minilm"
-    """`builtin:minilm`, a Hugging Face BERT directory, a run or its model, or `random` (then the sizes below count)."""
+    """`builtin:minilm`; a directory: a Hugging Face BERT, a run or its model; the name of a BERT of the Hugging Face
+    Hub, such as `bert-base-uncased`, that `hf download NAME` has fetched; or `random` (then the sizes below count)."""
     first_layers: int = 0
     """Take only so many layers of `pretrained`, from the first one on; 0: all."""
     keep_exits: bool = False
