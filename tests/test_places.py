@@ -72,6 +72,7 @@ NO_PLACES = {
         for option in ("text-column", "pair-column", "label-column")
     ),
     *("--encoding", "--data.encoding", "--keep", "--target", "--texts", "--pair", "--host", "--labels", "--share"),
+    *("--license", "--language", "--datasets"),
 }
 """Other settings that hold text."""
 

