@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from typing import ClassVar
 
 from fastbert_jax.config.shared import (
     AUTO_ENCODING,
@@ -59,6 +60,8 @@ class DataConfig(ReadingConfig):
     as they are or compressed (`train.csv.gz`, `train.jsonl.zst`), local or behind a `scheme://` that fsspec knows, or a
     pattern in quotes for several; `#SPLIT` after a builtin or tfds name picks a split (`tfds:glue/sst2#validation`).
     """
+
+    SECTION: ClassVar[str] = "data"
 
     train: str = ""
     """SPEC of the labelled training texts."""

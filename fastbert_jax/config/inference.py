@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import tyro
 
@@ -14,6 +14,7 @@ from fastbert_jax.config.shared import (
     COMPRESSED_ENDINGS,
     BadRow,
     BatchConfig,
+    Checked,
     JsonFile,
     MeshConfig,
     Mode,
@@ -30,8 +31,10 @@ MOST_PORT = 65535
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ExitConfig:
+class ExitConfig(Checked):
     """Which exits are used, and how the uncertainty of their answers is measured."""
+
+    SECTION: ClassVar[str] = "exits"
 
     policy: PolicyName = PolicyName.ENTROPY
     """The measure of uncertainty: `entropy` is the paper's, `top-entropy` suits many classes."""
@@ -45,6 +48,7 @@ class ExitConfig:
     """Use the exit of every so many layers; 1 uses all."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_at_least(self, "exits.", top=2, patience=1, every=1)
         require(all(layer >= 1 for layer in self.layers), "exits.layers", "layers from 1", self.layers)
         require(not self.layers or self.every == 1, "exits.every", "1 with --exits.layers", self.every)

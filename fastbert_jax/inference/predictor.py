@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from fastbert_jax import stopping
-from fastbert_jax.config import BertConfig, ExitConfig, Mode, Precision, ReadingConfig
+from fastbert_jax.config import BertConfig, ExitConfig, Mode, Precision, ReadingConfig, choice_of
 from fastbert_jax.errors import UserError, program_name
 from fastbert_jax.inference.calibration import stored_calibration
 from fastbert_jax.inference.engines.auto import Auto, make_engines
@@ -351,10 +351,7 @@ class Predictor:
         return probabilities, uncertainty
 
     def _engine(self, mode: str | Mode) -> Engine:
-        try:
-            return self._engines[Mode(mode)]
-        except ValueError:
-            raise UserError(f"mode: expected one of {[mode.value for mode in self._engines]}, found {mode!r}") from None
+        return self._engines[choice_of(Mode, mode, "mode")]
 
     def require_exits(self) -> None:
         """Raise `UserError` where there is only a backbone."""
