@@ -116,7 +116,9 @@ class DataConfig(ReadingConfig):
 class PrepareConfig(ReadingConfig):
     """Tokenise a corpus once, into checksummed shards for `train.py --data.unlabelled prepared:DIR`.
 
-    Example: python -m fastbert_jax.text.prepare --input 'texts/*.jsonl.gz' --output corpora/texts --workers 8
+    Example:
+
+        python -m fastbert_jax.text.prepare --input 'texts/*.jsonl.gz' --output corpora/texts --workers 8
 
     After a kill, the same command continues; it makes shards again that are missing or cut short. Each input is read by
     one worker, so split a huge file. The shards do not depend on the number of workers and shares.

@@ -139,10 +139,19 @@ class AnswerCommand(ModelCommand):
 class PredictConfig(ReadingConfig, BatchConfig, AnswerCommand):
     """Classify texts: one answer per text, in the order of the texts.
 
-    Example: python infer.py predict --model runs/demo --input texts.txt --output answers.jsonl
+    Example:
+
+        python infer.py predict --model runs/demo --input texts.txt --output answers.jsonl
+
+    A line of its output (shown as three): this text exited after the first layer.
+
+        {"row": 1, "label": "ship",
+         "probabilities": {"ship": 0.97, "crude": 0.03},
+         "exit_layer": 1, "uncertainty": 0.19}
 
     Many files, by as many processes as run this same command:
-    python infer.py predict --model runs/demo --input 'texts/*.jsonl.gz' --output 'answers/{}.jsonl.zst' --resume
+
+        python infer.py predict --model runs/demo --input 'texts/*.jsonl.gz' --output 'answers/{}.jsonl.zst' --resume
     """
 
     input: tuple[str, ...] = ("-",)
@@ -196,7 +205,9 @@ class PredictConfig(ReadingConfig, BatchConfig, AnswerCommand):
 class ExplainConfig(AnswerCommand):
     """Show the answer of every layer to a text, its uncertainty, and where the text exits.
 
-    Example: python infer.py explain --model runs/demo "oil prices rose sharply" --speed 0.3
+    Example:
+
+        python infer.py explain --model runs/demo "oil prices rose sharply" --speed 0.3
 
     Several texts may be given, and for a model of pairs the second text of each after --pair.
     """
@@ -219,7 +230,9 @@ class ExplainConfig(AnswerCommand):
 class ExploreConfig(ModelCommand):
     """Open a page on this machine: type a text, change the speed, see the answer of every layer. Ctrl-C ends it.
 
-    Example: python infer.py explore --model runs/demo
+    Example:
+
+        python infer.py explore --model runs/demo
     """
 
     host: str = "127.0.0.1"
@@ -242,7 +255,9 @@ class CalibrateConfig(ReadingConfig, BatchConfig, ModelCommand):
 
     Give one target: --max-drop, --speedup or --agreement.
 
-    Example: python infer.py calibrate --model runs/demo --data builtin:reuters_r8#dev --max-drop 0.5
+    Example:
+
+        python infer.py calibrate --model runs/demo --data builtin:reuters_r8#dev --max-drop 0.5
     """
 
     data: str
@@ -291,7 +306,9 @@ class CompareConfig(MeasureConfig, ReadingConfig, ModelCommand):
 
     Each batch size has its own row of full depth: the same model without early exit, on the same batches.
 
-    Example: python infer.py compare --model runs/demo --data builtin:reuters_r8#test --batch-sizes 1 8 32 128
+    Example:
+
+        python infer.py compare --model runs/demo --data builtin:reuters_r8#test --batch-sizes 1 8 32 128
 
     With --output, the tables of the FastBERT paper (its Table 2, every exit alone, accuracy by uncertainty) are written
     too; --baselines adds other models, at their full depth.
@@ -331,7 +348,9 @@ class ExportConfig(QuietCommand):
 
     transformers loads the backbone, `fastbert_jax.load` all of it; docs/model_format.md of fastbert_jax describes it.
 
-    Example: python infer.py export --model runs/demo --output exported/demo --license mit --language en
+    Example:
+
+        python infer.py export --model runs/demo --output exported/demo --license mit --language en
     """
 
     model: str
@@ -362,7 +381,9 @@ class VerifyConfig(QuietCommand):
 
     Ends with code 2 and the names of what has changed, or with 0.
 
-    Example: python infer.py verify runs/demo
+    Example:
+
+        python infer.py verify runs/demo
     """
 
     run: Annotated[str, tyro.conf.Positional]

@@ -142,7 +142,9 @@ class ModelConfig(Checked):
 class ConvertConfig(Checked):
     """Turn a checkpoint of the official FastBERT, or a BERT of UER, into a model directory that gives the same answers.
 
-    Example: python -m fastbert_jax.model.convert --input a.bin --vocab vocab.txt --labels bad good --output reviews
+    Example:
+
+        python -m fastbert_jax.model.convert --input a.bin --vocab vocab.txt --labels bad good --output reviews
 
     The file is read without PyTorch, and no code in it is run.
     """
