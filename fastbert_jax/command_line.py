@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import dataclasses
 import functools
 import inspect
+import itertools
 import operator
 import os
+import re
+import shutil
 import sys
+import textwrap
+import types
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -36,11 +43,22 @@ SHORTEST_COMPILE = 0.2
 class TrainArguments(QuietCommand):
     """Fine-tune a BERT, distil it into its lower exits, and measure what early exit brings.
 
-    Each setting can be given in the YAML file or on the command line, which takes precedence:
+    Example, with your own file; the columns are found by their names and contents:
+
+        python train.py --run runs/mine --data.train mine.csv
+
+    What matters most:
+
+        --data.train FILE         labelled texts: .csv, .tsv, .jsonl or .parquet
+        --data.test FILE          texts to measure the model on, else a part of train
+        --data.text-column NAME   column of the texts, where it is not found
+        --data.label-column NAME  column of the labels, where it is not found
+        --model.pretrained NAME   the BERT to start from; the default knows English
+
+    The same command again resumes the run, or measures it again when it is complete. Each setting can also be given in
+    a YAML file, over which the command line takes precedence:
 
         python train.py --config configs/demo.yaml --distil.epochs 3
-
-    The same command again resumes the run, or measures it again when it is complete.
     """
 
     config: str = ""
@@ -87,6 +105,7 @@ def read_over_file(schema: Callable[..., Settings], run: type, argv: Sequence[st
     """
     path = _value_of("--config", argv)
     require_local("config", path or "")
+    describe_fields(run)
     default = schema(settings=run()) if path is None else schema(config=path, settings=from_yaml(run, path))
     return read_settings(schema, argv, program=program, default=default)
 
@@ -104,6 +123,7 @@ def read_settings(
       UserError: a value out of its range.
       SystemExit: 0 after --help, --version and --completion, 2 after words that tyro cannot read, which it explains.
     """
+    describe_fields(schema)
     settings: Settings = _read(schema, argv, program=program, description=_description(schema), default=default)
     return settings
 
@@ -117,16 +137,18 @@ def read_command(commands: Mapping[str, type], argv: Sequence[str], *, program: 
     if argv and argv[0] in commands:
         return read_settings(commands[argv[0]], argv[1:], program=f"{program} {argv[0]}")
     described = (
-        Annotated[kind, tyro.conf.subcommand(name, description=_description(kind))] for name, kind in commands.items()
+        Annotated[kind, tyro.conf.subcommand(name, description=_description(kind).partition("\n\n")[0])]
+        for name, kind in commands.items()
     )
     return _read(functools.reduce(operator.or_, described), argv, program=program, description=description)
 
 
 def _read(schema: Any, argv: Sequence[str], *, program: str, description: str, default: Any = None) -> Any:
     completed = {program_name(script): f"fastbert-{script}" for script in SCRIPTS}.get(program)
-    description += f"\n\n`{program} --version` prints the version of fastbert_jax."
+    description += f"\n\nThe version of fastbert_jax: {program} --version"
     if completed:
-        description += f" Completion by the tab key, in bash or zsh: source <({completed} --completion bash)"
+        description += f"\n\nCompletion by the tab key, in bash or zsh:\n    source <({completed} --completion bash)"
+    description = _wrapped(description)
     match list(argv):
         case ["--version", *_]:
             print(f"fastbert_jax {VERSION}")
@@ -140,6 +162,53 @@ def _read(schema: Any, argv: Sequence[str], *, program: str, description: str, d
     check_values(settings)
     log.configure(quiet=getattr(settings, "quiet", False), json=getattr(settings, "json", False) in (True, "-"))
     return settings
+
+
+def describe_fields(schema: Any) -> None:
+    """Give tyro the text below each field of settings as one paragraph: by itself it keeps the line breaks."""
+    docs: dict[str, str] = {}
+    for parent in reversed(schema.__mro__):
+        docs |= _docs_of(parent)
+    hints = typing.get_type_hints(schema)
+    for field in dataclasses.fields(schema):
+        if field.name in docs:
+            field.metadata = types.MappingProxyType({"help": docs[field.name]})
+        if dataclasses.is_dataclass(hints[field.name]):
+            describe_fields(hints[field.name])
+
+
+@functools.cache
+def _docs_of(schema: type) -> dict[str, str]:
+    """The text below each field in the source of a class."""
+    if not dataclasses.is_dataclass(schema):
+        return {}
+    [tree] = ast.parse(textwrap.dedent(inspect.getsource(schema))).body
+    assert isinstance(tree, ast.ClassDef)
+    return {
+        field.target.id: " ".join(below.value.value.split())
+        for field, below in itertools.pairwise(tree.body)
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) and isinstance(below.value.value, str)
+    }
+
+
+def _wrapped(text: str) -> str:
+    """Text with its paragraphs wrapped to the terminal, and indented lines as they are, directly below a paragraph.
+
+    The lines that follow a paragraph's first are indented too: tyro would join others again.
+    """
+    lines: list[str] = []
+    for line in re.sub(r"\n\n(?= )", "\n", text).split("\n"):
+        follows = bool(lines) and not any(not one or one[0].isspace() for one in (line, lines[-1]))
+        lines[-1:] = [f"{lines[-1]} {line}"] if follows else [*lines[-1:], line]
+    wrap = functools.partial(
+        textwrap.fill,
+        width=shutil.get_terminal_size().columns,
+        subsequent_indent="  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return "\n".join(line if line[:1].isspace() else wrap(line) for line in lines)
 
 
 def _description(schema: Any) -> str:

@@ -7,6 +7,7 @@ import enum
 import json
 import math
 import reprlib
+import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -57,6 +58,8 @@ def convert(kind: Any, value: Any, *, where: str, key: str) -> Any:
     expected = f"{where}: {key}: expected "
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return from_dict(kind, value, where=where, prefix=key + ".")
+    if isinstance(kind, types.UnionType):  # a list of names, or one of them
+        kind = next(one for one in typing.get_args(kind) if (one is str) == isinstance(value, str))
     if typing.get_origin(kind) is tuple:
         if not isinstance(value, list | tuple):
             raise UserError(f"{expected}a list, found {shown(value)}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import re
 import subprocess
 import sys
@@ -9,6 +11,7 @@ import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fastbert_jax import command_line, commands, log
@@ -16,7 +19,10 @@ from fastbert_jax.command_line import TrainArguments, end_with, read_command, re
 from fastbert_jax.commands import SETTINGS, train_arguments
 from fastbert_jax.config import ExplainConfig, PrepareConfig
 from fastbert_jax.errors import PreemptedError, UserError, program_name
+from fastbert_jax.inference.answer_files import AnswerFormat
+from fastbert_jax.inference.prediction import Prediction
 from fastbert_jax.recipes import fastbert, pkd
+from fastbert_jax.text.examples import Example
 from fastbert_jax.version import VERSION
 
 ROOT = Path(__file__).parent.parent
@@ -125,6 +131,66 @@ def test_every_command_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> Non
         infer(["--help"])
     printed = capsys.readouterr().out
     assert [name for name in SETTINGS if name not in printed] == []
+
+
+HELPS = [
+    (train_arguments, []),
+    (train_arguments, ["--recipe", "pkd"]),
+    (prepare, []),
+    *((infer, [name]) for name in SETTINGS),
+]
+
+
+@pytest.mark.parametrize(("read", "words"), HELPS)
+def test_every_line_of_a_help_is_as_long_as_its_words_allow(
+    read: Callable[[Sequence[str]], object],
+    words: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        read([*words, "--help"])
+    printed = capsys.readouterr().out
+    opening, _, rest = printed.partition("\n options ")
+    boxed = [line[2:].rstrip() for line in rest.splitlines()[1:]]
+    start = next(line.index("show this help") for line in boxed if line.startswith("-h, "))
+    follows = 0
+    for line, after in itertools.pairwise(boxed):
+        is_text = line[start - 2 : start] == "  " and line[start:].strip()  # not an option that fills its line
+        if is_text and after[start:].strip() and not after[:start].strip():
+            follows += 1
+            assert len(line) + 1 + len(after.split()[0]) > 76, (line, after)
+    assert follows
+    assert not re.search(r"\n\n\n", opening.rstrip())
+    for line, after in itertools.pairwise(opening.splitlines()):
+        if re.match(r"  \S", after):
+            assert len(line) + 1 + len(after.split()[0]) > 80, (line, after)
+
+
+def test_the_help_opens_with_an_example_and_options_that_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        train_arguments(["--help"])
+    opening, _, rest = capsys.readouterr().out.partition("\n options ")
+    assert "    python train.py --run runs/mine --data.train mine.csv\n" in opening
+    options = re.findall(r"^    (--\S+) [A-Z]+", opening, re.MULTILINE)
+    assert len(options) == 5 and all(f"{option} " in rest for option in options)
+
+
+def test_the_help_of_predict_shows_an_answer_as_it_is_written(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        infer(["predict", "--help"])
+    found = re.search(r"^    \{.*?\}\n(?!     )", capsys.readouterr().out, re.DOTALL | re.MULTILINE)
+    assert found
+    shown = json.loads(found[0])
+    labels = tuple(shown["probabilities"])
+    answer = Prediction(
+        labels[0], np.array([*shown["probabilities"].values()]), shown["exit_layer"], shown["uncertainty"], labels
+    )
+    line = AnswerFormat.of("-", labels).part([Example("a text", None, "-:1")], [answer], first=1)
+    assert list(json.loads(line)) == list(shown) and json.loads(line)["label"] == shown["label"]
+    probabilities = answer.probabilities
+    assert -(probabilities * np.log(probabilities)).sum() / np.log(2) == pytest.approx(shown["uncertainty"], abs=0.01)
 
 
 def completed(script: Path, words: Sequence[str]) -> list[str]:

@@ -8,6 +8,7 @@ import enum
 import functools
 import itertools
 import re
+import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ from fastbert_jax.config import (
     PredictConfig,
 )
 from fastbert_jax.errors import UserError, nearest
-from fastbert_jax.recipes import fastbert, official, recipe_module
+from fastbert_jax.recipes import fastbert, official, pkd, recipe_module
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -245,6 +246,45 @@ def test_static_lengths_rise_to_max_length(max_length: int, buckets: set[int]) -
     lengths = DataConfig(max_length=max_length, length_buckets=tuple(sorted(buckets))).lengths
     assert list(lengths) == sorted(set(lengths)) and lengths[-1] == max_length
     assert set(lengths[:-1]) == {bucket for bucket in buckets if bucket < max_length}
+
+
+def test_the_name_of_a_choice_stands_for_it_in_every_class_of_settings() -> None:
+    needed = {
+        "BertConfig": {"vocab_size": 9, "hidden_size": 4, "num_layers": 1, "num_heads": 1, "feed_forward_size": 4}
+        | {"exit_size": 4},
+        "ConvertConfig": {"input": "a", "vocab": "b", "output": "c"},
+        "PrepareConfig": {"verify": "v"},
+        "PredictConfig": {"model": "m"},
+        "CalibrateConfig": {"model": "m", "data": "d", "max_drop": 1.0},
+        "CompareConfig": {"model": "m", "data": "d"},
+    }
+    rooms = [*(getattr(config_room, name) for name in ("data", "inference", "model", "shared", "training")), pkd]
+    found = {one for room in rooms for one in vars(room).values() if dataclasses.is_dataclass(one)}
+    tried = 0
+    for schema in sorted(found, key=lambda one: one.__name__):
+        for key, hint in typing.get_type_hints(schema).items():
+            kind = (*typing.get_args(hint), hint)[0]
+            if not (isinstance(kind, type) and issubclass(kind, enum.Enum)):
+                continue
+            rest, member, several = needed.get(schema.__name__, {}), [*kind][-1], kind is not hint
+            expected = schema(**rest, **{key: (member,) if several else member})
+            for given_as in [member.value, *([[member.value], (member.value,)] if several else [])]:
+                assert schema(**rest, **{key: given_as}) == expected, (schema, key)
+            wrong = member.value[:-1]
+            with pytest.raises(UserError, match=rf"{key.replace('_', '-')}: expected .*'{wrong}'; did you mean '"):
+                schema(**rest, **{key: wrong})
+            tried += 1
+    assert tried > 20
+
+
+def test_a_wrong_choice_is_named_with_its_section_and_the_nearest() -> None:
+    for make, message in (
+        (lambda: DistilConfig(kl="techer-student"), "--distil.kl: expected one of .* did you mean 'teacher-student'"),
+        (lambda: ModelConfig(precision=16), "--model.precision: expected one of .*, found 16; known: 'float32'"),
+        (lambda: EvaluateConfig(modes=("masked", "x")), "--evaluate.modes: expected one of .*, found 'x'"),
+    ):
+        with pytest.raises(UserError, match=f"^{message}"):
+            make()
 
 
 def test_settings_cannot_be_changed() -> None:

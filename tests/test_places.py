@@ -65,13 +65,14 @@ ANYWHERE = {
 }
 """Places of texts."""
 NO_PLACES = {
-    *("--recipe", "--profile", "--processes.coordinator", "--data.labels"),
+    *("--recipe", "--profile", "--processes.coordinator", "--data.labels", "--data.exclude-labels"),
     *(
         f"{section}{option}"
         for section in ("--", "--data.")
         for option in ("text-column", "pair-column", "label-column")
     ),
     *("--encoding", "--data.encoding", "--keep", "--target", "--texts", "--pair", "--host", "--labels", "--share"),
+    *("--license", "--language", "--datasets"),
 }
 """Other settings that hold text."""
 

@@ -40,6 +40,7 @@ from fastbert_jax.config.shared import ProcessesConfig as ProcessesConfig
 from fastbert_jax.config.shared import QuietCommand as QuietCommand
 from fastbert_jax.config.shared import TextForm as TextForm
 from fastbert_jax.config.shared import as_option as as_option
+from fastbert_jax.config.shared import choice_of as choice_of
 from fastbert_jax.config.shared import require as require
 from fastbert_jax.config.shared import require_local as require_local
 from fastbert_jax.config.training import DistilConfig as DistilConfig

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from typing import ClassVar
 
 from fastbert_jax.config.shared import (
     AUTO_ENCODING,
     BadRow,
     Checked,
+    ColumnNames,
     Delimiter,
     require,
     require_at_least,
@@ -23,8 +25,9 @@ PREPARED = "prepared:"
 class ReadingConfig(Checked):
     """How rows of texts are read."""
 
-    text_column: str = ""
-    """Column of the text; empty: found by its name, else by its content."""
+    text_column: ColumnNames = ()
+    """Column of the text; empty: found by its name, else by its content. Several are joined to one text, in this order,
+    with a line break between them; blank ones are left out."""
     pair_column: str = ""
     """Column of the second text; empty: found by its name; `none`: single texts."""
     label_column: str = ""
@@ -37,6 +40,17 @@ class ReadingConfig(Checked):
     """Encoding of text files, such as `latin-1`, `cp1252` or `gb18030`; a byte order mark decides where there is one.
     `auto`: UTF-8."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        names = (self.text_column,) if isinstance(self.text_column, str) else tuple(self.text_column)
+        object.__setattr__(self, "text_column", tuple(filter(None, names)))
+        require(len(set(self.text_columns)) == len(self.text_columns), "text_column", "each column once", names)
+
+    @property
+    def text_columns(self) -> tuple[str, ...]:
+        """The columns of the text, in the order in which they are joined; none: to be found."""
+        return tuple(self.text_column)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig(ReadingConfig):
@@ -46,6 +60,8 @@ class DataConfig(ReadingConfig):
     as they are or compressed (`train.csv.gz`, `train.jsonl.zst`), local or behind a `scheme://` that fsspec knows, or a
     pattern in quotes for several; `#SPLIT` after a builtin or tfds name picks a split (`tfds:glue/sst2#validation`).
     """
+
+    SECTION: ClassVar[str] = "data"
 
     train: str = ""
     """SPEC of the labelled training texts."""
@@ -62,6 +78,9 @@ class DataConfig(ReadingConfig):
     """stream: only: texts that are held, shuffled and batched at a time, 1 or more."""
     labels: tuple[str, ...] = ()
     """Labels in their order; empty: the data set's own order, else sorted."""
+    exclude_labels: tuple[str, ...] = ()
+    """Labels whose rows are left out of train, dev and test, and counted; `compare` and `calibrate` then do the
+    same."""
     on_bad_row: BadRow = BadRow.STOP
     """`stop` at a row that cannot be read, or `skip` it, count it, and list it in the run's `rejected.jsonl`."""
     dev_fraction: float = 0.1
@@ -74,6 +93,7 @@ class DataConfig(ReadingConfig):
     """Static lengths that texts are padded to, rising, 4 or more; those over max_length are not used."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(0 < self.dev_fraction <= 0.5, "data.dev_fraction", "a share in (0, 0.5]", self.dev_fraction)
         require(0 <= self.test_fraction <= 0.4, "data.test_fraction", "a share in [0, 0.4]", self.test_fraction)
         require_at_least(self, "data.", max_length=8, shuffle_window=1)
@@ -81,6 +101,8 @@ class DataConfig(ReadingConfig):
         rises = len(buckets) > 0 and min(buckets) >= 4 and list(buckets) == sorted(set(buckets))
         require(rises, "data.length_buckets", "rising lengths of 4 or more", buckets)
         require(len(set(self.labels)) == len(self.labels), "data.labels", "each label once", self.labels)
+        both = [label for label in self.exclude_labels if label in self.labels]
+        require(not both, "data.exclude_labels", "none of --data.labels", both)
         if self.unlabelled.startswith(PREPARED):
             require_local("data.unlabelled", self.unlabelled)
 
@@ -94,7 +116,9 @@ class DataConfig(ReadingConfig):
 class PrepareConfig(ReadingConfig):
     """Tokenise a corpus once, into checksummed shards for `train.py --data.unlabelled prepared:DIR`.
 
-    Example: python -m fastbert_jax.text.prepare --input 'texts/*.jsonl.gz' --output corpora/texts --workers 8
+    Example:
+
+        python -m fastbert_jax.text.prepare --input 'texts/*.jsonl.gz' --output corpora/texts --workers 8
 
     After a kill, the same command continues; it makes shards again that are missing or cut short. Each input is read by
     one worker, so split a huge file. The shards do not depend on the number of workers and shares.
@@ -106,7 +130,8 @@ class PrepareConfig(ReadingConfig):
     output: str = ""
     """Local directory of the corpus."""
     tokenizer: str = "builtin:minilm"
-    """`builtin:minilm`, or a directory with a tokenizer: a Hugging Face model, or a run's `model`."""
+    """`builtin:minilm`, a directory with a tokenizer (a Hugging Face model, or a run's `model`), or the name of a model
+    of the Hugging Face Hub that `hf download NAME` has fetched."""
     max_length: int = 128
     """Longest text in tokens, 8 or more, [CLS] and [SEP] included; longer ones are cut and counted."""
     shard_texts: int = 131_072
@@ -120,6 +145,7 @@ class PrepareConfig(ReadingConfig):
     """Only read every byte of the corpus in this directory and compare checksums."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for key in ("output", "tokenizer", "verify"):
             require_local(key, getattr(self, key))
         given = bool(self.input) + bool(self.output)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated
+import re
+from typing import Annotated, ClassVar
 
 import tyro
 
@@ -13,6 +14,7 @@ from fastbert_jax.config.shared import (
     COMPRESSED_ENDINGS,
     BadRow,
     BatchConfig,
+    Checked,
     JsonFile,
     MeshConfig,
     Mode,
@@ -29,8 +31,10 @@ MOST_PORT = 65535
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ExitConfig:
+class ExitConfig(Checked):
     """Which exits are used, and how the uncertainty of their answers is measured."""
+
+    SECTION: ClassVar[str] = "exits"
 
     policy: PolicyName = PolicyName.ENTROPY
     """The measure of uncertainty: `entropy` is the paper's, `top-entropy` suits many classes."""
@@ -44,6 +48,7 @@ class ExitConfig:
     """Use the exit of every so many layers; 1 uses all."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_at_least(self, "exits.", top=2, patience=1, every=1)
         require(all(layer >= 1 for layer in self.layers), "exits.layers", "layers from 1", self.layers)
         require(not self.layers or self.every == 1, "exits.every", "1 with --exits.layers", self.every)
@@ -134,10 +139,19 @@ class AnswerCommand(ModelCommand):
 class PredictConfig(ReadingConfig, BatchConfig, AnswerCommand):
     """Classify texts: one answer per text, in the order of the texts.
 
-    Example: python infer.py predict --model runs/demo --input texts.txt --output answers.jsonl
+    Example:
+
+        python infer.py predict --model runs/demo --input texts.txt --output answers.jsonl
+
+    A line of its output (shown as three): this text exited after the first layer.
+
+        {"row": 1, "label": "ship",
+         "probabilities": {"ship": 0.97, "crude": 0.03},
+         "exit_layer": 1, "uncertainty": 0.19}
 
     Many files, by as many processes as run this same command:
-    python infer.py predict --model runs/demo --input 'texts/*.jsonl.gz' --output 'answers/{}.jsonl.zst' --resume
+
+        python infer.py predict --model runs/demo --input 'texts/*.jsonl.gz' --output 'answers/{}.jsonl.zst' --resume
     """
 
     input: tuple[str, ...] = ("-",)
@@ -191,7 +205,9 @@ class PredictConfig(ReadingConfig, BatchConfig, AnswerCommand):
 class ExplainConfig(AnswerCommand):
     """Show the answer of every layer to a text, its uncertainty, and where the text exits.
 
-    Example: python infer.py explain --model runs/demo "oil prices rose sharply" --speed 0.3
+    Example:
+
+        python infer.py explain --model runs/demo "oil prices rose sharply" --speed 0.3
 
     Several texts may be given, and for a model of pairs the second text of each after --pair.
     """
@@ -214,7 +230,9 @@ class ExplainConfig(AnswerCommand):
 class ExploreConfig(ModelCommand):
     """Open a page on this machine: type a text, change the speed, see the answer of every layer. Ctrl-C ends it.
 
-    Example: python infer.py explore --model runs/demo
+    Example:
+
+        python infer.py explore --model runs/demo
     """
 
     host: str = "127.0.0.1"
@@ -237,7 +255,9 @@ class CalibrateConfig(ReadingConfig, BatchConfig, ModelCommand):
 
     Give one target: --max-drop, --speedup or --agreement.
 
-    Example: python infer.py calibrate --model runs/demo --data builtin:reuters_r8#dev --max-drop 0.5
+    Example:
+
+        python infer.py calibrate --model runs/demo --data builtin:reuters_r8#dev --max-drop 0.5
     """
 
     data: str
@@ -286,7 +306,9 @@ class CompareConfig(MeasureConfig, ReadingConfig, ModelCommand):
 
     Each batch size has its own row of full depth: the same model without early exit, on the same batches.
 
-    Example: python infer.py compare --model runs/demo --data builtin:reuters_r8#test --batch-sizes 1 8 32 128
+    Example:
+
+        python infer.py compare --model runs/demo --data builtin:reuters_r8#test --batch-sizes 1 8 32 128
 
     With --output, the tables of the FastBERT paper (its Table 2, every exit alone, accuracy by uncertainty) are written
     too; --baselines adds other models, at their full depth.
@@ -326,15 +348,29 @@ class ExportConfig(QuietCommand):
 
     transformers loads the backbone, `fastbert_jax.load` all of it; docs/model_format.md of fastbert_jax describes it.
 
-    Example: python infer.py export --model runs/demo --output exported/demo
+    Example:
+
+        python infer.py export --model runs/demo --output exported/demo --license mit --language en
     """
 
     model: str
     """Directory of a run, or of its model."""
     output: str
     """Directory to make; its name is the model's in the card."""
+    license: str = ""
+    """Licence of the model for the card, as the Hugging Face Hub names it, such as `apache-2.0`; empty: not stated."""
+    language: tuple[str, ...] = ()
+    """Languages of its texts for the card, such as `en de`, or `multilingual`; empty: not stated."""
+    datasets: tuple[str, ...] = ()
+    """Data sets of the Hugging Face Hub that it was trained on, for the card, such as `stanfordnlp/sst2`."""
 
     def __post_init__(self) -> None:
+        expected = "a name in lower case such as apache-2.0, mit or cc-by-4.0"
+        require(re.fullmatch(r"([a-z0-9][a-z0-9.+-]*)?", self.license) is not None, "license", expected, self.license)
+        are_codes = all(re.fullmatch(r"[a-z]{2,3}(-[A-Za-z0-9]+)*|multilingual", code) for code in self.language)
+        require(are_codes, "language", "codes such as en de, or multilingual", self.language)
+        are_names = all(re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) for name in self.datasets)
+        require(are_names, "datasets", "names of the Hub such as stanfordnlp/sst2", self.datasets)
         require_local("model", self.model)
         require_local("output", self.output)
 
@@ -345,7 +381,9 @@ class VerifyConfig(QuietCommand):
 
     Ends with code 2 and the names of what has changed, or with 0.
 
-    Example: python infer.py verify runs/demo
+    Example:
+
+        python infer.py verify runs/demo
     """
 
     run: Annotated[str, tyro.conf.Positional]

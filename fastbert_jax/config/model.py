@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import enum
 import itertools
+from typing import ClassVar
 
 from fastbert_jax.config.shared import (
+    Checked,
     CheckpointKind,
     ExitKind,
     LayerNormKind,
@@ -29,8 +31,10 @@ class Activation(enum.Enum):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BertConfig:
+class BertConfig(Checked):
     """The architecture of one BERT: its backbone, and the exits after its layers."""
+
+    SECTION: ClassVar[str] = "model"
 
     vocab_size: int
     hidden_size: int
@@ -53,6 +57,7 @@ class BertConfig:
     """Layers, from 1 and rising, that have an exit; the last layer always has one. Empty: every layer has one."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(0 < self.num_layers <= MOST_LAYERS, "model num_layers", f"1 to {MOST_LAYERS}", self.num_layers)
         if not self.exit_layers:
             object.__setattr__(self, "exit_layers", tuple(range(1, self.num_layers + 1)))
@@ -86,11 +91,14 @@ class BertConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ModelConfig:
+class ModelConfig(Checked):
     """Which backbone to start from, and the exits put on it."""
 
+    SECTION: ClassVar[str] = "model"
+
     pretrained: str = "builtin:minilm"
-    """`builtin:minilm`, a Hugging Face BERT directory, a run or its model, or `random` (then the sizes below count)."""
+    """`builtin:minilm`; a directory: a Hugging Face BERT, a run or its model; the name of a BERT of the Hugging Face
+    Hub, such as `bert-base-uncased`, that `hf download NAME` has fetched; or `random` (then the sizes below count)."""
     first_layers: int = 0
     """Take only so many layers of `pretrained`, from the first one on; 0: all."""
     keep_exits: bool = False
@@ -124,16 +132,19 @@ class ModelConfig:
     step of fine-tuning 10 % faster, and its compilation as many times slower."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_local("model.pretrained", self.pretrained)
         require_at_least(self, "model.", unroll=1, first_layers=0)
         require(0 <= self.dropout < 1, "model.dropout", "a probability in [0, 1)", self.dropout)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ConvertConfig:
+class ConvertConfig(Checked):
     """Turn a checkpoint of the official FastBERT, or a BERT of UER, into a model directory that gives the same answers.
 
-    Example: python -m fastbert_jax.model.convert --input a.bin --vocab vocab.txt --labels bad good --output reviews
+    Example:
+
+        python -m fastbert_jax.model.convert --input a.bin --vocab vocab.txt --labels bad good --output reviews
 
     The file is read without PyTorch, and no code in it is run.
     """
@@ -155,6 +166,7 @@ class ConvertConfig:
     """Longest text in tokens, 8 or more, the `seq_length` of the model; not for a backbone."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("input", "vocab", "output"):
             require(bool(getattr(self, name)), f"--{name}", "a path", getattr(self, name))
             require_local(name, getattr(self, name))

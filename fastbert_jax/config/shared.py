@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import math
 import re
-from typing import Annotated
+import typing
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from tyro.constructors import PrimitiveConstructorSpec
 
-from fastbert_jax.errors import UserError
+from fastbert_jax.errors import UserError, nearest
 
 ANSWER_ENDINGS = (".jsonl", ".json", ".tsv", ".csv", ".parquet")
 """Files that answers can be written to."""
@@ -198,11 +200,65 @@ JsonFile = Annotated[
 """A file, or `-` for standard output, which the option's name alone means too."""
 
 
+ColumnNames = Annotated[
+    tuple[str, ...] | str,
+    PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="[NAME [NAME ...]]",
+        instance_from_str=tuple,
+        is_instance=lambda value: isinstance(value, tuple | str),
+        str_from_instance=list,
+    ),
+]
+"""Names of columns; a text is one name."""
+
+
+Choice = TypeVar("Choice", bound=enum.Enum)
+
+
+def choice_of(kind: type[Choice], value: object, key: str) -> Choice:
+    """The member of an enum that is given, or whose value is.
+
+    Raises:
+      UserError: there is none, with the nearest one; `key` names the setting.
+    """
+    if isinstance(value, kind):
+        return value
+    names = [member.value for member in kind]
+    if value in names:
+        return kind(value)
+    raise UserError(f"{as_option(key)}: expected one of {names}, found {value!r}; {nearest(str(value), names)}")
+
+
+@functools.cache
+def choices_of(schema: type) -> dict[str, tuple[type[enum.Enum], bool]]:
+    """The settings of a class that are choices, and whether each may be several."""
+    found = {}
+    for key, hint in typing.get_type_hints(schema).items():
+        kind = next(iter(typing.get_args(hint)), hint)
+        if isinstance(kind, type) and issubclass(kind, enum.Enum):
+            found[key] = kind, kind is not hint
+    return found
+
+
 class Checked:
     """Settings that check themselves. Calls of `super` reach the checks of all classes that are combined."""
 
+    SECTION: ClassVar[str] = ""
+    """The key under which other settings hold these."""
+
     def __post_init__(self) -> None:
-        """Raise `UserError` for a value out of range."""
+        """Take the name of a choice, such as `"cascade"`, for the choice.
+
+        Raises:
+          UserError: an unknown choice; in subclasses, also a value out of its range.
+        """
+        schema: Any = type(self)
+        for key, (kind, are_several) in choices_of(schema).items():
+            value, option = getattr(self, key), f"{self.SECTION}{'.' if self.SECTION else ''}{key}"
+            given = value if are_several and isinstance(value, tuple | list) else (value,)
+            chosen = tuple(choice_of(kind, one, option) for one in given)
+            object.__setattr__(self, key, chosen if are_several else chosen[0])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

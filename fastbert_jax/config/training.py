@@ -10,6 +10,7 @@ from fastbert_jax.config.data import DataConfig
 from fastbert_jax.config.inference import EvaluateConfig
 from fastbert_jax.config.model import ModelConfig
 from fastbert_jax.config.shared import (
+    Checked,
     KLDirection,
     LogTarget,
     MeshConfig,
@@ -21,7 +22,7 @@ from fastbert_jax.config.shared import (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PhaseConfig:
+class PhaseConfig(Checked):
     """The settings of one training phase: its length, its batches and its optimizer."""
 
     epochs: int = -1
@@ -47,11 +48,11 @@ class PhaseConfig:
     """How often per epoch the dev set is measured and a checkpoint is saved, 1 or more."""
 
     SECTION: ClassVar[str] = "phase"
-    """The key under which a run's settings hold this phase."""
     EPOCHS: ClassVar[dict[int, int]] = {1_000: 10, 50_000: 3, 500_000: 2}
     """Epochs of fewer texts than that; 1 for more."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         section = f"{self.SECTION}."
         require_at_least(self, section, epochs=-1, batch_size=1, evaluations_per_epoch=1)
         require_at_least(self, section, weight_decay=0, clip_norm=0, decay_epochs=0)
@@ -158,9 +159,11 @@ class CheckpointConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LogConfig:
+class LogConfig(Checked):
     """Where a run's numbers go beside metrics.jsonl. Each target needs its package; the rest is for their own
     environment variables, such as WANDB_PROJECT and MLFLOW_TRACKING_URI."""
+
+    SECTION: ClassVar[str] = "log"
 
     to: tuple[LogTarget, ...] = ()
     """Any of `tensorboard` (files in the run's directory), `wandb` and `mlflow`."""
@@ -168,6 +171,7 @@ class LogConfig:
     """Steps between those that are written there, 1 or more; measurements always are."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(len(set(self.to)) == len(self.to), "log.to", "each target once", [target.value for target in self.to])
         require_at_least(self, "log.", every=1)
 

@@ -23,8 +23,9 @@ from fastbert_jax.inference.exit_outputs import ExitOutputs
 from fastbert_jax.inference.loading import load, model_directory
 from fastbert_jax.inference.plan import BatchedTexts
 from fastbert_jax.inference.predictor import Predictor
+from fastbert_jax.log import info
 from fastbert_jax.report.comparison import Spread
-from fastbert_jax.text.labelled_data import known_examples, label_ids
+from fastbert_jax.text.labelled_data import known_examples, label_ids, without_labels
 from fastbert_jax.text.sources import read_examples
 
 TIMED_TEXTS = 512
@@ -52,6 +53,9 @@ def calibrate(config: CalibrateConfig) -> Calibration:
     need_label = config.max_drop is not None
     read = read_examples(config.data, config, need_label=need_label, role="dev", trained=predictor.reading)
     read.tell()
+    read, words = without_labels(read, predictor.excluded_labels)
+    if words:
+        info(words)
     examples = known_examples(read, predictor.labels, config) if need_label else read.examples
     expected_B, no_accuracy = None, ""
     try:

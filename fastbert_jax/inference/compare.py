@@ -29,10 +29,10 @@ from fastbert_jax.inference.loading import load
 from fastbert_jax.inference.plan import BatchedTexts, device_sizes
 from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.inference.report_page import DESCRIPTION, page_values
-from fastbert_jax.log import progress_bar
+from fastbert_jax.log import info, progress_bar
 from fastbert_jax.report.comparison import BatchSizeComparison, Comparison, ComparisonRow, Provenance, SpeedPoint
 from fastbert_jax.report.tables import render_markdown, render_page
-from fastbert_jax.text.labelled_data import known_examples, label_ids, tfidf_svm_accuracy
+from fastbert_jax.text.labelled_data import known_examples, label_ids, tfidf_svm_accuracy, without_labels
 from fastbert_jax.text.sources import read_examples
 from fastbert_jax.version import VERSION, commit
 
@@ -284,13 +284,17 @@ def compare_data(config: CompareConfig) -> tuple[Comparison, str]:
     baselines = baseline_models(config.baselines, predictor.labels)
     test = read_examples(config.data, config, need_label=True, role="test", trained=predictor.reading)
     test.tell()
-    known = known_examples(test, predictor.labels, config)
+    left, words = without_labels(test, predictor.excluded_labels)
+    if words:
+        info(words)
+    known = known_examples(left, predictor.labels, config)
     examples = [known[i] for i in evenly(len(known), config.limit)]
     skipped_rows = len(test.rejected) + len(test.examples) - len(known)
     expected_B = label_ids(examples, predictor.labels, remedy="fix the row, or compare a model that knows this label")
     baseline_accuracy = None
     if config.baseline:
         train = read_examples(config.baseline, config, need_label=True, role="train", trained=predictor.reading)
+        train, _ = without_labels(train, predictor.excluded_labels)
         if not any(example.label in predictor.labels for example in train.examples):
             label_ids(train.examples, predictor.labels)  # says that no label is the model's
         baseline_accuracy = tfidf_svm_accuracy(train.examples, examples)

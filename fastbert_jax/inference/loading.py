@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import jax
 from jax.sharding import Mesh
 
 from fastbert_jax import stopping
-from fastbert_jax.atomic_files import user_path
 from fastbert_jax.config import BertConfig, DataConfig, ExitConfig, MeshConfig, Precision, ReadingConfig
 from fastbert_jax.config_yaml import convert, shown
 from fastbert_jax.errors import UserError, program_name
@@ -22,12 +20,15 @@ from fastbert_jax.model.config_json import ConfigJson, code_notes, read_bert_con
 from fastbert_jax.model.sharding import make_mesh
 from fastbert_jax.model.tensor_files import check_is_file
 from fastbert_jax.model.weights import check_vocabulary, load_model, load_params
+from fastbert_jax.text.builtin import nothing_at, pretrained_directory
 from fastbert_jax.text.tokenizer import load_tokenizer
 
 CARD = "README.md"
 """The model card beside a model's files."""
 EXTRA = {"labels": tuple[str, ...], "max_length": int, "length_buckets": tuple[int, ...], "precision": Precision}
 """The keys of `fastbert.extra` that inference needs, and the types of their values."""
+EXCLUDED = "excluded_labels"
+"""The key of the labels whose rows were left out of training, where there are some."""
 LEAST_LENGTH = 4
 """Tokens of the longest text of a model, at least: two texts and what frames them have more."""
 
@@ -96,10 +97,12 @@ def local_mesh(config: MeshConfig, *, count: int) -> Mesh:
 def model_directory(directory: str | Path) -> Path:
     """The directory of the weights: `directory` itself, or `model` in it when it is a run's.
 
+    Also that of `builtin:minilm`, and of a model of the Hugging Face Hub by its name, where `hf download` has put it.
+
     Raises:
       UserError: there is none.
     """
-    directory = user_path(directory)
+    directory = pretrained_directory(str(directory))
     for candidate in (directory / "model", directory):
         if os.path.lexists(candidate / "config.json"):  # unlike Path.exists, also for a name that no file can have
             _check_files(candidate)
@@ -109,15 +112,8 @@ def model_directory(directory: str | Path) -> Path:
 
 def _found_instead(directory: Path) -> str:
     """What is in the place of a model, and what to do with it."""
-    name = str(directory)
     if not os.path.exists(directory):
-        found = f"nothing at {directory}; check the path"
-        if re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name) and directory.parent.is_dir() == ("/" not in name):
-            found += (
-                "; nothing is downloaded: a model of the Hugging Face Hub must be fetched before, with "
-                f"`hf download {name} --local-dir {directory.name}`"
-            )
-        return found
+        return nothing_at(directory)
     if not os.path.isdir(directory):
         return f"a file at {directory}; give the directory that it is in"
     if (directory / "config.yaml").is_file():
@@ -182,4 +178,6 @@ def saved_settings(directory: Path, extra: dict[str, Any], config: BertConfig) -
     if "reading" in extra:  # older models do not have it
         reading = convert(ReadingConfig, extra["reading"], where=where, key="fastbert.extra.reading")
         settings["reading"] = reading
+    if EXCLUDED in extra:
+        settings[EXCLUDED] = convert(tuple[str, ...], extra[EXCLUDED], where=where, key=f"fastbert.extra.{EXCLUDED}")
     return settings

@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from fastbert_jax import stopping
-from fastbert_jax.config import BertConfig, ExitConfig, Mode, Precision, ReadingConfig
+from fastbert_jax.config import BertConfig, ExitConfig, Mode, Precision, ReadingConfig, choice_of
 from fastbert_jax.errors import UserError, program_name
 from fastbert_jax.inference.calibration import stored_calibration
 from fastbert_jax.inference.engines.auto import Auto, make_engines
@@ -80,6 +80,7 @@ class Predictor:
         mesh: Mesh | None = None,
         policy: Policy | Uncertainty | None = None,
         reading: ReadingConfig | None = None,
+        excluded_labels: Sequence[str] = (),
         directory: Path | None = None,
     ) -> None:
         """Put the parameters on the devices.
@@ -92,6 +93,7 @@ class Predictor:
           mesh: devices of this process: those along `data` share the texts, the others the parameters; none: one.
           policy: how the uncertainty is measured instead of as `exits.policy` says; see `load`.
           reading: how the texts of training were read; none: unknown.
+          excluded_labels: labels whose texts were left out of training.
           directory: of the model, where its calibrations are; none: there are none.
         """
         if labels and len(labels) != config.num_classes:
@@ -102,6 +104,7 @@ class Predictor:
         self.labels = tuple(labels)
         self.max_length = max_length
         self.reading = reading
+        self.excluded_labels = tuple(excluded_labels)
         self.length_buckets = tuple(length_buckets)
         self._directory = directory
         self._meshes: list[Mesh | None] = [*copies_of(mesh)] if mesh else [None]
@@ -354,10 +357,7 @@ class Predictor:
         return probabilities, uncertainty
 
     def _engine(self, mode: str | Mode) -> Engine:
-        try:
-            return self._engines[Mode(mode)]
-        except ValueError:
-            raise UserError(f"mode: expected one of {[mode.value for mode in self._engines]}, found {mode!r}") from None
+        return self._engines[choice_of(Mode, mode, "mode")]
 
     def require_exits(self) -> None:
         """Raise `UserError` where there is only a backbone."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from fastbert_jax.config import PhaseConfig, TrainConfig, require, require_local
@@ -116,7 +115,7 @@ def make(settings: Settings, world: World) -> Recipe:
 
     if not settings.pkd.teacher:
         raise UserError("--pkd.teacher: expected the directory of the run that trained the teacher, found none")
-    directory = model_directory(Path(settings.pkd.teacher))
+    directory = model_directory(settings.pkd.teacher)
     if load_tokenizer(directory).fingerprint != world.tokenizer.fingerprint:
         raise UserError(f"--pkd.teacher {directory}: expected a model with the tokenizer of --model.pretrained")
     teacher = trained_start(settings.model, directory, world)

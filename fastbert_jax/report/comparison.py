@@ -268,7 +268,7 @@ class Comparison:
     baseline_accuracy: float | None = None
     """Of TF-IDF and a linear SVM trained on the same texts."""
     skipped_rows: int = 0
-    """Rows of the data, the baseline's included, that could not be read and were skipped."""
+    """Rows that could not be read, the baseline's included, or have a label that the model does not have."""
     truncated_texts: int = 0
     """Texts that were longer than the model's maximum length and were truncated."""
     exits: tuple[ExitRow, ...] = ()

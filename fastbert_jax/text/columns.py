@@ -43,21 +43,23 @@ CHARACTERS_OF_A_TEXT = 5
 class Columns:
     """The names of the columns in use."""
 
-    text: str
+    text: tuple[str, ...]
+    """More than one are joined to one text; see `sources`."""
     pair: str | None
     label: str | None
     guessed: tuple[str, ...] = dataclasses.field(default=(), compare=False)
     """Those of them that were chosen by their contents."""
 
     def __str__(self) -> str:
-        texts = f"text in {self.text!r}" if self.pair is None else f"pairs in {self.text!r} and {self.pair!r}"
+        text = " + ".join(map(repr, self.text))
+        texts = f"text in {text}" if self.pair is None else f"pairs in {text} and {self.pair!r}"
         return texts if self.label is None else f"{texts}, label in {self.label!r}"
 
     @classmethod
     def of_training(cls, trained: ReadingConfig, *, need_label: bool) -> Columns:
         """Those that a model was trained on, from what `reading` gave."""
         pair = None if trained.pair_column == NO_PAIR else trained.pair_column
-        return cls(trained.text_column, pair, trained.label_column if need_label else None)
+        return cls(trained.text_columns, pair, trained.label_column if need_label else None)
 
     def reading(self, data: ReadingConfig) -> ReadingConfig:
         """The settings that read these columns of files like those that `data` reads; they are saved with a model."""
@@ -67,15 +69,14 @@ class Columns:
 
     def same(self, other: Columns) -> bool:
         """Whether the columns have the names of others, in any case; their label counts if they have one."""
-        parts = [(self.text, other.text), (self.pair or "", other.pair or "")]
-        if other.label is not None:
-            parts.append((self.label or "", other.label))
-        return all(one.strip().lower() == another.strip().lower() for one, another in parts)
+        ours = self if other.label is not None else dataclasses.replace(self, label=None)
+        one, another = ((*columns.text, columns.pair or "", columns.label or "") for columns in (ours, other))
+        return [name.strip().lower() for name in one] == [name.strip().lower() for name in another]
 
     @property
     def used(self) -> tuple[str, ...]:
         """All that are used."""
-        return tuple(column for column in (self.text, self.pair, self.label) if column is not None)
+        return tuple(column for column in (*self.text, self.pair, self.label) if column is not None)
 
 
 def flags(*keys: str, value: str = "") -> str:
@@ -93,8 +94,8 @@ def find_columns(table: Table, data: ReadingConfig, *, need_label: bool) -> Colu
       UserError: a named column is missing, one column has two parts, or no column fits, or several do.
     """
     pair_named = "" if data.pair_column == NO_PAIR else data.pair_column
-    named = {"text_column": data.text_column, "pair_column": pair_named}
-    for key, column in (named | {"label_column": data.label_column} if need_label else named).items():
+    named = [*(("text_column", column) for column in data.text_columns), ("pair_column", pair_named)]
+    for key, column in [*named, ("label_column", data.label_column)] if need_label else named:
         if column and column not in table.columns:
             raise UserError(
                 f"{table.name}: expected a column {column!r}, as {flags(key)} says, found {listed(table)}; "
@@ -103,23 +104,30 @@ def find_columns(table: Table, data: ReadingConfig, *, need_label: bool) -> Colu
     if data.label_column:
         label = data.label_column if data.label_column in table.columns else None
     else:
-        label = _first([column for column in table.columns if column not in named.values()], LABELS)
+        label = _first(
+            [column for column in table.columns if ("text_column", column) not in named and column != pair_named],
+            LABELS,
+        )
     candidates = [column for column in table.columns if column != label]
-    text, pair = _by_name(candidates, text=data.text_column, pair=pair_named, single=data.pair_column == NO_PAIR)
-    guessed = []
-    if text is None:
-        text = _longest(table, [column for column in candidates if column != pair])
-        guessed.append(text)
+    text, pair = data.text_columns, pair_named or None
+    if len(text) < 2:
+        single = data.pair_column == NO_PAIR
+        found, pair = _by_name(candidates, text="".join(text), pair=pair_named, single=single)
+        text = (found,) if found else ()
+    guessed: list[str] = []
+    if not text:
+        text = (_longest(table, [column for column in candidates if column != pair]),)
+        guessed += text
     if need_label and label is None:
-        label = _few_values(table, [column for column in candidates if column not in (text, pair)])
+        label = _few_values(table, [column for column in candidates if column not in (*text, pair)])
         guessed.append(label)
     if guessed and table.has_header:
         _check_names(table, guessed)
     columns = Columns(text, pair, label, tuple(guessed))
     if len(set(columns.used)) < len(columns.used):
         raise UserError(
-            f"{table.name}: expected a column of its own for each part, found text {text!r}, pair {pair!r}, "
-            f"label {label!r}; name another: {flags('text_column', 'pair_column', 'label_column')}"
+            f"{table.name}: expected a column of its own for each part, found {columns}; "
+            f"name another: {flags('text_column', 'pair_column', 'label_column')}"
         )
     return columns
 
@@ -154,18 +162,22 @@ def _is_like_texts(name: str, texts: Sequence[str]) -> bool:
 def as_trained(table: Table, data: ReadingConfig, trained: ReadingConfig) -> ReadingConfig:
     """`data`, with the columns of training that it does not name and the table has, in any case.
 
-    Where the text's column is not there, a second text is left to the usual choice as well.
+    Where not all of the text's columns are there, a second text is left to the usual choice as well.
     """
-    named = (data.text_column, data.pair_column, data.label_column)
+    named = (*data.text_columns, data.pair_column, data.label_column)
+
+    def there(column: str) -> str | None:
+        found = column if column in table.columns else _first(table.columns, (column.strip().lower(),))
+        return found if found not in named else None
+
     found: dict[str, Any] = {}
-    for key in ("text_column", "pair_column", "label_column"):
-        column, is_pair = getattr(trained, key), key == "pair_column"
-        is_there = column in table.columns or (is_pair and column == NO_PAIR)
-        there = column if is_there else column and _first(table.columns, (column.strip().lower(),))
-        if is_pair and not data.text_column and "text_column" not in found:
-            continue
-        if there and there not in named and not getattr(data, key):
-            found[key] = there
+    texts = tuple(filter(None, map(there, trained.text_columns)))
+    if not data.text_columns and len(texts) == len(trained.text_columns):
+        found["text_column"] = texts
+    if not data.pair_column and (data.text_columns or "text_column" in found):
+        found["pair_column"] = NO_PAIR if trained.pair_column == NO_PAIR else there(trained.pair_column) or ""
+    if not data.label_column:
+        found["label_column"] = there(trained.label_column) or ""
     return dataclasses.replace(data, **found)
 
 

@@ -8,8 +8,9 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from fastbert_jax.text.examples import Example, is_blank, same_text, share
+from fastbert_jax.text.examples import Example, Text, is_blank, same_text, share
 from fastbert_jax.text.sources import Role
+from fastbert_jax.text.tokenizer import Tokenizer
 
 # What is written in place of a label that is missing; `-1` counts only beside labels that are not below zero.
 NO_LABELS = {"", "-", "--", "?", "nan", "null", "none", "nil", "n/a", "na", "#n/a", "<na>", "-1"}
@@ -23,6 +24,15 @@ UNEVEN = 10
 ONE_SIDED = 0.9
 # Classes of fewer training texts are named.
 FEW = 5
+# A word: letters and digits, a mark, or a character of Chinese or Japanese.
+WORD = re.compile(r"[^\W\u2e80-\ua4cf]+|[\u2e80-\ua4cf]|[^\w\s]")
+# Pieces of a word on average. MiniLM's tokenizer cuts the built-in English sets into 1.1 to 1.2, German sentences into
+# 2.0 to 2.2 (tests/text/test_data_warnings.py).
+MOST_PIECES = 1.6
+# The share of words that may be unknown: nearly none of the built-in sets are.
+MOST_UNKNOWN = 0.05
+# So many texts, spread evenly, and so many characters of each are counted.
+COUNTED = 1000
 
 
 def corpus_notes(
@@ -50,6 +60,22 @@ def corpus_notes(
             "--model.pretrained of their language"
         )
     return notes
+
+
+def language_notes(texts: Sequence[Text], tokenizer: Tokenizer) -> list[str]:
+    """What to say where a tokenizer cuts the words of texts into many pieces or does not know them, with what to do."""
+    chosen = texts[:: len(texts) // COUNTED + 1]
+    parts = [part[:COUNTED] for text in chosen for part in ((text,) if isinstance(text, str) else text)]
+    words = sum(len(WORD.findall(part)) for part in parts)
+    pieces, unknown = tokenizer.count(parts)
+    if pieces <= MOST_PIECES * words and unknown <= MOST_UNKNOWN * words:
+        return []
+    return [
+        f"The tokenizer of --model.pretrained does not suit the train texts: it cuts a word into {pieces / words:.1f} "
+        f"pieces on average (English: 1.1 to 1.2) and does not know {100 * unknown / words:.0f} % of the words. Take a "
+        "backbone of their language, or of many, such as google-bert/bert-base-multilingual-cased; "
+        "docs/howto/own_data.md lists some"
+    ]
 
 
 def data_warnings(parts: Mapping[Role, Sequence[Example]], labels: Sequence[str]) -> list[str]:

@@ -6,11 +6,12 @@ import dataclasses
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from fastbert_jax.config import BadRow, DataConfig, ReadingConfig
-from fastbert_jax.errors import UserError, needs_extra
+from fastbert_jax.errors import UserError, nearest, needs_extra
 from fastbert_jax.log import info
 from fastbert_jax.text.columns import flags
 from fastbert_jax.text.corpora import is_corpus
@@ -53,17 +54,17 @@ def read_labelled_data(data: DataConfig) -> LabelledData:
     if not data.train:
         raise UserError("--data.train: expected a SPEC of labelled texts, found nothing; builtin:movie_reviews is one")
     loaded: dict[Role, Loaded] = {"train": read_examples(data.train, data, need_label=True, role="train")}
-    labels = label_order(loaded["train"], data)
     own_dev, own_test = (own_split(data.train, role, data) for role in ("dev", "test"))
     columns = loaded["train"].columns  # dev and test are read with those that were guessed for train
-    guessed = {
-        f"{part}_column": name for part in ("text", "label") if (name := getattr(columns, part)) in columns.guessed
-    }
+    names: dict[str, Any] = {"text_column": columns.text[0], "label_column": columns.label}
+    guessed = {key: name for key, name in names.items() if name in columns.guessed}
     reading, trained = dataclasses.replace(data, **guessed), columns.reading(data)
     specs: dict[Role, str | None] = {"dev": data.dev or own_dev, "test": data.test or own_test}
     for role, spec in specs.items():
         if spec:
             loaded[role] = read_examples(spec, reading, need_label=True, role=role, trained=trained)
+    left_out = _exclude(loaded, data.exclude_labels)
+    labels = label_order(loaded["train"], data)
     fractions: dict[Role, float] = {"dev": data.dev_fraction, "test": 0.0 if own_dev else data.test_fraction}
     parts, notes = _parts({role: part.examples for role, part in loaded.items()}, fractions)
     sources = [*loaded.values()]
@@ -77,7 +78,7 @@ def read_labelled_data(data: DataConfig) -> LabelledData:
     for examples in parts.values():
         label_ids(examples, labels)
     all_named = data.text_column and data.pair_column and data.label_column
-    notes = [*(source.note for source in sources if not all_named), *notes, *data_warnings(parts, labels)]
+    notes = [*(source.note for source in sources if not all_named), *left_out, *notes, *data_warnings(parts, labels)]
     return LabelledData(
         **parts,
         unlabelled=unlabelled,
@@ -86,6 +87,43 @@ def read_labelled_data(data: DataConfig) -> LabelledData:
         notes=tuple(dict.fromkeys(note for note in notes if note)),
         reading=trained,
     )
+
+
+def _exclude(loaded: dict[Role, Loaded], excluded: Sequence[str]) -> list[str]:
+    """Leave out the rows of these labels, in place; what was left out, in sentences.
+
+    Raises:
+      UserError: a label that no row has, or a part of which nothing is left.
+    """
+    known = {str(example.label) for read in loaded.values() for example in read.examples}
+    for label in excluded:
+        if label not in known:
+            raise UserError(
+                f"--data.exclude-labels: expected labels of the rows, found {label!r}; {nearest(label, sorted(known))}"
+            )
+    notes = []
+    for role, read in loaded.items():
+        loaded[role], words = without_labels(read, excluded, what=f"{role} rows")
+        notes.append(words and f"{words} (--data.exclude-labels).")
+    return notes
+
+
+def without_labels(read: Loaded, excluded: Sequence[str], *, what: str = "rows") -> tuple[Loaded, str]:
+    """What is left without the rows of some labels; and what was left out, in words, empty where nothing was.
+
+    Raises:
+      UserError: nothing is left.
+    """
+    left = [example for example in read.examples if example.label not in excluded]
+    counts = Counter(str(example.label) for example in read.examples if example.label in excluded)
+    if not counts:
+        return read, ""
+    words = (
+        f"{share(counts.total(), len(read.examples))} {what} have excluded labels and are left out: {_counted(counts)}"
+    )
+    if not left:
+        raise UserError(f"{words}; expected rows with other labels, found none")
+    return dataclasses.replace(read, examples=left), words
 
 
 def _unlabelled(read: Loaded) -> tuple[list[Example], list[str]]:
@@ -108,12 +146,13 @@ def label_order(train: Loaded, data: DataConfig) -> tuple[str, ...]:
     """
     found = {str(example.label): example.where for example in reversed(train.examples)}
     if len(found) < 2:
+        excluded = "--data.exclude-labels or " if data.exclude_labels else ""
         raise UserError(
             f"expected two classes or more in train, found only {next(iter(found))!r} "
-            f"in all of its {len(train.examples)} rows; check --data.label-column"
+            f"in all of its {len(train.examples)} rows; check {excluded}--data.label-column"
         )
     if data.labels or train.class_names:
-        return data.labels or train.class_names
+        return data.labels or tuple(name for name in train.class_names if name not in data.exclude_labels)
     fractions = [label for label in found if is_fraction(label)]
     if fractions and all(re.fullmatch(r"[-+]?[\d.,]+", label) for label in found):
         raise UserError(
@@ -125,7 +164,7 @@ def label_order(train: Loaded, data: DataConfig) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-LIST_ALL_LABELS = "fix the row, or list all labels with --data.labels"
+LIST_ALL_LABELS = "fix the row, list all labels with --data.labels, or leave such rows out with --data.exclude-labels"
 
 
 def label_ids(examples: Sequence[Example], labels: Sequence[str], *, remedy: str = LIST_ALL_LABELS) -> np.ndarray:
@@ -163,9 +202,13 @@ def known_examples(read: Loaded, labels: Sequence[str], data: ReadingConfig) -> 
     unknown = Counter(str(example.label) for example in read.examples if example.label not in names)
     info(
         f"{share(unknown.total(), len(read.examples))} rows have labels that the model does not know and were left "
-        f"out: {_shown([f'{label} ({count})' for label, count in unknown.most_common()])}"
+        f"out: {_counted(unknown)}"
     )
     return known
+
+
+def _counted(labels: Counter[str]) -> str:
+    return _shown(f"{label} ({count})" for label, count in labels.most_common())
 
 
 def _shown(labels: Iterable[str | None]) -> str:

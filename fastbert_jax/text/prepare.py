@@ -36,7 +36,7 @@ from fastbert_jax.command_line import end_with, read_settings
 from fastbert_jax.config import AUTO_ENCODING, PrepareConfig, require
 from fastbert_jax.errors import UserError
 from fastbert_jax.log import progress_bar, result, status
-from fastbert_jax.text.builtin import pretrained_directory
+from fastbert_jax.text.builtin import nothing_at, pretrained_directory
 from fastbert_jax.text.corpora import (
     MANIFEST,
     TEXT_DTYPE,
@@ -120,7 +120,7 @@ def prepare(config: PrepareConfig) -> Manifest:
         raise UserError(f"--output {config.output}: expected no corpus or its shares, found one that is not shared")
     numbers = range(first, len(names), shares)
     inputs = {names[number]: size_of(place_of(names[number])) for number in numbers}
-    tokenizer = load_tokenizer(pretrained_directory(config.tokenizer))
+    tokenizer = _load_tokenizer(config.tokenizer)
     settings = _settings(config, tokenizer)
     if shares > 1:  # the shares fit each other if they were cut from one list
         settings["shared_inputs"] = f"{len(names)}, sha256 {hashlib.sha256(repr(names).encode()).hexdigest()}"
@@ -152,7 +152,8 @@ def _texts(shards: Iterable[Shard]) -> int:
 def _settings(config: PrepareConfig, tokenizer: Tokenizer) -> dict[str, Any]:
     return {
         "tokenizer": tokenizer.fingerprint,
-        **{key: getattr(config, key) for key in ("max_length", "shard_texts", "text_column", "pair_column")},
+        **{key: getattr(config, key) for key in ("max_length", "shard_texts", "pair_column")},
+        "text_column": list(config.text_columns) if len(config.text_columns) > 1 else "".join(config.text_columns),
         "delimiter": config.delimiter.value,
         **({} if config.encoding == AUTO_ENCODING else {"encoding": config.encoding}),  # others have no such key
         "on_bad_row": config.on_bad_row.value,
@@ -263,10 +264,17 @@ def write_input(
             part += 1
 
 
+def _load_tokenizer(name: str) -> Tokenizer:
+    directory = pretrained_directory(name)
+    if not os.path.exists(directory):
+        raise UserError(f"--tokenizer: expected a directory with a tokenizer, found {nothing_at(directory)}")
+    return load_tokenizer(directory)
+
+
 @functools.lru_cache(maxsize=1)
 def _tokenizer(name: str, fingerprint: str) -> Tokenizer:
     """The tokenizer of this name, which a worker loads once for all of its inputs."""
-    return load_tokenizer(pretrained_directory(name))
+    return _load_tokenizer(name)
 
 
 def _write_shard(

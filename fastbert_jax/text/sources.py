@@ -135,7 +135,7 @@ def open_examples(
         if table.is_lines:
             if need_label:
                 raise UserError(f"{spec}: expected texts with labels, found lines of text alone; use a .tsv file")
-            columns = Columns("text", None, None)
+            columns = Columns(("text",), None, None)
         else:
             columns = find_columns(table, as_trained(table, data, trained) if trained else data, need_label=need_label)
         for column in keep:
@@ -149,13 +149,13 @@ def open_examples(
 
 def _note(table: Table, read: Columns, data: ReadingConfig, trained: ReadingConfig | None, need_label: bool) -> str:
     before = Columns.of_training(trained, need_label=need_label) if trained else None
-    if table.is_lines and not (before and before.pair):
+    if table.is_lines and not (before and (before.pair or len(before.text) > 1)):
         return ""
     columns = read if need_label else dataclasses.replace(read, label=None)
     same = before is not None and columns.same(before)
     found = "one text a line" if table.is_lines else f"{columns}{', as in training' if same else ''}"
     words = [f"{table.name}: {found}."]
-    guessed = [key for key in ("text", "label") if getattr(columns, key) in columns.guessed]
+    guessed = [key for key, name in (("text", columns.text[0]), ("label", columns.label)) if name in columns.guessed]
     if guessed:
         words.append(
             f"Guessed from the contents of {' and '.join(map(repr, columns.guessed))}; "
@@ -280,7 +280,7 @@ def _open_set(spec: str, role: Role, data: ReadingConfig, *, need_label: bool) -
 
 
 def _example(row: Row, columns: Columns, *, need_label: bool, kept: tuple[Any, ...]) -> Example | Unreadable:
-    text: Any = _cut(row.values.get(columns.text))
+    text: Any = _cut(_joined([row.values.get(column) for column in columns.text]))
     if columns.pair is not None:
         text = text, _cut(row.values.get(columns.pair))
     value = None if columns.label is None else row.values.get(columns.label)
@@ -291,6 +291,19 @@ def _example(row: Row, columns: Columns, *, need_label: bool, kept: tuple[Any, .
     if problem is None and need_label:
         problem = _label_problem(value, label)
     return Example(text, label, row.where, kept) if problem is None else Unreadable(row.where, problem, kept)
+
+
+def _joined(values: Sequence[Any]) -> Any:
+    """The values of a text's columns as one text, a line break between them, without those that are missing or blank.
+
+    A value that is no text is given as it is, which is no text then.
+    """
+    if len(values) == 1:
+        return values[0]
+    there = [value for value in values if value is not None and value == value]
+    if not there or not all(isinstance(value, str) for value in there):
+        return next((value for value in there if not isinstance(value, str)), None)
+    return "\n".join(value for value in there if value.strip())
 
 
 def _cut(text: Any) -> Any:

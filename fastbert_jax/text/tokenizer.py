@@ -184,6 +184,11 @@ class Tokenizer:
         starts = encoded.offsets[:-1]
         return np.logical_or.reduceat(unknown, starts) & ~np.logical_or.reduceat(known, starts)
 
+    def count(self, texts: Sequence[Text]) -> tuple[int, int]:
+        """How many tokens texts have without what frames them, and how many of these are [UNK]."""
+        tokens = [token for parts in self._tokens(texts) for part in parts for token in part]
+        return len(tokens), tokens.count(-1 if self._unk is None else self._unk)
+
     def save(self, directory: str | Path, *, max_length: int | None = None) -> None:
         """Write the tokenizer's files, in the form that `load_tokenizer` and transformers read.
 

@@ -1,7 +1,7 @@
 """A model for others: its card, README.md, and its export, a Hugging Face directory with the exits beside the backbone.
 
-The card is made from the files of the model and of its run. It names no licence: that of the weights and texts that a
-model comes from is unknown here.
+The card is made from the files of the model and of its run. It states a licence, languages and data sets of the Hub
+only where the command gives them: those of the weights and texts that a model comes from are unknown here.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import contextlib
 import html
 import inspect
 import json
+import re
+from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -21,13 +23,15 @@ from fastbert_jax.config import ExportConfig, LayerNormKind
 from fastbert_jax.config_yaml import read_yaml
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference import calibration
-from fastbert_jax.inference.loading import CARD, model_directory, saved_settings
+from fastbert_jax.inference.loading import CARD, EXCLUDED, model_directory, saved_settings
 from fastbert_jax.model import in_numpy
 from fastbert_jax.model.config_json import read_fastbert_config
 from fastbert_jax.model.tensor_files import EXITS_FILE, read_json
 from fastbert_jax.model.weights import load_model, save_model
 from fastbert_jax.report.comparison import Comparison
 from fastbert_jax.report.tables import speed_table
+from fastbert_jax.text.builtin import hub_name
+from fastbert_jax.text.filesystem import without_compression
 from fastbert_jax.text.sources import is_named_set
 from fastbert_jax.text.tokenizer import load_tokenizer
 from fastbert_jax.training.run_directory import FREE_KEYS, RunDirectory
@@ -35,6 +39,12 @@ from fastbert_jax.training.run_directory import FREE_KEYS, RunDirectory
 TEMPLATE = "model_card.md.jinja"
 NOT_SHOWN = ("data", *FREE_KEYS)
 """Settings that a card does not show: they are private to a machine, or do not affect what is trained."""
+HEAD = {
+    "library_name": "fastbert_jax",
+    "pipeline_tag": "text-classification",
+    "tags": ["bert", "fastbert", "early-exit", "safetensors"],
+}
+"""What the head of every card says."""
 MODEL_KEYS = (
     "pretrained",
     "first_layers",
@@ -64,7 +74,8 @@ def export(config: ExportConfig) -> str:
             "compute wrongly; share the directory as it is, which fastbert_jax loads"
         )
     name = output.resolve().name
-    card = card_of(source, name=name, exported_to=name)
+    given = {"license": config.license, "language": [*config.language], "datasets": [*config.datasets]}
+    card = card_of(source, name=name, exported_to=name, given=given)
     tokenizer = load_tokenizer(source)
     with unless_refused(f"--output {output}", "write the model"), atomic_directory(output.resolve()) as directory:
         tokenizer.save(directory, max_length=extra["max_length"])
@@ -97,20 +108,23 @@ def write_card(run: RunDirectory) -> None:
     write_text(run.model / CARD, card_of(run.model, name=run.path.resolve().name))
 
 
-def card_of(model: Path, *, name: str, exported_to: str = "") -> str:
+def card_of(model: Path, *, name: str, exported_to: str = "", given: Mapping[str, Any] | None = None) -> str:
     """The card of a model directory, as Markdown, with a YAML head as Hugging Face's hub reads it.
 
     Args:
       name: the model's, for people.
       exported_to: the name of the directory that an export of it gets; empty: the card is for `model` itself.
+      given: keys of the head that only a person knows, where they are not empty.
 
     Raises:
       UserError: one of the files cannot be read.
     """
     architecture, extra = read_fastbert_config(model)
+    directory = exported_to or model.name
     settings = saved_settings(model, extra, architecture)
     run = _run_of(model)
     comparison = run and run["comparison"]
+    reading = settings.get("reading")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         undefined=jinja2.StrictUndefined,
@@ -118,8 +132,10 @@ def card_of(model: Path, *, name: str, exported_to: str = "") -> str:
         keep_trailing_newline=True,
     )
     return environment.get_template(TEMPLATE).render(
+        head=yaml.safe_dump(_head(name, run, given or {}), sort_keys=False, allow_unicode=True).strip(),
         name=_as_text(name),
-        directory=_as_json(exported_to or model.name),
+        directory=_as_json(directory),
+        typed_directory=directory if re.fullmatch(r"[\w.-]+", directory) else "DIRECTORY",
         config=architecture,
         standard_layer_norm=architecture.layer_norm is LayerNormKind.STANDARD,
         labels=_as_json(settings["labels"]),
@@ -127,10 +143,36 @@ def card_of(model: Path, *, name: str, exported_to: str = "") -> str:
         exits_file=EXITS_FILE if exported_to else "model.safetensors",
         numpy_code=inspect.getsource(in_numpy).strip(),
         story=_as_text(extra.get("story", "")),
+        text_columns=[*map(_as_code, reading.text_columns)] if reading else [],
+        excluded_labels=[*map(_as_code, settings.get(EXCLUDED, ()))],
+        has_license=bool(given and given["license"]),
         run=run,
         comparison=comparison,
         speed_table=speed_table(comparison) if comparison else "",
     )
+
+
+def _head(name: str, run: dict[str, Any] | None, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The metadata of a card in the form of the Hugging Face Hub; what is unknown is left out."""
+    head = {key: value for key, value in given.items() if value} | HEAD
+    if run and run["base_model"]:
+        head["base_model"] = run["base_model"]
+    if run and (comparison := run["comparison"]):
+        accuracies = {row.speed: row.accuracy for row in comparison.rows}  # every mode gives the same answers
+        metrics = [
+            {
+                "type": "accuracy",
+                "value": round(accuracy, 4),
+                "name": f"Accuracy at speed {speed:g}" if speed else "Accuracy at full depth",
+            }
+            for speed, accuracy in sorted(accuracies.items())
+        ]
+        task = {"type": HEAD["pipeline_tag"]}
+        head["metrics"] = ["accuracy"]
+        head["model-index"] = [
+            {"name": name, "results": [{"task": task, "dataset": run["tested_on"], "metrics": metrics}]}
+        ]
+    return head
 
 
 def _run_of(model: Path) -> dict[str, Any] | None:
@@ -144,9 +186,10 @@ def _run_of(model: Path) -> dict[str, Any] | None:
         return None
     settings, counts = read_yaml(run.config), read_json(run.data) if run.data.is_file() else {}
     try:
+        base_model = hub_name(settings["model"]["pretrained"])
         for section in settings.values():
             if isinstance(section, dict):
-                section |= {key: _last_part(section[key]) for key in ("pretrained", "teacher") if section.get(key)}
+                section |= {key: _public(section[key]) for key in ("pretrained", "teacher") if section.get(key)}
         specs = {role: str(settings["data"][role]) for role in ("train", "dev", "unlabelled", "test")}
         shown = {key: value for key, value in settings.items() if key not in NOT_SHOWN}
         shown["model"] = {key: settings["model"][key] for key in MODEL_KEYS}
@@ -155,7 +198,15 @@ def _run_of(model: Path) -> dict[str, Any] | None:
     comparison = None
     with contextlib.suppress(ValueError):  # measurements of another version, which lack some
         comparison = Comparison.from_json(read_json(run.comparison)) if run.comparison.is_file() else None
+    test = specs["test"] or specs["train"]
+    scheme, colon, _ = test.partition(":")
     return {
+        "base_model": base_model,
+        "tested_on": {
+            "name": _last_part(test),
+            "type": scheme if colon else without_compression(test).suffix.removeprefix(".") or "text",
+            "split": "test",
+        },
         "texts": [
             (role, _as_code(_last_part(spec)) if spec else "", counts.get(role, ""))
             for role, spec in specs.items()
@@ -180,6 +231,11 @@ def _as_text(words: str) -> str:
 def _as_code(words: str) -> str:
     """Words in a cell of a table, as code that they do not end."""
     return f"`{' '.join(words.split())}`" if not set(words) & {"`", "|"} else _as_text(words).replace("|", r"\|")
+
+
+def _public(model: str) -> str:
+    """A pretrained model without the directories that it is in; the whole name of one of the Hub."""
+    return model if hub_name(model) == model else _last_part(model)
 
 
 def _last_part(spec: str) -> str:

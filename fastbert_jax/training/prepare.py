@@ -19,12 +19,12 @@ from fastbert_jax.model.config_json import code_notes, read_bert_config
 from fastbert_jax.model.sharding import check_batch, local_rows, param_shardings
 from fastbert_jax.model.weights import check_token_types, check_vocabulary
 from fastbert_jax.text.corpora import PreparedCorpus, TextStream, is_corpus, open_corpus
-from fastbert_jax.text.data_warnings import corpus_notes
+from fastbert_jax.text.data_warnings import corpus_notes, language_notes
 from fastbert_jax.text.examples import Example
 from fastbert_jax.text.labelled_data import LabelledData, label_ids, read_labelled_data
 from fastbert_jax.text.tokenizer import Encoded, Tokenizer, load_tokenizer, train_tokenizer
 from fastbert_jax.text.training_batches import Batches, StreamedBatches, TrainingBatches
-from fastbert_jax.training.recipe import Recipe, RecipeModule, World, pretrained_weights
+from fastbert_jax.training.recipe import RANDOM, Recipe, RecipeModule, World, pretrained_weights
 from fastbert_jax.training.run_directory import REJECTED
 from fastbert_jax.training.terms import KEPT
 
@@ -188,6 +188,8 @@ def _batches(
 
 def _notes(config: TrainConfig, task: LabelledData, tokenizer: Tokenizer, encoded: Mapping[str, Texts]) -> list[str]:
     notes = [*task.notes]
+    if config.model.pretrained != RANDOM:
+        notes += language_notes([example.text for example in task.train], tokenizer)
     if task.rejected:
         count, first = len(task.rejected), task.rejected[0]
         notes.append(

@@ -24,7 +24,6 @@ from fastbert_jax.model.network import Params, Part, Trace
 from fastbert_jax.model.networks import make_network
 from fastbert_jax.model.sharding import param_shardings
 from fastbert_jax.model.weights import find_weights, load_params
-from fastbert_jax.text.builtin import pretrained_directory
 from fastbert_jax.text.tokenizer import Tokenizer
 from fastbert_jax.training.terms import Case, Phase, Source, Term, Tree
 
@@ -167,9 +166,8 @@ def pretrained_weights(name: str) -> Path | None:
     """
     if name == RANDOM:
         return None
-    directory = pretrained_directory(name)
     try:
-        return model_directory(directory)
+        return model_directory(name)
     except UserError as error:
         raise UserError(f"--model.pretrained: {error}") from None
 

@@ -25,7 +25,7 @@ from fastbert_jax.atomic_files import (
 from fastbert_jax.config import BertConfig, ProcessesConfig, TrainConfig
 from fastbert_jax.inference.compare import compare
 from fastbert_jax.inference.exit_outputs import EvaluatedTexts
-from fastbert_jax.inference.loading import load
+from fastbert_jax.inference.loading import EXCLUDED, load
 from fastbert_jax.inference.report_page import DESCRIPTION, page_values
 from fastbert_jax.log import result, status
 from fastbert_jax.model.config_json import inference_settings, reading_values
@@ -181,6 +181,8 @@ def _save(config: TrainConfig, prepared: Prepared, run: RunDirectory, params: Pa
         length_buckets=config.data.lengths,
         precision=config.model.precision,
     ) | {"story": prepared.recipe.story, "reading": reading_values(prepared.task.reading)}
+    if config.data.exclude_labels:
+        extra[EXCLUDED] = list(config.data.exclude_labels)
     with unless_refused(run.model, "write the model", remedy=MAKE_ROOM):
         with atomic_directory(run.model) as directory:
             prepared.tokenizer.save(directory, max_length=config.data.max_length)

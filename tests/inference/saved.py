@@ -32,6 +32,7 @@ def save_tiny_model(
     num_layers: int = LAYERS,
     exit_layers: tuple[int, ...] = (),
     reading: ReadingConfig | None = None,
+    excluded_labels: tuple[str, ...] = (),
 ) -> Path:
     """Write weights, tokenizer and settings as training does.
 
@@ -43,6 +44,8 @@ def save_tiny_model(
     config = tiny_config(len(labels), num_layers=num_layers)
     config = dataclasses.replace(config, vocab_size=vocab_size, exit_layers=exit_layers or config.exit_layers)
     extra = {"labels": list(labels), "max_length": 16, "length_buckets": [8, 16], "precision": "float32"}
+    if excluded_labels:
+        extra["excluded_labels"] = list(excluded_labels)
     if reading:
         extra["reading"] = reading_values(reading)
     save_model(directory, tiny_params(config), config, extra=extra)

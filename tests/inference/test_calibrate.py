@@ -51,6 +51,19 @@ def fixed_speedup(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "measured_speedup", measured)
 
 
+@pytest.mark.usefixtures("fixed_speedup")
+@pytest.mark.parametrize("target", [{"agreement": 0.5}, {"max_drop": 10.0}])
+def test_rows_that_training_excluded_are_left_out_and_counted(
+    model: Path, data: Path, capsys: pytest.CaptureFixture[str], target: dict[str, float]
+) -> None:
+    save_tiny_model(model / "model", excluded_labels=("whale",))
+    with data.open("a") as stream:
+        stream.write("some text\twhale\n")
+    found = calibrate(CalibrateConfig(model=str(model), data=str(data), **target))
+    assert found.texts == 60 and found.full_accuracy == 1.0
+    assert "1 of 61 (1.6 %) rows have excluded labels and are left out: ['whale (1)']" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("per_layer", [False, True])
 def test_the_thresholds_found_are_those_that_predict_takes(

@@ -247,6 +247,19 @@ def test_the_command_reads_and_measures(settings: dict[str, Any], tmp_path: Path
         compare_data(CompareConfig(report="", **settings))
 
 
+def test_rows_that_training_excluded_are_left_out_and_counted(
+    settings: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_tiny_model(Path(settings["model"]), excluded_labels=("whale",))
+    with (tmp_path / "test.tsv").open("a") as stream:
+        stream.write("some text\twhale\n" * 2)
+    stop = settings | {"on_bad_row": BadRow.STOP, "limit": 0}
+    (tmp_path / "test.tsv").write_text((tmp_path / "test.tsv").read_text().replace("no label\t\n", ""))
+    comparison, _ = compare_data(CompareConfig(report="", baseline=stop["data"], **stop))
+    assert (comparison.texts, comparison.skipped_rows) == (40, 2)
+    assert "2 of 42 (4.8 %) rows have excluded labels and are left out: ['whale (2)']\n" in capsys.readouterr().err
+
+
 def test_an_output_directory_gets_tables_numbers_and_the_report(settings: dict[str, Any], tmp_path: Path) -> None:
     other = save_tiny_model(tmp_path / "other")
     output = tmp_path / "new" / "out"

@@ -19,7 +19,9 @@ from fastbert_jax.inference.loading import load, model_directory
 from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.model import config_json
 from fastbert_jax.model.tensor_files import read_json
-from fastbert_jax.training.recipe import World, model_start
+from fastbert_jax.text.builtin import pretrained_directory
+from fastbert_jax.training.recipe import World, model_start, pretrained_weights
+from tests.inference.saved import LABELS
 from tests.tiny_bert import write_tiny_bert
 
 DEEP: list = []
@@ -194,7 +196,7 @@ def test_a_directory_without_a_model_says_what_it_has(tmp_path: Path, files: lis
 @pytest.mark.parametrize("name", ["bert-base-uncased", "google-bert/bert-base-uncased"])
 def test_a_name_of_the_hub_says_how_to_fetch_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
-    expected = rf"found nothing at {name}; .*`hf download {name} --local-dir bert-base-uncased`"
+    expected = rf"found nothing at {name}; .*`hf download {name}` and then the same command again"
     with pytest.raises(UserError, match=expected):
         load(name)
     with pytest.raises(UserError, match=rf"--model\.pretrained: .*{expected}"):
@@ -202,6 +204,32 @@ def test_a_name_of_the_hub_says_how_to_fetch_it(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "runs").mkdir()
     with pytest.raises(UserError, match=r"found nothing at runs/demo; check the path$"):
         load("runs/demo")
+
+
+@pytest.mark.parametrize(
+    ("kept", "asked"), [("org/name", "org/name"), ("name", "google-bert/name"), ("google-bert/name", "name")]
+)
+def test_a_model_of_the_hub_is_found_where_it_was_downloaded_unless_a_directory_has_its_name(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: str, asked: str
+) -> None:
+    cache = tmp_path / "hub" / f"models--{kept.replace('/', '--')}"
+    snapshot = cache / "snapshots" / "1a2b"
+    snapshot.parent.mkdir(parents=True)
+    (cache / "blobs").mkdir()
+    shutil.copytree(model, snapshot)
+    for path in snapshot.iterdir():  # as huggingface_hub keeps them
+        blob = cache / "blobs" / path.name
+        path.rename(blob)
+        path.symlink_to(os.path.relpath(blob, snapshot))
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text("1a2b")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("the network was asked"))
+    monkeypatch.chdir(tmp_path)
+    assert model_directory(asked) == pretrained_weights(asked) == pretrained_directory(asked) == snapshot
+    assert load(asked).predict(["a film"])[0].label in LABELS
+    shutil.copytree(model, tmp_path / asked)
+    assert model_directory(asked) == Path(asked)
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"])

@@ -431,6 +431,16 @@ def test_the_columns_of_training_are_read(model: Path, tmp_path: Path, capsys) -
     assert f"{texts}: text in 'title'.\n" in capsys.readouterr().err
     assert answer(remembers, texts, tmp_path / "c.jsonl") == named
     assert f"{texts}: text in 'opinion', as in training.\n" in capsys.readouterr().err
+    both = ReadingConfig(text_column=("title", "opinion"), pair_column="none", label_column="verdict")
+    joined = write_rows(tmp_path / "joined.jsonl", [{"text": f"{row['title']}\n{row['opinion']}"} for row in rows])
+    numbered = write_rows(tmp_path / "numbered.jsonl", [{"id": number, **row} for number, row in enumerate(rows)])
+    remembers = save_tiny_model(tmp_path / "several", reading=both)
+    answers = [
+        json.loads(line) for line in answer(remembers, numbered, tmp_path / "f.jsonl", keep=("id",)).splitlines()
+    ]
+    assert [one.pop("id") for one in answers] == [*range(9)]
+    assert answers == [json.loads(line) for line in answer(model, joined, tmp_path / "g.jsonl").splitlines()]
+    assert f"{numbered}: text in 'title' + 'opinion', as in training.\n" in capsys.readouterr().err
     pairs = write_rows(tmp_path / "pairs.jsonl", [{"text_a": "good", "text_b": "bad"}])
     single = ReadingConfig(text_column="text_a", pair_column="none", label_column="label")
     expected = answer(model, pairs, tmp_path / "d.jsonl", pair_column="none")

@@ -32,6 +32,7 @@ EXTRA = {
     "precision": "float32",
     "story": "MiniLM, fine-tuned on animals.csv",
     "reading": {"text_column": "text", "pair_column": "none", "label_column": "label", "delimiter": "auto"},
+    "excluded_labels": ["other"],
 }
 LENGTH = 12
 

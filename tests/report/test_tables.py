@@ -57,7 +57,7 @@ def test_modes_that_noise_cannot_tell_apart_are_named_together() -> None:
     ("comparison", "told"),
     [
         (dataclasses.replace(COMPARISON, disagreements=2), "WARNING: 2 answers of the engines differ"),
-        (dataclasses.replace(COMPARISON, skipped_rows=3), "3 rows could not be read and were skipped."),
+        (dataclasses.replace(COMPARISON, skipped_rows=3), "3 rows were left out: they could not be read, or the model"),
         (
             dataclasses.replace(COMPARISON, truncated_texts=4),
             "4 texts are longer than the model's maximum length and were truncated.",

@@ -18,17 +18,17 @@ def find(*columns, need_label=True, **settings):
 @pytest.mark.parametrize(
     ("columns", "found"),
     [
-        (("label", "text"), Columns("text", None, "label")),
-        (("Sentence", "LABEL"), Columns("Sentence", None, "LABEL")),
-        (("label", "text_a"), Columns("text_a", None, "label")),
-        (("label", "text_a", "text_b"), Columns("text_a", "text_b", "label")),
-        (("hypothesis", "idx", "label", "premise"), Columns("premise", "hypothesis", "label")),
-        (("idx", "label", "question", "sentence"), Columns("question", "sentence", "label")),
-        (("idx", "label", "question1", "question2"), Columns("question1", "question2", "label")),
-        (("id", "sentence1", "sentence2", "gold_label"), Columns("sentence1", "sentence2", "gold_label")),
-        (("", "words of it", "Sentiment"), Columns("words of it", None, "Sentiment")),
-        (("review", "category"), Columns("review", None, "category")),
-        (("title", "description", "label"), Columns("description", None, "label")),
+        (("label", "text"), Columns(("text",), None, "label")),
+        (("Sentence", "LABEL"), Columns(("Sentence",), None, "LABEL")),
+        (("label", "text_a"), Columns(("text_a",), None, "label")),
+        (("label", "text_a", "text_b"), Columns(("text_a",), "text_b", "label")),
+        (("hypothesis", "idx", "label", "premise"), Columns(("premise",), "hypothesis", "label")),
+        (("idx", "label", "question", "sentence"), Columns(("question",), "sentence", "label")),
+        (("idx", "label", "question1", "question2"), Columns(("question1",), "question2", "label")),
+        (("id", "sentence1", "sentence2", "gold_label"), Columns(("sentence1",), "sentence2", "gold_label")),
+        (("", "words of it", "Sentiment"), Columns(("words of it",), None, "Sentiment")),
+        (("review", "category"), Columns(("review",), None, "category")),
+        (("title", "description", "label"), Columns(("description",), None, "label")),
     ],
 )
 def test_columns_are_found_by_their_names(columns, found):
@@ -37,17 +37,17 @@ def test_columns_are_found_by_their_names(columns, found):
 
 def test_named_columns_come_first():
     columns = ("label", "text", "summary", "class")
-    assert find(*columns, text_column="summary", label_column="class") == Columns("summary", None, "class")
-    assert find(*columns, pair_column="summary") == Columns("text", "summary", "label")
-    assert find("premise", "hypothesis", "label", pair_column="none") == Columns("premise", None, "label")
-    assert find("premise", "hypothesis", "label", text_column="hypothesis") == Columns("hypothesis", None, "label")
+    assert find(*columns, text_column="summary", label_column="class") == Columns(("summary",), None, "class")
+    assert find(*columns, pair_column="summary") == Columns(("text",), "summary", "label")
+    assert find("premise", "hypothesis", "label", pair_column="none") == Columns(("premise",), None, "label")
+    assert find("premise", "hypothesis", "label", text_column="hypothesis") == Columns(("hypothesis",), None, "label")
 
 
 def test_texts_alone_need_no_label():
-    assert find("text", need_label=False) == Columns("text", None, None)
-    assert find("text", need_label=False, label_column="class") == Columns("text", None, None)
-    assert find("text", "label", need_label=False) == Columns("text", None, "label")
-    assert find("anything", need_label=False) == Columns("anything", None, None)
+    assert find("text", need_label=False) == Columns(("text",), None, None)
+    assert find("text", need_label=False, label_column="class") == Columns(("text",), None, None)
+    assert find("text", "label", need_label=False) == Columns(("text",), None, "label")
+    assert find("anything", need_label=False) == Columns(("anything",), None, None)
 
 
 @pytest.mark.parametrize(
@@ -112,21 +112,21 @@ def find_as_trained(trained, *columns, **settings):
 @pytest.mark.parametrize(
     ("trained", "columns", "settings", "found"),
     [
-        (TRAINED, ("title", "opinion"), {}, Columns("opinion", None, None)),
-        (TRAINED, ("title", "Opinion ", "label"), {}, Columns("Opinion ", None, "label")),
-        (TRAINED, ("label", "opinion", "verdict"), {"need_label": True}, Columns("opinion", None, "verdict")),
-        (TRAINED, ("label", "opinion"), {"need_label": True}, Columns("opinion", None, "label")),
-        (TRAINED, ("text", "opinion", "title"), {"text_column": "title"}, Columns("title", None, None)),
-        (TRAINED, ("text_a", "text_b"), {"text_column": "text_a"}, Columns("text_a", None, None)),
-        (TRAINED, ("opinion", "verdict"), {"text_column": "verdict"}, Columns("verdict", None, None)),
-        (TRAINED, ("opinion", "title"), {"pair_column": "title"}, Columns("opinion", "title", None)),
-        (TRAINED, ("title", "text"), {}, Columns("text", None, None)),  # the usual choice
-        (TRAINED, ("text_a", "text_b", "verdict"), {}, Columns("text_a", "text_b", "verdict")),
-        (PAIRED, ("reply", "question", "answer"), {}, Columns("question", "reply", None)),
-        (PAIRED, ("question", "text"), {}, Columns("question", None, None)),
-        (PAIRED, ("reply", "text"), {}, Columns("text", None, None)),
-        (PAIRED, ("question", "reply"), {"pair_column": "none"}, Columns("question", None, None)),
-        (PAIRED, ("question", "reply"), {"text_column": "reply"}, Columns("reply", None, None)),
+        (TRAINED, ("title", "opinion"), {}, Columns(("opinion",), None, None)),
+        (TRAINED, ("title", "Opinion ", "label"), {}, Columns(("Opinion ",), None, "label")),
+        (TRAINED, ("label", "opinion", "verdict"), {"need_label": True}, Columns(("opinion",), None, "verdict")),
+        (TRAINED, ("label", "opinion"), {"need_label": True}, Columns(("opinion",), None, "label")),
+        (TRAINED, ("text", "opinion", "title"), {"text_column": "title"}, Columns(("title",), None, None)),
+        (TRAINED, ("text_a", "text_b"), {"text_column": "text_a"}, Columns(("text_a",), None, None)),
+        (TRAINED, ("opinion", "verdict"), {"text_column": "verdict"}, Columns(("verdict",), None, None)),
+        (TRAINED, ("opinion", "title"), {"pair_column": "title"}, Columns(("opinion",), "title", None)),
+        (TRAINED, ("title", "text"), {}, Columns(("text",), None, None)),  # the usual choice
+        (TRAINED, ("text_a", "text_b", "verdict"), {}, Columns(("text_a",), "text_b", "verdict")),
+        (PAIRED, ("reply", "question", "answer"), {}, Columns(("question",), "reply", None)),
+        (PAIRED, ("question", "text"), {}, Columns(("question",), None, None)),
+        (PAIRED, ("reply", "text"), {}, Columns(("text",), None, None)),
+        (PAIRED, ("question", "reply"), {"pair_column": "none"}, Columns(("question",), None, None)),
+        (PAIRED, ("question", "reply"), {"text_column": "reply"}, Columns(("reply",), None, None)),
     ],
 )
 def test_columns_of_training_are_read_where_they_are_there_and_no_other_is_named(trained, columns, settings, found):
@@ -135,6 +135,6 @@ def test_columns_of_training_are_read_where_they_are_there_and_no_other_is_named
 
 def test_columns_are_saved_by_their_names_and_a_single_text_as_such():
     data = DataConfig(text_column="opinion")
-    assert Columns("opinion", None, "verdict").reading(data) == TRAINED
-    assert Columns.of_training(PAIRED, need_label=True) == Columns("question", "reply", "label")
-    assert Columns.of_training(TRAINED, need_label=False) == Columns("opinion", None, None)
+    assert Columns(("opinion",), None, "verdict").reading(data) == TRAINED
+    assert Columns.of_training(PAIRED, need_label=True) == Columns(("question",), "reply", "label")
+    assert Columns.of_training(TRAINED, need_label=False) == Columns(("opinion",), None, None)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from fastbert_jax.text.data_warnings import data_warnings
+from fastbert_jax.config import DataConfig
+from fastbert_jax.text.data_warnings import data_warnings, language_notes
 from fastbert_jax.text.examples import Example
+from fastbert_jax.text.sources import read_examples
+from fastbert_jax.text.tokenizer import Tokenizer, load_tokenizer
 
 
 def examples(*rows: tuple[str, object], name: str = "train.csv") -> list[Example]:
@@ -71,3 +74,65 @@ def test_sizes_of_classes(sizes, words):
     assert len(notes) == len(words)
     for note, expected in zip(notes, words, strict=True):
         assert expected in note and ": " in note
+
+
+GERMAN = """
+Die Lieferung kam drei Tage zu spät und der Karton war beschädigt.
+Ich habe die Rechnung bereits überwiesen, aber keine Bestätigung erhalten.
+Der Kundendienst hat mir freundlich und schnell geholfen.
+Leider funktioniert die Waschmaschine seit gestern nicht mehr.
+Bitte kündigen Sie meinen Vertrag zum nächstmöglichen Zeitpunkt.
+Das Hotelzimmer war sauber, doch das Frühstück ließ zu wünschen übrig.
+Wann wird die Straßenbahnlinie wieder bis zum Hauptbahnhof fahren?
+Die Bundesregierung hat gestern ein neues Gesetz beschlossen.
+Der Film ist spannend, die Schauspieler überzeugen auf ganzer Linie.
+Mein Passwort wird nicht angenommen, obwohl ich es zurückgesetzt habe.
+Im zweiten Halbjahr stieg der Umsatz um zwölf Prozent.
+Die Mannschaft verlor das Auswärtsspiel kurz vor Schluss.
+Können Sie mir bitte die Gebrauchsanweisung zuschicken?
+Das Gerät ist sehr leise und verbraucht wenig Strom.
+Für diesen Preis hätte ich eine bessere Verarbeitung erwartet.
+Die Aufführung wurde wegen Krankheit kurzfristig abgesagt.
+Nach dem Unwetter blieben viele Haushalte ohne Strom.
+Ich würde dieses Produkt jederzeit wieder kaufen.
+Der Antrag muss bis Ende des Monats eingereicht werden.
+Die Wohnung liegt ruhig und hat einen großen Balkon.
+Unsere Bestellung wurde ohne Begründung storniert.
+Das Ergebnis der Untersuchung liegt noch nicht vor.
+Wegen Bauarbeiten ist die Brücke für den Verkehr gesperrt.
+Der Verlag veröffentlicht im Herbst ihren ersten Roman.
+Die Anmeldung auf der Webseite dauert nur wenige Minuten.
+Ein Mitarbeiter rief mich am nächsten Morgen zurück.
+Der Akku hält kaum länger als einen halben Tag.
+Die Forscher untersuchten das Verhalten junger Zugvögel.
+Zum Nachtisch gab es warmen Apfelstrudel mit Vanillesoße.
+Ich bin mit der Beratung sehr zufrieden.
+""".strip().split("\n")
+
+
+@pytest.fixture(scope="module")
+def minilm(minilm_directory) -> Tokenizer:
+    return load_tokenizer(minilm_directory)
+
+
+@pytest.fixture(scope="module")
+def english() -> list[str]:
+    return [example.text for example in read_examples("builtin:reuters_r8#dev", DataConfig(), need_label=True).examples]
+
+
+def test_texts_of_the_tokenizers_language_are_not_told(minilm, english, tokenizer):
+    marked = ["Well, it's not - I think - what we'd call \"good\"; 10 of 10!", *english]  # marks are words of their own
+    for texts in (english, marked, english[:20], [(text, text) for text in english], [""]):
+        assert language_notes(texts, minilm) == []
+
+
+def test_texts_of_another_language_are_told_with_what_to_do(minilm, english):
+    (note,) = language_notes(GERMAN, minilm)
+    assert "it cuts a word into 2.2 pieces on average" in note and "does not know 0 % of the words" in note
+    assert "google-bert/bert-base-multilingual-cased" in note
+    for start in range(0, 30, 10):
+        assert language_notes(GERMAN[start : start + 10], minilm)
+    assert language_notes(GERMAN + [text[:60] for text in english[:20]], minilm)  # 3 of 5 are German
+    (note,) = language_notes(["\u8fd9\u90e8\u7535\u5f71\u5f88\u597d\u770b"], minilm)
+    assert int(note.split("does not know ")[1].split()[0]) > 50
+    assert language_notes([(text, text) for text in GERMAN], minilm) == language_notes(GERMAN, minilm)

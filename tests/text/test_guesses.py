@@ -43,16 +43,16 @@ def find(*columns, need_label=True, **settings):
 def test_the_longest_texts_and_the_few_values():
     everything_else = ("Nr", "Betreff", "Aussage", "Urteil", "Preis", "Land", "Marken", "Luecken")
     found = find(*everything_else)
-    assert found == Columns("Aussage", None, "Urteil") and found.guessed == ("Aussage", "Urteil")
+    assert found == Columns(("Aussage",), None, "Urteil") and found.guessed == ("Aussage", "Urteil")
     assert find("Aussage", "Sterne").label == "Sterne"
-    assert find("Nr", "Aussage", "Betreff", need_label=False) == Columns("Aussage", None, None)
+    assert find("Nr", "Aussage", "Betreff", need_label=False) == Columns(("Aussage",), None, None)
 
 
 def test_names_and_settings_come_before_contents():
     found = find("Betreff", "Aussage", "Urteil", "Sterne", text_column="Betreff", label_column="Sterne")
-    assert found == Columns("Betreff", None, "Sterne") and found.guessed == ()
+    assert found == Columns(("Betreff",), None, "Sterne") and found.guessed == ()
     named = table("text", "Aussage", "Urteil", values=COLUMNS | {"text": COLUMNS["Betreff"]})
-    assert find_columns(named, DataConfig(), need_label=True) == Columns("text", None, "Urteil")
+    assert find_columns(named, DataConfig(), need_label=True) == Columns(("text",), None, "Urteil")
     assert find_columns(named, DataConfig(), need_label=True).guessed == ("Urteil",)
 
 

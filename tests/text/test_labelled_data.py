@@ -11,7 +11,7 @@ from fastbert_jax.config import BadRow, DataConfig, ReadingConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.text.columns import Columns
 from fastbert_jax.text.examples import Example, Unreadable
-from fastbert_jax.text.labelled_data import known_examples, label_ids, read_labelled_data
+from fastbert_jax.text.labelled_data import known_examples, label_ids, label_order, read_labelled_data, without_labels
 from fastbert_jax.text.sources import Loaded
 
 
@@ -55,6 +55,44 @@ def test_a_label_that_train_never_had_is_named_with_its_line(tmp_path, part):
     with pytest.raises(UserError) as error:
         task(tmp_path, ["neg", "pos"], **{part: other})
     assert str(error.value).startswith(f"expected label one of ['neg', 'pos'], found 'positive' at {other}:3; fix")
+
+
+def test_rows_of_excluded_labels_are_left_out_of_all_parts_and_counted(tmp_path):
+    test = write(tmp_path / "test.tsv", [("pos", "t1"), ("spam", "t2"), ("rare", "t3"), ("neg", "t4")])
+    made = task(tmp_path, ["neg", "pos", "spam"], test=test, exclude_labels=("spam", "rare"))
+    assert made.labels == ("neg", "pos") and made.unlabelled is made.train
+    assert {e.label for e in (*made.train, *made.dev, *made.test)} == {"neg", "pos"}
+    assert (len(made.train) + len(made.dev), len(made.test)) == (8, 2)
+    for part, count, labels in (
+        ("train", "4 of 12 (33.3 %)", "'spam (4)'"),
+        ("test", "2 of 4 (50.0 %)", "'spam (1)', 'rare (1)'"),
+    ):
+        words = f"{count} {part} rows have excluded labels and are left out: [{labels}] (--data.exclude-labels)."
+        assert words in made.notes
+    assert task(tmp_path, [1, 2, 3], exclude_labels=("3",)).labels == ("1", "2")
+
+
+def test_labels_that_cannot_be_excluded(tmp_path):
+    for excluded, message in (
+        (("spma",), r"--data\.exclude-labels: expected labels of the rows, found 'spma'; did you mean 'spam'"),
+        (
+            ("spam", "pos"),
+            r"two classes or more in train, found only 'neg' .* check --data\.exclude-labels or --data\.label",
+        ),
+        (("spam", "pos", "neg"), r"12 of 12 .* train rows have excluded labels .*; expected rows with other labels"),
+    ):
+        with pytest.raises(UserError, match=message):
+            task(tmp_path, ["neg", "pos", "spam"], exclude_labels=excluded)
+    test = write(tmp_path / "test.tsv", [("spam", "t1")])
+    with pytest.raises(UserError, match=r"1 of 1 .* test rows have excluded labels"):
+        task(tmp_path, ["neg", "pos", "spam"], test=test, exclude_labels=("spam",))
+    with pytest.raises(UserError, match=r"--data\.exclude-labels: expected none of --data\.labels, found \['a'\]"):
+        DataConfig(labels=("a", "b"), exclude_labels=("a", "c"))
+    read = Loaded(
+        [Example("a", label, "f:1") for label in "xyz"], (), Columns(("text",), None, "label"), ("z", "y", "x"), ""
+    )
+    read, _ = without_labels(read, ("y",))
+    assert label_order(read, DataConfig(exclude_labels=("y",))) == ("z", "x")
 
 
 def test_label_ids_are_places_in_the_order():
@@ -154,7 +192,7 @@ def test_labels_that_are_all_unknown_are_shown_beside_those_of_the_model():
 
 def test_rows_of_unknown_labels_are_left_out_and_counted_where_bad_rows_are_skipped(capsys):
     rows = [Example("a", label, f"a.csv:{line}") for line, label in enumerate("nnxnyx", start=2)]
-    read = Loaded(rows, (), Columns("text", None, "label"), (), "")
+    read = Loaded(rows, (), Columns(("text",), None, "label"), (), "")
     skip = ReadingConfig(on_bad_row=BadRow.SKIP)
     assert known_examples(read, ("n", "m"), ReadingConfig()) == rows and capsys.readouterr().err == ""
     assert known_examples(read, ("n", "m"), skip) == [rows[0], rows[1], rows[3]]

@@ -68,6 +68,18 @@ def test_pairs_keep_their_types(prepared, tokenizer, tmp_path):
     np.testing.assert_array_equal(found.token_types, expected.token_types)
 
 
+def test_several_columns_are_one_text(prepared, tokenizer, tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"subject": "the good", "body": "film"}\n{"subject": null, "body": "bad"}\n')
+    settings = {"text_column": ("subject", "body")}
+    directory = prepared("corpus", tmp_path / "a.jsonl", **settings)
+    found = PreparedCorpus(directory).take(np.arange(2))
+    assert found.token_ids.tolist() == tokenizer.encode(["the good film", "bad"], max_length=16).token_ids.tolist()
+    prepared("corpus", tmp_path / "a.jsonl", **settings)  # the same again
+    assert_refused("text_column: there .*subject", prepared, "corpus", tmp_path / "a.jsonl", text_column="body")
+    one = prepared("one", tmp_path / "a.jsonl", text_column="body")
+    assert '"text_column": "body"' in (one / "manifest.json").read_text()  # as earlier versions wrote it
+
+
 def test_two_workers_make_the_same_bytes(prepared, tmp_path):
     names = [write_texts(tmp_path / f"{number}.txt", 110, seed=number) for number in range(3)]
     assert files_of(prepared("one", *names)) == files_of(prepared("two", *names, workers=2))

@@ -319,6 +319,61 @@ def test_the_columns_of_training_are_read_and_named(tmp_path):
     assert "text in 'opinion', label in 'label'. The model was" in note_of(spec, trained, need_label=True)[0]
 
 
+ROWS = [
+    {"id": "1", "subject": "Rechnung", "message": "Wo ist sie?", "label": "a"},
+    {"id": "2", "subject": " ", "message": "only this", "label": "b"},
+    {"id": "3", "subject": "only that", "message": None, "label": "a"},
+    {"id": "4", "subject": None, "message": "", "label": "b"},
+]
+JOINED = ["Rechnung\nWo ist sie?", "only this", "only that", ""]
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet"])
+def test_several_columns_are_one_text_without_blank_ones(tmp_path, ending):
+    path = tmp_path / f"a.{ending}"
+    if ending == "parquet":
+        pq.write_table(pa.Table.from_pylist(ROWS), path)
+    elif ending == "jsonl":
+        jsonl(path, *ROWS)
+    else:
+        between = "," if ending == "csv" else "\t"
+        lines = [list(ROWS[0]), *([value or "" for value in row.values()] for row in ROWS)]
+        write(path, "\n".join(map(between.join, lines)))
+    data = DataConfig(text_column=("subject", "message"))
+    with open_examples(str(path), data, need_label=True, keep=("id",)) as reader:
+        assert reader.note.endswith("text in 'subject' + 'message', label in 'label'.")
+        records = list(reader)
+    assert [(one.text, one.label, one.kept) for one in records] == list(
+        zip(JOINED, "abab", [("1",), ("2",), ("3",), ("4",)], strict=True)
+    )
+
+
+def test_several_columns_are_those_of_training_if_all_are_there_and_may_have_a_second_text(tmp_path):
+    trained = ReadingConfig(text_column=("subject", "message"), pair_column="none", label_column="label")
+    spec = jsonl(tmp_path / "a.jsonl", *({key.title(): value for key, value in row.items()} for row in ROWS))
+    assert note_of(spec, trained) == (": text in 'Subject' + 'Message', as in training.", JOINED)
+    missing = "The model was trained on text in 'subject' + 'message': not all of these are there."
+    spec = jsonl(tmp_path / "b.jsonl", {"message": "m", "text": "t"})
+    assert note_of(spec, trained) == (f": text in 'text'. {missing}", ["t"])
+    assert note_of(write(tmp_path / "c.txt", "one\n"), trained) == (f": one text a line. {missing}", ["one"])
+    spec = jsonl(tmp_path / "d.jsonl", {"subject": "s", "message": "m", "reply": "r", "text_a": "a", "text_b": "b"})
+    both = ("subject", "message")
+    for data, text in (
+        (DataConfig(text_column=both, pair_column="reply"), ("s\nm", "r")),
+        (DataConfig(text_column=both), "s\nm"),
+        (DataConfig(text_column=both[::-1]), "m\ns"),
+        (DataConfig(text_column=("text_a", "text_b")), "a\nb"),
+    ):
+        assert records_of(spec, data)[0].text == text
+    spec = jsonl(tmp_path / "e.jsonl", {"subject": "s", "message": 5}, {"subject": float("nan"), "message": "m"})
+    number, text = records_of(spec, DataConfig(text_column=both))
+    assert number.problem == "expected a text, found the int '5'" and text.text == "m"
+    with pytest.raises(UserError, match=r"a column 'mesage', as --text-column .* did you mean 'message'"):
+        records_of(spec, DataConfig(text_column=("subject", "mesage")))
+    with pytest.raises(UserError, match=r"--text-column: expected each column once, found \('a', 'a'\)"):
+        DataConfig(text_column=("a", "a"))
+
+
 def test_the_delimiter_of_training_is_used_where_it_gives_the_columns(tmp_path):
     trained = ReadingConfig(text_column="a;b", pair_column="none", label_column="c", delimiter=Delimiter.COMMA)
     spec = write(tmp_path / "a.csv", "a;b,c\n1;2,3\n4;5,6\n")

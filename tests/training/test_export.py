@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import yaml
+from huggingface_hub import ModelCard
 from transformers import AutoTokenizer
 
 import fastbert_jax
-from fastbert_jax.config import BertConfig, DataConfig, ExportConfig, ModelConfig
+from fastbert_jax.config import BertConfig, DataConfig, ExportConfig, ModelConfig, ReadingConfig
 from fastbert_jax.config_yaml import to_yaml
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.calibrate import FILE as CALIBRATION
@@ -24,6 +25,7 @@ from fastbert_jax.model.bert import Bert
 from fastbert_jax.model.config_json import read_bert_config
 from fastbert_jax.model.weights import load_params, save_model
 from fastbert_jax.recipes import fastbert
+from fastbert_jax.text.builtin import MINILM, MINILM_ON_HUB
 from fastbert_jax.text.tokenizer import load_tokenizer
 from fastbert_jax.training import export as module
 from fastbert_jax.training.export import export
@@ -166,6 +168,73 @@ def test_the_card_tells_what_the_run_tells_and_no_machines_paths(run: RunDirecto
     assert "2.93x | 2.40x (2.30 to 2.50), bucketed | 2.40x (2.30 to 2.50), bucketed |" in text
     assert "more than 16 tokens are truncated; 0 of the test texts were." in text and "2 cores" in text
     assert "someone" not in text and "secret" not in text and str(tmp_path) not in text
+
+
+def head_of(run: RunDirectory, output: Path, **given) -> dict:
+    """The head of an export's card, as the Hugging Face Hub reads it."""
+    export(ExportConfig(model=str(run.path), output=str(output), **given))
+    data = ModelCard((output / "README.md").read_text(encoding="utf-8")).data  # raises where its form is wrong
+    found = data.to_dict()
+    assert found == yaml.safe_load((output / "README.md").read_text(encoding="utf-8").split("---\n", 2)[1])
+    return found
+
+
+def test_the_head_of_the_card_is_in_the_hubs_form(run: RunDirectory, tmp_path: Path) -> None:
+    head = head_of(run, tmp_path / "reviews", license="apache-2.0", language=("en", "de"), datasets=("org/reviews",))
+    assert head["license"] == "apache-2.0" and head["language"] == ["en", "de"] and head["datasets"] == ["org/reviews"]
+    assert head["metrics"] == ["accuracy"]
+    ((result,),) = (entry["results"] for entry in head["model-index"] if entry["name"] == "reviews")
+    assert result["dataset"] == {"name": "tfds:a/b#test", "type": "tfds", "split": "test"}
+    assert [(metric["name"], metric["value"]) for metric in result["metrics"]] == [
+        ("Accuracy at full depth", 0.97),
+        ("Accuracy at speed 0.1", 0.97),
+        ("Accuracy at speed 0.5", 0.9651),
+    ]
+    plain = head_of(run, tmp_path / "plain")
+    assert plain.keys() == {"library_name", "pipeline_tag", "tags", "metrics", "model-index"}
+    run.comparison.unlink()
+    assert head_of(run, tmp_path / "unmeasured").keys() == {"library_name", "pipeline_tag", "tags"}
+
+
+def test_the_base_model_is_named_where_it_comes_from_the_hub(
+    run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "models" / "bert").mkdir(parents=True)
+    cached = tmp_path / "hub" / "models--org--bert" / "snapshots" / "1a2b"
+    cached.mkdir(parents=True)
+    (cached / "config.json").write_text("{}")
+    (cached.parents[1] / "refs").mkdir()
+    (cached.parents[1] / "refs" / "main").write_text("1a2b")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.chdir(tmp_path)
+    shown = {"org/bert": "org/bert", "models/bert": "bert", "gone/bert": "bert", "random": "random", MINILM: MINILM}
+    named = {"org/bert": "org/bert", MINILM: MINILM_ON_HUB}
+    for number, pretrained in enumerate(shown):
+        settings = yaml.safe_load(run.config.read_text())
+        settings["model"]["pretrained"] = pretrained
+        run.config.write_text(yaml.safe_dump(settings))
+        assert head_of(run, tmp_path / str(number)).get("base_model") == named.get(pretrained)
+        told = re.search(r"```yaml\n(.*?)```", card_of(tmp_path / str(number))[1], re.DOTALL)
+        assert told and yaml.safe_load(told[1])["model"]["pretrained"] == shown[pretrained]
+
+
+@pytest.mark.parametrize(
+    "given", [{"license": "Apache 2.0"}, {"language": ("English",)}, {"datasets": ("my data",)}, {"license": "mit\n"}]
+)
+def test_what_the_hub_would_refuse_in_a_head_is_refused(given: dict) -> None:
+    with pytest.raises(UserError, match=rf"^--{next(iter(given))}: expected"):
+        ExportConfig(model="a", output="b", **given)
+
+
+def test_the_card_tells_joined_columns_and_excluded_labels(tmp_path: Path) -> None:
+    reading = ReadingConfig(text_column=("subject", "message"), pair_column="none", label_column="label")
+    save_tiny_model(tmp_path / "model", reading=reading, excluded_labels=("whale",))
+    export(ExportConfig(model=str(tmp_path / "model"), output=str(tmp_path / "export")))
+    _, text, _ = card_of(tmp_path / "export")
+    assert (
+        "Its training texts are the columns `subject`, `message`, joined" in text and "the labels `whale` were" in text
+    )
+    assert "fastbert-infer predict --model export --input" in text
 
 
 def test_a_model_without_its_run_has_a_shorter_card(run: RunDirectory, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import jax.numpy as jnp
 import pytest
@@ -25,6 +26,15 @@ def test_claiming_twice_is_safe_and_keeps_the_settings(tmp_path):
     run.claim(CONFIG, LABELS, DATA)
     assert from_yaml(TrainConfig, run.config) == CONFIG
     assert tuple(json.loads(run.labels.read_text())) == LABELS
+
+
+def test_a_run_whose_settings_name_the_text_column_as_one_name_is_resumed(tmp_path):
+    run = RunDirectory(tmp_path)
+    run.claim(CONFIG, LABELS, DATA)
+    for written, given in (("''", ()), ("body", "body"), ("body", ("body",))):
+        text = re.sub(r"text_column:.*", f"text_column: {written}", run.config.read_text())
+        run.config.write_text(text.replace("  exclude_labels: []\n", ""))
+        run.claim(TrainConfig(data=DataConfig(train="a.tsv", text_column=given)), LABELS, DATA)
 
 
 def test_rows_that_were_left_out_are_listed_and_nothing_where_there_are_none(tmp_path):
