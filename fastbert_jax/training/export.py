@@ -27,7 +27,7 @@ from fastbert_jax.model.config_json import read_fastbert_config
 from fastbert_jax.model.tensor_files import EXITS_FILE, read_json
 from fastbert_jax.model.weights import load_model, save_model
 from fastbert_jax.report.comparison import Comparison
-from fastbert_jax.report.tables import speed_table
+from fastbert_jax.report.tables import baseline_words, speed_table
 from fastbert_jax.text.sources import is_named_set
 from fastbert_jax.text.tokenizer import load_tokenizer
 from fastbert_jax.training.run_directory import FREE_KEYS, RunDirectory
@@ -130,6 +130,7 @@ def card_of(model: Path, *, name: str, exported_to: str = "") -> str:
         run=run,
         comparison=comparison,
         speed_table=speed_table(comparison) if comparison else "",
+        baseline_words=baseline_words(comparison) if comparison else "",
     )
 
 
