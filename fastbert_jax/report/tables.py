@@ -92,7 +92,7 @@ def render(comparison: Comparison) -> str:
     if c.disagreements:
         lines.append(f"WARNING: {c.disagreements} answers of the engines differ from those of the all-exits pass.")
     if words := baseline_words(c):
-        lines += ["", *textwrap.wrap(f"WARNING: {words}", WIDTH)]
+        lines += ["", *textwrap.wrap(f"Note: {words}", WIDTH)]
     return "\n".join(lines)
 
 
