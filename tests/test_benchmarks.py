@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import draw_figures
 import pytest
 
 from tests.inference.saved import LABELS, save_tiny_model, some_texts
@@ -182,3 +183,17 @@ def test_input_memory(tmp_path: Path) -> None:
     assert [look["texts"] for look in looks] == [300, 600]
     assert all(look["peak_bytes"] > 0 and look["real_tokens"] > 0.5 for look in looks)
     assert [look["texts"] for look in result["ways"]["prepare"]["looks"]] == [300, 600]
+
+
+def test_a_figure_of_the_docs_has_the_colours_of_both_schemes() -> None:
+    light, dark = (
+        f'<svg xmlns="http://www.w3.org/2000/svg"><title>a</title><rect fill="{back}"/><path stroke="red"/></svg>'
+        for back in ("white", "black")
+    )
+    both = draw_figures.in_both_schemes(light, dark)
+    assert "@media (prefers-color-scheme: dark) { .c0 { fill: black; } }" in both
+    assert 'fill="white" class="c0"' in both and both.count("class=") == 1
+    pictures = [*(ROOT / "docs" / "fidelity").rglob("*.svg")]
+    assert len(pictures) == 12
+    for picture in pictures:
+        assert ".c0 { fill: rgb(24, 30, 37); }" in picture.read_text(encoding="utf-8"), picture

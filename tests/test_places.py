@@ -71,7 +71,19 @@ NO_PLACES = {
         for section in ("--", "--data.")
         for option in ("text-column", "pair-column", "label-column")
     ),
-    *("--encoding", "--data.encoding", "--keep", "--target", "--texts", "--pair", "--host", "--labels", "--share"),
+    *(
+        "--encoding",
+        "--data.encoding",
+        "--keep",
+        "--by",
+        "--evaluate.by",
+        "--target",
+        "--texts",
+        "--pair",
+        "--host",
+        "--labels",
+        "--share",
+    ),
     *("--license", "--language", "--datasets"),
 }
 """Other settings that hold text."""

@@ -60,9 +60,11 @@ def opinions(seed: str) -> list[tuple[str, str]]:
 
 
 def write_table(path: str) -> None:
-    """A .tsv or .csv file of opinions and verdicts."""
+    """A .tsv or .csv file of opinions and verdicts; `test.csv` also has a column of languages."""
     between = "\t" if path.endswith(".tsv") else ","
     rows = [("opinion", "verdict"), *opinions(path)]
+    if path == "test.csv":
+        rows = [(*row, language) for row, language in zip(rows, ("language", *("en", "de") * 24), strict=True)]
     make_parent(path).write_text("".join(f"{between.join(row)}\n" for row in rows))
 
 

@@ -76,9 +76,12 @@ class MeasureConfig(BatchConfig):
     """Several batch sizes to compare, such as 1 8 32 128, each with its own full depth; empty: `batch_size`."""
     repeats: int = 5
     """Interleaved repetitions of every measurement, 1 or more, every second one backwards; the median is shown."""
+    by: tuple[str, ...] = ()
+    """Columns of the data, such as a language or a customer, by whose values the accuracy is shown too."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require(len(set(self.by)) == len(self.by), "by", "each column once", self.by)
         require(all(0 <= s <= 1 for s in self.speeds), "speeds", "thresholds in [0, 1]", self.speeds)
         sizes = self.batch_sizes
         require(all(size >= 0 for size in sizes), "batch_sizes", "1 or more, or 0 to go by batch_tokens", sizes)
@@ -310,8 +313,8 @@ class CompareConfig(MeasureConfig, ReadingConfig, ModelCommand):
 
         python infer.py compare --model runs/demo --data builtin:reuters_r8#test --batch-sizes 1 8 32 128
 
-    With --output, the tables of the FastBERT paper (its Table 2, every exit alone, accuracy by uncertainty) are written
-    too; --baselines adds other models, at their full depth.
+    With --output, the tables of the FastBERT paper (its Table 2, every exit alone, accuracy by uncertainty) and a table
+    by class are written too; --baselines adds other models, at their full depth.
     """
 
     data: str
@@ -325,7 +328,8 @@ class CompareConfig(MeasureConfig, ReadingConfig, ModelCommand):
     baselines: tuple[str, ...] = ()
     """Directories of other models with the same labels, each measured at its full depth."""
     output: str = ""
-    """Directory to make, for comparison.json (all numbers), comparison.md (tables) and the report; empty: none."""
+    """Directory to make, for comparison.json (all numbers), comparison.md (tables), curve.csv and speeds.csv (accuracy
+    and speedup by speed) and the report; empty: none."""
     json: JsonFile = ""
     """File to write all numbers to, the seconds of every run included; without a name: standard output, instead of the
     table."""

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -28,11 +28,11 @@ from fastbert_jax.inference.exit_outputs import CURVE, EvaluatedTexts
 from fastbert_jax.inference.loading import load
 from fastbert_jax.inference.plan import BatchedTexts, device_sizes
 from fastbert_jax.inference.predictor import Predictor
-from fastbert_jax.inference.report_page import DESCRIPTION, page_values
+from fastbert_jax.inference.report_page import DESCRIPTION, opening_speed, page_values
 from fastbert_jax.log import info, progress_bar
 from fastbert_jax.report.comparison import BatchSizeComparison, Comparison, ComparisonRow, Provenance, SpeedPoint
-from fastbert_jax.report.tables import render_markdown, render_page
-from fastbert_jax.text.labelled_data import known_examples, label_ids, tfidf_svm_accuracy, without_labels
+from fastbert_jax.report.tables import curve_csv, render_markdown, render_page, speeds_csv
+from fastbert_jax.text.labelled_data import grouped, known_examples, label_ids, tfidf_svm_right, without_labels
 from fastbert_jax.text.sources import read_examples
 from fastbert_jax.version import VERSION, commit
 
@@ -64,7 +64,7 @@ def compare(
     evaluated: EvaluatedTexts,
     *,
     measure: MeasureConfig,
-    baseline_accuracy: float | None = None,
+    baseline_right_B: np.ndarray | None = None,
     timed_texts: int = 512,
     baselines: Mapping[str, EvaluatedTexts] | None = None,
 ) -> Comparison:
@@ -74,7 +74,7 @@ def compare(
     them, spread evenly, whose answers are checked against that pass; small batch sizes take fewer, see `TIMED_BATCHES`.
 
     Args:
-      baseline_accuracy: of TF-IDF and a linear SVM, to show beside ours.
+      baseline_right_B: bool, the texts that TF-IDF and a linear SVM answer correctly.
       timed_texts: 0 for all, at every batch size.
       baselines: other models on the same texts, by name; each is measured at its full depth.
     """
@@ -85,6 +85,15 @@ def compare(
         for size in measure.sizes
     ]
     times, differing = timed(sizes, repeats=measure.repeats)
+    curve = tuple(evaluated.at(speed) for speed in CURVE)
+    speeds = {one.point.speed for one in candidates if one.evaluated is evaluated} - {0.0}
+    points = [evaluated.full_depth(), *map(evaluated.at, sorted({*CURVE, *speeds} - {0.0}))]
+    shown = points[opening_speed(points, speeds)].speed
+    baseline: dict[str, Any] = {}
+    if baseline_right_B is not None:
+        gained, lost = evaluated.gained_and_lost(baseline_right_B)
+        accuracy = float(baseline_right_B.mean())
+        baseline = {"baseline_accuracy": accuracy, "baseline_gained": gained, "baseline_lost": lost}
     return Comparison(
         batch_sizes=tuple(
             _batch_size(runs, seconds, others=len(baselines or {}), batch_size=size, batch_tokens=batch_tokens)
@@ -95,10 +104,12 @@ def compare(
         repeats=measure.repeats,
         disagreements=differing,
         origin=provenance(),
-        baseline_accuracy=baseline_accuracy,
+        **baseline,
         truncated_texts=evaluated.truncated_texts,
         exits=tuple(evaluated.exit_row(layer) for layer in evaluated.asked_layers),
-        curve=tuple(evaluated.at(speed) for speed in CURVE),
+        curve=curve,
+        shown_speed=shown,
+        answers=tuple(evaluated.answers_at(speed) for speed in sorted({0.0, shown, *speeds})),
     )
 
 
@@ -113,8 +124,11 @@ def _candidates(
         yield Candidate(mode.value, evaluated, mode, evaluated.at(speed, masked=mode is Mode.MASKED))
     for name, other in others.items():
         point = other.full_depth()
+        gained, lost = evaluated.gained_and_lost(other.outputs.label_LxB[-1] == other.expected_B)
         point = dataclasses.replace(
             point,
+            gained=gained,
+            lost=lost,
             paper_speedup=full.paper_flops / point.paper_flops,
             true_speedup=full.true_flops / point.true_flops,
         )
@@ -282,7 +296,9 @@ def compare_data(config: CompareConfig) -> tuple[Comparison, str]:
     predictor = load(config.model, exits=config.exits)
     predictor.require_exits()
     baselines = baseline_models(config.baselines, predictor.labels)
-    test = read_examples(config.data, config, need_label=True, role="test", trained=predictor.reading)
+    test = read_examples(
+        config.data, config, need_label=True, role="test", trained=predictor.reading, keep=config.by, option="--by"
+    )
     test.tell()
     left, words = without_labels(test, predictor.excluded_labels)
     if words:
@@ -291,21 +307,22 @@ def compare_data(config: CompareConfig) -> tuple[Comparison, str]:
     examples = [known[i] for i in evenly(len(known), config.limit)]
     skipped_rows = len(test.rejected) + len(test.examples) - len(known)
     expected_B = label_ids(examples, predictor.labels, remedy="fix the row, or compare a model that knows this label")
-    baseline_accuracy = None
+    groups = grouped(examples, config.by, option="--by")
+    baseline_right_B = None
     if config.baseline:
         train = read_examples(config.baseline, config, need_label=True, role="train", trained=predictor.reading)
         train, _ = without_labels(train, predictor.excluded_labels)
         if not any(example.label in predictor.labels for example in train.examples):
             label_ids(train.examples, predictor.labels)  # says that no label is the model's
-        baseline_accuracy = tfidf_svm_accuracy(train.examples, examples)
+        baseline_right_B = tfidf_svm_right(train.examples, examples)
         skipped_rows += len(train.rejected)
     texts = [example.text for example in examples]
     evaluate = functools.partial(EvaluatedTexts.of, batch_tokens=config.batch_tokens)
-    evaluated = evaluate(predictor, texts, expected_B)
+    evaluated = evaluate(predictor, texts, expected_B, groups=groups)
     comparison = compare(
         evaluated,
         measure=config,
-        baseline_accuracy=baseline_accuracy,
+        baseline_right_B=baseline_right_B,
         timed_texts=config.timed_texts,
         baselines={name: evaluate(model, texts, expected_B) for name, model in baselines.items()},
     )
@@ -331,11 +348,12 @@ def baseline_models(directories: Sequence[str], labels: Sequence[str]) -> dict[s
 
 
 def places(config: CompareConfig) -> list[tuple[str, Path]]:
-    """What is written where: `numbers`, `tables` or `report`, and a path."""
+    """What is written where: `numbers`, `tables`, `curve`, `speeds` or `report`, and a path."""
     output = user_path(config.output)
     found = [] if config.json in ("", "-") else [("numbers", user_path(config.json))]
     if config.output:
-        found += [("numbers", output / "comparison.json"), ("tables", output / "comparison.md")]
+        names = {"numbers": "comparison.json", "tables": "comparison.md", "curve": "curve.csv", "speeds": "speeds.csv"}
+        found += [(what, output / name) for what, name in names.items()]
     if config.report:
         found.append(("report", output / user_path(config.report)))
     return found
@@ -363,6 +381,8 @@ def save(config: CompareConfig, comparison: Comparison, page: str) -> str:
     contents = {
         "numbers": json.dumps(comparison.to_json(), indent=2, ensure_ascii=False) + "\n",
         "tables": render_markdown(comparison, f"{config.model} on {config.data}"),
+        "curve": curve_csv(comparison),
+        "speeds": speeds_csv(comparison),
         "report": page,
     }
     failed = []
@@ -373,6 +393,7 @@ def save(config: CompareConfig, comparison: Comparison, page: str) -> str:
             failed.append(f"{path}: cannot write the {what}: {error.strerror}")
     if failed:
         raise UserError("\n".join(failed))
-    written = [f"{config.output}: comparison.md (tables) and comparison.json (numbers)"] if config.output else []
+    files = "comparison.md (tables), comparison.json (all numbers), curve.csv and speeds.csv"
+    written = [f"{config.output}: {files}"] if config.output else []
     written += [f"{path}: {DESCRIPTION}" for what, path in places(config) if what == "report"]
     return "\n".join(written)

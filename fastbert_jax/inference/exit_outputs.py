@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -17,7 +18,15 @@ from fastbert_jax.inference.policies import exit_indices
 from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.log import progress_bar
 from fastbert_jax.model.flops import Count, total_flops
-from fastbert_jax.report.comparison import ExitRow, SpeedPoint, bins_of
+from fastbert_jax.report.comparison import (
+    AnswersAt,
+    ClassScores,
+    Confusion,
+    ExitRow,
+    GroupScore,
+    SpeedPoint,
+    bins_of,
+)
 from fastbert_jax.text.examples import Text
 
 CURVE = tuple(np.linspace(0, 1, 41).round(3).tolist())
@@ -78,6 +87,8 @@ class EvaluatedTexts:
     """int, the length that each text is padded to."""
     truncated_texts: int
     """Texts that were longer than the model's maximum length and were truncated."""
+    groups: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    """Columns of the data to report the accuracy by, with the value of every text."""
 
     @classmethod
     def of(
@@ -87,6 +98,7 @@ class EvaluatedTexts:
         expected_B: np.ndarray,
         *,
         batch_tokens: int = 0,
+        groups: Mapping[str, Sequence[str]] | None = None,
     ) -> EvaluatedTexts:
         """Run every exit on all texts.
 
@@ -97,7 +109,7 @@ class EvaluatedTexts:
             raise UserError("expected at least one text, found none")
         plan = predictor.plan(texts, batch_tokens=batch_tokens)
         outputs = ExitOutputs.of(predictor, plan)
-        return cls(predictor, texts, expected_B, outputs, plan.padded_lengths, plan.truncated_texts)
+        return cls(predictor, texts, expected_B, outputs, plan.padded_lengths, plan.truncated_texts, groups or {})
 
     @property
     def layers(self) -> int:
@@ -135,11 +147,59 @@ class EvaluatedTexts:
             reliability=bins_of(self.outputs.probability_LxB[layer - 1], right_B),
         )
 
+    def answers_at(self, speed: float) -> AnswersAt:
+        """All texts at one speed, by class and by group."""
+        label_B, labels = self.outputs.labels_B(speed), self.predictor.labels
+        right_B, classes = label_B == self.expected_B, len(labels)
+        counts = [np.bincount(one, minlength=classes).tolist() for one in (self.expected_B, label_B, label_B[right_B])]
+        pair_B = self.expected_B.astype(np.int64) * classes + label_B
+        pairs, texts = np.unique(pair_B[~right_B], return_counts=True)
+        order = np.argsort(-texts, kind="stable")
+        return AnswersAt(
+            speed=speed,
+            classes=tuple(
+                ClassScores(label=label, texts=texts, given=given, right=right)
+                for label, texts, given, right in zip(labels, *counts, strict=True)
+            ),
+            confusions=tuple(
+                Confusion(expected=labels[pair // classes], given=labels[pair % classes], texts=count)
+                for pair, count in zip(pairs[order].tolist(), texts[order].tolist(), strict=True)
+            ),
+            groups=tuple(
+                GroupScore(column=column, value=value, texts=texts, right=right)
+                for column, (values, place_B) in self._groups.items()
+                for value, texts, right in zip(
+                    values,
+                    np.bincount(place_B).tolist(),
+                    np.bincount(place_B[right_B], minlength=len(values)).tolist(),
+                    strict=True,
+                )
+            ),
+        )
+
+    @functools.cached_property
+    def _groups(self) -> dict[str, tuple[list[str], np.ndarray]]:
+        """For each column its values, the most frequent first, and each text's, by its place among them."""
+        found = {}
+        for column, values in self.groups.items():
+            places = {value: place for place, (value, _) in enumerate(Counter(values).most_common())}
+            found[column] = list(places), np.array([places[value] for value in values])
+        return found
+
+    def gained_and_lost(self, right_B: np.ndarray) -> tuple[int, int]:
+        """Texts that others answer correctly and full depth does not, and the reverse; `right_B`: bool, theirs."""
+        full_B = self.outputs.label_LxB[-1] == self.expected_B
+        return int((right_B & ~full_B).sum()), int((full_B & ~right_B).sum())
+
     def _point(self, speed: float, *, paper_flops: int, true_flops: int) -> SpeedPoint:
         depth_B = self.outputs.depth_B(speed)
+        right_B = at_exit(self.outputs.label_LxB, depth_B) == self.expected_B
+        gained, lost = self.gained_and_lost(right_B)
         return SpeedPoint(
             speed=speed,
-            accuracy=self.outputs.accuracy(speed, self.expected_B),
+            accuracy=float(right_B.mean()),
+            gained=gained,
+            lost=lost,
             mean_depth=float(depth_B.mean()),
             paper_flops=paper_flops,
             true_flops=true_flops,

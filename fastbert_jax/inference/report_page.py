@@ -14,13 +14,17 @@ import numpy as np
 
 from fastbert_jax.inference.exit_outputs import EvaluatedTexts, at_exit
 from fastbert_jax.report.comparison import (
+    AnswersAt,
     BatchSizeComparison,
     Bin,
     Comparison,
+    ComparisonRow,
+    Share,
     SpeedPoint,
     Spread,
     bins_of,
     calibration_error,
+    is_beyond_noise,
 )
 from fastbert_jax.text.examples import Text
 
@@ -32,6 +36,10 @@ DIGITS = 5
 """Of the page's numbers."""
 CLASSES = 40
 """The most classes that are shown one by one."""
+MATRIX = 8
+"""The most classes of a confusion matrix; of more, those with the most wrong answers, and the largest confusions."""
+CONFUSIONS = 10
+"""The largest confusions that are listed beside it."""
 EXAMPLES = 6
 """Easy texts, and as many hard ones."""
 CHARACTERS = 400
@@ -39,7 +47,10 @@ CHARACTERS = 400
 
 
 def page_values(
-    evaluated: EvaluatedTexts, comparison: Comparison, training: Sequence[dict[str, Any]] = ()
+    evaluated: EvaluatedTexts,
+    comparison: Comparison,
+    training: Sequence[dict[str, Any]] = (),
+    losses: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
     """What the page's scripts draw: plain values, rounded to `DIGITS`, with null for a number that is not finite.
 
@@ -49,9 +60,11 @@ def page_values(
     Args:
       comparison: measured on these texts.
       training: the dev set's accuracies during training, of `training.journal.dev_points`.
+      losses: of the training texts, of `training.journal.loss_points`.
     """
     measured = {row.speed for row in comparison.rows if row.speed > 0}
     points = {point.speed: point for point in comparison.curve}
+    measured.add(comparison.shown_speed)
     points |= {speed: evaluated.at(speed) for speed in measured - points.keys()} | {0.0: evaluated.full_depth()}
     ordered = [points[speed] for speed in sorted(points)]
     depth_UxB = np.stack([evaluated.outputs.depth_B(point.speed) for point in ordered])
@@ -64,16 +77,27 @@ def page_values(
         "texts": comparison.texts,
         "num_classes": len(texts_N),
         "baseline": comparison.baseline_accuracy,
-        "start": opening_speed(ordered, measured),
+        "start": [point.speed for point in ordered].index(comparison.shown_speed),
         "sizes": [_size(size, ordered) for size in comparison.batch_sizes],
         "speeds": [
             _speed(evaluated, point, depth_B, classes) for point, depth_B in zip(ordered, depth_UxB, strict=True)
         ],
-        "exits": [dataclasses.asdict(row) | {"reliability": _reliability(row.reliability)} for row in comparison.exits],
+        "exits": [
+            dataclasses.asdict(row)
+            | {"reliability": _reliability(row.reliability)}
+            | _interval(comparison.accuracy_of(row.accuracy))
+            for row in comparison.exits
+        ],
+        "labels": [_cut(label) for label in evaluated.predictor.labels],
         "classes": [{"label": _cut(evaluated.predictor.labels[one]), "texts": int(texts_N[one])} for one in classes],
         "easy": [_text(evaluated, one, depth_UxB[:, one]) for one in easy],
         "hard": [_text(evaluated, one, depth_UxB[:, one]) for one in hard],
+        "groups": [
+            {"column": _cut(one.column), "value": _cut(one.value), "texts": one.texts}
+            for one in evaluated.answers_at(0.0).groups
+        ],
         "training": [_of_saved_exits(evaluated, point) for point in training],
+        "losses": [*losses],
     }
     rounded: dict[str, Any] = json.loads(
         json.dumps(values),
@@ -105,6 +129,7 @@ def _size(size: BatchSizeComparison, points: Sequence[SpeedPoint]) -> dict[str, 
     return {
         "batches": size.batches,
         "texts": size.timed_texts,
+        "noise": size.least_difference,
         "full": dataclasses.asdict(Spread.of([*full.seconds, *size.seconds_again])),
         "modes": [
             {
@@ -115,6 +140,7 @@ def _size(size: BatchSizeComparison, points: Sequence[SpeedPoint]) -> dict[str, 
                         "speed": row.speed,
                         "accuracy": row.accuracy,
                         "speedup": dataclasses.asdict(row.speedup),
+                        "noise": _against_noise(size, row),
                         "seconds": dataclasses.asdict(Spread.of(row.seconds)),
                     }
                     for row in others
@@ -126,21 +152,65 @@ def _size(size: BatchSizeComparison, points: Sequence[SpeedPoint]) -> dict[str, 
     }
 
 
+def _against_noise(size: BatchSizeComparison, row: ComparisonRow) -> str:
+    """Where a mode is no faster than full depth, what it is, in words."""
+    if size.is_faster(row.speedups):
+        return ""
+    return "slower" if size.is_faster([1 / speedup for speedup in row.speedups]) else "within the noise"
+
+
 def _speed(evaluated: EvaluatedTexts, point: SpeedPoint, depth_B: np.ndarray, classes: np.ndarray) -> dict[str, Any]:
-    """One speed; `predicted`, `right` and `class_depth` are of each class: texts given it, texts of it given it, and
-    layers per text of it, NaN where it has no text."""
-    expected_B, label_B = evaluated.expected_B, at_exit(evaluated.outputs.label_LxB, depth_B)
-    right_B = label_B == expected_B
-    predicted_N, texts_N, right_N, depth_N = (
-        np.bincount(class_B, weights=weights, minlength=len(evaluated.predictor.labels))[classes]
-        for class_B, weights in ((label_B, None), (expected_B, None), (expected_B, right_B), (expected_B, depth_B))
+    """One speed; `scores` are precision, recall and F1 of each class with their intervals, null where it has none;
+    `class_depth` is layers per text of it, NaN where it has no text."""
+    expected_B, number = evaluated.expected_B, len(evaluated.predictor.labels)
+    right_B = at_exit(evaluated.outputs.label_LxB, depth_B) == expected_B
+    texts_N, depth_N = (np.bincount(expected_B, weights=one, minlength=number)[classes] for one in (None, depth_B))
+    answers = evaluated.answers_at(point.speed)
+    accuracy = Share.of(int(right_B.sum()), len(right_B))
+    scores = [answers.classes[one] for one in classes]
+    return (
+        dataclasses.asdict(point)
+        | _interval(accuracy)
+        | {
+            "beyond_noise": is_beyond_noise(point.gained or 0, point.lost or 0),
+            "reliability": _reliability(bins_of(at_exit(evaluated.outputs.probability_LxB, depth_B), right_B)),
+            "scores": [[_share(one.precision), _share(one.recall), _share(one.f1)] for one in scores],
+            "class_depth": np.divide(depth_N, texts_N, out=np.full(len(classes), np.nan), where=texts_N > 0).tolist(),
+            "confusion": _confusion(answers, evaluated.predictor.labels),
+            "groups": [_share(one.accuracy) for one in answers.groups],
+        }
     )
-    return dataclasses.asdict(point) | {
-        "reliability": _reliability(bins_of(at_exit(evaluated.outputs.probability_LxB, depth_B), right_B)),
-        "predicted": predicted_N.tolist(),
-        "right": right_N.astype(int).tolist(),
-        "class_depth": np.divide(depth_N, texts_N, out=np.full(len(classes), np.nan), where=texts_N > 0).tolist(),
+
+
+def _confusion(answers: AnswersAt, labels: Sequence[str]) -> dict[str, Any]:
+    """The matrix of the classes with the most wrong answers, by their numbers, and the largest confusions.
+
+    `cells` has a row for each class and a column for each class that its texts are given, then one for all others.
+    """
+    place = {label: number for number, label in enumerate(labels)}
+    wrong = [(place[one.expected], place[one.given], one.texts) for one in answers.confusions]
+    classes = list(range(len(labels)))
+    if len(labels) > MATRIX:
+        count_N = np.zeros(len(labels), int)
+        for expected, given, texts in wrong:
+            count_N[[expected, given]] += texts
+        classes = np.argsort(-count_N, kind="stable")[:MATRIX].tolist()
+    cell = {(expected, given): texts for expected, given, texts in wrong}
+    cell |= {(one, one): answers.classes[one].right for one in classes}
+    cells = [[cell.get((row, column), 0) for column in classes] for row in classes]
+    return {
+        "classes": classes,
+        "cells": [[*row, answers.classes[one].texts - sum(row)] for one, row in zip(classes, cells, strict=True)],
+        "largest": wrong[:CONFUSIONS],
     }
+
+
+def _share(share: Share | None) -> list[float] | None:
+    return [share.value, share.low, share.high] if share else None
+
+
+def _interval(share: Share | None) -> dict[str, float]:
+    return {"low": share.low, "high": share.high} if share else {}
 
 
 def _of_saved_exits(evaluated: EvaluatedTexts, point: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import statistics
 import typing
 from collections.abc import Sequence
@@ -17,6 +18,118 @@ QUARTILES_FROM = 5
 BINS = 10
 """Bins of uncertainty or probability, equally wide from 0 to 1, as in the paper's figure 4."""
 EDGES = np.linspace(0, 1, BINS + 1)
+Z = statistics.NormalDist().inv_cdf(0.975)
+"""Standard deviations from the mean that a normal variable exceeds, to either side, in 5 % of the cases."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """A share of some texts, with its 95 % interval: how far it may be off because the texts are few."""
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, part: float, total: int) -> Share | None:
+        """`part` of `total` texts with Wilson's interval (1927); None of no texts."""
+        if not total:
+            return None
+        share, weight = part / total, Z * Z / total
+        middle, half = share + weight / 2, Z * math.sqrt(share * (1 - share) / total + weight / (4 * total))
+        return cls(share, max(0.0, (middle - half) / (1 + weight)), min(1.0, (middle + half) / (1 + weight)))
+
+
+def is_beyond_noise(gained: int, lost: int) -> bool:
+    """Whether so many texts that gain and that lose a correct answer differ by more than chance, at a level of 5 %.
+
+    McNemar's test of two classifiers on the same texts, with Edwards's correction for few texts (1948).
+    """
+    return abs(gained - lost) - 1 > Z * math.sqrt(gained + lost)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassScores:
+    """The answers to the texts of one class."""
+
+    label: str
+    texts: int
+    """Texts of this class."""
+    given: int
+    """Texts that are given this class."""
+    right: int
+    """Texts of this class that are given it."""
+
+    @property
+    def precision(self) -> Share | None:
+        """The share of correct answers among those that give this class."""
+        return Share.of(self.right, self.given)
+
+    @property
+    def recall(self) -> Share | None:
+        """The share of correct answers among the texts of this class."""
+        return Share.of(self.right, self.texts)
+
+    @property
+    def f1(self) -> Share | None:
+        """The harmonic mean of precision and recall.
+
+        It is 2 s / (1 + s) of the share s of correct answers among the texts that have or are given this class; its
+        interval is Wilson's for s (the *Wilson indirect method* of Lam et al. 2023, arXiv 2309.14621).
+        """
+        share = Share.of(self.right, self.texts + self.given - self.right)
+        return share and Share(*(2 * one / (1 + one) for one in (share.value, share.low, share.high)))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Confusion:
+    """Texts of one class that are given another one."""
+
+    expected: str
+    given: str
+    texts: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GroupScore:
+    """The answers to the texts that have one value in a column of the data."""
+
+    column: str
+    value: str
+    texts: int
+    right: int
+
+    @property
+    def accuracy(self) -> Share | None:
+        """The share of correct answers."""
+        return Share.of(self.right, self.texts)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AnswersAt:
+    """All answers at one speed, by class and by the columns that were asked for."""
+
+    speed: float
+    classes: tuple[ClassScores, ...]
+    """In the model's order."""
+    confusions: tuple[Confusion, ...]
+    """The wrong answers, most frequent first."""
+    groups: tuple[GroupScore, ...] = ()
+    """Column by column."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, with the shares that follow from the counts."""
+        classes = [
+            (one, {key: _plain(getattr(one, key)) for key in ("precision", "recall", "f1")}) for one in self.classes
+        ]
+        return dataclasses.asdict(self) | {
+            "classes": [dataclasses.asdict(one) | shares for one, shares in classes],
+            "groups": [dataclasses.asdict(one) | {"accuracy": _plain(one.accuracy)} for one in self.groups],
+        }
+
+
+def _plain(share: Share | None) -> dict[str, float] | None:
+    return dataclasses.asdict(share) if share else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +196,10 @@ class SpeedPoint:
     """In `paper_flops`."""
     true_speedup: float
     """In `true_flops`."""
+    gained: int | None = None
+    """Texts that are answered correctly here and not at full depth; None in files of earlier versions."""
+    lost: int | None = None
+    """Texts that are answered correctly at full depth and not here."""
     texts_per_exit: tuple[int, ...] = ()
     """Texts that exit after each layer (the paper's figure 5)."""
     uncertainty: tuple[float | None, ...] = ()
@@ -267,6 +384,14 @@ class Comparison:
     origin: Provenance
     baseline_accuracy: float | None = None
     """Of TF-IDF and a linear SVM trained on the same texts."""
+    baseline_gained: int | None = None
+    """Texts that the SVM answers correctly and the model at full depth does not; None where it is not known."""
+    baseline_lost: int | None = None
+    """Texts that the model at full depth answers correctly and the SVM does not."""
+    shown_speed: float = 0.0
+    """The speed at which the report opens, and that tables show beside full depth."""
+    answers: tuple[AnswersAt, ...] = ()
+    """Full depth first, then the measured speeds and `shown_speed`, rising."""
     skipped_rows: int = 0
     """Rows that could not be read, the baseline's included, or have a label that the model does not have."""
     truncated_texts: int = 0
@@ -281,11 +406,29 @@ class Comparison:
         """Those of all batch sizes."""
         return tuple(row for size in self.batch_sizes for row in size.rows)
 
+    @property
+    def points(self) -> tuple[ComparisonRow, ...]:
+        """Full depth, then one row of every measured speed; their accuracies are those of all modes."""
+        rows: dict[float, ComparisonRow] = {}
+        for row in self.batch_sizes[0].rows:
+            rows.setdefault(row.speed, row)
+        return tuple(rows.values())
+
+    def accuracy_of(self, accuracy: float) -> Share:
+        """An accuracy on these texts with its 95 % interval."""
+        return Share.of(accuracy * self.texts, self.texts) or Share(accuracy, 0.0, 1.0)
+
+    @property
+    def shown_answers(self) -> tuple[AnswersAt, ...]:
+        """Those at full depth and at `shown_speed`, which may be the same."""
+        return tuple(one for one in self.answers if one.speed in (0.0, self.shown_speed))
+
     def to_json(self) -> dict[str, Any]:
         """Plain values for `json.dump`.
 
         `schema` is `SCHEMA`. Then come this class's attributes, by their names: `layers`, `texts`, `repeats`,
-        `disagreements`, `baseline_accuracy` (null without one), `skipped_rows`, `truncated_texts`, and
+        `disagreements`, `baseline_accuracy`, `baseline_gained` and `baseline_lost` (null without one), `skipped_rows`,
+        `truncated_texts`, `shown_speed`, and
 
         - `origin`: the attributes of `Provenance`.
         - `batch_sizes`: a list, each with the attributes of `BatchSizeComparison`, its `noise` and `least_difference`
@@ -294,14 +437,26 @@ class Comparison:
         - `rows` and `baselines` of a batch size: lists, each with the attributes of `ComparisonRow`, its `speedup` and
           `efficiency`.
         - `exits` and `curve`: lists with the attributes of `ExitRow` and `SpeedPoint`.
+        - `answers`: a list with the attributes of `AnswersAt`; its `classes` have `precision`, `recall` and `f1`, its
+          `groups` the `accuracy`, each with `value`, `low` and `high` of the 95 % interval.
 
+        Every row, exit and point of the curve has the 95 % interval of its accuracy, `accuracy_low` and
+        `accuracy_high`.
         A spread (`speedup`, `noise`) holds `median`, `low`, `high`, `lower_quartile` and `upper_quartile`, which are
         null for fewer than five repeats. `seconds` and `speedups` hold one number per repeat. Within a repeat the
         runs of a batch size followed each other in the order of `rows` and `baselines`, then full depth once more
         (`seconds_again`); every second repeat went backwards. A speedup is full depth's time at the middle of the run,
         interpolated between its two runs, over the run's own; every ratio can be computed from the seconds.
         """
-        values = dataclasses.asdict(self) | {"batch_sizes": [size.to_json() for size in self.batch_sizes]}
+        sizes = [size.to_json() for size in self.batch_sizes]
+        values = dataclasses.asdict(self) | {
+            "batch_sizes": sizes,
+            "answers": [one.to_json() for one in self.answers],
+        }
+        rows = [row for size in sizes for row in (*size["rows"], *size["baselines"])]
+        for one in (*rows, *values["exits"], *values["curve"]):
+            share = self.accuracy_of(one["accuracy"])
+            one |= {"accuracy_low": share.low, "accuracy_high": share.high}
         return {"schema": SCHEMA} | values
 
     @classmethod

@@ -9,20 +9,44 @@ nothing else.
 from __future__ import annotations
 
 import base64
+import csv
 import hashlib
+import html
+import io
 import shlex
 import statistics
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fastbert_jax.report.comparison import BatchSizeComparison, Comparison, ComparisonRow
+from fastbert_jax.report.comparison import (
+    BatchSizeComparison,
+    Comparison,
+    ComparisonRow,
+    Share,
+    SpeedPoint,
+    is_beyond_noise,
+)
 
 ASSETS = Path(__file__).parent / "html"
 SCRIPTS = ("elements.js", "axes.js", "plots.js", "page.js")
 """In the order in which they need each other."""
 WIDTH = 118
+LONGEST_NAME = 40
+"""Characters that a table shows of a class, a column or its value."""
+POINT = (
+    "speed",
+    "accuracy",
+    "accuracy_low",
+    "accuracy_high",
+    "gained",
+    "lost",
+    "mean_depth",
+    "paper_speedup",
+    "true_speedup",
+)
+"""Columns of the files of CSV: attributes of `SpeedPoint`, and the 95 % interval of the accuracy."""
 FEW_BATCHES = 8
 """With fewer timed batches, filling and emptying an engine's queues takes a large part of the time."""
 
@@ -63,9 +87,68 @@ def render(comparison: Comparison) -> str:
         lines += ["", "Fastest mode at each speed; modes joined by `or` differ by less than the noise:"]
     for size in early:
         lines += textwrap.wrap(_fastest(size), WIDTH, initial_indent="  ", subsequent_indent="    ")
+    for column, names, cells in group_tables(c):
+        lines += ["", f"Accuracy by {column}, with its 95 % interval:", *table(names, cells).split("\n")]
     if c.disagreements:
         lines.append(f"WARNING: {c.disagreements} answers of the engines differ from those of the all-exits pass.")
+    if words := baseline_words(c):
+        lines += ["", *textwrap.wrap(f"Note: {words}", WIDTH)]
     return "\n".join(lines)
+
+
+def baseline_words(comparison: Comparison) -> str:
+    """What to know and to try where the model is no more accurate than TF-IDF and a linear SVM; empty where it is."""
+    c, full = comparison, comparison.rows[0].accuracy
+    if c.baseline_accuracy is None or full > c.baseline_accuracy:
+        return ""
+    texts = round(c.texts * (c.baseline_accuracy - full))
+    if c.baseline_gained is None or c.baseline_lost is None:  # in files of earlier versions
+        is_noise = c.baseline_accuracy <= c.accuracy_of(full).high
+    else:
+        is_noise = not is_beyond_noise(c.baseline_gained, c.baseline_lost)
+    fewer = f"answers {texts} of {c.texts} texts fewer correctly than" if texts else "is no more accurate than"
+    noise = f"; the difference is {'within' if is_noise else 'beyond'} the noise" if texts else ""
+    return (
+        f"this model at full depth (accuracy {full:.4f}) {fewer} TF-IDF + linear SVM trained on the same texts "
+        f"({c.baseline_accuracy:.4f}){noise}. Try more epochs (--fine-tune.epochs), another learning rate "
+        "(--fine-tune.learning-rate) or unlabelled texts (--data.unlabelled) in training, or use the SVM itself."
+    )
+
+
+def group_tables(comparison: Comparison) -> list[tuple[str, list[str], list[list[str]]]]:
+    """For each column that was asked for: its name, the header, and a row of cells for each value."""
+    if not comparison.answers:
+        return []
+    full, *shown = comparison.shown_answers
+    header = ["texts", "full depth", *(f"speed {one.speed:g}" for one in shown)]
+    tables = []
+    for column in dict.fromkeys(one.column for one in full.groups):
+        same = zip(*(one.groups for one in (full, *shown)), strict=True)
+        rows = [
+            [_cut(groups[0].value), str(groups[0].texts), *(with_interval(one.accuracy) for one in groups)]
+            for groups in same
+            if groups[0].column == column
+        ]
+        tables.append((column, [_cut(column), *header], rows))
+    return tables
+
+
+def with_interval(share: Share | None) -> str:
+    """`0.9744 (0.9668 to 0.9803)`, or `-` for no share."""
+    return f"{share.value:.4f} ({share.low:.4f} to {share.high:.4f})" if share else "-"
+
+
+def against_full_depth(point: SpeedPoint) -> str:
+    """How many texts gain and lose a correct answer, in words; empty where it is not known."""
+    if point.gained is None or point.lost is None:
+        return ""
+    noise = "beyond" if is_beyond_noise(point.gained, point.lost) else "within"
+    return f"{point.lost} lost, {point.gained} gained, {noise} the noise"
+
+
+def _cut(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= LONGEST_NAME else text[: LONGEST_NAME - 1] + "…"
 
 
 def blocks_of(comparison: Comparison) -> list[tuple[str, list[dict[str, str]]]]:
@@ -134,12 +217,42 @@ def render_page(comparison: Comparison, values: Mapping[str, Any], *, model: str
         data=data,
         blocks=blocks_of(comparison),
         notes=notes(comparison),
+        warning=(words := baseline_words(comparison)) and words[0].upper() + words[1:],
         values=values,
         style=style,
         script="\n".join(scripts),
         source_hash=source_hash,
     )
     return page.encode("utf-8", "replace").decode("utf-8")
+
+
+def curve_csv(comparison: Comparison) -> str:
+    """The curve as CSV: a row for each of its speeds, with the columns of `POINT`."""
+    values = comparison.to_json()["curve"]
+    return _csv(POINT, ([one[key] for key in POINT] for one in values))
+
+
+def speeds_csv(comparison: Comparison) -> str:
+    """Every measurement as CSV: a row for each batch size, mode and speed; speedups are in wall-clock time."""
+    header = ("batches", "mode", *POINT, "speedup", "speedup_low", "speedup_high", "efficiency")
+    measured = ("median", "low", "high")
+    rows = (
+        [
+            *(size.batches, row["mode"]),
+            *(row[key] for key in POINT),
+            *(row["speedup"][key] for key in measured),
+            row["efficiency"],
+        ]
+        for size, values in zip(comparison.batch_sizes, comparison.to_json()["batch_sizes"], strict=True)
+        for row in (*values["rows"], *values["baselines"])
+    )
+    return _csv(header, rows)
+
+
+def _csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows([header, *rows])
+    return stream.getvalue()
 
 
 def render_markdown(comparison: Comparison, name: str) -> str:
@@ -163,4 +276,7 @@ def _rendered(template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
+    functions = (with_interval, against_full_depth, group_tables, baseline_words)
+    environment.globals |= {function.__name__: function for function in functions}
+    environment.filters["cell"] = lambda text: html.escape(_cut(text), quote=False).replace("|", "\\|")
     return environment.get_template(template).render(values)

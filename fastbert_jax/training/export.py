@@ -29,7 +29,7 @@ from fastbert_jax.model.config_json import read_fastbert_config
 from fastbert_jax.model.tensor_files import EXITS_FILE, read_json
 from fastbert_jax.model.weights import load_model, save_model
 from fastbert_jax.report.comparison import Comparison
-from fastbert_jax.report.tables import speed_table
+from fastbert_jax.report.tables import baseline_words, speed_table
 from fastbert_jax.text.builtin import hub_name
 from fastbert_jax.text.filesystem import without_compression
 from fastbert_jax.text.sources import is_named_set
@@ -149,6 +149,7 @@ def card_of(model: Path, *, name: str, exported_to: str = "", given: Mapping[str
         run=run,
         comparison=comparison,
         speed_table=speed_table(comparison) if comparison else "",
+        baseline_words=baseline_words(comparison) if comparison else "",
     )
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
+import operator
+import statistics
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -47,6 +50,25 @@ def dev_points(metrics: Path) -> list[dict[str, Any]]:
             points.append({"phase": phase} | {key: values[key] for key in ("step", "accuracy", "loss")})
     every = -(-len(points) // MOST_DEV_POINTS) or 1
     return points[::-1][::every][::-1]
+
+
+def loss_points(metrics: Path) -> list[dict[str, Any]]:
+    """The mean `loss` of the training texts over a few steps each, the last of which is `step`, by `phase`.
+
+    Each phase has its own loss, as its terms give it. There are about `MOST_DEV_POINTS` means, or fewer.
+    """
+    if not metrics.is_file():
+        return []
+    events = filter(None, map(_event_of, metrics.read_bytes().splitlines()))
+    steps = [one for one in events if one["event"] not in MEASUREMENTS and isinstance(one.get("loss"), int | float)]
+    every = -(-len(steps) // MOST_DEV_POINTS) or 1
+    points = []
+    for phase, these in itertools.groupby(steps, key=operator.itemgetter("event")):
+        part = list(these)
+        for few in (part[start : start + every] for start in range(0, len(part), every)):
+            loss = statistics.fmean(one["loss"] for one in few)
+            points.append({"step": few[-1]["step"], "phase": phase, "loss": loss})
+    return points
 
 
 class Journal:

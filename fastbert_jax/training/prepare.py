@@ -21,7 +21,7 @@ from fastbert_jax.model.weights import check_token_types, check_vocabulary
 from fastbert_jax.text.corpora import PreparedCorpus, TextStream, is_corpus, open_corpus
 from fastbert_jax.text.data_warnings import corpus_notes, language_notes
 from fastbert_jax.text.examples import Example
-from fastbert_jax.text.labelled_data import LabelledData, label_ids, read_labelled_data
+from fastbert_jax.text.labelled_data import LabelledData, grouped, label_ids, read_labelled_data
 from fastbert_jax.text.tokenizer import Encoded, Tokenizer, load_tokenizer, train_tokenizer
 from fastbert_jax.text.training_batches import Batches, StreamedBatches, TrainingBatches
 from fastbert_jax.training.recipe import RANDOM, Recipe, RecipeModule, World, pretrained_weights
@@ -48,6 +48,8 @@ class Prepared:
     dev: Encoded
     dev_labels: np.ndarray
     test_labels: np.ndarray
+    test_groups: dict[str, list[str]]
+    """The value of every test text in each column of `evaluate.by`."""
     notes: tuple[str, ...]
     """What was found, guessed, cut and left out, in sentences."""
     data: dict[str, str]
@@ -65,7 +67,8 @@ def prepare(config: TrainConfig, mesh: Mesh, module: RecipeModule) -> Prepared:
     Raises:
       UserError: anything that cannot be used, found before the first step.
     """
-    task = read_labelled_data(config.data)
+    task = read_labelled_data(config.data, by=config.evaluate.by)
+    test_groups = grouped(task.test, config.evaluate.by, option="--evaluate.by")
     pretrained = pretrained_weights(config.model.pretrained)
     width = read_bert_config(pretrained).hidden_size if pretrained else config.model.hidden_size
     # A corpus is many texts, whose number may be unknown.
@@ -101,6 +104,7 @@ def prepare(config: TrainConfig, mesh: Mesh, module: RecipeModule) -> Prepared:
         dev=dev,
         dev_labels=label_ids(task.dev, task.labels),
         test_labels=label_ids(task.test, task.labels),
+        test_groups=test_groups,
         notes=(
             *(code_notes(pretrained) if pretrained else ()),
             *tokenizer.notes,

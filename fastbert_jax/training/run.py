@@ -36,12 +36,12 @@ from fastbert_jax.model.weights import save_model
 from fastbert_jax.processes import StopRequest
 from fastbert_jax.report.comparison import Comparison
 from fastbert_jax.report.tables import render, render_page
-from fastbert_jax.text.labelled_data import tfidf_svm_accuracy
+from fastbert_jax.text.labelled_data import tfidf_svm_right
 from fastbert_jax.text.training_batches import Batches, TrainingBatches
 from fastbert_jax.training.checkpoints import Checkpoints
 from fastbert_jax.training.evaluation import dev_evaluation
 from fastbert_jax.training.export import write_card
-from fastbert_jax.training.journal import Journal, dev_points
+from fastbert_jax.training.journal import Journal, dev_points, loss_points
 from fastbert_jax.training.loggers import check_installed
 from fastbert_jax.training.loop import Surroundings, run_recipe
 from fastbert_jax.training.performance import Meter, Profiler
@@ -195,13 +195,17 @@ def _save(config: TrainConfig, prepared: Prepared, run: RunDirectory, params: Pa
 def _compare(config: TrainConfig, prepared: Prepared, run: RunDirectory, journal: Journal) -> Comparison:
     """Measure the saved model on the test texts, print the table, keep the numbers, the report and the model's card."""
     task = prepared.task
-    baseline = tfidf_svm_accuracy(task.train, task.test) if config.evaluate.baseline else None
+    baseline_right_B = tfidf_svm_right(task.train, task.test) if config.evaluate.baseline else None
     texts = [example.text for example in task.test]
     evaluated = EvaluatedTexts.of(
-        load(run.path), texts, prepared.test_labels, batch_tokens=config.evaluate.batch_tokens
+        load(run.path),
+        texts,
+        prepared.test_labels,
+        batch_tokens=config.evaluate.batch_tokens,
+        groups=prepared.test_groups,
     )
-    comparison = compare(evaluated, measure=config.evaluate, baseline_accuracy=baseline)
-    values = page_values(evaluated, comparison, dev_points(run.metrics))
+    comparison = compare(evaluated, measure=config.evaluate, baseline_right_B=baseline_right_B)
+    values = page_values(evaluated, comparison, dev_points(run.metrics), loss_points(run.metrics))
     page = render_page(comparison, values, model=config.run, data="the run's test set")
     with unless_refused(run.path, "write the measurements", remedy=MAKE_ROOM):
         write_json(run.comparison, comparison.to_json())

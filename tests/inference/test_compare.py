@@ -35,6 +35,7 @@ BAD_SETTINGS = [
     {"batch_sizes": (8,), "batch_size": 8},
     {"json": "a", "report": "a"},
     {"baselines": ("a", "a")},
+    {"by": ("a", "a")},
 ]
 MEASURE = MeasureConfig(speeds=(0.0, 0.3, 0.6), batch_size=4, repeats=2)
 
@@ -63,7 +64,7 @@ def test_every_row_says_what_predict_gives(predictor: Predictor) -> None:
     comparison = compare(
         EvaluatedTexts.of(predictor, TEXTS, EXPECTED, batch_tokens=64),
         measure=MEASURE,
-        baseline_accuracy=0.5,
+        baseline_right_B=np.arange(40) % 2 == 0,
         timed_texts=20,
     )
     assert [(row.mode, row.speed) for row in comparison.rows] == [
@@ -260,13 +261,37 @@ def test_rows_that_training_excluded_are_left_out_and_counted(
     assert "2 of 42 (4.8 %) rows have excluded labels and are left out: ['whale (2)']\n" in capsys.readouterr().err
 
 
+def test_accuracy_by_a_column_of_the_data(settings: dict[str, Any], tmp_path: Path) -> None:
+    rows = zip(TEXTS, EXPECTED, range(40), ["en", " en ", "d'e", "en"] * 10, strict=True)
+    lines = [f'"{text}",{LABELS[label]},{number},{language}' for text, label, number, language in rows]
+    (tmp_path / "test.csv").write_text("\n".join(["text,label,id,Sprache ä", *lines]))
+    changed = settings | {"data": str(tmp_path / "test.csv"), "limit": 0, "report": ""}
+    comparison, _ = compare_data(CompareConfig(by=("Sprache ä",), **changed))
+    full = comparison.answers[0]
+    found = [(one.column, one.value, one.texts) for one in full.groups]
+    assert found == [("Sprache ä", "en", 30), ("Sprache ä", "d'e", 10)]
+    assert sum(one.right for one in full.groups) == round(40 * comparison.rows[0].accuracy)
+    with pytest.raises(UserError, match=r"--by: expected a column 'Sprache', found .*did you mean 'Sprache ä'"):
+        compare_data(CompareConfig(by=("Sprache",), **changed))
+    with pytest.raises(
+        UserError, match=r"--by id: expected a column whose values repeat, .* 40 different values in 40"
+    ):
+        compare_data(CompareConfig(by=("Sprache ä", "id"), **changed))
+
+
 def test_an_output_directory_gets_tables_numbers_and_the_report(settings: dict[str, Any], tmp_path: Path) -> None:
     other = save_tiny_model(tmp_path / "other")
     output = tmp_path / "new" / "out"
     config = CompareConfig(baselines=(str(other),), output=str(output), **settings)
     comparison, page = compare_data(config)
     told = save(config, comparison, page)
-    assert {path.name for path in output.iterdir()} == {"comparison.json", "comparison.md", "report.html"}
+    assert {path.name for path in output.iterdir()} == {
+        "comparison.json",
+        "comparison.md",
+        "curve.csv",
+        "speeds.csv",
+        "report.html",
+    }
     assert Comparison.from_json(json.loads((output / "comparison.json").read_text())) == comparison
     tables = (output / "comparison.md").read_text()
     assert "| speed 0.5 |" in tables and f"| {other} |" in tables and "## Every exit alone" in tables

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import types
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from fastbert_jax.config import ExitConfig, MeasureConfig, Mode
 from fastbert_jax.inference import report_page as module
 from fastbert_jax.inference.compare import compare
-from fastbert_jax.inference.exit_outputs import CURVE, EvaluatedTexts, uncertainty_at_exits
+from fastbert_jax.inference.exit_outputs import CURVE, EvaluatedTexts, ExitOutputs, uncertainty_at_exits
 from fastbert_jax.inference.explain import exit_paths
 from fastbert_jax.inference.loading import load
 from fastbert_jax.inference.predictor import Predictor
@@ -24,6 +25,7 @@ from tests.inference.saved import LABELS, save_tiny_model, some_texts
 
 TEXTS = [*some_texts(30), *some_texts(10)]  # some of them twice
 EXPECTED = np.arange(40) % 2  # no mole
+LANGUAGES = ["de", "en", "en", "en"] * 10
 MEASURE = MeasureConfig(speeds=(0.33,), modes=(Mode.MASKED,), batch_size=8, repeats=1)
 
 
@@ -31,7 +33,7 @@ MEASURE = MeasureConfig(speeds=(0.33,), modes=(Mode.MASKED,), batch_size=8, repe
 def evaluated(tmp_path_factory: pytest.TempPathFactory) -> EvaluatedTexts:
     exits = ExitConfig(layers=(2, 3, LAYERS))
     predictor = load(save_tiny_model(tmp_path_factory.mktemp("run") / "model"), exits=exits)
-    return EvaluatedTexts.of(predictor, TEXTS, EXPECTED)
+    return EvaluatedTexts.of(predictor, TEXTS, EXPECTED, groups={"language": LANGUAGES})
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +53,29 @@ def test_every_speed_is_what_predict_gives(evaluated: EvaluatedTexts, report: di
         assert shown["accuracy"] == pytest.approx(np.mean(given == EXPECTED), abs=1e-5)
         assert [one["label"] for one in report["classes"]] == list(LABELS)
         for label in range(3):
-            assert shown["predicted"][label] == (given == label).sum()
-            assert shown["right"][label] == ((given == label) & (EXPECTED == label)).sum()
+            right, has, is_given = (
+                np.sum(one) for one in ((given == label) & (EXPECTED == label), EXPECTED == label, given == label)
+            )
+            for score, part, total in zip(
+                shown["scores"][label],
+                (right, right, 2 * right),
+                (is_given, has, has + is_given),
+                strict=True,
+            ):
+                assert score is None if total == 0 else score[0] == pytest.approx(part / total, abs=1e-5)
+            row = [int(((given == other) & (EXPECTED == label)).sum()) for other in range(3)]
+            assert shown["confusion"]["cells"][label] == [*row, 0]
+        for expected, other, texts in shown["confusion"]["largest"]:
+            assert texts == ((given == other) & (EXPECTED == expected)).sum() and other != expected
+        assert [one["value"] for one in report["groups"]] == ["en", "de"]
+        languages = np.array(LANGUAGES)
+        for place, one in enumerate(report["groups"]):
+            its = languages == one["value"]
+            assert one["texts"] == its.sum()
+            assert shown["groups"][place][0] == pytest.approx((given == EXPECTED)[its].mean(), abs=1e-5)
+        full = np.array([LABELS.index(answer.label) for answer in predictor.predict(TEXTS, speed=0.0, mode="masked")])
+        assert shown["gained"] == ((given == EXPECTED) & (full != EXPECTED)).sum()
+        assert shown["lost"] == ((given != EXPECTED) & (full == EXPECTED)).sum()
         assert shown["class_depth"][2] is None
         assert shown["class_depth"][0] == pytest.approx(depth[EXPECTED == 0].mean(), abs=1e-5)
         sure = [answer.probabilities.max() for answer in answers]
@@ -162,3 +185,23 @@ def test_an_exits_uncertainty_is_that_of_the_texts_that_reach_it() -> None:
     uncertainty_LxB = np.array([[0.2, 0.8], [0.9, 0.6], [0.1, 0.1]])
     assert uncertainty_at_exits(uncertainty_LxB, np.array([1, 2]), asked=[True] * 3) == (0.5, 0.6, None)
     assert uncertainty_at_exits(uncertainty_LxB, np.array([3, 3]), asked=[False, True, True]) == (None, 0.75, 0.1)
+
+
+def test_a_matrix_of_many_classes_has_those_that_are_confused_most() -> None:
+    """Class c is confused with c + 1 in c of its 10 texts; the matrix and its last column hold all texts."""
+    classes = 30
+    expected_B = np.repeat(np.arange(classes), 10)
+    label_B = np.where(np.arange(300) % 10 < np.minimum(expected_B // 3, 9), (expected_B + 1) % classes, expected_B)
+    outputs = ExitOutputs(np.zeros((1, 300)), label_B[None], np.ones((1, 300)))
+    labels = [f"class {number}" for number in range(classes)]
+    predictor = types.SimpleNamespace(labels=labels)
+    evaluated = EvaluatedTexts(predictor, ["a"] * 300, expected_B, outputs, np.full(300, 8), 0)
+    answers = evaluated.answers_at(0.0)
+    found = module._confusion(answers, labels)
+    assert len(found["classes"]) == module.MATRIX and set(found["classes"]) <= {*range(20, 30)}
+    assert [sum(row) for row in found["cells"]] == [10] * module.MATRIX
+    for place, one in enumerate(found["classes"]):
+        assert found["cells"][place][place] == ((label_B == one) & (expected_B == one)).sum()
+    texts = [count for _, _, count in found["largest"]]
+    assert len(texts) == module.CONFUSIONS and texts == sorted(texts, reverse=True) and texts[0] == 9
+    assert sum(one.texts for one in answers.confusions) == (label_B != expected_B).sum()

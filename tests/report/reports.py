@@ -50,10 +50,13 @@ EVALUATED = EvaluatedTexts(
     ),
     lengths_B=np.full(4, 16),
     truncated_texts=0,
+    groups={HARM: [HARM, "en", "en", "de"]},
 )
 MEASURED = dataclasses.replace(
     COMPARISON,
     texts=4,
+    shown_speed=0.5,
+    answers=tuple(EVALUATED.answers_at(speed) for speed in (0.0, 0.1, 0.5)),
     exits=tuple(EVALUATED.exit_row(layer) for layer in range(1, LAYERS + 1)),
     curve=tuple(EVALUATED.at(speed) for speed in SPEEDS),
 )
@@ -61,10 +64,14 @@ TRAINING = [
     {"step": step, "phase": phase, "accuracy": [0.5] * 5 + [0.9], "loss": [0.7] * 6}
     for step, phase in ((5, "fine_tune"), (9, "distil"), (12, "distil"))
 ]
+LOSSES = [
+    {"step": step, "phase": phase, "loss": 1 / step}
+    for step, phase in ((2, "fine_tune"), (5, "fine_tune"), (9, "distil"))
+]
 
 
 def values_of(comparison: Comparison = MEASURED) -> dict[str, Any]:
-    return page_values(EVALUATED, comparison, TRAINING)
+    return page_values(EVALUATED, comparison, TRAINING, LOSSES)
 
 
 def page_of(
@@ -73,4 +80,6 @@ def page_of(
     model: str = f"runs/{HARM}",
     training: list[dict[str, Any]] = TRAINING,
 ) -> str:
-    return render_page(comparison, page_values(EVALUATED, comparison, training), model=model, data=HARM)
+    return render_page(
+        comparison, page_values(EVALUATED, comparison, training, LOSSES if training else []), model=model, data=HARM
+    )

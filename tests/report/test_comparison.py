@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastbert_jax.report.comparison import BINS, Comparison, Spread, bins_of, calibration_error
+from fastbert_jax.report.comparison import (
+    BINS,
+    ClassScores,
+    Comparison,
+    Share,
+    Spread,
+    bins_of,
+    calibration_error,
+    is_beyond_noise,
+)
 from tests.report.comparisons import COMPARISON, EARLY, FULL, SIZE
-from tests.report.reports import MEASURED
+from tests.report.reports import HARM, MEASURED
 
 
 def test_efficiency_is_measured_over_promised() -> None:
@@ -74,10 +84,11 @@ def test_json_can_be_read_again_and_an_older_file_too() -> None:
     for size in values["batch_sizes"]:
         del size["baselines"]
         for row in size["rows"]:
-            del row["texts_per_exit"], row["uncertainty"]
-    del values["exits"], values["curve"]
+            del row["texts_per_exit"], row["uncertainty"], row["gained"], row["lost"]
+    for key in ("exits", "curve", "answers", "shown_speed", "baseline_gained", "baseline_lost"):
+        del values[key]
     older = Comparison.from_json(values)
-    assert older.batch_sizes == COMPARISON.batch_sizes and older.exits == older.curve == ()
+    assert older.batch_sizes == COMPARISON.batch_sizes and older.exits == older.curve == older.answers == ()
 
 
 @pytest.mark.parametrize("values", [{}, {"rows": []}, {"schema": 2}, {"schema": 1}])
@@ -132,3 +143,57 @@ def test_the_error_is_how_far_probability_and_truth_are_apart() -> None:
     assert calibration_error(bins) == pytest.approx(3 / 4 * (0.95 - 2 / 3) + 1 / 4 * 0.55)
     honest = bins_of(np.full(4, 0.75), np.array([True, True, True, False]))
     assert calibration_error(honest) == pytest.approx(0)
+
+
+def test_an_interval_is_wilsons() -> None:
+    # Newcombe 1998, table 1, method 3.
+    for right, total, low, high in ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611)):
+        share = Share.of(right, total)
+        assert share and (round(share.low, 4), round(share.high, 4)) == (low, high)
+    assert Share.of(0, 0) is None
+
+
+@given(st.integers(1, 10_000), st.data())
+def test_an_interval_holds_its_share_and_narrows_with_more_texts(total: int, data: st.DataObject) -> None:
+    right = data.draw(st.integers(0, total))
+    share, more = Share.of(right, total), Share.of(4 * right, 4 * total)
+    assert share and more and 0 <= share.low <= share.value + 1e-12 and share.value - 1e-12 <= share.high <= 1
+    assert more.high - more.low < share.high - share.low
+
+
+@pytest.mark.parametrize("changed", range(61))
+def test_noise_is_what_a_fair_coin_does_in_95_of_100_cases(changed: int) -> None:
+    """Texts that change are gained or lost like heads and tails; the exact test may differ by one text."""
+    for lost in range(changed // 2 + 1):
+        tail = sum(math.comb(changed, count) for count in range(lost + 1)) / 2**changed
+        found = is_beyond_noise(changed - lost, lost)
+        assert found == is_beyond_noise(lost, changed - lost)
+        if 2 * tail < 0.04:
+            assert found, (changed, lost, tail)
+        if 2 * tail > 0.06:
+            assert not found, (changed, lost, tail)
+
+
+@given(st.integers(0, 50), st.integers(0, 50), st.integers(0, 50))
+def test_f1_is_the_harmonic_mean_within_its_interval(right: int, missed: int, wrong: int) -> None:
+    scores = ClassScores(label="a", texts=right + missed, given=right + wrong, right=right)
+    if right + missed + wrong == 0:
+        assert scores.f1 is scores.precision is scores.recall is None
+        return
+    assert scores.f1 and scores.f1.low <= scores.f1.value + 1e-12 and scores.f1.value <= scores.f1.high + 1e-12
+    if right:
+        assert scores.precision and scores.recall
+        mean = 2 / (1 / scores.precision.value + 1 / scores.recall.value)
+        assert scores.f1.value == pytest.approx(mean)
+
+
+def test_json_has_every_class_group_and_interval() -> None:
+    values = json.loads(json.dumps(MEASURED.to_json()))
+    full, _, half = values["answers"]
+    assert (full["speed"], half["speed"], values["shown_speed"]) == (0.0, 0.5, 0.5)
+    first, _, never = full["classes"]
+    assert (first["texts"], first["given"], first["right"], first["recall"]["value"]) == (2, 2, 2, 1.0)
+    assert never["precision"] is never["recall"] is never["f1"] is None
+    assert [one["value"] for one in full["groups"]] == ["en", HARM, "de"] and full["groups"][0]["accuracy"]["low"] < 1
+    for one in (*values["exits"], *values["curve"], *values["batch_sizes"][0]["rows"]):
+        assert one["accuracy_low"] < one["accuracy"] <= one["accuracy_high"] <= 1

@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from fastbert_jax.report.tables import ASSETS
+from fastbert_jax.report.tables import ASSETS, SCRIPTS
 from tests.report.reports import HARM, MEASURED, page_of
 
 
@@ -114,8 +114,9 @@ def test_no_text_has_another_colour() -> None:
     css = (ASSETS / "page.css").read_text()
     assert set(re.findall(r"[{;]\s*color: ([^;]+);", css)) <= {f"var(--text-{kind})" for kind in TEXT_KINDS}
     assert set(re.findall(r"svg text[^{]*{[^}]*fill: ([^;]+);", css)) <= {f"var(--text-{kind})" for kind in TEXT_KINDS}
-    assert set(re.findall(r"label\.style\.fill = (.*)", (ASSETS / "plots.js").read_text())) == {
-        'few ? "var(--text-soft)" : `var(--heat-text-${step})`;'
+    scripts = "".join((ASSETS / name).read_text() for name in SCRIPTS)
+    assert set(re.findall(r"label\.style\.fill = (.*)", scripts)) == {
+        'step ? `var(--heat-text-${step})` : "var(--text-soft)";'
     }
 
 

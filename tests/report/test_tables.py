@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
+import re
 
 import pytest
 
 from fastbert_jax.report.comparison import BatchSizeComparison, Comparison
-from fastbert_jax.report.tables import render, render_markdown, table
+from fastbert_jax.report.tables import baseline_words, curve_csv, render, render_markdown, speeds_csv, table
 from tests.report.comparisons import COMPARISON, FULL, SIZE
 from tests.report.reports import MEASURED
 
@@ -44,7 +47,7 @@ def test_the_notes_tell_what_the_table_rests_on() -> None:
         "batches of 1 text: speed 0.5 bucketed 2.40x; speed 0.1 masked 0.95x (no faster than full depth)",
     ):
         assert fact in told
-    for problem in ("WARNING", "could not be read", "were truncated", "are few", "Other models"):
+    for problem in ("answers of the engines", "could not be read", "were truncated", "are few", "Other models"):
         assert problem not in told
 
 
@@ -101,8 +104,9 @@ def test_other_models_stand_in_the_block_of_their_batch_size() -> None:
     lines = render(comparison).split("\n")
     assert lines[6].split() == "runs/small 0 0.9700 2.00 1.00x 1.00x 2.90x 2.80..3.00 0.97".split() and lines[7] == ""
     assert "Other models are at their full depth" in words(comparison)
-    assert "| runs/small | 0.9700 | 2.00 | 0M | 1.00x | 1.00x | 2.90x (2.80 to 3.00) |" in render_markdown(
-        comparison, ""
+    assert (
+        "| runs/small | 0.9700 (0.9620 to 0.9764) | 2.00 | 0M | 1.00x | 1.00x | 2.90x (2.80 to 3.00) |"
+        in render_markdown(comparison, "")
     )
 
 
@@ -115,7 +119,65 @@ def test_the_papers_tables_have_every_speed_every_exit_and_every_bin() -> None:
     assert [line.split(" | ")[0] for line in exits.splitlines() if line.startswith("| ")][2:] == [
         f"| {layer}" for layer in range(1, 7)
     ]
-    assert "| 1 | 0.5000 | 0.5000 |" in exits and "| 6 | 1.0000 | 1.0000 |" in exits
+    assert "| 1 | 0.5000 (0.1500 to 0.8500) | 0.5000 |" in exits and "| 6 | 1.0000 (" in exits
     assert "| 0.8 to 0.9 | 0.000 (2) | 0.000 (1) | - | - | - | - |" in text and text.count(" to 1.0 |") == 1
     one_mode = render_markdown(one_size(rows=SIZE.rows[:2]), "my model")
     assert "| 2.93x | 2.40x (2.30 to 2.50) |" in one_mode and "| wall clock |" in one_mode
+
+
+BEHIND = "this model at full depth (accuracy 0.9700) answers 8 of 2189 texts fewer correctly than TF-IDF + linear SVM"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"baseline_gained": 30, "baseline_lost": 22}, f"{BEHIND} .* the difference is within the noise"),
+        ({"baseline_gained": 9, "baseline_lost": 1}, f"{BEHIND} .* the difference is beyond the noise"),
+        ({}, f"{BEHIND} .* the difference is within the noise"),  # a file of an earlier version
+        ({"baseline_accuracy": 0.99}, "beyond the noise"),
+        ({"baseline_accuracy": 0.97}, "is no more accurate than TF-IDF"),
+        ({"baseline_accuracy": 0.9695}, ""),
+        ({"baseline_accuracy": None}, ""),
+    ],
+)
+def test_a_model_that_does_not_beat_the_baseline_says_so(changes: dict, said: str) -> None:
+    comparison = dataclasses.replace(COMPARISON, **changes)
+    found = re.sub(r"[()]", "", baseline_words(comparison))
+    assert bool(said) == bool(found) and re.search(re.sub(r"[()]", "", said).replace("+", r"\+"), found)
+    assert ("--data.unlabelled" in found) == bool(said)
+    for text in (words(comparison), render_markdown(comparison, "")):
+        assert ("than TF-IDF + linear SVM" in text) == bool(said)
+
+
+def test_gained_and_lost_texts_are_told_with_their_noise() -> None:
+    rows = (
+        dataclasses.replace(FULL, gained=0, lost=0),
+        dataclasses.replace(SIZE.rows[1], gained=1, lost=12),
+        dataclasses.replace(SIZE.rows[2], gained=4, lost=5),
+    )
+    told = words(one_size(rows=rows))
+    assert "speed 0.5 12 lost, 1 gained, beyond the noise; speed 0.1 5 lost, 4 gained, within the noise." in told
+    assert "one text is 0.046 points" in told and "full depth 0.9620 to 0.9764; speed 0.5 0.9566 to 0.9720" in told
+    assert "| speed 0.5 | 0.9651 (0.9566 to 0.9720) | 12 lost, 1 gained, beyond the noise |" in render_markdown(
+        one_size(rows=rows), ""
+    )
+    assert " gained" not in words(COMPARISON)  # a file of an earlier version
+
+
+def test_every_class_and_group_has_its_interval_and_markup_is_text() -> None:
+    text, printed = render_markdown(MEASURED, "my model"), render(MEASURED)
+    assert "| b | 2 | 2 | 1.0000 (0.3424 to 1.0000) | 1.0000 (0.3424 to 1.0000) | 1.0000 (0.5101 to 1.0000) |" in text
+    assert "## Every class at full depth" in text and "## Every class at speed 0.5" in text
+    assert "| c | 0 | 0 | - | - | - |" in text and "| en | 2 | 1.0000 (0.3424 to 1.0000) |" in text
+    assert "<img" not in text
+    assert "en" in [line.split(" ")[0] for line in printed.split("\n")] and "Accuracy by <" in printed
+
+
+def test_files_of_csv_have_every_speed() -> None:
+    curve, speeds = (list(csv.DictReader(io.StringIO(make(MEASURED)))) for make in (curve_csv, speeds_csv))
+    assert [float(row["speed"]) for row in curve] == [0.0, 0.1, 0.3, 0.5, 1.0]
+    assert {float(row["accuracy_low"]) < float(row["accuracy"]) <= float(row["accuracy_high"]) for row in curve} == {
+        True
+    }
+    assert len(speeds) == 6 and speeds[1]["mode"] == "bucketed" and speeds[1]["batches"] == "1 text"
+    assert (speeds[1]["speedup"], speeds[1]["speedup_low"], speeds[1]["gained"]) == ("2.4", "2.3", "")

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from fastbert_jax.config import BadRow, DataConfig, ReadingConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.text.columns import Columns
 from fastbert_jax.text.examples import Example, Unreadable
-from fastbert_jax.text.labelled_data import known_examples, label_ids, label_order, read_labelled_data, without_labels
-from fastbert_jax.text.sources import Loaded
+from fastbert_jax.text.labelled_data import (
+    MOST_GROUPS,
+    grouped,
+    known_examples,
+    label_ids,
+    label_order,
+    read_labelled_data,
+    without_labels,
+)
+from fastbert_jax.text.sources import Loaded, read_examples
 
 
 def write(path, rows, header=("label", "text")):
@@ -200,3 +211,68 @@ def test_rows_of_unknown_labels_are_left_out_and_counted_where_bad_rows_are_skip
         "3 of 6 (50.0 %) rows have labels that the model does not know and were left out: ['x (2)', 'y (1)']\n"
     )
     assert known_examples(read, ("m",), skip) == rows  # not one is known: an error follows
+
+
+@pytest.mark.parametrize("form", ["csv", "tsv", "jsonl", "parquet"])
+def test_values_of_a_column_are_grouped_the_same_in_every_format(tmp_path, form):
+    languages = ["en", "de", " en ", ""] * 2
+    found = [{"text": f"text {i}", "label": "ab"[i % 2], "Sprache ä": one} for i, one in enumerate(languages)]
+    path = tmp_path / f"test.{form}"
+    if form == "parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(found), path)
+    elif form == "jsonl":
+        path.write_text("\n".join(map(json.dumps, found)))
+    else:
+        between = {"csv": ",", "tsv": "\t"}[form]
+        path.write_text("\n".join(between.join(row) for row in (found[0], *(one.values() for one in found))))
+    read = read_examples(str(path), ReadingConfig(), need_label=True, keep=("Sprache ä",), option="--by")
+    values = grouped(read.examples, ["Sprache ä"], option="--by")["Sprache ä"]
+    assert values == ["en", "de", "en", "(empty)"] * 2
+    with pytest.raises(UserError, match=r"--by: expected a column 'sprache', found .*; (did you mean|known)"):
+        read_examples(str(path), ReadingConfig(), need_label=True, keep=("sprache",), option="--by")
+
+
+def of_values(*values):
+    return [Example("a", "b", "c:1", kept=(value,)) for value in values]
+
+
+def test_values_of_any_type_are_text_and_what_is_missing_is_empty():
+    values = [1, 1.0, True, None, float("nan"), " ", ["a"], "a\nb", "\udcff"]
+    found = grouped(of_values(*values), ["x"], option="--by")["x"]
+    assert found == ["1", "1", "true", "(empty)", "(empty)", "(empty)", "['a']", "a b", "?"]
+
+
+def test_rare_values_are_taken_together_and_an_id_is_refused(capsys):
+    values = [number for number in range(40) for _ in range(41 - number)]
+    found = Counter(grouped(of_values(*values), ["x"], option="--by")["x"])
+    assert len(found) == MOST_GROUPS and found["0"] == 41 and found["21 others"] == sum(range(2, 23))
+    assert "--by x: 40 different values; the rarest are shown together as '21 others'" in "".join(capsys.readouterr())
+    with pytest.raises(UserError, match=r"--by x: expected a column whose values repeat.*found 30 .* in 50 rows"):
+        grouped(of_values(*range(30), *[0] * 20), ["x"], option="--by")
+    assert len(set(grouped(of_values(*range(MOST_GROUPS)), ["x"], option="--by")["x"])) == MOST_GROUPS
+
+
+@pytest.mark.parametrize("source", ["test", "dev", "train"])
+def test_the_column_must_be_where_the_test_texts_come_from_and_nowhere_else(tmp_path, source):
+    header = ("label", "text", "day")
+    files = {
+        role: [(label, f"{role} {label} {i}", i % 3) for i in range(8) for label in "ab"]
+        for role in ("train", "dev", "test")
+    }
+    paths = {
+        role: write(
+            tmp_path / f"{role}.tsv",
+            rows if role == source else [row[:2] for row in rows],
+            header[: 2 + (role == source)],
+        )
+        for role, rows in files.items()
+    }
+    if source != "test":
+        del paths["test"]
+    settings = DataConfig(**paths, test_fraction=0 if source == "dev" else 0.25)
+    found = read_labelled_data(settings, by=("day",))
+    assert len(found.test) > 1 and {example.kept[0] for example in found.test} <= {"0", "1", "2"}
+    with pytest.raises(
+        UserError, match=rf"{source}\.tsv: --evaluate\.by: expected a column 'dya', .*did you mean 'day'"
+    ):
+        read_labelled_data(settings, by=("dya",))

@@ -159,9 +159,12 @@ def test_the_card_tells_what_the_run_tells_and_no_machines_paths(run: RunDirecto
     settings = re.search(r"```yaml\n(.*?)```", text, re.DOTALL)
     assert settings and yaml.safe_load(settings[1])["seed"] == 7
     assert yaml.safe_load(settings[1])["model"]["pretrained"] == "bert"
-    assert "On 2189 test texts." in text and "| full depth | 0.9700 | 6.00 | 0M | 1.00x | 1.00x |" in text
     assert (
-        "| speed 0.5 | 0.9651 | 2.00 | 0M | 2.95x | 2.93x |" in text
+        "On 2189 test texts." in text
+        and "| full depth | 0.9700 (0.9620 to 0.9764) | 6.00 | 0M | 1.00x | 1.00x |" in text
+    )
+    assert (
+        "| speed 0.5 | 0.9651 (0.9566 to 0.9720) | 2.00 | 0M | 2.95x | 2.93x |" in text
         and "Measured 2026-11-21 on cpu, with jax 1." in text
     )
     assert "| wall clock, batches of 1 text | wall clock, batches of 2048 tokens |" in text

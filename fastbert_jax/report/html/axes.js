@@ -78,3 +78,29 @@ function depthColour(layer, layers) {
   const share = layers > 1 ? (layer - 1) / (layers - 1) : 1;
   return `color-mix(in oklab, var(--mark-shallow), var(--mark-deep) ${Math.round(100 * share)}%)`;
 }
+
+/** One cell of a heat map; step 1 to 5 is its colour, 0 none. */
+function heatCell({ x, y, width, height, step, text, said }) {
+  const label = words(text, x + width / 2, y + height / 2 + 4, "middle");
+  label.style.fill = step ? `var(--heat-text-${step})` : "var(--text-soft)";
+  const cell = svg("rect", { x: x + 1, y: y + 1, width: width - 2, height: height - 2, rx: 3, fill: step ? `var(--heat-${step})` : "none" });
+  return svg("g", {}, svg("title", {}, said), cell, label);
+}
+
+/** A bar for each row: { name, note, value, low, high, before, said }, with its interval and a tick at `before`. */
+function scoreRows(host, rows, { most = 1, xLabel, xSay = short }) {
+  const high = rows.length > 12 ? 30 : 42, thick = high > 36 ? 12 : 6;
+  const plot = frame(host, { height: rows.length * high + 54, margin: { ...MARGIN, top: 4, left: 8 }, x: [0, most], y: [rows.length, 0], yTicks: [], xLabel, xSay });
+  rows.forEach((row, index) => {
+    const top = plot.top + index * high, y = top + 21;
+    const room = Math.floor((plot.right - plot.left) / 7) - row.note.length;
+    plot.root.append(
+      words(row.name.length > room ? `${row.name.slice(0, room - 1)}…` : row.name, plot.left + 2, top + 14, "start", "strong"),
+      words(row.note, plot.right, top + 14, "end"),
+      svg("rect", { x: plot.left, y, width: plot.x(row.value ?? 0) - plot.left, height: thick, rx: 3, fill: "var(--mark-bar)" }, svg("title", {}, row.said)),
+    );
+    if (row.low !== undefined) plot.root.append(svg("line", { x1: plot.x(row.low), x2: plot.x(row.high), y1: y + thick / 2, y2: y + thick / 2, "stroke-width": 2, colour: "var(--text-strong)" }));
+    if (row.before !== undefined) plot.root.append(svg("line", { x1: plot.x(row.before), x2: plot.x(row.before), y1: y - 2, y2: y + thick + 2, "stroke-width": 2.5, colour: CHOSEN }));
+  });
+  host.append(plot.root);
+}

@@ -1,7 +1,7 @@
 // The chosen speed and batch size, and all that is drawn for them.
 
 const values = JSON.parse(document.getElementById("values").textContent);
-const PLOTS = { tradeoff, depths, clock, curves, reached, luha, classes, reliability, training };
+const PLOTS = { tradeoff, depths, clock, curves, reached, luha, confusion, classes, groups, reliability, training };
 const FIXED = new Set(["training"]); // the same at every speed
 const state = { place: values.start, size: 0 };
 const byId = (id) => document.getElementById(id);
@@ -21,24 +21,35 @@ function drawPlot(name) {
 }
 
 function fillTable(name) {
-  byId(name).querySelector(".scroll").replaceChildren(PLOTS[name].table(chosen()));
+  byId(name).querySelector(".scroll").replaceChildren(table(...PLOTS[name].table(chosen())));
+}
+
+/** Keep a figure as a file: `svg` is its picture, `csv` its table. */
+function keep(name, kind) {
+  const card = byId(name), at = chosen();
+  const file = `${name}${FIXED.has(name) ? "" : `_speed_${plain(at.speed.speed)}`}.${kind}`;
+  if (kind === "csv") return save(file, "text/csv", csv(...PLOTS[name].table(at)));
+  const title = `${card.querySelector("h2").textContent}. ${PLOTS[name].said(at)}`;
+  return save(file, "image/svg+xml", standalone(card.querySelector(".plot"), title, getComputedStyle(card).backgroundColor));
 }
 
 function drawNumbers() {
   const at = chosen(), full = values.speeds[0], { speed } = at;
   const best = fastest(at);
-  const lost = Math.round(1e4 * (speed.accuracy - full.accuracy)) / 100;
+  const texts = Math.round(values.texts * (speed.accuracy - full.accuracy));
   const timed = best?.measured.find((row) => row.speed === speed.speed);
   byId("number-accuracy").textContent = percent(speed.accuracy, 2);
-  byId("note-accuracy").textContent = `${lost >= 0 ? "+" : "−"}${Math.abs(lost).toFixed(2)} points against full depth`;
+  const noise = speed.beyond_noise ? "beyond" : "within";
+  byId("note-accuracy").textContent = `${(100 * speed.low).toFixed(1)} to ${percent(speed.high)}` +
+    (at.place === 0 ? "" : `; against full depth ${texts > 0 ? "+" : ""}${String(texts).replace("-", "−")} of ${values.texts} texts, ${noise} the noise`);
   byId("number-depth").textContent = number(speed.mean_depth);
   byId("note-depth").textContent = `of ${values.layers}, on average`;
   byId("number-flops").textContent = times(speed.true_speedup);
   byId("number-clock").textContent = best ? times(best.speedups[at.place]) : "-";
   byId("note-clock").textContent = !best ? "no speed was timed"
     : at.place === 0 ? "full depth itself"
-    : timed ? `${best.mode}, measured (${number(timed.speedup.low)} to ${number(timed.speedup.high)})`
-    : `${best.mode}, estimated`;
+    : timed ? `${best.mode}, measured: ${number(timed.speedup.low)} to ${number(timed.speedup.high)}${timed.noise && `, ${timed.noise} of full depth`.replace("slower of", "slower than")}`
+    : `${best.mode}, estimated; noise ${percent(at.size.noise, 0)}`;
   byId("speed-value").textContent = plain(speed.speed);
   byId("speed").setAttribute("aria-valuetext", `speed ${plain(speed.speed)}, accuracy ${percent(speed.accuracy, 2)}`);
   byId("use-speed").textContent = plain(speed.speed);
@@ -97,7 +108,9 @@ function begin() {
   byId("size-choice").hidden = values.sizes.length < 2;
   byId("controls").addEventListener("submit", (event) => event.preventDefault());
   for (const name of Object.keys(PLOTS)) {
-    byId(name)?.querySelector("details").addEventListener("toggle", () => fillTable(name));
+    const card = byId(name);
+    card?.querySelector("details").addEventListener("toggle", () => fillTable(name));
+    for (const button of card?.querySelectorAll(".save button") ?? []) button.addEventListener("click", () => keep(name, button.dataset.kind));
   }
   let width = window.innerWidth;
   window.addEventListener("resize", () => {

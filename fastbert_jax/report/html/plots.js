@@ -1,5 +1,5 @@
 // One object per plot: `draw(host, at)` fills the host, `said(at)` describes the plot in a sentence, `table(at)` is its
-// numbers. `at` is the choice: { values, speed: one of values.speeds, place: its index, size: one of values.sizes }.
+// numbers as [header, rows], see `table` in elements.js. `at` is the choice: { values, speed: one of values.speeds, place: its index, size: one of values.sizes }.
 
 const MODES = {
   masked: { colour: "var(--mark-masked)", form: "square" },
@@ -13,6 +13,9 @@ const FULL = "var(--mark-full)";
 const FEW = 0.01; // the share of the texts below which a bin's accuracy says little, and sets no scale
 
 const layerNumbers = (values) => Array.from({ length: values.layers }, (_, index) => index + 1);
+
+/** A cell with the accuracy of a bin and its texts. */
+const counted = ({ accuracy, texts }) => [(value) => (texts ? `${percent(value)} (${texts})` : "-"), accuracy];
 
 /** The fastest mode at this speed, of those that skip layers; null where none was timed. */
 function fastest({ size, place }) {
@@ -104,13 +107,13 @@ const tradeoff = {
   },
   table({ values, size }) {
     const rows = values.speeds.map((one, index) => [
-      `speed ${plain(one.speed)}`, percent(one.accuracy, 2), number(one.mean_depth), times(one.true_speedup),
-      ...size.modes.map((mode) => (mode.measured.some((row) => row.speed === one.speed) || index === 0 ? "" : "about ") + times(mode.speedups[index])),
+      `speed ${plain(one.speed)}`, [percent, one.accuracy, 2], [percent, one.low], [percent, one.high], [number, one.mean_depth], [times, one.true_speedup],
+      ...size.modes.map((mode) => [mode.measured.some((row) => row.speed === one.speed) || index === 0 ? times : (ratio) => `about ${times(ratio)}`, mode.speedups[index]]),
     ]);
     const fixed = values.exits.map((one) => [
-      `always exit ${one.layer}`, percent(one.accuracy, 2), one.layer, times(one.true_speedup), ...size.modes.map(() => ""),
+      `always exit ${one.layer}`, [percent, one.accuracy, 2], [percent, one.low], [percent, one.high], one.layer, [times, one.true_speedup], ...size.modes.map(() => null),
     ]);
-    return table(["", "accuracy", "layers run", "FLOPs", ...size.modes.map(({ mode }) => mode)], [...rows, ...fixed]);
+    return [["", "accuracy", "accuracy from", "accuracy to", "layers run", "FLOPs", ...size.modes.map(({ mode }) => mode)], [...rows, ...fixed]];
   },
 };
 
@@ -118,14 +121,15 @@ const depths = {
   draw(host, { values, speed }) {
     const layers = layerNumbers(values);
     const plot = frame(host, {
-      height: 260, x: [0.4, values.layers + 0.6], y: [0, 1.06], yTicks: [0, 0.25, 0.5, 0.75, 1],
+      height: 284, margin: { ...MARGIN, top: 50 }, x: [0.4, values.layers + 0.6], y: [0, 1], yTicks: [0, 0.25, 0.5, 0.75, 1],
       xTicks: layers.filter((layer) => values.layers <= 16 || layer % 4 === 0),
       xLabel: "layer after which texts exit", yLabel: "share of the texts", ySay: short,
     });
+    // Above the labels of the bars, which would hide a line through them.
     const mean = plot.x(speed.mean_depth), right = mean > (plot.left + plot.right) / 2;
     plot.root.append(
-      svg("line", { x1: mean, x2: mean, y1: plot.top, y2: plot.bottom, "stroke-width": 2, "stroke-dasharray": "4 3", colour: CHOSEN }),
-      words(`mean ${number(speed.mean_depth)}`, mean + (right ? -6 : 6), plot.top + 8, right ? "end" : "start", "chosen halo"),
+      svg("path", { d: `M${mean} 28L${mean - 5} 19H${mean + 5}Z`, fill: CHOSEN }),
+      words(`mean ${number(speed.mean_depth)}`, mean + (right ? -9 : 9), 28, right ? "end" : "start", "chosen"),
     );
     const wide = (plot.x(2) - plot.x(1)) * 0.72;
     layers.forEach((layer, index) => {
@@ -144,8 +148,8 @@ const depths = {
       `${percent(speed.texts_per_exit.at(-1) / values.texts)} run all ${values.layers} layers.`;
   },
   table({ values, speed }) {
-    const rows = values.exits.map(({ layer }) => [layer, speed.texts_per_exit[layer - 1], percent(speed.texts_per_exit[layer - 1] / values.texts)]);
-    return table(["layer", "texts", "share"], rows);
+    const rows = values.exits.map(({ layer }) => [layer, speed.texts_per_exit[layer - 1], [percent, speed.texts_per_exit[layer - 1] / values.texts]]);
+    return [["layer", "texts", "share"], rows];
   },
 };
 
@@ -161,11 +165,9 @@ const curves = {
     ];
   },
   draw(host, at) {
-    const { values, speed } = at, grid = html("div", { class: "pair-of-plots" });
-    host.append(grid);
-    for (const { label, say, lines } of curves.panels(at)) {
-      const cell = html("div", {});
-      grid.append(cell);
+    const { values, speed } = at, panels = curves.panels(at), cells = places(host, panels.length);
+    for (const [place, { label, say, lines }] of panels.entries()) {
+      const cell = cells[place];
       const drawn = lines.map(({ at: value, until = Infinity, ...look }) => ({
         look, spots: values.speeds.flatMap((one, index) => (index <= until ? [[one.speed, value(one, index)]] : [])),
       }));
@@ -182,8 +184,8 @@ const curves = {
       `at speed ${plain(last.speed)} ${percent(last.accuracy, 2)} and ${times(last.true_speedup)}.`;
   },
   table({ values }) {
-    const rows = values.speeds.map((one) => [plain(one.speed), percent(one.accuracy, 2), times(one.true_speedup), times(one.paper_speedup)]);
-    return table(["speed", "accuracy", "speedup in FLOPs", "as the paper counts"], rows);
+    const rows = values.speeds.map((one) => [[plain, one.speed], [percent, one.accuracy, 2], [percent, one.low], [percent, one.high], [times, one.true_speedup], [times, one.paper_speedup]]);
+    return [["speed", "accuracy", "accuracy from", "accuracy to", "speedup in FLOPs", "as the paper counts"], rows];
   },
 };
 
@@ -191,7 +193,7 @@ const reached = {
   draw(host, { values, speed }) {
     const layers = layerNumbers(values);
     const plot = frame(host, {
-      height: 260, x: [0.4, values.layers + 0.6], y: [0, 1], yTicks: [0, 0.25, 0.5, 0.75, 1],
+      height: 272, margin: { ...MARGIN, top: 26 }, x: [0.4, values.layers + 0.6], y: [0, 1], yTicks: [0, 0.25, 0.5, 0.75, 1],
       xTicks: layers.filter((layer) => values.layers <= 16 || layer % 4 === 0), xLabel: "layer", yLabel: "mean uncertainty",
     });
     for (const [one, colour, name] of [[values.speeds[0], FULL, "all texts"], [speed, CHOSEN, `texts that reach the exit at speed ${plain(speed.speed)}`]]) {
@@ -208,8 +210,8 @@ const reached = {
     return `Mean uncertainty of the texts that reach each exit at speed ${plain(speed.speed)}: ${parts.join(", ")}.`;
   },
   table({ values, speed }) {
-    const rows = values.exits.map(({ layer }) => [layer, number(values.speeds[0].uncertainty[layer - 1]), number(speed.uncertainty[layer - 1])]);
-    return table(["layer", "all texts", "texts that reach it"], rows);
+    const rows = values.exits.map(({ layer }) => [layer, [number, values.speeds[0].uncertainty[layer - 1]], [number, speed.uncertainty[layer - 1]]]);
+    return [["layer", "all texts", "texts that reach it"], rows];
   },
 };
 
@@ -219,7 +221,7 @@ const clock = {
     return [full, ...size.modes.map((one) => {
       const row = nearest(one, speed.speed);
       const spread = `${number(row.speedup.low)} to ${number(row.speedup.high)}`;
-      return { name: one.mode, colour: MODES[one.mode].colour, seconds: row.seconds, note: `${times(row.speedup.median)} (${spread})`, speed: row.speed };
+      return { name: one.mode, colour: MODES[one.mode].colour, seconds: row.seconds, note: `${times(row.speedup.median)} (${spread})${row.noise && `, ${row.noise}`}`, speed: row.speed };
     })];
   },
   draw(host, at) {
@@ -231,9 +233,10 @@ const clock = {
     });
     rows.forEach((row, index) => {
       const top = plot.top + index * high, y = top + 28, { low, median, high: most } = row.seconds;
+      const all = [seconds(median), row.note].filter(Boolean).join(", "), fits = 6.6 * (row.name.length + all.length) < plot.right - plot.left;
       plot.root.append(
         words(row.name, plot.left + 2, top + 14, "start", "strong"),
-        words(`${seconds(median)}${row.note ? `, ${row.note}` : ""}`, plot.right, top + 14, "end"),
+        words(fits ? all : row.note, plot.right, top + 14, "end"),
         svg("rect", { x: plot.left, y: y - 8, width: plot.x(median) - plot.left, height: 16, rx: 3, fill: row.colour },
           svg("title", {}, `${row.name}: ${seconds(median)}, ${seconds(low)} to ${seconds(most)}`)),
         ...[low, most].map((end) => svg("line", { x1: plot.x(end), x2: plot.x(end), y1: y - 6, y2: y + 6, "stroke-width": 2, colour: "var(--text-strong)" })),
@@ -250,8 +253,8 @@ const clock = {
       `Speedups over full depth: ${modes.map((row) => `${row.name} ${row.note}`).join(", ")}.`;
   },
   table(at) {
-    const rows = clock.rows(at).map(({ name, seconds: s, note }) => [name, seconds(s.median), seconds(s.low), seconds(s.high), note]);
-    return table(["", "median", "fastest", "slowest", "speedup (range)"], rows);
+    const rows = clock.rows(at).map(({ name, seconds: s, note }) => [name, [seconds, s.median], [seconds, s.low], [seconds, s.high], note]);
+    return [["", "median", "fastest", "slowest", "speedup (range)"], rows];
   },
 };
 
@@ -272,10 +275,7 @@ const luha = {
         const [left, right] = [plot.x(one.low), plot.x(one.high)];
         const few = one.texts < FEW * values.texts;
         const said = `exit ${exit.layer}, uncertainty ${plain(one.low)} to ${plain(one.high)}: ${percent(one.accuracy)} of ${one.texts} texts`;
-        const label = words(Math.round(100 * one.accuracy), (left + right) / 2, top + high / 2 + 4, "middle");
-        label.style.fill = few ? "var(--text-soft)" : `var(--heat-text-${step})`;
-        const cell = svg("rect", { x: left + 1, y: top + 1, width: right - left - 2, height: high - 2, rx: 3, fill: few ? "none" : `var(--heat-${step})` });
-        plot.root.append(svg("g", {}, svg("title", {}, said), cell, label));
+        plot.root.append(heatCell({ x: left, y: top, width: right - left, height: high, step: few ? 0 : step, text: Math.round(100 * one.accuracy), said }));
       }
     });
     const at = plot.x(speed.speed), end = speed.speed > 0.5;
@@ -297,9 +297,9 @@ const luha = {
   table({ values }) {
     const bins = values.exits[0].bins.map((one, index) => [
       `${plain(one.low)} to ${plain(one.high)}`,
-      ...values.exits.map(({ bins: its }) => (its[index].texts ? `${percent(its[index].accuracy)} (${its[index].texts})` : "-")),
+      ...values.exits.map(({ bins: its }) => counted(its[index])),
     ]);
-    return table(["uncertainty", ...values.exits.map((one) => `exit ${one.layer}`)], bins);
+    return [["uncertainty", ...values.exits.map((one) => `exit ${one.layer}`)], bins];
   },
 };
 
@@ -313,11 +313,9 @@ const reliability = {
     const seen = panels.flatMap((one) => one.bins).filter((one) => one.texts >= FEW * texts && one.mean !== null);
     const least = Math.min(...seen.map((one) => Math.min(one.mean, one.accuracy)), 0.9);
     const low = Math.floor(10 * least) / 10;
-    const grid = html("div", { class: "panels" });
-    host.append(grid);
-    for (const panel of panels) {
-      const cell = html("div", {});
-      grid.append(cell);
+    const cells = places(host, panels.length, "panels");
+    for (const [place, panel] of panels.entries()) {
+      const cell = cells[place];
       const plot = frame(cell, {
         height: cell.clientWidth * 0.92 + 20, margin: { top: 44, right: 8, bottom: 22, left: 42 }, x: [low, 1], y: [low, 1],
         xTicks: [low, 1], yTicks: [low, (low + 1) / 2, 1], xSay: short, ySay: short,
@@ -347,75 +345,126 @@ const reliability = {
     const panels = reliability.panels(at);
     const rows = panels[0].bins.map((_, index) => [
       `${plain(index / 10)} to ${plain((index + 1) / 10)}`,
-      ...panels.map(({ bins }) => (bins[index].texts ? `${percent(bins[index].accuracy)} (${bins[index].texts})` : "-")),
+      ...panels.map(({ bins }) => counted(bins[index])),
     ]);
-    return table(["probability", ...panels.map((one) => one.name)], rows);
+    return [["probability", ...panels.map((one) => one.name)], rows];
   },
 };
 
 const classes = {
-  scores({ values }, speed) {
-    return values.classes.map(({ label, texts }, index) => {
-      const [right, predicted] = [speed.right[index], speed.predicted[index]];
+  draw(host, { values, speed }) {
+    scoreRows(host, values.classes.map(({ label, texts }, index) => {
+      const [precision, recall, f1] = speed.scores[index], before = values.speeds[0].scores[index][2];
       return {
-        label, texts, depth: speed.class_depth[index], precision: predicted ? right / predicted : null, recall: texts ? right / texts : null,
-        f1: texts + predicted ? (2 * right) / (texts + predicted) : null,
+        name: label, note: `${f1 ? percent(f1[0]) : "none"}, ${texts} texts`, value: f1?.[0], low: f1?.[1], high: f1?.[2], before: before?.[0],
+        said: `${label}: precision ${interval(precision)}, recall ${interval(recall)}, F1 ${interval(f1)}`,
       };
-    });
+    }), { xLabel: "F1" });
   },
-  draw(host, at) {
-    const rows = classes.scores(at, at.speed), full = classes.scores(at, at.values.speeds[0]), high = rows.length > 12 ? 30 : 42;
-    const plot = frame(host, {
-      height: rows.length * high + 54, margin: { ...MARGIN, top: 4, left: 8 }, x: [0, 1], y: [rows.length, 0], yTicks: [], xLabel: "F1", xSay: short,
-    });
-    const most = Math.floor((plot.right - plot.left) / 7) - 20;
-    rows.forEach((row, index) => {
-      const top = plot.top + index * high, y = top + 21;
-      const name = row.label.length > most ? `${row.label.slice(0, most - 1)}…` : row.label;
-      plot.root.append(
-        words(name, plot.left + 2, top + 14, "start", "strong"),
-        words(`${row.f1 === null ? "none" : percent(row.f1)}, ${row.texts} texts`, plot.right, top + 14, "end"),
-        svg("rect", { x: plot.left, y, width: plot.x(row.f1 ?? 0) - plot.left, height: high > 36 ? 12 : 6, rx: 3, fill: "var(--mark-bar)" },
-          svg("title", {}, `${row.label}: precision ${percent(row.precision)}, recall ${percent(row.recall)}, layers ${number(row.depth)}`)),
-      );
-      const before = full[index].f1;
-      if (before !== null) plot.root.append(svg("line", { x1: plot.x(before), x2: plot.x(before), y1: y - 2, y2: y + (high > 36 ? 15 : 8), "stroke-width": 2.5, colour: "var(--text-strong)" }));
-    });
-    host.append(plot.root);
-  },
-  said(at) {
-    const rows = classes.scores(at, at.speed).filter((one) => one.f1 !== null);
-    const worst = rows.reduce((least, one) => (one.f1 < least.f1 ? one : least), rows[0]);
+  said({ values, speed }) {
+    const rows = values.classes.map(({ label }, index) => ({ label, f1: speed.scores[index][2], depth: speed.class_depth[index] })).filter((one) => one.f1);
+    const worst = rows.reduce((least, one) => (one.f1[0] < least.f1[0] ? one : least), rows[0]);
     const most = rows.filter((one) => one.depth !== null).reduce((deepest, one) => (one.depth > deepest.depth ? one : deepest), rows[0]);
-    const left = at.values.num_classes - at.values.classes.length;
-    return `Lowest F1: ${worst.label}, ${percent(worst.f1)}. Most layers run: ${most.label}, ${number(most.depth)} of ${at.values.layers}.` +
+    const left = values.num_classes - values.classes.length;
+    return `Lowest F1: ${worst.label}, ${interval(worst.f1)}. Most layers run: ${most.label}, ${number(most.depth)} of ${values.layers}.` +
       (left ? ` The ${left} smallest classes are not shown.` : "");
   },
-  table(at) {
-    const rows = classes.scores(at, at.speed).map((one) => [one.label, one.texts, percent(one.precision), percent(one.recall), percent(one.f1), number(one.depth)]);
-    return table(["class", "texts", "precision", "recall", "F1", "layers run"], rows);
+  table({ values, speed }) {
+    const names = ["precision", "recall", "F1"].flatMap((name) => [name, `${name} from`, `${name} to`]);
+    const rows = values.classes.map(({ label, texts }, index) => [
+      label, texts, ...speed.scores[index].flatMap((one) => (one ?? [null, null, null]).map((value) => [percent, value])), [number, speed.class_depth[index]],
+    ]);
+    return [["class", "texts", ...names, "layers run"], rows];
+  },
+};
+
+const confusion = {
+  names: (values, { classes }) => classes.map((one) => values.labels[one]),
+  draw(host, { values, speed }) {
+    const { classes: shown, cells, largest } = speed.confusion, names = confusion.names(values, speed.confusion);
+    const all = shown.length === values.num_classes, columns = all ? shown.length : shown.length + 1;
+    const [matrix, list] = places(host, all || !largest.length ? 1 : 2);
+    const width = Math.max(matrix.clientWidth, 120), left = Math.min(190, Math.max(84, width * 0.26));
+    const wide = Math.min(84, (width - left - 2) / columns), high = Math.min(38, Math.max(24, wide));
+    const root = svg("svg", { width, height: 40 + high * shown.length, viewBox: `0 0 ${width} ${40 + high * shown.length}`, role: "img" });
+    const cut = (text, room) => (text.length > room ? `${text.slice(0, Math.max(1, room - 1))}…` : text);
+    const worst = Math.max(...cells.flatMap((row, r) => row.filter((_, c) => c !== r)));
+    root.append(words("given:", left - 8, 14, "end"));
+    for (let c = 0; c < columns; c++) {
+      const name = c < shown.length ? names[c] : "others";
+      root.append(words(wide > 60 ? cut(name, Math.floor(wide / 8)) : c < shown.length ? c + 1 : "…", left + wide * (c + 0.5), 30, "middle", "strong"));
+    }
+    cells.forEach((row, r) => {
+      const y = 36 + r * high, texts = row.reduce((sum, one) => sum + one, 0);
+      const name = wide > 60 ? names[r] : `${r + 1} ${names[r]}`;
+      root.append(words(cut(name, Math.floor(left / 7.2)), left - 8, y + high / 2 + 4, "end", "strong"));
+      row.slice(0, columns).forEach((count, c) => {
+        const step = c === r || !count ? 0 : Math.max(1, Math.ceil((5 * count) / worst));
+        const said = `${names[r]} given ${names[c] ?? "other classes"}: ${count} of ${texts} texts`;
+        root.append(heatCell({ x: left + wide * c, y, width: wide, height: high, step, text: count || "·", said }));
+        if (c === r) root.append(svg("rect", { x: left + wide * c + 1, y: y + 1, width: wide - 2, height: high - 2, rx: 3, fill: "none", colour: "var(--line-axis)" }));
+      });
+    });
+    matrix.append(root);
+    if (list) scoreRows(list, largest.map(([expected, given, texts]) => ({
+      name: `${values.labels[expected]} → ${values.labels[given]}`, note: `${texts} texts`, value: texts,
+      said: `${values.labels[expected]} given ${values.labels[given]}: ${texts} texts`,
+    })), { most: largest[0][2], xLabel: "texts: class → class given", xSay: plain });
+  },
+  said({ values, speed }) {
+    const [first] = speed.confusion.largest;
+    const part = speed.confusion.classes.length < values.num_classes ? " The matrix has the classes with the most wrong answers, the most first." : "";
+    return (first ? `Most frequent: ${first[2]} texts of ${values.labels[first[0]]} are given ${values.labels[first[1]]}.` : "No text is given a wrong class.") + part;
+  },
+  table({ values, speed }) {
+    const { classes: shown, cells, largest } = speed.confusion, names = confusion.names(values, speed.confusion);
+    if (shown.length < values.num_classes) return [["class", "given", "texts"], largest.map(([one, other, texts]) => [values.labels[one], values.labels[other], texts])];
+    return [["class", ...names.map((name) => `given ${name}`)], cells.map((row, r) => [names[r], ...row.slice(0, -1)])];
+  },
+};
+
+const groups = {
+  draw(host, { values, speed }) {
+    for (const column of new Set(values.groups.map((one) => one.column))) {
+      const cell = html("div", {});
+      host.append(html("h3", {}, column), cell);
+      const rows = values.groups.flatMap((one, index) => (one.column === column ? [{ ...one, share: speed.groups[index], before: values.speeds[0].groups[index] }] : []));
+      scoreRows(cell, rows.map(({ value, texts, share, before }) => ({
+        name: value, note: `${percent(share[0])}, ${texts} texts`, value: share[0], low: share[1], high: share[2], before: before[0], said: `${value}: ${interval(share)} of ${texts} texts`,
+      })), { xLabel: "accuracy" });
+    }
+  },
+  said({ values, speed }) {
+    const all = values.groups.map((one, index) => ({ ...one, share: speed.groups[index] }));
+    const apart = all.filter(({ share }) => share[2] < speed.accuracy || share[1] > speed.accuracy);
+    const found = apart.map(({ column, value, share }) => `${column} ${value} ${interval(share)}`).join(", ");
+    return apart.length ? `Beyond their noise from all texts (${percent(speed.accuracy)}): ${found}.` : `No value differs from all texts (${percent(speed.accuracy)}) by more than its noise.`;
+  },
+  table({ values, speed }) {
+    const rows = values.groups.map(({ column, value, texts }, index) => [
+      column, value, texts, ...[values.speeds[0], speed].flatMap((one) => one.groups[index].map((share) => [percent, share])),
+    ]);
+    const names = ["full depth", `speed ${plain(speed.speed)}`].flatMap((name) => [name, `${name} from`, `${name} to`]);
+    return [["column", "value", "texts", ...names], rows];
   },
 };
 
 const training = {
-  draw(host, { values }) {
-    const points = values.training, layers = values.exit_layers, last = points.at(-1);
-    const steps = points.map((one) => one.step);
+  /** Lines of one exit each, and others, over the steps; the ends of phases are dashed. */
+  panel(host, { values, points, value, others = [], label, ySay }) {
+    const layers = values.exit_layers, spots = others.flatMap((one) => one.spots);
+    const steps = [...points, ...spots].map((one) => one.step);
     const plot = frame(host, {
-      height: 320, margin: { ...MARGIN, right: 62, top: 30 }, x: [Math.min(0, ...steps), Math.max(...steps)], y: range(points.flatMap((one) => layers.map((layer) => one.accuracy[layer - 1]))),
-      xLabel: "step", ySay: short,
+      height: 300, margin: { ...MARGIN, right: 62, top: 34 }, x: [Math.min(...steps), Math.max(...steps) + (steps.length === 1)], yLabel: label, xLabel: "step", ySay,
+      y: range([...points.flatMap((one) => layers.map((layer) => one[value][layer - 1])), ...spots.map((one) => one.loss)]),
     });
-    for (const phase of new Set(points.map((one) => one.phase))) {
-      const end = points.findLast((one) => one.phase === phase).step;
-      const before = points.findLast((one) => one.step < points.find((its) => its.phase === phase).step);
-      const start = before ? before.step : 0;
-      plot.root.append(words(phase.replaceAll("_", " "), (plot.x(start) + plot.x(end)) / 2, 14, "middle", "strong"));
-      if (before) plot.root.append(svg("line", { x1: plot.x(start), x2: plot.x(start), y1: 4, y2: plot.bottom, "stroke-dasharray": "4 3", colour: "var(--line-axis)" }));
-    }
+    for (const { spots: its, colour } of others) plot.root.append(line(its.map((one) => [plot.x(one.step), plot.y(one.loss)]), colour, { "stroke-width": 1.5 }));
+    if (!points.length) return plot;
     let under = -Infinity;
-    const ends = layers.map((layer) => ({ layer, y: plot.y(last.accuracy[layer - 1]) })).sort((a, b) => a.y - b.y);
+    const last = points.at(-1);
+    const ends = layers.map((layer) => ({ layer, y: plot.y(last[value][layer - 1]) })).sort((a, b) => a.y - b.y);
     for (const layer of layers) {
-      const places = points.map((one) => [plot.x(one.step), plot.y(one.accuracy[layer - 1])]);
+      const places = points.map((one) => [plot.x(one.step), plot.y(one[value][layer - 1])]);
       const colour = depthColour(layer, values.layers);
       plot.root.append(line(places, colour, { "stroke-width": layer === values.layers ? 3 : 2 }), mark("circle", ...places.at(-1), 3.5, colour));
     }
@@ -426,16 +475,50 @@ const training = {
       plot.root.append(line(leader, depthColour(one.layer, values.layers), { "stroke-width": 1.5 }));
       plot.root.append(words(`exit ${one.layer}`, plot.right + 16, under + 4));
     }
-    host.append(plot.root);
+    return plot;
+  },
+  draw(host, { values }) {
+    const { training: points, losses } = values, phases = [...new Set([...points, ...losses].map((one) => one.phase))];
+    const whole = html("div", {});
+    host.append(whole);
+    const plot = training.panel(whole, { values, points, value: "accuracy", label: "", ySay: short });
+    let start = Math.min(0, ...points.map((one) => one.step));
+    for (const phase of phases) {
+      const its = points.filter((one) => one.phase === phase);
+      if (!its.length) continue;
+      const end = its.at(-1).step, from = Math.max(plot.left, plot.x(start));
+      plot.root.append(words(phase.replaceAll("_", " "), (from + plot.x(end)) / 2, 26, "middle", "strong"));
+      if (end !== points.at(-1).step) plot.root.append(svg("line", { x1: plot.x(end), x2: plot.x(end), y1: 14, y2: plot.bottom, "stroke-dasharray": "4 3", colour: "var(--line-axis)" }));
+      start = end;
+    }
+    plot.root.append(words("accuracy on dev", 0, 11));
+    whole.append(plot.root);
+    const panels = phases.map((phase) => ({ phase, spots: losses.filter((one) => one.phase === phase), its: points.filter((one) => one.phase === phase) }))
+      .filter(({ spots, its }) => spots.length || its.length > 1);
+    const cells = places(host, panels.length);
+    for (const [place, { phase, spots, its }] of panels.entries()) {
+      const about = { values, points: its, value: "loss", others: [{ spots, colour: FULL }], label: `loss, ${phase.replaceAll("_", " ")}`, ySay: plain };
+      cells[place].append(training.panel(cells[place], about).root);
+    }
+    host.append(legend([
+      { name: "training texts: the phase's own loss", mark: (w, h) => [line([[1, h / 2], [w - 1, h / 2]], FULL, { "stroke-width": 1.5 })] },
+      ...[values.exit_layers[0], ...values.exit_layers.slice(1).slice(-1)].map((layer) => ({
+        name: `dev: exit ${layer}`, mark: (w, h) => [line([[1, h / 2], [w - 1, h / 2]], depthColour(layer, values.layers))],
+      })),
+    ]));
   },
   said({ values }) {
-    const last = values.training.at(-1);
-    return `After step ${last.step}: ${values.exit_layers.map((layer) => `exit ${layer} ${percent(last.accuracy[layer - 1])}`).join(", ")}.`;
+    const last = values.training.at(-1), exits = values.exit_layers;
+    const losses = exits.map((layer) => `exit ${layer} ${number(last.loss[layer - 1], 3)}`).join(", ");
+    return `Dev after step ${last.step}: accuracy ${exits.map((layer) => `exit ${layer} ${percent(last.accuracy[layer - 1])}`).join(", ")}; cross entropy ${losses}.`;
   },
   table({ values }) {
-    const rows = values.training.map((one) => [
-      one.step, one.phase, ...values.exit_layers.map((layer) => `${percent(one.accuracy[layer - 1])} / ${number(one.loss[layer - 1], 3)}`),
+    const { exit_layers: exits, training: points, losses } = values;
+    const dev = points.map((one) => [
+      one.step, one.phase, null, ...exits.flatMap((layer) => [[percent, one.accuracy[layer - 1]], [(loss) => number(loss, 3), one.loss[layer - 1]]]),
     ]);
-    return table(["step", "phase", ...values.exit_layers.map((layer) => `exit ${layer}: accuracy / loss`)], rows);
+    const steps = losses.map((one) => [one.step, one.phase, [(loss) => number(loss, 4), one.loss], ...exits.flatMap(() => [null, null])]);
+    const rows = [...dev, ...steps].sort((one, other) => one[0] - other[0]);
+    return [["step", "phase", "training loss", ...exits.flatMap((layer) => [`exit ${layer} accuracy`, `exit ${layer} loss`])], rows];
   },
 };
