@@ -1,4 +1,4 @@
-"""The figures of docs/fidelity, drawn by the report's own scripts in Chromium.
+"""The figures of the home page and of docs/fidelity, drawn by the report's own scripts in Chromium.
 
     python benchmarks/draw_figures.py
 
@@ -19,12 +19,16 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
-from fastbert_jax.report.comparison import BatchSizeComparison, ComparisonRow, Share
+from fastbert_jax.report.comparison import BatchSizeComparison, Comparison, ComparisonRow, Share
 from fastbert_jax.report.tables import ASSETS, SCRIPTS
 
-STUDIES = Path(__file__).parent.parent / "docs" / "fidelity"
+ROOT = Path(__file__).parent.parent
+STUDIES = ROOT / "docs" / "fidelity"
+HOME, HOME_SPEED = ROOT / "docs" / "point.svg", 0.25
+"""The figure of the home page, and the speed that it marks: the one chosen on dev."""
+HOME_RESULT = ROOT / "benchmarks" / "results" / "early_exit_movie_reviews.json"
 SHOWN_SPEED = 0.5
 FIGURES = {
     "tradeoff": ("accuracy_by_speedup", 760),
@@ -164,35 +168,68 @@ def in_both_schemes(light: str, dark: str) -> str:
     return ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
-def main() -> None:
-    """Draw all figures of all studies."""
+def home_values() -> dict[str, Any]:
+    """What the report's scripts read of the comparison whose figure the home page shows."""
+    (size,) = Comparison.from_json(result := json.loads(HOME_RESULT.read_text())).batch_sizes
+    points = {row.speed: row for row in sorted(size.rows, key=lambda row: row.true_speedup)}
+    ordered = [points[speed] for speed in sorted(points)]
+    modes = dict.fromkeys(row.mode for row in size.rows[1:])
+    return {
+        "layers": result["layers"],
+        "texts": result["texts"],
+        "baseline": result["baseline_accuracy"],
+        "speeds": [row.to_json() | _interval(row.accuracy, result["texts"]) for row in ordered],
+        "exits": [],
+        "modes": [
+            {
+                "mode": mode,
+                "speedups": size.estimated_speedups(mode, ordered),
+                "measured": [row.to_json() for row in size.rows[1:] if row.mode == mode],
+            }
+            for mode in modes
+        ],
+    }
+
+
+def draw(browser: Browser, values: dict[str, Any], *, speed: float, figures: dict[str, tuple[Path, int, str]]) -> None:
+    """Write figures, each by its name in the report's scripts: its file, its width in pixels and its title."""
     css, scripts = (ASSETS / "page.css").read_text(), [(ASSETS / name).read_text() for name in SCRIPTS[:-1]]
-    figures = f"const figures = {{ {', '.join(FIGURES)}, ablations }};"
-    with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
+    choice = f"""
+      const figures = {{ {", ".join(FIGURES)}, ablations }};
+      const values = {json.dumps(values)};
+      const place = values.speeds.findIndex((one) => one.speed === {speed});
+      const at = {{ values, place, speed: values.speeds[place], size: {{ modes: values.modes }} }};
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "page.html"
+        path.write_text(
+            f"<!doctype html><meta charset='utf-8'><style>{css}</style><div class='card'><div class='plot' id='host'>"
+            f"</div></div><script>{chr(10).join([*scripts, ABLATIONS, choice])}</script>"
+        )
+        for name, (file, width, title) in figures.items():
+            pictures = []
+            for scheme in ("light", "dark"):
+                page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme=scheme)
+                page.goto(path.as_uri())
+                pictures.append(drawn(page, name, width, title))
+                page.close()
+            file.write_text(in_both_schemes(*pictures), encoding="utf-8")
+
+
+def main() -> None:
+    """Draw the figure of the home page, and all figures of all studies."""
+    with sync_playwright() as playwright:
         chromium = shutil.which("chromium") or shutil.which("chromium-browser")
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        draw(browser, home_values(), speed=HOME_SPEED, figures={"tradeoff": (HOME, 760, "Accuracy against speedup")})
         for study in sorted(path.parent for path in STUDIES.glob("*/study.json")):
             runs = json.loads((study / "ablations.json").read_text())["runs"]
+            figures = {
+                name: (study / f"{file}.svg", width, f"{study.name}: {file.replace('_', ' ')}")
+                for name, (file, width) in (FIGURES | {"ablations": ("ablations", 760)}).items()
+            }
             values = page_values(json.loads((study / "study.json").read_text()), runs)
-            choice = f"""
-              const values = {json.dumps(values)};
-              const place = values.speeds.findIndex((one) => one.speed === {SHOWN_SPEED});
-              const at = {{ values, place, speed: values.speeds[place], size: {{ modes: values.modes }} }};
-            """
-            script = "\n".join([*scripts, ABLATIONS, figures, choice])
-            path = Path(folder) / "page.html"
-            path.write_text(
-                f"<!doctype html><meta charset='utf-8'><style>{css}</style>"
-                f"<div class='card'><div class='plot' id='host'></div></div><script>{script}</script>"
-            )
-            for name, (file, width) in (FIGURES | {"ablations": ("ablations", 760)}).items():
-                pictures = []
-                for scheme in ("light", "dark"):
-                    page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme=scheme)
-                    page.goto(path.as_uri())
-                    pictures.append(drawn(page, name, width, f"{study.name}: {file.replace('_', ' ')}"))
-                    page.close()
-                (study / f"{file}.svg").write_text(in_both_schemes(*pictures), encoding="utf-8")
+            draw(browser, values, speed=SHOWN_SPEED, figures=figures)
         browser.close()
 
 

@@ -22,6 +22,8 @@ from typing import Any
 from unittest import mock
 
 EXAMPLE = re.compile(r"^>>> .*\n(?:(?!\s*$).*\n?)*", re.MULTILINE)
+README = "<!-- readme -->"
+"""Becomes the README up to its list of pages."""
 HELP = re.compile(r"^<!-- help: (.+) -->$", re.MULTILINE)
 SETTINGS = re.compile(r"^<!-- settings: (.+) -->$", re.MULTILINE)
 COLUMNS = 80
@@ -34,9 +36,16 @@ ELSEWHERE = re.compile(
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Replace the markers by the help of their commands, and by tables of their settings."""
+    """Replace the markers by the README, by the help of the commands, and by tables of their settings."""
+    markdown = markdown.replace(README, readme())
     markdown = SETTINGS.sub(lambda found: settings_of(found[1]), markdown)
     return HELP.sub(lambda found: f"```text\n{help_of(found[1])}\n```", markdown)
+
+
+def readme() -> str:
+    """The README up to its list of pages, with links as a page of the site has them, and none to other files."""
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8").split("\n## Documentation\n")[0]
+    return re.sub(r"(?<!!)\[([^\]]+)\]\((?!docs/|https?:)[^)]+\)", r"\1", text).replace("](docs/", "](")
 
 
 def on_post_build(config: Any, **_: Any) -> None:

@@ -55,7 +55,7 @@ const tradeoff = {
     const spot = ([at, accuracy]) => [x(at), y(accuracy)];
     const across = (accuracy, name, under) => root.append(
       svg("line", { x1: plot.left, x2: plot.right, y1: y(accuracy), y2: y(accuracy), "stroke-dasharray": "2 4", colour: FULL }),
-      words(name, plot.right, y(accuracy) + (under ? 15 : -6), "end"),
+      words(name, plot.right, y(accuracy) + (under && y(accuracy) < plot.bottom - 20 ? 15 : -6), "end"),
     );
     across(speeds[0].accuracy, "full depth", false);
     if (values.baseline !== null) across(values.baseline, "TF-IDF + linear SVM", values.baseline < speeds[0].accuracy);
@@ -93,7 +93,7 @@ const tradeoff = {
           mark: (w, h) => [line([[1, h / 2], [w - 1, h / 2]], MODES[mode].colour), mark(MODES[mode].form, w / 2, h / 2, 4.5, MODES[mode].colour)],
         })),
         { name: "early exit, FLOPs only", mark: dash("6 4", 1.5) },
-        { name: "always the same exit, FLOPs only", mark: (w, h) => [...dash("1 3", 1)(w, h), mark("square", w / 2, h / 2, 4, FULL)] },
+        ...(exits.length ? [{ name: "always the same exit, FLOPs only", mark: (w, h) => [...dash("1 3", 1)(w, h), mark("square", w / 2, h / 2, 4, FULL)] }] : []),
         { name: "chosen speed", mark: (w, h) => [svg("circle", { cx: w / 2, cy: h / 2, r: 5, "stroke-width": 3, fill: "none", colour: CHOSEN })] },
       ]),
       root,
