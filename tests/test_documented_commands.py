@@ -37,7 +37,8 @@ from fastbert_jax.model.sharding import make_mesh
 from fastbert_jax.report.comparison import Spread
 from fastbert_jax.text import builtin
 from fastbert_jax.text.readers import open_table
-from fastbert_jax.text.tables import Row
+from fastbert_jax.text.sources import COLLECTIONS, Collection
+from fastbert_jax.text.tables import Row, Table
 from fastbert_jax.training import run
 from tests.pages import ROOT, Command, commands
 from tests.tiny_files import BUILTIN, MINILM, write_files
@@ -78,8 +79,10 @@ SAME = {
     "runs/demo": "runs/mine",
     "runs/movie_reviews": "runs/mine",
     "runs/two_layers": "runs/mine",
+    "runs/paper/ag_news": "runs/mine",
+    "runs/ag_news_6": "runs/mine",
     "models/reviews": "runs/mine/model",
-    "google-bert/bert-base-german-cased": "runs/mine/model",
+    "google-bert/bert-base-german-cased": "models/bert-base-uncased",
     "shared/corpora/english": "corpora/texts",
     "shared/runs/reviews": "runs/mine",
 }
@@ -128,6 +131,11 @@ def stand_ins() -> Iterator[pytest.MonkeyPatch]:
             rows = [row for row in table.rows(table.columns) if isinstance(row, Row)]
         return [Row(row.where, dict(zip(("text", "label"), row.values.values(), strict=True))) for row in rows]
 
+    def news(name: str, split: str) -> Table:
+        texts = [{"title": row.values["text"], "description": "a b"} | row.values for row in built_in(split)]
+        rows = [Row(f"{name}#{split}:{number}", values) for number, values in enumerate(texts)]
+        return Table(f"tfds:{name}", tuple(texts[0]), lambda columns: iter(rows), text_columns=("title", "description"))
+
     def answer_once(server: ThreadingHTTPServer) -> None:
         with ThreadPoolExecutor(1) as browser:
             asked = browser.submit(urllib.request.urlopen, url_of(server), timeout=60)
@@ -138,6 +146,7 @@ def stand_ins() -> Iterator[pytest.MonkeyPatch]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(builtin, "_orange", lambda name, split: built_in(split))
         patch.setattr(builtin, "_movie_reviews", built_in)
+        patch.setitem(COLLECTIONS, "tfds", Collection(news, lambda name: ("train", "test")))
         patch.setattr(builtin, "MINILM_PACKAGE", MINILM)
         patch.setitem(sys.modules, "wandb", Wandb().module)
         patch.setitem(sys.modules, "mlflow", Mlflow().module)
