@@ -79,7 +79,7 @@ SAME = {
     "runs/movie_reviews": "runs/mine",
     "runs/two_layers": "runs/mine",
     "models/reviews": "runs/mine/model",
-    "google-bert/bert-base-german-cased": "runs/mine/model",
+    "google-bert/bert-base-german-cased": "models/bert-base-uncased",
     "shared/corpora/english": "corpora/texts",
     "shared/runs/reviews": "runs/mine",
 }
