@@ -29,6 +29,8 @@ def write_files(official: Path) -> None:
     """
     for name in ("configs", "examples"):
         Path(name).symlink_to(ROOT / name)
+    rows = [f"Re: {text.split()[0]},{text},{label}" for text, label in opinions("mails.csv")]
+    Path("mails.csv").write_text("\n".join(["subject,message,verdict", *rows]))
     for path in ("mine.csv", "dev.csv", "test.csv", "new.csv", "shared/data/reviews.tsv", "shared/data/test.tsv"):
         write_table(path)
     for split in ("train", "dev", "test", "unlabelled"):

@@ -36,6 +36,10 @@ from fastbert_jax.text.labelled_data import grouped, known_examples, label_ids, 
 from fastbert_jax.text.sources import read_examples
 from fastbert_jax.version import VERSION, commit
 
+EARLY = 20.0
+"""Seconds of measuring after which the rest is estimated, if the first repeat takes longer."""
+LONG = 30.0
+"""Seconds that are left and worth a word."""
 TIMED_BATCHES = 128
 """Small batch sizes are timed on fewer texts, so that they make no more batches than this: batches of 1 take long."""
 
@@ -166,11 +170,33 @@ def timed(sizes: Sequence[Sequence[TimedRun]], *, repeats: int) -> tuple[list[li
             differing += disagreements(answer(run), run)
             advance(1, "compiling")
         advance(0, "measuring")
-        times = interleaved_times(
-            [functools.partial(answer, run) for run in runs], repeats, on_run=lambda: advance(1, "measuring")
-        )
+        on_run = _telling_what_is_left(advance, len(runs), repeats)
+        times = interleaved_times([functools.partial(answer, run) for run in runs], repeats, on_run=on_run)
     rest = iter(times)
     return [list(itertools.islice(rest, len(size))) for size in sizes], differing
+
+
+def _telling_what_is_left(advance: Callable[[int, str], None], runs: int, repeats: int) -> Callable[[], None]:
+    """What is called after each pass; after the first repeat or `EARLY` seconds it says how long the rest takes."""
+    begun, passed, was_told = time.monotonic(), 0, False
+
+    def on_run() -> None:
+        nonlocal passed, was_told
+        passed += 1
+        advance(1, "measuring")
+        seconds, left = time.monotonic() - begun, runs * repeats - passed
+        if not was_told and (passed == runs or seconds > EARLY):
+            was_told = True
+            if (seconds_left := seconds / passed * left) >= LONG:
+                advance(0, f"measuring, about {max(round(seconds_left / 60), 1)} min left")
+
+    return on_run
+
+
+def passes(measure: MeasureConfig) -> int:
+    """How many passes over texts `compare` makes without other models: one to compile, then the repeats."""
+    rows = 1 + len(measure.modes) * len({speed for speed in measure.speeds if speed > 0})
+    return len(measure.sizes) * (rows + (rows + 1) * measure.repeats)
 
 
 def answer(run: TimedRun) -> Results:

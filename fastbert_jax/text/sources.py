@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 from fastbert_jax.config import BadRow, Delimiter, ReadingConfig
 from fastbert_jax.errors import UserError, nearest
-from fastbert_jax.log import info
+from fastbert_jax.log import info, progress_bar
 from fastbert_jax.text import builtin, tfds
 from fastbert_jax.text.columns import Columns, as_trained, find_columns, flags, listed
 from fastbert_jax.text.examples import MOST_CHARACTERS, Example, Unreadable, label_name, text_problem
@@ -45,6 +45,8 @@ COLLECTIONS = {
 BUILTIN = "builtin:"
 STDIN = "-"
 FILES_TO_NAME = 5
+TOLD_ROWS = 4096
+"""Progress is shown after so many rows."""
 # What sets call the split that has each role.
 ROLE_SPLITS: dict[Role, tuple[str, ...]] = {
     "train": ("train",),
@@ -200,16 +202,21 @@ def read_examples(
     readers: list[ExampleReader] = []
     names = [spec] if spec == STDIN or is_named_set(spec) else expand((spec,), key="files")
     for name in names:
-        with open_examples(
-            name, data, need_label=need_label, role=role, trained=trained, keep=keep, option=option
-        ) as reader:
+        with (
+            open_examples(
+                name, data, need_label=need_label, role=role, trained=trained, keep=keep, option=option
+            ) as reader,
+            progress_bar("read", total=reader.table.row_count, unit="rows") as advance,
+        ):
             readers.append(reader)
             if reader.columns != (first := readers[0]).columns:
                 raise UserError(
                     f"{reader.table.name}: expected the columns of {first.table.name} ({first.columns}), found "
                     f"{reader.columns}; name them: {flags('text_column', 'pair_column', 'label_column')}"
                 )
-            for record in reader:
+            for number, record in enumerate(reader, start=1):
+                if number % TOLD_ROWS == 0:
+                    advance(TOLD_ROWS, name)
                 if isinstance(record, Example):
                     examples.append(record)
                     continue

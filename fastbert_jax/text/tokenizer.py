@@ -6,7 +6,7 @@ import hashlib
 import json
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -151,8 +151,13 @@ class Tokenizer:
             facts["markers"] = self._markers
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode("utf-8")).hexdigest()
 
-    def encode(self, texts: Iterable[Text], *, max_length: int) -> Encoded:
+    def encode(
+        self, texts: Iterable[Text], *, max_length: int, on_texts: Callable[[int], object] = lambda count: None
+    ) -> Encoded:
         """Tokenise `texts`, each cut to at most `max_length` tokens where `TextForm` says.
+
+        Args:
+          on_texts: called now and then with the number of texts that were tokenised since its last call.
 
         Raises:
           UserError: what `checked_texts` raises: not a list of texts and pairs, or a text that is not valid Unicode; or
@@ -161,7 +166,9 @@ class Tokenizer:
         ids, types, lengths = array("i"), array("i"), array("q")
         truncated_texts = truncated_tokens = 0
         texts = checked_texts(texts)
-        for text, parts in zip(texts, self._tokens(texts), strict=True):
+        for number, (text, parts) in enumerate(zip(texts, self._tokens(texts), strict=True), start=1):
+            if number % CHUNK == 0 or number == len(texts):
+                on_texts((number - 1) % CHUNK + 1)
             frame, cut = self._frame(len(parts)), sum(map(len, parts))
             length = 0
             for piece, size in zip(frame, self._sizes(frame, [len(part) for part in parts], max_length), strict=True):

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
+from fastbert_jax import processes
 from fastbert_jax.config import BertConfig, TrainConfig, UnlabelledPhaseConfig
 from fastbert_jax.errors import UserError
+from fastbert_jax.log import info, progress_bar
 from fastbert_jax.model.config_json import code_notes, read_bert_config
 from fastbert_jax.model.sharding import check_batch, local_rows, param_shardings
 from fastbert_jax.model.weights import check_token_types, check_vocabulary
@@ -67,6 +69,8 @@ def prepare(config: TrainConfig, mesh: Mesh, module: RecipeModule) -> Prepared:
     Raises:
       UserError: anything that cannot be used, found before the first step.
     """
+    if config.data.train and processes.is_first():
+        info(f"reading {config.data.train}")
     task = read_labelled_data(config.data, by=config.evaluate.by)
     test_groups = grouped(task.test, config.evaluate.by, option="--evaluate.by")
     pretrained = pretrained_weights(config.model.pretrained)
@@ -78,20 +82,26 @@ def prepare(config: TrainConfig, mesh: Mesh, module: RecipeModule) -> Prepared:
     recipe = module.make(config, World(task.labels, tokenizer))
     _check_sizes(config, recipe, tokenizer, mesh)
 
-    def encode(examples: Sequence[Example]) -> Encoded:
-        encoded = tokenizer.encode([example.text for example in examples], max_length=config.data.max_length)
+    def encode(examples: Sequence[Example], name: str) -> Encoded:
+        texts = [example.text for example in examples]
+        if processes.is_first():
+            info(f"tokenising {len(texts):,} {name} texts")
+        with progress_bar("tokenise", total=len(texts), unit="texts", hidden=not processes.is_first()) as advance:
+            encoded = tokenizer.encode(
+                texts, max_length=config.data.max_length, on_texts=lambda count: advance(count, name)
+            )
         for start in recipe.starts.values():
             check_token_types(encoded.token_types, start.network.config)
         return encoded
 
-    labelled, dev = encode(task.train), encode(task.dev)
+    labelled, dev = encode(task.train, "train"), encode(task.dev, "dev")
     data = {name: _fingerprint(getattr(task, name)) for name in ("train", "dev", "unlabelled")}
     unlabelled: Texts
     if is_corpus(config.data.unlabelled):
         unlabelled = _corpus(config, recipe, tokenizer)
         data["unlabelled"] = unlabelled.fingerprint
     else:
-        unlabelled = labelled if task.unlabelled is task.train else encode(task.unlabelled)
+        unlabelled = labelled if task.unlabelled is task.train else encode(task.unlabelled, "unlabelled")
     texts: dict[str, Texts] = {"train": labelled, "dev": dev, "unlabelled": unlabelled}
     labels = label_ids(task.train, task.labels)
     batches = _batches(config, recipe, labelled, labels, unlabelled, encode=tokenizer.encode, mesh=mesh)

@@ -23,11 +23,11 @@ from fastbert_jax.atomic_files import (
     write_text,
 )
 from fastbert_jax.config import BertConfig, ProcessesConfig, TrainConfig
-from fastbert_jax.inference.compare import compare
+from fastbert_jax.inference.compare import compare, passes
 from fastbert_jax.inference.exit_outputs import EvaluatedTexts
 from fastbert_jax.inference.loading import EXCLUDED, load
 from fastbert_jax.inference.report_page import DESCRIPTION, page_values
-from fastbert_jax.log import result, status
+from fastbert_jax.log import info, result, status
 from fastbert_jax.model.config_json import inference_settings, reading_values
 from fastbert_jax.model.flops import Count, text_flops
 from fastbert_jax.model.network import Params, Part
@@ -195,8 +195,14 @@ def _save(config: TrainConfig, prepared: Prepared, run: RunDirectory, params: Pa
 def _compare(config: TrainConfig, prepared: Prepared, run: RunDirectory, journal: Journal) -> Comparison:
     """Measure the saved model on the test texts, print the table, keep the numbers, the report and the model's card."""
     task = prepared.task
+    if config.evaluate.baseline:
+        info(f"training a TF-IDF + linear SVM on {len(task.train):,} texts, to compare with")
     baseline_right_B = tfidf_svm_right(task.train, task.test) if config.evaluate.baseline else None
     texts = [example.text for example in task.test]
+    info(
+        f"measuring on {len(texts):,} texts: {passes(config.evaluate)} passes; the model is saved in {run.model} and "
+        "can be used, and after Ctrl-C the same command measures it"
+    )
     evaluated = EvaluatedTexts.of(
         load(run.path),
         texts,

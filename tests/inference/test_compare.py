@@ -248,6 +248,21 @@ def test_the_command_reads_and_measures(settings: dict[str, Any], tmp_path: Path
         compare_data(CompareConfig(report="", **settings))
 
 
+def test_all_passes_are_counted_before_and_long_ones_have_an_estimate(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluated, answered, answer = EvaluatedTexts.of(predictor, TEXTS, EXPECTED), [], module.answer
+    monkeypatch.setattr(module, "answer", lambda run: answered.append(run) or answer(run))
+    measure = MeasureConfig(speeds=(0.0, 0.6), modes=(Mode.BUCKETED,), batch_sizes=(4, 8), repeats=2)
+    for early, long, is_told in ((20.0, 1e9, False), (1e9, 0.0, True), (-1.0, 0.0, True)):
+        monkeypatch.setattr(module, "EARLY", early)
+        monkeypatch.setattr(module, "LONG", long)
+        answered.clear()
+        compare(evaluated, measure=measure, timed_texts=8)
+        assert len(answered) == module.passes(measure) == 2 * (2 + 3 * 2)
+        assert capsys.readouterr().err.count("measuring, about 1 min left") == is_told
+
+
 def test_rows_that_training_excluded_are_left_out_and_counted(
     settings: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

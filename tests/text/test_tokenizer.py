@@ -302,3 +302,10 @@ def test_a_text_beyond_any_length_is_cut_before_it_is_tokenised(tokenizer, monke
     for field in ("token_ids", "token_types", "offsets"):
         np.testing.assert_array_equal(getattr(found, field), getattr(expected, field))
     assert (found.truncated_texts, expected.truncated_texts) == (3, 0)
+
+
+def test_all_texts_are_told_while_they_are_tokenised(tokenizer):
+    for count in (0, 1, 1024, 2500):
+        told = []
+        assert len(tokenizer.encode(["good"] * count, max_length=8, on_texts=told.append)) == count
+        assert sum(told) == count and len(told) == -(-count // 1024)

@@ -137,6 +137,16 @@ def test_corpora_that_do_not_fit_the_run_are_refused(config, corpus, tmp_path, m
         prepare(config(f"stream:{tmp_path}/*.jsonl"))
 
 
+def test_what_takes_long_is_told_when_it_begins(config, tmp_path, capsys):
+    prepare(config(str(tmp_path / "more.jsonl")))
+    assert capsys.readouterr().err.splitlines() == [
+        f"reading {tmp_path / 'train.tsv'}",
+        "tokenising 16 train texts",
+        "tokenising 16 dev texts",
+        "tokenising 120 unlabelled texts",
+    ]
+
+
 def test_notes_tell_what_the_models_files_leave_open(config, tiny_bert_directory):
     assert not [note for note in prepare(config()).notes if str(tiny_bert_directory) in note]
     path = tiny_bert_directory / "config.json"
