@@ -93,7 +93,7 @@ function scoreRows(host, rows, { most = 1, xLabel, xSay = short }) {
   const plot = frame(host, { height: rows.length * high + 54, margin: { ...MARGIN, top: 4, left: 8 }, x: [0, most], y: [rows.length, 0], yTicks: [], xLabel, xSay });
   rows.forEach((row, index) => {
     const top = plot.top + index * high, y = top + 21;
-    const room = Math.floor((plot.right - plot.left) / 7) - row.note.length;
+    const room = Math.max(2, Math.floor((plot.right - plot.left) / 7) - row.note.length);
     plot.root.append(
       words(row.name.length > room ? `${row.name.slice(0, room - 1)}…` : row.name, plot.left + 2, top + 14, "start", "strong"),
       words(row.note, plot.right, top + 14, "end"),

@@ -452,22 +452,25 @@ const groups = {
 const training = {
   /** Lines of one exit each, and others, over the steps; the ends of phases are dashed. */
   panel(host, { values, points, value, others = [], label, ySay }) {
-    const layers = values.exit_layers, spots = others.flatMap((one) => one.spots);
-    const steps = [...points, ...spots].map((one) => one.step);
+    const layers = values.exit_layers, spots = others.flatMap((one) => one.spots), known = (one) => one !== null;
+    const steps = [...points, ...spots].map((one) => one.step), first = Math.min(...steps);
     const plot = frame(host, {
-      height: 300, margin: { ...MARGIN, right: 62, top: 34 }, x: [Math.min(...steps), Math.max(...steps) + (steps.length === 1)], yLabel: label, xLabel: "step", ySay,
-      y: range([...points.flatMap((one) => layers.map((layer) => one[value][layer - 1])), ...spots.map((one) => one.loss)]),
+      height: 300, margin: { ...MARGIN, right: 62, top: 34 }, x: [first, Math.max(first + 1, ...steps)], yLabel: label, xLabel: "step", ySay,
+      y: range([...points.flatMap((one) => layers.map((layer) => one[value][layer - 1])), ...spots.map((one) => one.loss)].filter(known)),
     });
-    for (const { spots: its, colour } of others) plot.root.append(line(its.map((one) => [plot.x(one.step), plot.y(one.loss)]), colour, { "stroke-width": 1.5 }));
-    if (!points.length) return plot;
-    let under = -Infinity;
-    const last = points.at(-1);
-    const ends = layers.map((layer) => ({ layer, y: plot.y(last[value][layer - 1]) })).sort((a, b) => a.y - b.y);
-    for (const layer of layers) {
-      const places = points.map((one) => [plot.x(one.step), plot.y(one[value][layer - 1])]);
-      const colour = depthColour(layer, values.layers);
-      plot.root.append(line(places, colour, { "stroke-width": layer === values.layers ? 3 : 2 }), mark("circle", ...places.at(-1), 3.5, colour));
+    for (const { spots: its, colour } of others) {
+      plot.root.append(line(its.filter((one) => known(one.loss)).map((one) => [plot.x(one.step), plot.y(one.loss)]), colour, { "stroke-width": 1.5 }));
     }
+    let under = -Infinity;
+    const ends = [];
+    for (const layer of layers) {
+      const its = points.filter((one) => known(one[value][layer - 1])).map((one) => [plot.x(one.step), plot.y(one[value][layer - 1])]);
+      if (!its.length) continue;
+      const colour = depthColour(layer, values.layers);
+      plot.root.append(line(its, colour, { "stroke-width": layer === values.layers ? 3 : 2 }), mark("circle", ...its.at(-1), 3.5, colour));
+      ends.push({ layer, y: its.at(-1)[1] });
+    }
+    ends.sort((a, b) => a.y - b.y);
     for (const one of ends) { // the names of lines that end close together are moved apart
       if (one.y - under < 13 && values.layers > 16) continue;
       under = Math.max(one.y, under + 13);
