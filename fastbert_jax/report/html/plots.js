@@ -160,22 +160,24 @@ const curves = {
       name: mode, colour: MODES[mode].colour, at: (_, index) => found[index], until: Math.max(...timedRange(size.modes.find((its) => its.mode === mode), values.speeds)),
     })));
     return [
-      { label: "accuracy", say: short, lines: [{ name: "accuracy", colour: "var(--mark-bar)", at: (one) => one.accuracy }] },
+      { label: "accuracy", say: short, band: values.speeds.map((one) => [one.speed, one.low, one.high]), lines: [{ name: "accuracy", colour: "var(--mark-bar)", at: (one) => one.accuracy }] },
       { label: "speedup over full depth", say: (y) => `${plain(y)}x`, lines: speedups },
     ];
   },
   draw(host, at) {
     const { values, speed } = at, panels = curves.panels(at), cells = places(host, panels.length);
-    for (const [place, { label, say, lines }] of panels.entries()) {
+    for (const [place, { label, say, lines, band = [] }] of panels.entries()) {
       const cell = cells[place];
       const drawn = lines.map(({ at: value, until = Infinity, ...look }) => ({
         look, spots: values.speeds.flatMap((one, index) => (index <= until ? [[one.speed, value(one, index)]] : [])),
       }));
-      const plot = frame(cell, { height: 240, x: [0, 1], y: range(drawn.flatMap(({ spots }) => spots.map(([, y]) => y))), xLabel: "speed", yLabel: label, ySay: say });
+      const plot = frame(cell, { height: 240, x: [0, 1], y: range([...drawn.flatMap(({ spots }) => spots.map(([, y]) => y)), ...band.flatMap(([, low, high]) => [low, high])]), xLabel: "speed", yLabel: label, ySay: say });
+      const edge = [...band.map(([x, low]) => [plot.x(x), plot.y(low)]), ...band.map(([x, , high]) => [plot.x(x), plot.y(high)]).reverse()];
+      plot.root.append(svg("polygon", { points: edge.map((spot) => spot.map((one) => one.toFixed(1)).join(",")).join(" "), "fill-opacity": 0.16, fill: "var(--mark-bar)" }));
       for (const { look: { name, ...look }, spots } of drawn) plot.root.append(line(spots.map(([x, y]) => [plot.x(x), plot.y(y)]), look.colour, look));
       plot.root.append(svg("line", { x1: plot.x(speed.speed), x2: plot.x(speed.speed), y1: plot.top, y2: plot.bottom, "stroke-width": 2, "stroke-dasharray": "4 3", colour: CHOSEN }));
-      if (lines.length > 1) cell.append(legend(lines.map(({ name, colour }) => ({ name, mark: (w, h) => [line([[1, h / 2], [w - 1, h / 2]], colour)] }))));
       cell.append(plot.root);
+      if (lines.length > 1) cell.append(legend(lines.map(({ name, colour }) => ({ name, mark: (w, h) => [line([[1, h / 2], [w - 1, h / 2]], colour)] }))));
     }
   },
   said({ values, speed }) {
