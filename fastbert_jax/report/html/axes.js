@@ -20,7 +20,8 @@ function range(values, room = 0.05) {
 }
 
 /** An SVG as wide as its host, with axes; x and y of the result are its scales. */
-function frame(host, { height, x, y, xTicks, yTicks, xLabel, yLabel, xSay = plain, ySay = plain, yCount = 5, margin = MARGIN }) {
+function frame(host, { height, x, y, xTicks, yTicks, xLabel, yLabel, xSay = plain, ySay = plain, yCount = 5, margin: asked = MARGIN }) {
+  const margin = yLabel ? { ...asked, top: Math.max(asked.top, 26) } : asked; // no tick stands in the label
   const width = Math.max(host.clientWidth, 120);
   const scale = ([low, high], from, to) => (value) => from + ((value - low) / (high - low)) * (to - from);
   const made = {

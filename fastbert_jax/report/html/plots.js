@@ -195,7 +195,7 @@ const reached = {
   draw(host, { values, speed }) {
     const layers = layerNumbers(values);
     const plot = frame(host, {
-      height: 272, margin: { ...MARGIN, top: 26 }, x: [0.4, values.layers + 0.6], y: [0, 1], yTicks: [0, 0.25, 0.5, 0.75, 1],
+      height: 272, x: [0.4, values.layers + 0.6], y: [0, 1], yTicks: [0, 0.25, 0.5, 0.75, 1],
       xTicks: layers.filter((layer) => values.layers <= 16 || layer % 4 === 0), xLabel: "layer", yLabel: "mean uncertainty",
     });
     for (const [one, colour, name] of [[values.speeds[0], FULL, "all texts"], [speed, CHOSEN, `texts that reach the exit at speed ${plain(speed.speed)}`]]) {
@@ -473,12 +473,19 @@ const training = {
       ends.push({ layer, y: its.at(-1)[1] });
     }
     ends.sort((a, b) => a.y - b.y);
-    for (const one of ends) { // the names of lines that end close together are moved apart
+    const named = [];
+    for (const one of ends) { // the names of lines that end close together are moved apart, and above the axis
       if (one.y - under < 13 && values.layers > 16) continue;
       under = Math.max(one.y, under + 13);
-      const leader = [[plot.right + 3, one.y], [plot.right + 13, under]];
+      named.push({ ...one, at: under });
+    }
+    let over = plot.bottom;
+    for (const one of named.reverse()) {
+      one.at = Math.min(one.at, over);
+      over = one.at - 13;
+      const leader = [[plot.right + 3, one.y], [plot.right + 13, one.at]];
       plot.root.append(line(leader, depthColour(one.layer, values.layers), { "stroke-width": 1.5 }));
-      plot.root.append(words(`exit ${one.layer}`, plot.right + 16, under + 4));
+      plot.root.append(words(`exit ${one.layer}`, plot.right + 16, one.at + 4));
     }
     return plot;
   },
