@@ -233,6 +233,15 @@ def test_one_mode_is_compared_with_full_depth_and_none_is_left_out(browser, tmp_
     made.page.close()
 
 
+def test_a_model_of_one_exit_has_no_figure_of_a_lone_bar(browser, tmp_path: Path) -> None:
+    (tmp_path / "a.html").write_text(page_of(dataclasses.replace(MEASURED, exits=MEASURED.exits[-1:])))
+    made = Opened(browser, tmp_path / "a.html")
+    assert made.page.locator("#depths, #reached").count() == 0 and "The model has one exit" in made.words("main")
+    made.page.evaluate("choose(4)")
+    assert made.complaints == []
+    made.page.close()
+
+
 def test_full_depth_alone_is_drawn_too(browser, tmp_path: Path) -> None:
     alone = dataclasses.replace(SIZE, rows=(FULL,))
     comparison = dataclasses.replace(MEASURED, batch_sizes=(alone,), baseline_accuracy=None)
