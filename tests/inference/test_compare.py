@@ -309,6 +309,10 @@ def test_an_output_directory_gets_tables_numbers_and_the_report(settings: dict[s
     }
     assert Comparison.from_json(json.loads((output / "comparison.json").read_text())) == comparison
     tables = (output / "comparison.md").read_text()
+    assert (output / "curve.csv").read_text().startswith("speed,accuracy,accuracy_low,accuracy_high,gained,lost,")
+    assert len((output / "curve.csv").read_text().splitlines()) == 1 + 41
+    rows = (output / "speeds.csv").read_text().splitlines()
+    assert [row.split(",")[1] for row in rows[1:]] == ["full depth", "bucketed", str(other)]
     assert "| speed 0.5 |" in tables and f"| {other} |" in tables and "## Every exit alone" in tables
     assert str(output / "report.html") in told and "comparison.md" in told
 

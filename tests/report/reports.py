@@ -79,7 +79,6 @@ def page_of(
     *,
     model: str = f"runs/{HARM}",
     training: list[dict[str, Any]] = TRAINING,
+    losses: list[dict[str, Any]] = LOSSES,
 ) -> str:
-    return render_page(
-        comparison, page_values(EVALUATED, comparison, training, LOSSES if training else []), model=model, data=HARM
-    )
+    return render_page(comparison, page_values(EVALUATED, comparison, training, losses), model=model, data=HARM)

@@ -17,12 +17,14 @@ from fastbert_jax.inference.exit_outputs import ExitOutputs
 from fastbert_jax.inference.report_page import MATRIX, page_values
 from fastbert_jax.report.tables import render_page
 from tests.report.comparisons import FULL, SIZE
-from tests.report.reports import EVALUATED, HARM, MEASURED, page_of
+from tests.report.reports import EVALUATED, HARM, LOSSES, MEASURED, page_of
 
 PLOTS = (
     *("tradeoff", "depths", "clock", "curves", "reached", "luha", "confusion", "classes", "groups", "reliability"),
     "training",
 )
+
+ONE_MEASUREMENT = [{"step": 2, "phase": "fine_tune", "accuracy": [0.5] * 6, "loss": [*[float("nan")] * 5, 0.4]}]
 
 
 @pytest.fixture(scope="module")
@@ -231,12 +233,22 @@ def test_one_mode_is_compared_with_full_depth_and_none_is_left_out(browser, tmp_
     made.page.close()
 
 
+def test_a_model_of_one_exit_has_no_figure_of_a_lone_bar(browser, tmp_path: Path) -> None:
+    (tmp_path / "a.html").write_text(page_of(dataclasses.replace(MEASURED, exits=MEASURED.exits[-1:])))
+    made = Opened(browser, tmp_path / "a.html")
+    assert made.page.locator("#depths, #reached").count() == 0 and "The model has one exit" in made.words("main")
+    made.page.evaluate("choose(4)")
+    assert made.complaints == []
+    made.page.close()
+
+
 def test_full_depth_alone_is_drawn_too(browser, tmp_path: Path) -> None:
     alone = dataclasses.replace(SIZE, rows=(FULL,))
     comparison = dataclasses.replace(MEASURED, batch_sizes=(alone,), baseline_accuracy=None)
-    (tmp_path / "a.html").write_text(page_of(comparison, training=[]))
+    (tmp_path / "a.html").write_text(page_of(comparison, training=ONE_MEASUREMENT, losses=LOSSES[:1]))
     made = Opened(browser, tmp_path / "a.html")
     assert made.complaints == [] and "no speed was timed" in made.words("#tradeoff .said")
     assert made.words("#note-clock") == "no speed was timed" and not made.page.is_visible("#size")
+    assert "NaN" not in made.page.inner_html("#training .plot") and "exit 6" in made.words("#training .plot")
     assert made.page.locator("#clock").count() == 0 and "No engine was timed" in made.words("main")
     made.page.close()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import jax
 import pytest
 
-from fastbert_jax.config import DataConfig, DistilConfig, MeshConfig, ModelConfig, PrepareConfig
+from fastbert_jax.config import DataConfig, DistilConfig, EvaluateConfig, MeshConfig, ModelConfig, PrepareConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.model.sharding import make_mesh
 from fastbert_jax.recipes import fastbert
@@ -145,6 +146,22 @@ def test_what_takes_long_is_told_when_it_begins(config, tmp_path, capsys):
         "tokenising 16 dev texts",
         "tokenising 120 unlabelled texts",
     ]
+
+
+def test_columns_to_report_by_are_checked_before_anything_is_trained(config, tmp_path):
+    rows = [row.split("\t") for row in (tmp_path / "train.tsv").read_text().splitlines()]
+    named = [["day", *rows[0]], *([str(place % 2), *row] for place, row in enumerate(rows[1:]))]
+    (tmp_path / "train.tsv").write_text("\n".join("\t".join(row) for row in named))
+    settings = dataclasses.replace(config(text_column="text"), evaluate=EvaluateConfig(by=("day",)))
+    prepared = prepare(settings)
+    assert len(prepared.test_groups["day"]) == len(prepared.task.test) and set(prepared.test_groups["day"]) <= {
+        "0",
+        "1",
+    }
+    with pytest.raises(UserError, match=r"--evaluate\.by: expected a column 'days', .*did you mean 'day'"):
+        prepare(dataclasses.replace(settings, evaluate=EvaluateConfig(by=("days",))))
+    with pytest.raises(UserError, match=r"^--evaluate\.by: expected each column once"):
+        EvaluateConfig(by=("day", "day"))
 
 
 def test_notes_tell_what_the_models_files_leave_open(config, tiny_bert_directory):

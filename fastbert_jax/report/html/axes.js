@@ -20,7 +20,8 @@ function range(values, room = 0.05) {
 }
 
 /** An SVG as wide as its host, with axes; x and y of the result are its scales. */
-function frame(host, { height, x, y, xTicks, yTicks, xLabel, yLabel, xSay = plain, ySay = plain, yCount = 5, margin = MARGIN }) {
+function frame(host, { height, x, y, xTicks, yTicks, xLabel, yLabel, xSay = plain, ySay = plain, yCount = 5, margin: asked = MARGIN }) {
+  const margin = yLabel ? { ...asked, top: Math.max(asked.top, 26) } : asked; // no tick stands in the label
   const width = Math.max(host.clientWidth, 120);
   const scale = ([low, high], from, to) => (value) => from + ((value - low) / (high - low)) * (to - from);
   const made = {
@@ -93,7 +94,7 @@ function scoreRows(host, rows, { most = 1, xLabel, xSay = short }) {
   const plot = frame(host, { height: rows.length * high + 54, margin: { ...MARGIN, top: 4, left: 8 }, x: [0, most], y: [rows.length, 0], yTicks: [], xLabel, xSay });
   rows.forEach((row, index) => {
     const top = plot.top + index * high, y = top + 21;
-    const room = Math.floor((plot.right - plot.left) / 7) - row.note.length;
+    const room = Math.max(2, Math.floor((plot.right - plot.left) / 7) - row.note.length);
     plot.root.append(
       words(row.name.length > room ? `${row.name.slice(0, room - 1)}…` : row.name, plot.left + 2, top + 14, "start", "strong"),
       words(row.note, plot.right, top + 14, "end"),

@@ -160,22 +160,24 @@ const curves = {
       name: mode, colour: MODES[mode].colour, at: (_, index) => found[index], until: Math.max(...timedRange(size.modes.find((its) => its.mode === mode), values.speeds)),
     })));
     return [
-      { label: "accuracy", say: short, lines: [{ name: "accuracy", colour: "var(--mark-bar)", at: (one) => one.accuracy }] },
+      { label: "accuracy", say: short, band: values.speeds.map((one) => [one.speed, one.low, one.high]), lines: [{ name: "accuracy", colour: "var(--mark-bar)", at: (one) => one.accuracy }] },
       { label: "speedup over full depth", say: (y) => `${plain(y)}x`, lines: speedups },
     ];
   },
   draw(host, at) {
     const { values, speed } = at, panels = curves.panels(at), cells = places(host, panels.length);
-    for (const [place, { label, say, lines }] of panels.entries()) {
+    for (const [place, { label, say, lines, band = [] }] of panels.entries()) {
       const cell = cells[place];
       const drawn = lines.map(({ at: value, until = Infinity, ...look }) => ({
         look, spots: values.speeds.flatMap((one, index) => (index <= until ? [[one.speed, value(one, index)]] : [])),
       }));
-      const plot = frame(cell, { height: 240, x: [0, 1], y: range(drawn.flatMap(({ spots }) => spots.map(([, y]) => y))), xLabel: "speed", yLabel: label, ySay: say });
+      const plot = frame(cell, { height: 240, x: [0, 1], y: range([...drawn.flatMap(({ spots }) => spots.map(([, y]) => y)), ...band.flatMap(([, low, high]) => [low, high])]), xLabel: "speed", yLabel: label, ySay: say });
+      const edge = [...band.map(([x, low]) => [plot.x(x), plot.y(low)]), ...band.map(([x, , high]) => [plot.x(x), plot.y(high)]).reverse()];
+      plot.root.append(svg("polygon", { points: edge.map((spot) => spot.map((one) => one.toFixed(1)).join(",")).join(" "), "fill-opacity": 0.16, fill: "var(--mark-bar)" }));
       for (const { look: { name, ...look }, spots } of drawn) plot.root.append(line(spots.map(([x, y]) => [plot.x(x), plot.y(y)]), look.colour, look));
       plot.root.append(svg("line", { x1: plot.x(speed.speed), x2: plot.x(speed.speed), y1: plot.top, y2: plot.bottom, "stroke-width": 2, "stroke-dasharray": "4 3", colour: CHOSEN }));
-      if (lines.length > 1) cell.append(legend(lines.map(({ name, colour }) => ({ name, mark: (w, h) => [line([[1, h / 2], [w - 1, h / 2]], colour)] }))));
       cell.append(plot.root);
+      if (lines.length > 1) cell.append(legend(lines.map(({ name, colour }) => ({ name, mark: (w, h) => [line([[1, h / 2], [w - 1, h / 2]], colour)] }))));
     }
   },
   said({ values, speed }) {
@@ -193,7 +195,7 @@ const reached = {
   draw(host, { values, speed }) {
     const layers = layerNumbers(values);
     const plot = frame(host, {
-      height: 272, margin: { ...MARGIN, top: 26 }, x: [0.4, values.layers + 0.6], y: [0, 1], yTicks: [0, 0.25, 0.5, 0.75, 1],
+      height: 272, x: [0.4, values.layers + 0.6], y: [0, 1], yTicks: [0, 0.25, 0.5, 0.75, 1],
       xTicks: layers.filter((layer) => values.layers <= 16 || layer % 4 === 0), xLabel: "layer", yLabel: "mean uncertainty",
     });
     for (const [one, colour, name] of [[values.speeds[0], FULL, "all texts"], [speed, CHOSEN, `texts that reach the exit at speed ${plain(speed.speed)}`]]) {
@@ -452,28 +454,38 @@ const groups = {
 const training = {
   /** Lines of one exit each, and others, over the steps; the ends of phases are dashed. */
   panel(host, { values, points, value, others = [], label, ySay }) {
-    const layers = values.exit_layers, spots = others.flatMap((one) => one.spots);
-    const steps = [...points, ...spots].map((one) => one.step);
+    const layers = values.exit_layers, spots = others.flatMap((one) => one.spots), known = (one) => one !== null;
+    const steps = [...points, ...spots].map((one) => one.step), first = Math.min(...steps);
     const plot = frame(host, {
-      height: 300, margin: { ...MARGIN, right: 62, top: 34 }, x: [Math.min(...steps), Math.max(...steps) + (steps.length === 1)], yLabel: label, xLabel: "step", ySay,
-      y: range([...points.flatMap((one) => layers.map((layer) => one[value][layer - 1])), ...spots.map((one) => one.loss)]),
+      height: 300, margin: { ...MARGIN, right: 62, top: 34 }, x: [first, Math.max(first + 1, ...steps)], yLabel: label, xLabel: "step", ySay,
+      y: range([...points.flatMap((one) => layers.map((layer) => one[value][layer - 1])), ...spots.map((one) => one.loss)].filter(known)),
     });
-    for (const { spots: its, colour } of others) plot.root.append(line(its.map((one) => [plot.x(one.step), plot.y(one.loss)]), colour, { "stroke-width": 1.5 }));
-    if (!points.length) return plot;
-    let under = -Infinity;
-    const last = points.at(-1);
-    const ends = layers.map((layer) => ({ layer, y: plot.y(last[value][layer - 1]) })).sort((a, b) => a.y - b.y);
-    for (const layer of layers) {
-      const places = points.map((one) => [plot.x(one.step), plot.y(one[value][layer - 1])]);
-      const colour = depthColour(layer, values.layers);
-      plot.root.append(line(places, colour, { "stroke-width": layer === values.layers ? 3 : 2 }), mark("circle", ...places.at(-1), 3.5, colour));
+    for (const { spots: its, colour } of others) {
+      plot.root.append(line(its.filter((one) => known(one.loss)).map((one) => [plot.x(one.step), plot.y(one.loss)]), colour, { "stroke-width": 1.5 }));
     }
-    for (const one of ends) { // the names of lines that end close together are moved apart
+    let under = -Infinity;
+    const ends = [];
+    for (const layer of layers) {
+      const its = points.filter((one) => known(one[value][layer - 1])).map((one) => [plot.x(one.step), plot.y(one[value][layer - 1])]);
+      if (!its.length) continue;
+      const colour = depthColour(layer, values.layers);
+      plot.root.append(line(its, colour, { "stroke-width": layer === values.layers ? 3 : 2 }), mark("circle", ...its.at(-1), 3.5, colour));
+      ends.push({ layer, y: its.at(-1)[1] });
+    }
+    ends.sort((a, b) => a.y - b.y);
+    const named = [];
+    for (const one of ends) { // the names of lines that end close together are moved apart, and above the axis
       if (one.y - under < 13 && values.layers > 16) continue;
       under = Math.max(one.y, under + 13);
-      const leader = [[plot.right + 3, one.y], [plot.right + 13, under]];
+      named.push({ ...one, at: under });
+    }
+    let over = plot.bottom;
+    for (const one of named.reverse()) {
+      one.at = Math.min(one.at, over);
+      over = one.at - 13;
+      const leader = [[plot.right + 3, one.y], [plot.right + 13, one.at]];
       plot.root.append(line(leader, depthColour(one.layer, values.layers), { "stroke-width": 1.5 }));
-      plot.root.append(words(`exit ${one.layer}`, plot.right + 16, under + 4));
+      plot.root.append(words(`exit ${one.layer}`, plot.right + 16, one.at + 4));
     }
     return plot;
   },
