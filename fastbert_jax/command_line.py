@@ -166,9 +166,7 @@ def _read(schema: Any, argv: Sequence[str], *, program: str, description: str, d
 
 def describe_fields(schema: Any) -> None:
     """Give tyro the text below each field of settings as one paragraph: by itself it keeps the line breaks."""
-    docs: dict[str, str] = {}
-    for parent in reversed(schema.__mro__):
-        docs |= _docs_of(parent)
+    docs = field_docs(schema)
     hints = typing.get_type_hints(schema)
     for field in dataclasses.fields(schema):
         if field.name in docs:
@@ -177,9 +175,13 @@ def describe_fields(schema: Any) -> None:
             describe_fields(hints[field.name])
 
 
+def field_docs(schema: type) -> dict[str, str]:
+    """The text below each field of a class of settings, those that it inherits included, each as one paragraph."""
+    return functools.reduce(operator.or_, map(_own_docs, reversed(schema.__mro__)))
+
+
 @functools.cache
-def _docs_of(schema: type) -> dict[str, str]:
-    """The text below each field in the source of a class."""
+def _own_docs(schema: type) -> dict[str, str]:
     if not dataclasses.is_dataclass(schema):
         return {}
     [tree] = ast.parse(textwrap.dedent(inspect.getsource(schema))).body

@@ -6,13 +6,11 @@ A line `<!-- help: infer.py predict -->` becomes the output of `python infer.py 
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import dataclasses
 import enum
 import inspect
 import io
-import itertools
 import os
 import re
 import typing
@@ -90,8 +88,10 @@ def settings_of(command: str) -> str:
 
 
 def _tables(kind: type, prefix: str) -> Iterator[str]:
+    from fastbert_jax.command_line import field_docs
+
     rows, sections = [], []
-    types, words = typing.get_type_hints(kind), words_of(kind)
+    types, words = typing.get_type_hints(kind), field_docs(kind)
     for field in dataclasses.fields(kind):
         default = field.default
         if field.default_factory is not dataclasses.MISSING:
@@ -100,7 +100,7 @@ def _tables(kind: type, prefix: str) -> Iterator[str]:
             sections.append((field.name, types[field.name]))
             continue
         option = f"`{prefix}{field.name}`".replace("_", "-")
-        meaning = " ".join(words.get(field.name, "").split()).replace("|", "\\|")
+        meaning = words.get(field.name, "").replace("|", "\\|")
         rows.append(f"| {option} | {_shown(default)} | {meaning}{_choices(types[field.name])} |")
     yield "\n".join(["| setting | default | meaning |", "|---|---|---|", *rows])
     for name, section in sections:
@@ -121,20 +121,6 @@ def _choices(kind: object) -> str:
         if isinstance(one, type) and issubclass(one, enum.Enum):
             return f" One of {', '.join(f'`{choice.value}`' for choice in one)}."
     return ""
-
-
-def words_of(kind: type) -> dict[str, str]:
-    """The docstrings of the fields of a dataclass, those that it inherits included."""
-    found: dict[str, str] = {}
-    for base in reversed(kind.__mro__):
-        if not dataclasses.is_dataclass(base):
-            continue
-        (definition,) = ast.parse(inspect.getsource(base)).body
-        assert isinstance(definition, ast.ClassDef)
-        for one, after in itertools.pairwise(definition.body):
-            if isinstance(one, ast.AnnAssign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
-                found[ast.unparse(one.target)] = str(after.value.value)
-    return found
 
 
 def readers() -> dict[str, Callable[[Sequence[str]], Any]]:
