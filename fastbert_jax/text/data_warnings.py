@@ -68,13 +68,17 @@ def language_notes(texts: Sequence[Text], tokenizer: Tokenizer) -> list[str]:
     parts = [part[:COUNTED] for text in chosen for part in ((text,) if isinstance(text, str) else text)]
     words = sum(len(WORD.findall(part)) for part in parts)
     pieces, unknown = tokenizer.count(parts)
-    if pieces <= MOST_PIECES * words and unknown <= MOST_UNKNOWN * words:
+    found = []
+    if pieces > MOST_PIECES * words:
+        found.append(f"cuts a word into {pieces / words:.1f} pieces on average (English: 1.1 to 1.2)")
+    if unknown > MOST_UNKNOWN * words:
+        found.append(f"does not know {100 * unknown / words:.0f} % of the words")
+    if not found:
         return []
     return [
-        f"The tokenizer of --model.pretrained does not suit the train texts: it cuts a word into {pieces / words:.1f} "
-        f"pieces on average (English: 1.1 to 1.2) and does not know {100 * unknown / words:.0f} % of the words. Take a "
-        "backbone of their language, or of many, such as google-bert/bert-base-multilingual-cased; "
-        "docs/howto/own_data.md lists some"
+        f"The tokenizer of --model.pretrained does not suit the train texts: it {' and '.join(found)}. Take a backbone "
+        "of their language, or of many, such as google-bert/bert-base-multilingual-cased; docs/howto/own_data.md lists "
+        "some"
     ]
 
 

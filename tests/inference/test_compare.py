@@ -271,8 +271,11 @@ def test_rows_that_training_excluded_are_left_out_and_counted(
         stream.write("some text\twhale\n" * 2)
     stop = settings | {"on_bad_row": BadRow.STOP, "limit": 0}
     (tmp_path / "test.tsv").write_text((tmp_path / "test.tsv").read_text().replace("no label\t\n", ""))
-    comparison, _ = compare_data(CompareConfig(report="", baseline=stop["data"], **stop))
+    whales = "".join(f"{text}\twhale\n" * 9 for text in TEXTS)
+    (tmp_path / "train.tsv").write_text((tmp_path / "test.tsv").read_text() + whales)
+    comparison, _ = compare_data(CompareConfig(report="", baseline=str(tmp_path / "train.tsv"), **stop))
     assert (comparison.texts, comparison.skipped_rows) == (40, 2)
+    assert comparison.baseline_accuracy > 0.5  # none of its answers is a whale
     assert "2 of 42 (4.8 %) rows have excluded labels and are left out: ['whale (2)']\n" in capsys.readouterr().err
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from fastbert_jax.config import ModelConfig
+from fastbert_jax.config import ModelConfig, ReadingConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.loading import load, model_directory
 from fastbert_jax.inference.predictor import Predictor
@@ -122,6 +122,15 @@ def test_sizes_are_checked_before_anything_is_built(model: Path, values: dict, m
     with pytest.raises(UserError, match=message) as error:
         load(model)
     assert str(model) in str(error.value) and len(str(error.value)) < 10_000
+
+
+def test_a_text_column_that_is_one_name_is_read(model: Path) -> None:
+    for written in ("opinion", ["opinion"]):
+        change(model, extra__reading={"text_column": written, "pair_column": "none", "label_column": "verdict"})
+        assert load(model).reading == ReadingConfig(text_column="opinion", pair_column="none", label_column="verdict")
+    change(model, extra__reading={"text_column": 5})
+    with pytest.raises(UserError, match=r"fastbert\.extra\.reading\.text_column: expected a list, found 5"):
+        load(model)
 
 
 def test_an_unknown_key_of_a_later_version_is_no_mistake(model: Path) -> None:

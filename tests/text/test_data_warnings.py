@@ -128,11 +128,11 @@ def test_texts_of_the_tokenizers_language_are_not_told(minilm, english, tokenize
 
 def test_texts_of_another_language_are_told_with_what_to_do(minilm, english):
     (note,) = language_notes(GERMAN, minilm)
-    assert "it cuts a word into 2.2 pieces on average" in note and "does not know 0 % of the words" in note
+    assert "it cuts a word into 2.2 pieces on average (English: 1.1 to 1.2). Take a backbone" in note
     assert "google-bert/bert-base-multilingual-cased" in note
     for start in range(0, 30, 10):
         assert language_notes(GERMAN[start : start + 10], minilm)
     assert language_notes(GERMAN + [text[:60] for text in english[:20]], minilm)  # 3 of 5 are German
     (note,) = language_notes(["\u8fd9\u90e8\u7535\u5f71\u5f88\u597d\u770b"], minilm)
-    assert int(note.split("does not know ")[1].split()[0]) > 50
+    assert int(note.split("texts: it does not know ")[1].split()[0]) > 50
     assert language_notes([(text, text) for text in GERMAN], minilm) == language_notes(GERMAN, minilm)
