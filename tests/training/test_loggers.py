@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fastbert_jax.config import LogConfig, LogTarget
+from fastbert_jax.config import DistilConfig, LogConfig, LogTarget
 from fastbert_jax.errors import UserError
 from fastbert_jax.recipes import fastbert
 from fastbert_jax.training.journal import Journal
@@ -18,7 +18,7 @@ from fastbert_jax.training.loggers import LOGGERS, check_installed
 from tests.report.comparisons import COMPARISON
 from tests.training.logger_backends import Mlflow, Wandb
 
-CONFIG = fastbert.Settings(log=LogConfig(to=(LogTarget.WANDB, LogTarget.MLFLOW)))
+CONFIG = fastbert.Settings(distil=DistilConfig(epochs=5), log=LogConfig(to=(LogTarget.WANDB, LogTarget.MLFLOW)))
 
 
 @pytest.fixture
