@@ -6,7 +6,6 @@ import json
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from fastbert_jax import recipes
@@ -41,7 +40,7 @@ def train() -> None:
     from fastbert_jax.training import run, run_directory
 
     if arguments.verify:
-        result(run_directory.verify_run(Path(settings.run)))
+        result(run_directory.verify_run(settings.run))
     elif arguments.dry_run:
         result(run.describe(settings, recipe))
         info("nothing is written; next: the same command without --dry-run")
@@ -157,7 +156,7 @@ def verify(config: VerifyConfig) -> None:
     """What was compared and is unchanged."""
     from fastbert_jax.training.run_directory import verify_run
 
-    result(verify_run(Path(config.run)))
+    result(verify_run(config.run))
     next_step("nothing has changed", "explore", "--model", config.run)
 
 

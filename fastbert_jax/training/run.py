@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import signal
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -73,7 +72,7 @@ def train(config: TrainConfig, recipe: RecipeModule) -> Comparison | None:
         processes.first_alone(lambda: check_installed(config.log.to))
         mesh = make_mesh(config.mesh)
         prepared = processes.together(lambda: prepare(config, mesh, recipe))
-        settings, run = prepared.settings, RunDirectory(Path(config.run))
+        settings, run = prepared.settings, RunDirectory(config.run)
         shared = dataclasses.replace(settings, processes=ProcessesConfig())
         processes.check_same(repr((shared, prepared.task.labels, prepared.data)))
         journal = Journal(run.metrics)

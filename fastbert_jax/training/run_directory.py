@@ -26,6 +26,7 @@ from fastbert_jax.atomic_files import (
     read_file,
     remove_unfinished,
     unless_refused,
+    user_path,
     write_json,
     write_text,
 )
@@ -45,10 +46,10 @@ FREE_KEYS = ("run", "evaluate", "mesh", "processes", "checkpoints", "log", "prof
 
 
 class RunDirectory:
-    """Paths of one run."""
+    """Paths of one run; `~` is the user's home."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: str | Path) -> None:
+        self.path = path = user_path(path)
         self.config = path / "config.yaml"  # the resolved settings; where it is, the directory is a run's
         self.labels = path / "labels.json"
         self.data = path / "data.json"  # number and checksum of the texts that the run trains on
@@ -163,7 +164,7 @@ def _check_same(path: Path, expected: object) -> None:
         )
 
 
-def verify_run(directory: Path) -> str:
+def verify_run(directory: str | Path) -> str:
     """Check every file of a run's checkpoints, model and teacher's answers; what is unchanged, in words.
 
     Raises:
@@ -171,7 +172,7 @@ def verify_run(directory: Path) -> str:
     """
     run = RunDirectory(directory)
     if not os.path.isfile(run.config):  # unlike Path.is_file, also for a name that no file can have
-        raise UserError(f"expected the directory of a run, with a config.yaml, found none in {directory}")
+        raise UserError(f"expected the directory of a run, with a config.yaml, found none in {run.path}")
     steps = sorted((int(path.name) for path in run.checkpoints.glob("*") if path.name.isdecimal()), reverse=True)
     parts = {f"checkpoint {step}": run.checkpoints / str(step) for step in steps}
     # A run that is stopped may leave a complete checkpoint, or incomplete answers, without their checksums.

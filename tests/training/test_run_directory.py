@@ -28,6 +28,15 @@ def test_claiming_twice_is_safe_and_keeps_the_settings(tmp_path):
     assert tuple(json.loads(run.labels.read_text())) == LABELS
 
 
+def test_a_tilde_is_the_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    run = RunDirectory("~/runs/a")
+    run.claim(CONFIG, LABELS, DATA)
+    assert run.config == tmp_path / "runs" / "a" / "config.yaml" and run.config.is_file()
+    with pytest.raises(UserError, match=f"found none in {re.escape(str(tmp_path))}/runs/b"):
+        verify_run("~/runs/b")
+
+
 def test_a_run_whose_settings_name_the_text_column_as_one_name_is_resumed(tmp_path):
     run = RunDirectory(tmp_path)
     run.claim(CONFIG, LABELS, DATA)
