@@ -275,7 +275,7 @@ def test_rows_that_training_excluded_are_left_out_and_counted(
     (tmp_path / "test.tsv").write_text((tmp_path / "test.tsv").read_text().replace("no label\t\n", ""))
     whales = "".join(f"{text}\twhale\n" * 9 for text in TEXTS)
     (tmp_path / "train.tsv").write_text((tmp_path / "test.tsv").read_text() + whales)
-    comparison, _ = compare_data(CompareConfig(report="", baseline=str(tmp_path / "train.tsv"), **stop))
+    comparison = compare_data(CompareConfig(report="", baseline=str(tmp_path / "train.tsv"), **stop)).comparison
     assert (comparison.texts, comparison.skipped_rows) == (40, 2)
     assert comparison.baseline_accuracy > 0.5  # none of its answers is a whale
     assert "2 of 42 (4.8 %) rows have excluded labels and are left out: ['whale (2)']\n" in capsys.readouterr().err
@@ -286,7 +286,7 @@ def test_accuracy_by_a_column_of_the_data(settings: dict[str, Any], tmp_path: Pa
     lines = [f'"{text}",{LABELS[label]},{number},{language}' for text, label, number, language in rows]
     (tmp_path / "test.csv").write_text("\n".join(["text,label,id,Sprache ä", *lines]))
     changed = settings | {"data": str(tmp_path / "test.csv"), "limit": 0, "report": ""}
-    comparison, _ = compare_data(CompareConfig(by=("Sprache ä",), **changed))
+    comparison = compare_data(CompareConfig(by=("Sprache ä",), **changed)).comparison
     full = comparison.answers[0]
     found = [(one.column, one.value, one.texts) for one in full.groups]
     assert found == [("Sprache ä", "en", 30), ("Sprache ä", "d'e", 10)]

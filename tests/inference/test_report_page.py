@@ -210,7 +210,7 @@ def test_a_matrix_of_many_classes_has_those_that_are_confused_most() -> None:
     outputs = ExitOutputs(np.zeros((1, 300)), label_B[None], np.ones((1, 300)))
     labels = [f"class {number}" for number in range(classes)]
     predictor = types.SimpleNamespace(labels=labels)
-    evaluated = EvaluatedTexts(predictor, ["a"] * 300, expected_B, outputs, np.full(300, 8), 0)
+    evaluated = EvaluatedTexts(predictor, ["a"] * 300, expected_B, outputs, np.empty(0), np.full(300, 8), 0)
     answers = evaluated.answers_at(0.0)
     found = module._confusion(answers, labels)
     assert len(found["classes"]) == module.MATRIX and set(found["classes"]) <= {*range(20, 30)}
