@@ -81,19 +81,19 @@ CONTRASTS = {
     "en": "I am writing about {mine}, not about {other}.|This is not about {other}, it is about {mine}.|It is about "
     "{mine} and no longer about {other}.|Last week it was {other}, now it is {mine}.|Not {other}, but {mine} is why I "
     "write.|You answered me on {other}; my question was about {mine}.|I asked about {mine}, you told me about {other}.",
-    "de": "Ich schreibe wegen {mine}, nicht wegen {other}.|Hier geht es nicht um {other}, sondern um {mine}.|Es geht "
-    "um {mine} und nicht mehr um {other}.|Letzte Woche betraf es {other}, jetzt {mine}.|Nicht {other}, sondern {mine} "
-    "ist der Grund.|Sie haben mir zu {other} geantwortet, gefragt hatte ich zu {mine}.|Ich fragte nach {mine}, Sie "
-    "erzählten mir etwas über {other}.",
+    "de": "Ich schreibe über {mine}, nicht über {other}.|Hier geht es nicht um {other}, sondern um {mine}.|Es geht um "
+    "{mine} und nicht mehr um {other}.|Letzte Woche betraf es {other}, jetzt {mine}.|Nicht um {other}, sondern um "
+    "{mine} geht es mir.|Sie schreiben über {other}, meine Frage betrifft {mine}.|Meine Frage betraf {mine}, Ihre "
+    "Antwort {other}.",
 }
 """Both matters in one sentence; the order and the negation say which one counts."""
 ASIDES = {
     "en": "Thank you for your quick help with {other} last time.|I know that {other} is a different matter.|Nothing "
     "is wrong with {other}.|My colleague has already written to you about {other}.|{other} can wait.|I have read your "
     "page on {other}, it does not help.|I have been a customer for {years} years.|I hope this is the right place.",
-    "de": "Danke für die schnelle Hilfe damals, es ging um {other}.|Ich weiß, {other} ist eine andere Sache.|Für "
-    "{other} brauche ich nichts.|Meine Kollegin hat Ihnen schon über {other} geschrieben.|{other}, das kann "
-    "warten.|Ihre Seite über {other} hilft mir nicht.|Ich bin seit {years} Jahren Kunde.|Hoffentlich bin ich hier "
+    "de": "Danke für die schnelle Hilfe damals, es ging um {other}.|Ich weiß, für {other} sind andere zuständig.|Für "
+    "{other} brauche ich nichts.|Meine Kollegin hat Ihnen schon über {other} geschrieben.|Um {other} geht es ein "
+    "andermal.|Ihre Seite über {other} hilft mir nicht.|Ich bin seit {years} Jahren Kunde.|Hoffentlich bin ich hier "
     "richtig.",
 }
 OPENINGS = {
@@ -110,7 +110,7 @@ SUBJECTS = {
 }
 PRODUCTS = {
     "en": 'coffee maker|headphones|bike lamp|office chair|rucksack|router|e-reader|blender|"Nordwind" jacket|printer',
-    "de": 'Kaffeemaschine|Kopfhörer|Fahrradlampe|Bürostuhl|Rucksack|Router|E-Reader|Mixer|Jacke "Nordwind"|Drucker',
+    "de": 'die Uhr|das Headset|die Lampe|das Regal|die Tasche|das Modem|das Tablet|das Radio|die Jacke "Nordwind"|die Tastatur',
 }
 PARTS = {"en": "handle|display|cable|lid|battery|hinge|button", "de": "Griff|Display|Kabel|Deckel|Akku|Scharnier|Taste"}
 NAMES = "A. Jansen|Müller & Söhne, Köln|O'Brien|J. Weiß|Sofía Núñez|Smith, Ltd.|Łukasz Nowak|K. Schröder|Dr. M. Osei"
