@@ -110,7 +110,7 @@ SUBJECTS = {
 }
 PRODUCTS = {
     "en": 'coffee maker|headphones|bike lamp|office chair|rucksack|router|e-reader|blender|"Nordwind" jacket|printer',
-    "de": 'die Uhr|das Headset|die Lampe|das Regal|die Tasche|das Modem|das Tablet|das Radio|die Jacke "Nordwind"|die Tastatur',
+    "de": 'die Uhr|das Headset|die Lampe|das Rad|die Tasche|das Modem|das Radio|die Maus|die Jacke "Nordwind"|das Sofa',
 }
 PARTS = {"en": "handle|display|cable|lid|battery|hinge|button", "de": "Griff|Display|Kabel|Deckel|Akku|Scharnier|Taste"}
 NAMES = "A. Jansen|Müller & Söhne, Köln|O'Brien|J. Weiß|Sofía Núñez|Smith, Ltd.|Łukasz Nowak|K. Schröder|Dr. M. Osei"
