@@ -109,7 +109,7 @@ def test_a_run_from_text_to_answers(settings, tmp_path, capsys):
     }
     assert json.loads((tmp_path / "run" / "labels.json").read_text()) == ["bad", "good"]
     assert f"{tmp_path / 'run' / 'report.html'}: " in printed
-    assert "Accuracy during training" in (tmp_path / "run" / "report.html").read_text()
+    assert "How the exits learned" in (tmp_path / "run" / "report.html").read_text()
 
     classifier = fastbert_jax.load(tmp_path / "run")
     assert classifier.reading == ReadingConfig(text_column="text", pair_column="none", label_column="label")
@@ -159,7 +159,7 @@ def test_loggers_profile_and_card_of_a_run_that_was_stopped_before_it_was_measur
     comparison = train(config)
     assert "none left: the run is done" in capsys.readouterr().out
     card = (where.model / "README.md").read_text()
-    assert "On 21 test texts." in card and f"| speed 0.5 | {comparison.rows[1].accuracy:.4f} |" in card
+    assert "On 21 test texts." in card and f"| speed 0.5 | {comparison.rows[1].accuracy:.4f} (" in card
     assert "model" in run_directory.verify_run(where.path)
     (told,) = mlflow.runs.values()
     for phase, steps in (("fine_tune", range(1, 15)), ("distil", range(15, 29)), ("dev", (7, 14, 21, 28))):
