@@ -117,7 +117,7 @@ def test_a_run_from_text_to_answers(settings, tmp_path, capsys):
     assert f"Recommended speed {classifier.default_speed:g}, chosen on dev" in printed
     card = (tmp_path / "run" / "model" / "README.md").read_text()
     assert f"recommended for this model, {classifier.default_speed:g}: " in card and "speed=0.5" not in card
-    assert "looked at 21 of 21 test texts, " in printed and "54 of 54 train texts" in printed
+    assert "; looked at 6 of 6 dev texts, 21 of 21 test texts, 54 of 54 train texts" in printed
     answers = classifier.predict(["the film was fine", "", "poor plot"], speed=0.5)
     assert [set(answer.probabilities.shape) for answer in answers] == [{2}] * 3
     assert all(answer.label in ("bad", "good") and 1 <= answer.exit_layer <= 3 for answer in answers)
