@@ -11,6 +11,7 @@ from typing import Any
 from fastbert_jax import recipes
 from fastbert_jax.command_line import TrainArguments, chosen_recipe, end_with, read_command, read_over_file
 from fastbert_jax.config import (
+    RECOMMENDED,
     CalibrateConfig,
     CompareConfig,
     ExplainConfig,
@@ -119,10 +120,13 @@ def calibrate(config: CalibrateConfig) -> None:
     result(calibration.summary())
     if config.json:
         print_json(to_dict(calibration))
-    next_step(
-        f"kept in {model_directory(config.model) / FILE}",
-        *("predict", "--model", config.model, "--target", config.target, "--input", "TEXTS"),
-    )
+    model, target = model_directory(config.model), ["--target", config.target]
+    if config.target == RECOMMENDED:
+        from fastbert_jax.training.export import renew_card
+
+        renew_card(model)
+        target = []
+    next_step(f"kept in {model / FILE}", "predict", "--model", config.model, *target, "--input", "TEXTS")
 
 
 def compare(config: CompareConfig) -> None:
@@ -130,13 +134,14 @@ def compare(config: CompareConfig) -> None:
     from fastbert_jax.inference.compare import compare_data, save
     from fastbert_jax.report.tables import render
 
-    comparison, page = compare_data(config)
+    compared = compare_data(config)
+    comparison = compared.comparison
     try:
         result(render(comparison))
     finally:  # the table and the files are kept when the other cannot be written
         if config.json == "-":
             print_json(comparison.to_json())
-        if words := save(config, comparison, page):
+        if words := save(config, compared):
             info(words)
     where = f"the numbers are in {config.json}" if config.json not in ("", "-") else "--json FILE keeps the numbers"
     if config.output:

@@ -72,12 +72,13 @@ SHORTER = {
 """Values that replace the page's, which would take long."""
 EARLIER = (
     "python train.py --run runs/mine --data.train mine.csv --evaluate.speeds 0.5",
-    "python infer.py calibrate --model runs/mine --data dev.csv --max-drop 0.5",
+    "python infer.py calibrate --model runs/mine --data dev.csv --max-drop 2",
     "python -m fastbert_jax.text.prepare --input 'texts/*.jsonl.gz' --output corpora/texts",
 )
 SAME = {
     "runs/demo": "runs/mine",
     "runs/movie_reviews": "runs/mine",
+    "runs/tickets": "runs/mine",
     "runs/two_layers": "runs/mine",
     "runs/paper/ag_news": "runs/mine",
     "runs/ag_news_6": "runs/mine",

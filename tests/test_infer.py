@@ -37,7 +37,8 @@ def test_stdin_to_stdout(model: Path) -> None:
     done = infer("predict", "--model", model, "--batch-size", 4, stdin="\n".join(TEXTS).encode())
     truncated = fastbert_jax.load(model).plan(TEXTS, batch_size=4).truncated_texts
     assert done.returncode == 0
-    cut, picked = done.stderr.decode().splitlines()
+    speed, cut, picked = done.stderr.decode().splitlines()
+    assert speed.startswith("speed 0.5: the model has no recommended speed; `python infer.py calibrate --model ")
     assert cut == f"{truncated} texts have more than 16 tokens and were cut" and truncated > 0
     assert picked.startswith("auto picked ") and "bucketed (" in picked and picked.endswith("batches)")
     answers = records(done.stdout)
@@ -57,7 +58,7 @@ def test_a_bad_row_stops_and_leaves_no_output(model: Path, tmp_path: Path) -> No
     assert done.returncode == 2
     message = done.stderr.decode()
     assert (
-        message.startswith(f"{tmp_path / 'in.jsonl'}: text in 'text'.\nerror: ")
+        f"\n{tmp_path / 'in.jsonl'}: text in 'text'.\nerror: " in message
         and "in.jsonl:2: expected a text, found none (null)" in message
     )
     assert "--on-bad-row skip" in message and "Traceback" not in message

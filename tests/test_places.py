@@ -49,7 +49,7 @@ LOCAL = {
     "explain": ("--model",),
     "explore": ("--model",),
     "calibrate": ("--model",),
-    "compare": ("--model", "--output", "--json", "--report", "--baselines"),
+    "compare": ("--model", "--output", "--json", "--report", "--mislabelled", "--baselines"),
     "export": ("--model", "--output"),
     "verify": ("--run",),
     "prepare": ("--output", "--tokenizer", "--verify"),

@@ -104,14 +104,20 @@ def test_a_run_from_text_to_answers(settings, tmp_path, capsys):
         "model",
         "comparison.json",
         "report.html",
+        "mislabelled.csv",
         ".lock",
     }
     assert json.loads((tmp_path / "run" / "labels.json").read_text()) == ["bad", "good"]
     assert f"{tmp_path / 'run' / 'report.html'}: " in printed
-    assert "Accuracy during training" in (tmp_path / "run" / "report.html").read_text()
+    assert "How the exits learned" in (tmp_path / "run" / "report.html").read_text()
 
     classifier = fastbert_jax.load(tmp_path / "run")
     assert classifier.reading == ReadingConfig(text_column="text", pair_column="none", label_column="label")
+    assert comparison.recommended.speed == classifier.default_speed == classifier.recommended.speed
+    assert f"Recommended speed {classifier.default_speed:g}, chosen on dev" in printed
+    card = (tmp_path / "run" / "model" / "README.md").read_text()
+    assert f"recommended for this model, {classifier.default_speed:g}: " in card and "speed=0.5" not in card
+    assert "; looked at 6 of 6 dev texts, 21 of 21 test texts, 54 of 54 train texts" in printed
     answers = classifier.predict(["the film was fine", "", "poor plot"], speed=0.5)
     assert [set(answer.probabilities.shape) for answer in answers] == [{2}] * 3
     assert all(answer.label in ("bad", "good") and 1 <= answer.exit_layer <= 3 for answer in answers)
@@ -153,7 +159,7 @@ def test_loggers_profile_and_card_of_a_run_that_was_stopped_before_it_was_measur
     comparison = train(config)
     assert "none left: the run is done" in capsys.readouterr().out
     card = (where.model / "README.md").read_text()
-    assert "On 21 test texts." in card and f"| speed 0.5 | {comparison.rows[1].accuracy:.4f} |" in card
+    assert "On 21 test texts." in card and f"| speed 0.5 | {comparison.rows[1].accuracy:.4f} (" in card
     assert "model" in run_directory.verify_run(where.path)
     (told,) = mlflow.runs.values()
     for phase, steps in (("fine_tune", range(1, 15)), ("distil", range(15, 29)), ("dev", (7, 14, 21, 28))):

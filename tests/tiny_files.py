@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 from fastbert_jax.model.state_dicts import read_state_dict
@@ -33,6 +35,9 @@ def write_files(official: Path) -> None:
     Path("mails.csv").write_text("\n".join(["subject,message,verdict", *rows]))
     for path in ("mine.csv", "dev.csv", "test.csv", "new.csv", "shared/data/reviews.tsv", "shared/data/test.tsv"):
         write_table(path)
+    subprocess.run(
+        [sys.executable, ROOT / "examples" / "make_tickets.py", "tickets.csv", "--tickets", "60"], check=True
+    )
     for split in ("train", "dev", "test", "unlabelled"):
         write_table(f"{BUILTIN}/{split}.tsv")
     for path in ("new.txt", "texts.txt", "more.jsonl", "texts/a.jsonl", "texts/b.jsonl.gz", "shared/text/c.jsonl.gz"):

@@ -7,6 +7,8 @@ from fastbert_jax.config.data import PREPARED as PREPARED
 from fastbert_jax.config.data import DataConfig as DataConfig
 from fastbert_jax.config.data import PrepareConfig as PrepareConfig
 from fastbert_jax.config.data import ReadingConfig as ReadingConfig
+from fastbert_jax.config.inference import RECOMMENDED as RECOMMENDED
+from fastbert_jax.config.inference import AnswerCommand as AnswerCommand
 from fastbert_jax.config.inference import CalibrateConfig as CalibrateConfig
 from fastbert_jax.config.inference import CompareConfig as CompareConfig
 from fastbert_jax.config.inference import EvaluateConfig as EvaluateConfig

@@ -28,6 +28,8 @@ from fastbert_jax.config.shared import (
 from fastbert_jax.errors import UserError
 
 MOST_PORT = 65535
+RECOMMENDED = "recommended"
+"""The target of the speed that answers where none is given."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,10 +105,14 @@ class EvaluateConfig(MeasureConfig):
     """Interleaved repetitions of every measurement, 1 or more, every second one backwards; the median is shown."""
     baseline: bool = True
     """Add the row of a TF-IDF + linear SVM trained on the same texts."""
+    mislabelled: int = 20_000
+    """Look for wrong labels in so many training texts, spread evenly over them, and in all of dev and test; 0: do not
+    look."""
 
     def __post_init__(self) -> None:
         try:
             super().__post_init__()
+            require_at_least(self, mislabelled=0)
         except UserError as error:  # names the option as the compare command has it
             raise UserError(f"--evaluate.{str(error).removeprefix('--')}") from None
 
@@ -128,14 +134,15 @@ class ModelCommand(QuietCommand):
 class AnswerCommand(ModelCommand):
     """A command that answers texts with early exit."""
 
-    speed: float = 0.5
-    """Uncertainty below which a text exits, in [0, 1]: higher is faster, 0 is plain BERT."""
+    speed: float | None = None
+    """Uncertainty below which a text exits, in [0, 1]: higher is faster, 0 is plain BERT. None: the speed that is
+    recommended for the model, 0.5 for a model without one; the command prints which."""
     target: str = ""
     """Thresholds that the `calibrate` command found, such as `max-drop=0.5`, instead of speed and exits."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(0 <= self.speed <= 1, "speed", "a threshold in [0, 1]", self.speed)
+        require(self.speed is None or 0 <= self.speed <= 1, "speed", "a threshold in [0, 1]", self.speed)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -242,21 +249,22 @@ class ExploreConfig(ModelCommand):
     """Address to listen on. The default is reachable from this machine only; the page has no password."""
     port: int = 8000
     """TCP port, 1 to 65535; 0: any that is free."""
-    speed: float = 0.5
-    """The page's first speed, in [0, 1]: the uncertainty below which a text exits."""
+    speed: float | None = None
+    """The page's first speed, in [0, 1]: the uncertainty below which a text exits. None: as for `explain`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(bool(self.host), "host", "a name or an address", self.host)
         require(0 <= self.port <= MOST_PORT, "port", f"0 to {MOST_PORT}", self.port)
-        require(0 <= self.speed <= 1, "speed", "a threshold in [0, 1]", self.speed)
+        require(self.speed is None or 0 <= self.speed <= 1, "speed", "a threshold in [0, 1]", self.speed)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CalibrateConfig(ReadingConfig, BatchConfig, ModelCommand):
     """Find the thresholds that reach a target on a dev set, and keep them with the model for `predict --target`.
 
-    Give one target: --max-drop, --speedup or --agreement.
+    Give one target: --max-drop, --speedup or --agreement. Without one, the speed that is recommended for the model is
+    chosen again on these texts, as training chooses it: the highest that loses at most half a point of accuracy.
 
     Example:
 
@@ -285,7 +293,9 @@ class CalibrateConfig(ReadingConfig, BatchConfig, ModelCommand):
     def __post_init__(self) -> None:
         super().__post_init__()
         given = [value for value in (self.max_drop, self.speedup, self.agreement) if value is not None]
-        require(len(given) == 1, "target", "one of --max-drop, --speedup and --agreement", f"{len(given)} of them")
+        require(len(given) <= 1, "target", "one of --max-drop, --speedup and --agreement", f"{len(given)} of them")
+        is_default = bool(given) or self.exits == ExitConfig()
+        require(is_default, "exits", "a target, such as --max-drop 0.5, with other exits than the default", self.exits)
         require(self.max_drop is None or self.max_drop >= 0, "max_drop", "points, 0 or more", self.max_drop)
         require(self.speedup is None or self.speedup >= 1, "speedup", "1 or more", self.speedup)
         require(self.agreement is None or 0 < self.agreement < 1, "agreement", "a share in (0, 1)", self.agreement)
@@ -295,12 +305,12 @@ class CalibrateConfig(ReadingConfig, BatchConfig, ModelCommand):
 
     @property
     def target(self) -> str:
-        """The target as `predict --target` names it: `max-drop=0.5`."""
+        """The target as `predict --target` names it, such as `max-drop=0.5`, or `recommended`."""
         if self.max_drop is not None:
             return f"max-drop={self.max_drop:g}"
         if self.speedup is not None:
             return f"speedup={self.speedup:g}"
-        return f"agreement={self.agreement:g}"
+        return RECOMMENDED if self.agreement is None else f"agreement={self.agreement:g}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -335,14 +345,20 @@ class CompareConfig(MeasureConfig, ReadingConfig, ModelCommand):
     table."""
     report: str = "report.html"
     """File to write the report to, one page that opens in any browser, in --output where that is given; empty: none."""
+    mislabelled: str = ""
+    """.csv file to write the texts to whose label the model contradicts, in --output where that is given; empty: no
+    file."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_at_least(self, limit=0, timed_texts=0)
-        for key in ("output", "json", "report"):
+        for key in ("output", "json", "report", "mislabelled"):
             require_local(key, getattr(self, key))
         require_local("baselines", *self.baselines)
         require(not self.report or self.report != self.json, "report", "another file than --json", self.report)
+        is_own = self.mislabelled.lower().endswith(".csv") and self.mislabelled not in (self.json, self.report)
+        expected = "a name that ends in .csv, other than those of --json and --report"
+        require(not self.mislabelled or is_own, "mislabelled", expected, self.mislabelled)
         require(len(set(self.baselines)) == len(self.baselines), "baselines", "each once", self.baselines)
 
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 import datetime
 import functools
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 import scipy.stats
 
 from fastbert_jax.atomic_files import check_place, unless_refused, write_json
-from fastbert_jax.config import CalibrateConfig, Mode
+from fastbert_jax.config import RECOMMENDED, CalibrateConfig, ExitConfig, Mode
 from fastbert_jax.config_yaml import to_dict
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.calibration import FILE, Calibration, entries_of
@@ -36,6 +38,10 @@ LAYER_CANDIDATES = 40
 """Thresholds to try for one layer: quantiles of its uncertainties."""
 ROUNDS = 3
 """Times that each layer has its turn, at most."""
+SPEEDS = (*(thousandths / 1000 for thousandths in range(1, 10)), *(hundredths / 100 for hundredths in range(1, 101)))
+"""Speeds that may be recommended, rising: few digits, which are easy to type and to compare."""
+RECOMMENDED_DROP = 0.005
+"""Accuracy that the recommended speed may lose on dev against full depth: half a point."""
 
 
 def calibrate(config: CalibrateConfig) -> Calibration:
@@ -50,7 +56,7 @@ def calibrate(config: CalibrateConfig) -> Calibration:
         check_place(path)
     predictor = load(config.model, exits=config.exits)
     predictor.require_exits()
-    need_label = config.max_drop is not None
+    need_label = config.max_drop is not None or config.target == RECOMMENDED
     read = read_examples(config.data, config, need_label=need_label, role="dev", trained=predictor.reading)
     read.tell()
     read, words = without_labels(read, predictor.excluded_labels)
@@ -70,28 +76,75 @@ def calibrate(config: CalibrateConfig) -> Calibration:
     timed = plan_of([examples[i].text for i in evenly(len(examples), TIMED_TEXTS)])
     measure = functools.partial(measured_speedup, predictor, timed, mode=config.mode, repeats=config.repeats)
     found, speedup = _thresholds(config, outputs, expected_B, predictor.asked_exits, measure)
-    thresholds_L = np.where(predictor.asked_exits, np.asarray(found, np.float32), 0)
-    calibration = Calibration(
+    calibration = _measured(
+        outputs,
+        expected_B,
+        np.where(predictor.asked_exits, found, 0),
         target=config.target,
-        thresholds=tuple(map(float, thresholds_L)),
         exits=config.exits,
         data=config.data,
-        texts=len(examples),
-        mean_depth=outputs.mean_depth(thresholds_L),
-        layers=len(thresholds_L),
-        agreement=outputs.accuracy(thresholds_L, outputs.labels_B(0.0)),
-        accuracy=None if expected_B is None else outputs.accuracy(thresholds_L, expected_B),
-        full_accuracy=None if expected_B is None else outputs.accuracy(0.0, expected_B),
         speedup=speedup,
         confidence=config.confidence if config.agreement is not None else None,
         mode=config.mode.value,
-        device=jax.devices()[0].device_kind,
-        date=datetime.date.today().isoformat(),
         no_accuracy=no_accuracy,
     )
+    _store(path, calibration)
+    return calibration
+
+
+def recommend(predictor: Predictor, outputs: ExitOutputs, expected_B: np.ndarray, *, data: str) -> Calibration:
+    """Choose the recommended speed of a model that `load` has loaded, and store it with the model.
+
+    Args:
+      outputs: of texts that the model was not trained on, for all exits by entropy.
+      expected_B: int, their correct classes.
+      data: the texts, in words.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    assert predictor.directory is not None and predictor.exits == ExitConfig()
+    calibration = _measured(
+        outputs,
+        expected_B,
+        np.where(predictor.asked_exits, recommended_speed(outputs, expected_B), 0),
+        target=RECOMMENDED,
+        exits=predictor.exits,
+        data=data,
+        speedup=None,
+        confidence=None,
+        mode="",
+    )
+    _store(predictor.directory / FILE, calibration)
+    return calibration
+
+
+def _measured(
+    outputs: ExitOutputs, expected_B: np.ndarray | None, thresholds_L: np.ndarray, **others: Any
+) -> Calibration:
+    """Thresholds with what they give on the texts; `others`: the fields that do not follow from these."""
+    accuracy: dict[str, Any] = {"accuracy": None, "full_accuracy": None}
+    if expected_B is not None:
+        early_B, full_B = (outputs.labels_B(speed) == expected_B for speed in (thresholds_L, 0.0))
+        accuracy = {"accuracy": float(early_B.mean()), "full_accuracy": float(full_B.mean())}
+        accuracy |= {"lost": int((full_B & ~early_B).sum()), "gained": int((early_B & ~full_B).sum())}
+    return Calibration(
+        thresholds=tuple(thresholds_L.tolist()),
+        texts=outputs.label_LxB.shape[1],
+        mean_depth=outputs.mean_depth(thresholds_L),
+        layers=len(thresholds_L),
+        agreement=outputs.accuracy(thresholds_L, outputs.labels_B(0.0)),
+        device=jax.devices()[0].device_kind,
+        date=datetime.date.today().isoformat(),
+        **accuracy,
+        **others,
+    )
+
+
+def _store(path: Path, calibration: Calibration) -> None:
+    """Add a calibration to a model's file, in place of an earlier one for the same target."""
     with unless_refused(path, "write the calibration"):
         write_json(path, entries_of(path) | {calibration.target: to_dict(calibration)})
-    return calibration
 
 
 def _thresholds(
@@ -108,8 +161,11 @@ def _thresholds(
         found: float | np.ndarray = fastest_with_guarantee(
             outputs, agreement=config.agreement, confidence=config.confidence
         )
+    elif config.max_drop is None:
+        assert expected_B is not None
+        found = recommended_speed(outputs, expected_B)
     else:
-        assert config.max_drop is not None and expected_B is not None  # checked by the settings and above
+        assert expected_B is not None
         drop = config.max_drop / 100
         found = fastest_within(outputs, expected_B, max_drop=drop)
         if config.per_layer:
@@ -163,6 +219,25 @@ def fastest_within(outputs: ExitOutputs, expected_B: np.ndarray, *, max_drop: fl
     floor = outputs.accuracy(0.0, expected_B) - max_drop
     good = [speed for speed in GRID if outputs.accuracy(speed, expected_B) >= floor - 1e-12]
     return float(min(good, key=outputs.mean_depth, default=0.0))
+
+
+def recommended_speed(outputs: ExitOutputs, expected_B: np.ndarray) -> float:
+    """The highest of `SPEEDS` up to which no speed loses more than `RECOMMENDED_DROP` against full depth; 0: none.
+
+    The loss is counted in pairs: texts that full depth answers correctly and the speed does not, minus those for which
+    it is the other way round, over all texts. With fewer than 200 texts no such text may be lost. The search ends at
+    the first speed that loses more, so that a higher one is not chosen by luck. Of speeds at which every text exits
+    at the same layer, the lowest is chosen.
+    """
+    full = int((outputs.labels_B(0.0) == expected_B).sum())
+    chosen, depth = 0.0, outputs.mean_depth(0.0)
+    for speed in SPEEDS:
+        lost = full - int((outputs.labels_B(speed) == expected_B).sum())
+        if lost > RECOMMENDED_DROP * len(expected_B):
+            break
+        if outputs.mean_depth(speed) < depth:
+            chosen, depth = speed, outputs.mean_depth(speed)
+    return chosen
 
 
 def fastest_per_layer(

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fastbert_jax.config import ExitConfig
+from fastbert_jax.config import RECOMMENDED, ExitConfig
 from fastbert_jax.config_yaml import from_dict
 from fastbert_jax.errors import UserError, nearest
 from fastbert_jax.report.comparison import Spread
@@ -33,8 +33,8 @@ class Calibration:
     accuracy: float | None
     """None where not every text has a label that the model knows."""
     full_accuracy: float | None
-    speedup: Spread
-    """Measured, over full depth."""
+    speedup: Spread | None
+    """Measured, over full depth; None where it was not."""
     confidence: float | None
     """Of the guarantee; None for a target without one."""
     mode: str
@@ -42,6 +42,15 @@ class Calibration:
     date: str
     no_accuracy: str = ""
     """Why there is no accuracy; empty where there is one."""
+    lost: int | None = None
+    """Texts that full depth answers correctly and these thresholds do not; None where there is no accuracy."""
+    gained: int | None = None
+    """Texts for which it is the other way round."""
+
+    @property
+    def speed(self) -> float:
+        """The threshold of the last layer, which is that of all exits in use where they have one."""
+        return self.thresholds[-1]
 
     def summary(self) -> str:
         """The result in words."""
@@ -49,12 +58,16 @@ class Calibration:
             f"target      {self.target}" + (f" with confidence {self.confidence:g}" if self.confidence else ""),
             f"thresholds  {' '.join(f'{threshold:.4g}' for threshold in self.thresholds)}",
             f"depth       {self.mean_depth:.2f} of {self.layers} layers on {self.texts} texts of {self.data}",
-            f"measured    {self.speedup.median:.2f}x full depth ({self.speedup.low:.2f}..{self.speedup.high:.2f}), "
-            f"{self.mode} on {self.device}",
             f"agreement   {self.agreement:.2%} of the texts get full depth's label",
         ]
+        if self.speedup is not None:
+            spread = f"{self.speedup.low:.2f}..{self.speedup.high:.2f}"
+            lines.insert(
+                3, f"measured    {self.speedup.median:.2f}x full depth ({spread}), {self.mode} on {self.device}"
+            )
         if self.accuracy is not None and self.full_accuracy is not None:
-            lines.append(f"accuracy    {self.accuracy:.4f}, at full depth {self.full_accuracy:.4f}")
+            counts = "" if self.lost is None else f" ({self.lost} texts lost, {self.gained} gained)"
+            lines.append(f"accuracy    {self.accuracy:.4f}, at full depth {self.full_accuracy:.4f}{counts}")
         elif self.no_accuracy:
             lines.append(f"accuracy    unknown: {self.no_accuracy}")
         return "\n".join(lines)
@@ -74,12 +87,22 @@ def stored_calibration(model: Path, target: str) -> Calibration:
     values = entries[target]
     try:
         exits = from_dict(ExitConfig, values["exits"], where=str(path), prefix="exits.")
-        return Calibration(
-            **values
-            | {"exits": exits, "speedup": Spread(**values["speedup"]), "thresholds": tuple(values["thresholds"])}
-        )
-    except (KeyError, TypeError) as error:
+        speedup = values["speedup"] and Spread(**values["speedup"])
+        thresholds = tuple(map(float, values["thresholds"]))
+        if not (thresholds and all(0 <= threshold <= 1 for threshold in thresholds)):
+            raise ValueError(f"thresholds {values['thresholds']}")
+        return Calibration(**values | {"exits": exits, "speedup": speedup, "thresholds": thresholds})
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: not a file of `infer.py calibrate` ({error}); calibrate again") from None
+
+
+def recommended_calibration(model: Path) -> Calibration | None:
+    """The calibration of a model's recommended speed; None where it has none, as models of earlier versions.
+
+    Raises:
+      UserError: as `stored_calibration`, for a file that cannot be read.
+    """
+    return stored_calibration(model, RECOMMENDED) if RECOMMENDED in entries_of(model / FILE) else None
 
 
 def entries_of(path: Path) -> dict[str, Any]:

@@ -28,10 +28,19 @@ from fastbert_jax.inference.exit_outputs import CURVE, EvaluatedTexts
 from fastbert_jax.inference.loading import load
 from fastbert_jax.inference.plan import BatchedTexts, device_sizes
 from fastbert_jax.inference.predictor import Predictor
-from fastbert_jax.inference.report_page import DESCRIPTION, opening_speed, page_values
+from fastbert_jax.inference.report_page import DESCRIPTION, mislabelled, page_values
 from fastbert_jax.log import info, progress_bar
 from fastbert_jax.report.comparison import BatchSizeComparison, Comparison, ComparisonRow, Provenance, SpeedPoint
-from fastbert_jax.report.tables import curve_csv, render_markdown, render_page, speeds_csv
+from fastbert_jax.report.tables import (
+    MislabelledText,
+    curve_csv,
+    mislabelled_csv,
+    ranked,
+    render_markdown,
+    render_page,
+    speeds_csv,
+    texts_to_check,
+)
 from fastbert_jax.text.labelled_data import grouped, known_examples, label_ids, tfidf_svm_right, without_labels
 from fastbert_jax.text.sources import read_examples
 from fastbert_jax.version import VERSION, commit
@@ -89,10 +98,8 @@ def compare(
         for size in measure.sizes
     ]
     times, differing = timed(sizes, repeats=measure.repeats)
-    curve = tuple(evaluated.at(speed) for speed in CURVE)
     speeds = {one.point.speed for one in candidates if one.evaluated is evaluated} - {0.0}
-    points = [evaluated.full_depth(), *map(evaluated.at, sorted({*CURVE, *speeds} - {0.0}))]
-    shown = points[opening_speed(points, speeds)].speed
+    shown = evaluated.predictor.default_speed
     baseline: dict[str, Any] = {}
     if baseline_right_B is not None:
         gained, lost = evaluated.gained_and_lost(baseline_right_B)
@@ -111,7 +118,8 @@ def compare(
         **baseline,
         truncated_texts=evaluated.truncated_texts,
         exits=tuple(evaluated.exit_row(layer) for layer in evaluated.asked_layers),
-        curve=curve,
+        curve=tuple(evaluated.at(speed) for speed in CURVE),
+        recommended=evaluated.recommended(),
         shown_speed=shown,
         answers=tuple(evaluated.answers_at(speed) for speed in sorted({0.0, shown, *speeds})),
     )
@@ -311,8 +319,18 @@ def provenance() -> Provenance:
     )
 
 
-def compare_data(config: CompareConfig) -> tuple[Comparison, str]:
-    """Measure what `infer.py compare` asks for; also its report, empty where none is written. `save` writes the files.
+class Compared(NamedTuple):
+    """What `infer.py compare` has measured."""
+
+    comparison: Comparison
+    page: str
+    """The report; empty where none is written."""
+    mislabelled: list[MislabelledText]
+    """Ranked."""
+
+
+def compare_data(config: CompareConfig) -> Compared:
+    """Measure what `infer.py compare` asks for. `save` writes the files.
 
     Raises:
       UserError: no model, no data, a label that the model does not know, other labels in a baseline, or a file that
@@ -353,10 +371,12 @@ def compare_data(config: CompareConfig) -> tuple[Comparison, str]:
         baselines={name: evaluate(model, texts, expected_B) for name, model in baselines.items()},
     )
     comparison = dataclasses.replace(comparison, skipped_rows=skipped_rows)
+    contradicted = ranked(mislabelled(evaluated, [example.where for example in examples]))
     page = ""
     if config.report:
-        page = render_page(comparison, page_values(evaluated, comparison), model=config.model, data=config.data)
-    return comparison, page
+        values = page_values(evaluated, comparison)
+        page = render_page(comparison, values, model=config.model, data=config.data, mislabelled=contradicted)
+    return Compared(comparison, page, contradicted)
 
 
 def baseline_models(directories: Sequence[str], labels: Sequence[str]) -> dict[str, Predictor]:
@@ -374,7 +394,7 @@ def baseline_models(directories: Sequence[str], labels: Sequence[str]) -> dict[s
 
 
 def places(config: CompareConfig) -> list[tuple[str, Path]]:
-    """What is written where: `numbers`, `tables`, `curve`, `speeds` or `report`, and a path."""
+    """What is written where: `numbers`, `tables`, `curve`, `speeds`, `report` or `texts to check`, and a path."""
     output = user_path(config.output)
     found = [] if config.json in ("", "-") else [("numbers", user_path(config.json))]
     if config.output:
@@ -382,6 +402,8 @@ def places(config: CompareConfig) -> list[tuple[str, Path]]:
         found += [(what, output / name) for what, name in names.items()]
     if config.report:
         found.append(("report", output / user_path(config.report)))
+    if config.mislabelled:
+        found.append(("texts to check", output / user_path(config.mislabelled)))
     return found
 
 
@@ -398,18 +420,19 @@ def check_places(config: CompareConfig) -> None:
             check_place(path)
 
 
-def save(config: CompareConfig, comparison: Comparison, page: str) -> str:
+def save(config: CompareConfig, compared: Compared) -> str:
     """Write the files that `config` names; what a user can open, in words. A failure does not stop the other files.
 
     Raises:
       UserError: a file cannot be written.
     """
     contents = {
-        "numbers": json.dumps(comparison.to_json(), indent=2, ensure_ascii=False) + "\n",
-        "tables": render_markdown(comparison, f"{config.model} on {config.data}"),
-        "curve": curve_csv(comparison),
-        "speeds": speeds_csv(comparison),
-        "report": page,
+        "numbers": json.dumps(compared.comparison.to_json(), indent=2, ensure_ascii=False) + "\n",
+        "tables": render_markdown(compared.comparison, f"{config.model} on {config.data}"),
+        "curve": curve_csv(compared.comparison),
+        "speeds": speeds_csv(compared.comparison),
+        "report": compared.page,
+        "texts to check": mislabelled_csv(compared.mislabelled),
     }
     failed = []
     for what, path in places(config):
@@ -421,5 +444,6 @@ def save(config: CompareConfig, comparison: Comparison, page: str) -> str:
         raise UserError("\n".join(failed))
     files = "comparison.md (tables), comparison.json (all numbers), curve.csv and speeds.csv"
     written = [f"{config.output}: {files}"] if config.output else []
-    written += [f"{path}: {DESCRIPTION}" for what, path in places(config) if what == "report"]
+    words = {"report": DESCRIPTION, "texts to check": texts_to_check(compared.mislabelled)}
+    written += [f"{path}: {words[what]}" for what, path in places(config) if what in words]
     return "\n".join(written)

@@ -46,9 +46,10 @@ class ExitOutputs:
     @classmethod
     def of(cls, predictor: Predictor, plan: BatchedTexts) -> ExitOutputs:
         """Run every exit on every text of a plan, with a progress bar."""
-        with progress_bar("all exits", total=plan.texts, unit="texts") as advance:
-            advance(0, "compiling")
-            probabilities_BxLxN, uncertainty_BxL = predictor.all_exits(plan, on_batch=lambda texts: advance(texts, ""))
+        return cls._of(*_all_exits(predictor, plan))
+
+    @classmethod
+    def _of(cls, probabilities_BxLxN: np.ndarray, uncertainty_BxL: np.ndarray) -> ExitOutputs:
         return cls(uncertainty_BxL.T, probabilities_BxLxN.argmax(-1).T, probabilities_BxLxN.max(-1).T)
 
     def depth_B(self, thresholds: float | np.ndarray) -> np.ndarray:
@@ -68,6 +69,13 @@ class ExitOutputs:
         return float(self.depth_B(thresholds).mean())
 
 
+def _all_exits(predictor: Predictor, plan: BatchedTexts) -> tuple[np.ndarray, np.ndarray]:
+    """As `Predictor.all_exits`, with a progress bar."""
+    with progress_bar("all exits", total=plan.texts, unit="texts") as advance:
+        advance(0, "compiling")
+        return predictor.all_exits(plan, on_batch=lambda texts: advance(texts, ""))
+
+
 def at_exit(values_LxB: np.ndarray, depth_B: np.ndarray) -> np.ndarray:
     """Each text's value at its exit, `[B]`; `depth_B` is its executed layers."""
     values_B: np.ndarray = np.take_along_axis(values_LxB, depth_B[None] - 1, axis=0)[0]
@@ -83,6 +91,8 @@ class EvaluatedTexts:
     expected_B: np.ndarray
     """int, the correct classes."""
     outputs: ExitOutputs
+    mean_probability_BxN: np.ndarray
+    """Of each class, over the exits that are asked."""
     lengths_B: np.ndarray
     """int, the length that each text is padded to."""
     truncated_texts: int
@@ -108,8 +118,17 @@ class EvaluatedTexts:
         if not len(texts):
             raise UserError("expected at least one text, found none")
         plan = predictor.plan(texts, batch_tokens=batch_tokens)
-        outputs = ExitOutputs.of(predictor, plan)
-        return cls(predictor, texts, expected_B, outputs, plan.padded_lengths, plan.truncated_texts, groups or {})
+        probabilities_BxLxN, uncertainty_BxL = _all_exits(predictor, plan)
+        return cls(
+            predictor,
+            texts,
+            expected_B,
+            outputs=ExitOutputs._of(probabilities_BxLxN, uncertainty_BxL),
+            mean_probability_BxN=probabilities_BxLxN[:, np.array(predictor.asked_exits)].mean(1),
+            lengths_B=plan.padded_lengths,
+            truncated_texts=plan.truncated_texts,
+            groups=groups or {},
+        )
 
     @property
     def layers(self) -> int:
@@ -130,6 +149,11 @@ class EvaluatedTexts:
         asked, depth_B = self.predictor.asked_exits, self.outputs.depth_B(speed)
         spent = self._flops(Count.TRUE, self.layers) if masked else self._flops(Count.TRUE, depth_B, asked)
         return self._point(speed, paper_flops=self._flops(Count.PAPER, depth_B, asked), true_flops=spent)
+
+    def recommended(self) -> SpeedPoint | None:
+        """All texts at the model's recommended speed; None where it has none for the exits that are asked."""
+        speed = self.predictor.recommended_speed
+        return None if speed is None else self.at(speed)
 
     def exit_row(self, layer: int) -> ExitRow:
         """The exit after a layer (from 1), asked of all texts."""

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text as Styled
 
 from fastbert_jax.config import ExplainConfig
-from fastbert_jax.inference.loading import load
+from fastbert_jax.inference.loading import load_in_use
 from fastbert_jax.inference.policies import exit_indices, layer_thresholds
 from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.log import info
@@ -62,7 +62,7 @@ def explain(config: ExplainConfig) -> list[ExitPath]:
     Raises:
       UserError: no model, a backbone without exits, or no calibration for the target.
     """
-    predictor, speed = load(config.model, exits=config.exits).in_use(config.target, config.speed)
+    predictor, speed = load_in_use(config)
     if predictor.reading and predictor.reading.pair_column != NO_PAIR and not config.pair:
         info("the model was trained on pairs of texts; give the second text of each after --pair")
     texts = list(zip(config.texts, config.pair, strict=True)) if config.pair else list(config.texts)

@@ -60,6 +60,8 @@ def explore(config: ExploreConfig) -> None:
     """
     predictor = load(config.model, exits=config.exits)
     predictor.require_exits()
+    if config.speed is None:
+        info(predictor.default_speed_note)
     with open_server(config, predictor) as server:
         result(f"{url_of(server)} shows {config.model}; Ctrl-C ends it")
         if not _is_loopback(config.host):
@@ -99,6 +101,7 @@ def open_server(config: ExploreConfig, predictor: Predictor) -> ThreadingHTTPSer
 
     class Handler(PageHandler):
         settings, model, alone = config, predictor, threading.Lock()
+        speed = predictor.default_speed if config.speed is None else config.speed
 
     try:
         return Server((config.host, config.port), Handler)
@@ -155,6 +158,8 @@ class PageHandler(BaseHTTPRequestHandler):
 
     settings: ExploreConfig
     model: Predictor
+    speed: float
+    """The page's first."""
     alone: threading.Lock
     """Held while the model runs: several requests at a time would only share the same cores."""
     timeout = SECONDS
@@ -202,7 +207,7 @@ class PageHandler(BaseHTTPRequestHandler):
             "labels": list(self.model.labels),
             "layers": self.model.config.num_layers,
             "max_length": self.model.max_length,
-            "speed": self.settings.speed,
+            "speed": self.speed,
             "example": example_of(self.model),
         }
 
@@ -222,7 +227,7 @@ class PageHandler(BaseHTTPRequestHandler):
         if not self.alone.acquire(timeout=self.timeout):
             raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "the model is busy with other questions; ask again")
         try:
-            (path,) = exit_paths(self.model, [text if pair is None else (text, pair)], self.settings.speed)
+            (path,) = exit_paths(self.model, [text if pair is None else (text, pair)], self.speed)
         finally:
             self.alone.release()
         return path

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from fastbert_jax import stopping
-from fastbert_jax.config import BertConfig, DataConfig, ExitConfig, MeshConfig, Precision, ReadingConfig
+from fastbert_jax.config import AnswerCommand, BertConfig, DataConfig, ExitConfig, MeshConfig, Precision, ReadingConfig
 from fastbert_jax.config_yaml import convert, shown
 from fastbert_jax.errors import UserError, program_name
 from fastbert_jax.inference.policies import Policy, Uncertainty
@@ -80,6 +81,21 @@ def load(
         info(note)
     places: dict[str, Any] = {"mesh": mesh, "directory": directory}
     return Predictor(params, config, tokenizer, exits=exits, policy=policy, **places, **settings)
+
+
+def load_in_use(config: AnswerCommand, *, mesh: Mesh | None = None) -> tuple[Predictor, float | np.ndarray]:
+    """The model that a command answers with, and its speed or the thresholds `[L]` of its target.
+
+    A speed that the command does not name is printed.
+
+    Raises:
+      UserError: what `load` raises, a backbone without exits, or no calibration for the target.
+    """
+    loaded = load(config.model, exits=config.exits, mesh=mesh)
+    loaded.require_exits()
+    if not config.target and config.speed is None:
+        info(loaded.default_speed_note)
+    return loaded.in_use(config.target, config.speed)
 
 
 def local_mesh(config: MeshConfig, *, count: int) -> Mesh:

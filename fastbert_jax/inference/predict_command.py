@@ -20,7 +20,7 @@ from fastbert_jax.config_yaml import to_dict
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference.answer_files import STDOUT, AnswerFile, AnswerFormat, StandardOutput
 from fastbert_jax.inference.calibration import FILE as CALIBRATION
-from fastbert_jax.inference.loading import CARD, load, local_mesh, model_directory
+from fastbert_jax.inference.loading import CARD, load_in_use, local_mesh, model_directory
 from fastbert_jax.inference.plan import CPU, device_sizes
 from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.log import info, progress_bar
@@ -97,9 +97,7 @@ class _Model:
     """A model and the settings of the command, which answer one input after another."""
 
     def __init__(self, config: PredictConfig) -> None:
-        loaded = load(config.model, exits=config.exits, mesh=local_mesh(config.mesh, count=config.devices))
-        loaded.require_exits()
-        self.predictor, self._speed = loaded.in_use(config.target, config.speed)
+        self.predictor, self._speed = load_in_use(config, mesh=local_mesh(config.mesh, count=config.devices))
         self._config = config
         shown = config.probabilities is Probabilities.ALL
         self._form = AnswerFormat.of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from jax.sharding import Mesh
 from fastbert_jax import stopping
 from fastbert_jax.config import BertConfig, ExitConfig, Mode, Precision, ReadingConfig, choice_of
 from fastbert_jax.errors import UserError, program_name
-from fastbert_jax.inference.calibration import stored_calibration
+from fastbert_jax.inference.calibration import Calibration, recommended_calibration, stored_calibration
 from fastbert_jax.inference.engines.auto import Auto, make_engines
 from fastbert_jax.inference.engines.engine import Engine, Results
 from fastbert_jax.inference.engines.runtime import Runtime
@@ -26,6 +27,9 @@ from fastbert_jax.model.sharding import copies_of
 from fastbert_jax.model.weights import check_token_types
 from fastbert_jax.text.examples import Text
 from fastbert_jax.text.tokenizer import Tokenizer
+
+DEFAULT_SPEED = 0.5
+"""Of a model without a recommended one."""
 
 
 def check_answers(numbers: np.ndarray) -> None:
@@ -106,7 +110,7 @@ class Predictor:
         self.reading = reading
         self.excluded_labels = tuple(excluded_labels)
         self.length_buckets = tuple(length_buckets)
-        self._directory = directory
+        self.directory = directory
         self._meshes: list[Mesh | None] = [*copies_of(mesh)] if mesh else [None]
         self._of_exits: dict[ExitConfig, Predictor] = {}
         self._has_own_policy = policy is not None
@@ -123,17 +127,53 @@ class Predictor:
         self._runtime = self._runtimes[0]
         self._engines = make_engines(self._runtimes) if self.labels else {}
 
-    def in_use(self, target: str, speed: float) -> tuple[Predictor, float | np.ndarray]:
+    @functools.cached_property
+    def recommended(self) -> Calibration | None:
+        """The calibration that chose the recommended speed, with its numbers; None: the model has none.
+
+        Raises:
+          UserError: the file of the model's calibrations cannot be read.
+        """
+        return None if self.directory is None else recommended_calibration(self.directory)
+
+    @property
+    def recommended_speed(self) -> float | None:
+        """The recommended speed, if it was chosen with these exits and this measure of uncertainty; None otherwise."""
+        found = self.recommended
+        return found.speed if found and found.exits == self.exits and not self._has_own_policy else None
+
+    @property
+    def default_speed(self) -> float:
+        """The speed where none is given: `recommended_speed`, or 0.5 where there is none."""
+        return DEFAULT_SPEED if self.recommended_speed is None else self.recommended_speed
+
+    @property
+    def default_speed_note(self) -> str:
+        """Which speed `default_speed` is and why, in words."""
+        found, speed = self.recommended, f"speed {self.default_speed:g}"
+        if found is None:
+            command = f"{program_name('infer')} calibrate --model {self.directory} --data DEV"
+            return f"{speed}: the model has no recommended speed; `{command}` chooses one"
+        if self.recommended_speed is None:
+            return (
+                f"{speed}: the recommended speed {found.speed:g} holds for all exits by entropy only; for other "
+                "--exits, --max-drop of `calibrate` finds thresholds"
+            )
+        return f"{speed}, recommended for this model: chosen on {found.texts} texts of {found.data}"
+
+    def in_use(self, target: str, speed: float | None) -> tuple[Predictor, float | np.ndarray]:
         """The same model with the exits of a calibrated target, and its thresholds `[L]`; without one, `speed`.
+
+        None as speed stands for `default_speed`.
 
         Raises:
           UserError: no calibration for the target.
         """
         if not target:
-            return self, speed
-        if self._directory is None:
+            return self, self.default_speed if speed is None else speed
+        if self.directory is None:
             raise UserError("target: expected a model that fastbert_jax.load has loaded, found one without files")
-        calibration = stored_calibration(self._directory, target)
+        calibration = stored_calibration(self.directory, target)
         thresholds_L, exits = np.array(calibration.thresholds), calibration.exits
         if exits == self.exits and not self._has_own_policy:
             return self, thresholds_L
@@ -210,7 +250,7 @@ class Predictor:
     def predict(
         self,
         texts: Sequence[Text],
-        speed: float = 0.5,
+        speed: float | None = None,
         mode: str | Mode = Mode.AUTO,
         batch_size: int = 0,
         on_batch: Callable[[int], None] | None = None,
@@ -230,7 +270,7 @@ class Predictor:
         Args:
           texts: strings, or pairs of strings.
           speed: the paper's threshold on normalised entropy, in [0, 1]: a text exits when its uncertainty is below
-            it. 0 is plain BERT.
+            it. 0 is plain BERT. None: `default_speed`, the one that is recommended for the model.
           mode: `auto` picks one by the number and the length of the texts (see `picked`); `cascade` and
             `graph-cascade` skip the layers that are not needed and keep batches full; `bucketed` skips them batch by
             batch; `masked` runs them all. All give the same labels and exit layers.

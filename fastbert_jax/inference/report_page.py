@@ -26,12 +26,11 @@ from fastbert_jax.report.comparison import (
     calibration_error,
     is_beyond_noise,
 )
+from fastbert_jax.report.tables import MislabelledText
 from fastbert_jax.text.examples import Text
 
 DESCRIPTION = "the report, with plots; open it in a browser"
 """Printed beside the name of its file."""
-ALLOWED_DROP = 0.005
-"""Accuracy that the speed at which a report opens may lose against full depth."""
 DIGITS = 5
 """Of the page's numbers."""
 CLASSES = 40
@@ -54,18 +53,18 @@ def page_values(
 ) -> dict[str, Any]:
     """What the page's scripts draw: plain values, rounded to `DIGITS`, with null for a number that is not finite.
 
-    Speeds are full depth (speed 0), then the curve's and the measured ones, rising. Exits are those that are asked.
-    Classes are the largest; texts of other classes count everywhere else.
+    Speeds are full depth (speed 0), then the curve's, the measured ones and the model's default speed, at which the
+    page opens, rising. Exits are those that are asked. Classes are the largest; texts of other classes count everywhere
+    else.
 
     Args:
       comparison: measured on these texts.
       training: the dev set's accuracies during training, of `training.journal.dev_points`.
       losses: of the training texts, of `training.journal.loss_points`.
     """
-    measured = {row.speed for row in comparison.rows if row.speed > 0}
+    shown = {row.speed for row in comparison.rows if row.speed > 0} | {comparison.shown_speed}
     points = {point.speed: point for point in comparison.curve}
-    measured.add(comparison.shown_speed)
-    points |= {speed: evaluated.at(speed) for speed in measured - points.keys()} | {0.0: evaluated.full_depth()}
+    points |= {speed: evaluated.at(speed) for speed in shown - points.keys()} | {0.0: evaluated.full_depth()}
     ordered = [points[speed] for speed in sorted(points)]
     depth_UxB = np.stack([evaluated.outputs.depth_B(point.speed) for point in ordered])
     texts_N = np.bincount(evaluated.expected_B, minlength=len(evaluated.predictor.labels))
@@ -78,6 +77,7 @@ def page_values(
         "num_classes": len(texts_N),
         "baseline": comparison.baseline_accuracy,
         "start": [point.speed for point in ordered].index(comparison.shown_speed),
+        "recommended": comparison.recommended is not None,
         "sizes": [_size(size, ordered) for size in comparison.batch_sizes],
         "speeds": [
             _speed(evaluated, point, depth_B, classes) for point, depth_B in zip(ordered, depth_UxB, strict=True)
@@ -107,20 +107,36 @@ def page_values(
     return rounded
 
 
-def opening_speed(points: Sequence[SpeedPoint], measured: set[float]) -> int:
-    """The index of the speed that the page opens at: the fastest measured one that loses at most `ALLOWED_DROP`.
+def mislabelled(evaluated: EvaluatedTexts, places: Sequence[str]) -> list[MislabelledText]:
+    """The texts whose label the exits contradict, on average over all exits.
 
-    Of all speeds where none was measured; where all lose more, the one that loses least.
+    The lower exits have learned the last exit's answers and not the labels, and remember single training texts less
+    than it does, so that a wrong label that was trained on is contradicted too.
 
     Args:
-      points: full depth first.
+      places: of the texts, such as `train.csv:17`.
     """
-    some = [place for place, point in enumerate(points) if point.speed in measured] or list(range(len(points)))
-    floor = points[0].accuracy - ALLOWED_DROP
-    good = [place for place in some if points[place].accuracy >= floor]
-    if good:
-        return max(good, key=lambda place: points[place].true_speedup)
-    return max(some, key=lambda place: points[place].accuracy)
+    expected_B, mean_BxN = evaluated.expected_B, evaluated.mean_probability_BxN
+    suggested_B, labels = mean_BxN.argmax(-1), [_cut(label) for label in evaluated.predictor.labels]
+    asked_LxB = evaluated.outputs.label_LxB[np.array(evaluated.predictor.asked_exits)]
+    found = []
+    for one in np.flatnonzero(suggested_B != expected_B).tolist():
+        text = evaluated.texts[one]
+        first, second = (text, "") if isinstance(text, str) else text
+        found.append(
+            MislabelledText(
+                place=places[one],
+                label=labels[expected_B[one]],
+                suggested=labels[suggested_B[one]],
+                probability=float(mean_BxN[one, expected_B[one]]),
+                suggested_probability=float(mean_BxN[one, suggested_B[one]]),
+                agreeing=int((asked_LxB[:, one] == suggested_B[one]).sum()),
+                exits=len(asked_LxB),
+                text=_cut(" ".join(first.split())),
+                pair=_cut(" ".join(second.split())),
+            )
+        )
+    return found
 
 
 def _size(size: BatchSizeComparison, points: Sequence[SpeedPoint]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
+import types
 import typing
 from collections.abc import Sequence
 from typing import Any
@@ -400,6 +401,8 @@ class Comparison:
     """The exits that are asked."""
     curve: tuple[SpeedPoint, ...] = ()
     """Speeds evenly from 0 to 1, all exits on the way included in the FLOPs (the paper's figure 3)."""
+    recommended: SpeedPoint | None = None
+    """These texts at the speed that is recommended for the model; None where it has none for the exits in use."""
 
     @property
     def rows(self) -> tuple[ComparisonRow, ...]:
@@ -437,6 +440,7 @@ class Comparison:
         - `rows` and `baselines` of a batch size: lists, each with the attributes of `ComparisonRow`, its `speedup` and
           `efficiency`.
         - `exits` and `curve`: lists with the attributes of `ExitRow` and `SpeedPoint`.
+        - `recommended`: a `SpeedPoint`, or null.
         - `answers`: a list with the attributes of `AnswersAt`; its `classes` have `precision`, `recall` and `f1`, its
           `groups` the `accuracy`, each with `value`, `low` and `high` of the 95 % interval.
 
@@ -477,7 +481,9 @@ class Comparison:
 
 def _read(kind: Any, value: Any) -> Any:
     """A value of a type from plain values: lists become tuples, and keys that are no field are left out."""
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, types.UnionType) and value is not None:  # `SpeedPoint | None`
+        kind = typing.get_args(kind)[0]
+    if value is not None and dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
         return kind(**{name: _read(hint, value[name]) for name, hint in hints.items() if name in value})  # type: ignore[operator]
     if isinstance(value, list):

@@ -1,4 +1,5 @@
-"""A comparison for people: plain text, the FastBERT paper's tables in Markdown, and the report as one HTML page.
+"""A comparison for people: plain text, the FastBERT paper's tables in Markdown, the report as one HTML page; the texts
+whose labels the model contradicts.
 
 The page contains all it needs: it opens from disk and makes no request. Its own scripts draw the plots from numbers
 that it holds as JSON. Names and texts may come from anyone: the template escapes what it shows, the JSON holds no `<`,
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import dataclasses
 import hashlib
 import html
 import io
@@ -47,8 +49,59 @@ POINT = (
     "true_speedup",
 )
 """Columns of the files of CSV: attributes of `SpeedPoint`, and the 95 % interval of the accuracy."""
+MOST_MISLABELLED = 1000
+"""Texts that are listed, at most."""
+FORMULA = ("=", "+", "-", "@")
+"""With one of these, the cell of a spreadsheet is a formula."""
 FEW_BATCHES = 8
 """With fewer timed batches, filling and emptying an engine's queues takes a large part of the time."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MislabelledText:
+    """A text whose label the model contradicts."""
+
+    place: str
+    """Where the row is, such as `train.csv:17`."""
+    label: str
+    suggested: str
+    probability: float
+    """Of the label, on average over the exits."""
+    suggested_probability: float
+    agreeing: int
+    """Exits whose answer is the suggested label."""
+    exits: int
+    """All of them."""
+    text: str
+    pair: str = ""
+
+
+def ranked(texts: Iterable[MislabelledText]) -> list[MislabelledText]:
+    """The most certainly contradicted first, `MOST_MISLABELLED` at most; where two are equal, in their own order."""
+    return sorted(texts, key=lambda one: one.probability - one.suggested_probability)[:MOST_MISLABELLED]
+
+
+def mislabelled_csv(texts: Sequence[MislabelledText]) -> str:
+    """A .csv file of ranked texts, each on a line of its own.
+
+    A text that a spreadsheet would compute, as it begins like a formula, has a `'` before it.
+    """
+    columns = ("rank", "place", "label", "suggested", "probability", "suggested_probability", "exits_that_agree")
+    columns = (*columns, "text", *(("pair",) if any(one.pair for one in texts) else ()))
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for rank, one in enumerate(texts, 1):
+        values = dataclasses.asdict(one) | {"rank": rank, "exits_that_agree": f"{one.agreeing} of {one.exits}"}
+        values |= {key: f"{values[key]:.4f}" for key in ("probability", "suggested_probability")}
+        values |= {key: f"'{values[key]}" for key in ("text", "pair") if values[key].startswith(FORMULA)}
+        writer.writerow(values)
+    return stream.getvalue()
+
+
+def texts_to_check(texts: Sequence[MislabelledText]) -> str:
+    """What a .csv file of ranked texts holds, in words."""
+    return f"{len(texts)} text{'s' * (len(texts) != 1)} whose label the model contradicts, the most certain first"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -93,6 +146,11 @@ def render(comparison: Comparison) -> str:
         lines.append(f"WARNING: {c.disagreements} answers of the engines differ from those of the all-exits pass.")
     if words := baseline_words(c):
         lines += ["", *textwrap.wrap(f"Note: {words}", WIDTH)]
+    if c.recommended is not None:
+        best, full = c.recommended, c.batch_sizes[0].rows[0]
+        measured = f"accuracy {best.accuracy:.4f} ({full.accuracy:.4f} at full depth)"
+        depth = f"depth {best.mean_depth:.2f} of {c.layers}"
+        lines += ["", f"Recommended speed {best.speed:g}, chosen on dev, the default: {measured}, {depth}"]
     return "\n".join(lines)
 
 
@@ -200,13 +258,21 @@ def speed_table(comparison: Comparison) -> str:
     return _rendered("speeds.md.jinja", comparison=comparison).rstrip("\n")
 
 
-def render_page(comparison: Comparison, values: Mapping[str, Any], *, model: str, data: str) -> str:
+def render_page(
+    comparison: Comparison,
+    values: Mapping[str, Any],
+    *,
+    model: str,
+    data: str,
+    mislabelled: Sequence[MislabelledText] = (),
+) -> str:
     """The whole page. Characters that are no Unicode, such as half a surrogate pair, become question marks.
 
     Args:
       values: what the scripts draw, of `inference.report_page.page_values`.
       model: the model's directory, as a command names it.
       data: the texts, in words.
+      mislabelled: texts to show and to download, ranked.
     """
     style, *scripts = ((ASSETS / name).read_text(encoding="utf-8") for name in ("page.css", *SCRIPTS))
     page = _rendered(
@@ -219,6 +285,8 @@ def render_page(comparison: Comparison, values: Mapping[str, Any], *, model: str
         notes=notes(comparison),
         warning=(words := baseline_words(comparison)) and words[0].upper() + words[1:],
         values=values,
+        mislabelled=mislabelled,
+        mislabelled_csv=_base64(mislabelled_csv(mislabelled).encode("utf-8", "replace")),
         style=style,
         script="\n".join(scripts),
         source_hash=source_hash,
@@ -262,7 +330,11 @@ def render_markdown(comparison: Comparison, name: str) -> str:
 
 def source_hash(source: str) -> str:
     """The hash of an inline script or style (the text between the tags) for a Content-Security-Policy."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
+    return "sha256-" + _base64(hashlib.sha256(source.encode()).digest())
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()
 
 
 def _rendered(template: str, **values: Any) -> str:

@@ -7,6 +7,7 @@ only where the command gives them: those of the weights and texts that a model c
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import html
 import inspect
 import json
@@ -108,6 +109,18 @@ def write_card(run: RunDirectory) -> None:
     write_text(run.model / CARD, card_of(run.model, name=run.path.resolve().name))
 
 
+def renew_card(model: Path) -> None:
+    """Write the card of a run's model anew, as its recommended speed has changed; nothing for another directory.
+
+    Raises:
+      UserError: a file of the run that cannot be read, or the card cannot be written.
+    """
+    run = RunDirectory(model.resolve().parent)
+    if model.resolve() == run.model and run.config.is_file():
+        with unless_refused(run.model / CARD, "write the model card"):
+            write_card(run)
+
+
 def card_of(model: Path, *, name: str, exported_to: str = "", given: Mapping[str, Any] | None = None) -> str:
     """The card of a model directory, as Markdown, with a YAML head as Hugging Face's hub reads it.
 
@@ -123,7 +136,7 @@ def card_of(model: Path, *, name: str, exported_to: str = "", given: Mapping[str
     directory = exported_to or model.name
     settings = saved_settings(model, extra, architecture)
     run = _run_of(model)
-    comparison = run and run["comparison"]
+    comparison, recommended = run and run["comparison"], calibration.recommended_calibration(model)
     reading = settings.get("reading")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -147,6 +160,7 @@ def card_of(model: Path, *, name: str, exported_to: str = "", given: Mapping[str
         excluded_labels=[*map(_as_code, settings.get(EXCLUDED, ()))],
         has_license=bool(given and given["license"]),
         run=run,
+        recommended=recommended and dataclasses.replace(recommended, data=_as_text(_last_part(recommended.data))),
         comparison=comparison,
         speed_table=speed_table(comparison) if comparison else "",
         baseline_words=baseline_words(comparison) if comparison else "",

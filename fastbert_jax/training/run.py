@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import signal
 from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -22,10 +24,12 @@ from fastbert_jax.atomic_files import (
     write_text,
 )
 from fastbert_jax.config import BertConfig, ProcessesConfig, TrainConfig
-from fastbert_jax.inference.compare import compare, passes
+from fastbert_jax.inference.calibrate import recommend
+from fastbert_jax.inference.calibration import recommended_calibration
+from fastbert_jax.inference.compare import compare, evenly, passes
 from fastbert_jax.inference.exit_outputs import EvaluatedTexts
 from fastbert_jax.inference.loading import EXCLUDED, load
-from fastbert_jax.inference.report_page import DESCRIPTION, page_values
+from fastbert_jax.inference.report_page import DESCRIPTION, mislabelled, page_values
 from fastbert_jax.log import info, result, status
 from fastbert_jax.model.config_json import inference_settings, reading_values
 from fastbert_jax.model.flops import Count, text_flops
@@ -34,8 +38,9 @@ from fastbert_jax.model.sharding import make_mesh
 from fastbert_jax.model.weights import save_model
 from fastbert_jax.processes import StopRequest
 from fastbert_jax.report.comparison import Comparison
-from fastbert_jax.report.tables import render, render_page
-from fastbert_jax.text.labelled_data import tfidf_svm_right
+from fastbert_jax.report.tables import MislabelledText, mislabelled_csv, ranked, render, render_page, texts_to_check
+from fastbert_jax.text.examples import Text
+from fastbert_jax.text.labelled_data import label_ids, tfidf_svm_right
 from fastbert_jax.text.training_batches import Batches, TrainingBatches
 from fastbert_jax.training.checkpoints import Checkpoints
 from fastbert_jax.training.evaluation import dev_evaluation
@@ -192,34 +197,66 @@ def _save(config: TrainConfig, prepared: Prepared, run: RunDirectory, params: Pa
 
 
 def _compare(config: TrainConfig, prepared: Prepared, run: RunDirectory, journal: Journal) -> Comparison:
-    """Measure the saved model on the test texts, print the table, keep the numbers, the report and the model's card."""
+    """Choose the recommended speed on dev, measure the saved model on test, keep the numbers, report and card."""
     task = prepared.task
     if config.evaluate.baseline:
         info(f"training a TF-IDF + linear SVM on {len(task.train):,} texts, to compare with")
     baseline_right_B = tfidf_svm_right(task.train, task.test) if config.evaluate.baseline else None
+    evaluate = functools.partial(EvaluatedTexts.of, load(run.path), batch_tokens=config.evaluate.batch_tokens)
     texts = [example.text for example in task.test]
     info(
         f"measuring on {len(texts):,} texts: {passes(config.evaluate)} passes; the model is saved in {run.model} and "
         "can be used, and after Ctrl-C the same command measures it"
     )
-    evaluated = EvaluatedTexts.of(
-        load(run.path),
-        texts,
-        prepared.test_labels,
-        batch_tokens=config.evaluate.batch_tokens,
-        groups=prepared.test_groups,
-    )
+    evaluated = evaluate(texts, prepared.test_labels, groups=prepared.test_groups)
+    dev = evaluated
+    if task.dev is not task.test:
+        dev = evaluate([example.text for example in task.dev], prepared.dev_labels)
+    if recommended_calibration(run.model) is None:  # else this is not the first measurement, or `calibrate` chose one
+        data = "the training texts" if task.dev is task.train else "the run's dev set"
+        recommend(dev.predictor, dev.outputs, prepared.dev_labels, data=data)
+    contradicted, note = _mislabelled(config, prepared, evaluate, {"dev": dev, "test": evaluated})
     comparison = compare(evaluated, measure=config.evaluate, baseline_right_B=baseline_right_B)
     values = page_values(evaluated, comparison, dev_points(run.metrics), loss_points(run.metrics))
-    page = render_page(comparison, values, model=config.run, data="the run's test set")
+    page = render_page(comparison, values, model=config.run, data="the run's test set", mislabelled=contradicted)
     with unless_refused(run.path, "write the measurements", remedy=MAKE_ROOM):
         write_json(run.comparison, comparison.to_json())
         write_text(run.report, page)
+        write_text(run.mislabelled, mislabelled_csv(contradicted))
         write_card(run)
     journal.conclude(comparison)
     result(render(comparison))
     status(f"{run.report}: {DESCRIPTION}")
+    status(f"{run.mislabelled}: {texts_to_check(contradicted)}; {note}")
     return comparison
+
+
+def _mislabelled(
+    config: TrainConfig,
+    prepared: Prepared,
+    evaluate: Callable[[list[Text], np.ndarray], EvaluatedTexts],
+    evaluated: Mapping[str, EvaluatedTexts],
+) -> tuple[list[MislabelledText], str]:
+    """The texts of train, dev and test whose label the model contradicts, ranked; and how many were looked at.
+
+    Args:
+      evaluated: dev and test.
+    """
+    most, task = config.evaluate.mislabelled, prepared.task
+    if most == 0:
+        return [], "--evaluate.mislabelled 0: not looked for"
+    found, looked_at = [], []
+    sets = {id(examples): (role, examples) for role in ("dev", "test", "train") if (examples := getattr(task, role))}
+    for role, examples in sets.values():  # one that stands in for another counts once
+        total = len(examples)
+        if role == "train":
+            examples = [examples[i] for i in evenly(total, most)]
+            texts = evaluate([example.text for example in examples], label_ids(examples, task.labels))
+        else:
+            texts = evaluated[role]
+        found += mislabelled(texts, [example.where for example in examples])
+        looked_at.append(f"{len(examples)} of {total} {role} texts")
+    return ranked(found), f"looked at {', '.join(looked_at)}"
 
 
 def describe(config: TrainConfig, recipe: RecipeModule) -> str:

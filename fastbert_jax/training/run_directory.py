@@ -1,8 +1,8 @@
 """The directory of a run: its files, the settings that it belongs to, and which files have changed since.
 
 runs/NAME/  config.yaml  labels.json  data.json  metrics.jsonl  throughput.jsonl  checkpoints/STEP/  model/
-            teacher_answers/  comparison.json  report.html  rejected.jsonl  tensorboard/  wandb/  loggers.json
-            profile/
+            teacher_answers/  comparison.json  report.html  mislabelled.csv  rejected.jsonl  tensorboard/  wandb/
+            loggers.json  profile/
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ class RunDirectory:
         self.model = path / "model"  # what inference loads; there when training is done
         self.comparison = path / "comparison.json"  # the measurements of the last evaluation
         self.report = path / "report.html"
+        self.mislabelled = path / "mislabelled.csv"
         self.profile = path / "profile"
         self._lock = path / ".lock"
 

@@ -12,6 +12,7 @@ import pytest
 from fastbert_jax.config import CalibrateConfig, ExitConfig, Mode, PolicyName, PredictConfig
 from fastbert_jax.errors import UserError
 from fastbert_jax.inference import calibrate as module
+from fastbert_jax.inference import policies
 from fastbert_jax.inference.calibrate import calibrate
 from fastbert_jax.inference.calibration import Calibration, stored_calibration
 from fastbert_jax.inference.loading import load
@@ -127,6 +128,51 @@ def test_labels_that_a_target_does_not_need_may_be_unknown(
     assert read_calibration(model, found.target) == found
 
 
+def test_the_recommended_speed_is_what_is_used_where_none_is_given(
+    model: Path, data: Path, fixed_speedup: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def answered(*, exits: ExitConfig = ExitConfig()) -> tuple[list[int], str]:  # noqa: B008
+        """The layers that `predict` runs, and what it says of the speed."""
+        output = tmp_path / "out.jsonl"
+        predict(PredictConfig(model=str(model), input=(str(data),), output=str(output), exits=exits, devices=1))
+        said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("speed ")]
+        return [json.loads(line)["exit_layer"] for line in output.read_text().splitlines()], "".join(said)
+
+    def layers(speed: float | None, exits: ExitConfig | None = None) -> list[int]:
+        return [answer.exit_layer for answer in load(model, exits=exits).predict(TEXTS, speed=speed)]
+
+    rows = [f"{text}\t{answer.label}\n" for text, answer in zip(TEXTS, load(model).predict(TEXTS, 0.7), strict=True)]
+    data.write_text("text\tlabel\n" + "".join(rows))  # what the last exit answers is often wrong
+    assert answered()[0] == layers(None) == layers(0.5)
+    assert "speed 0.5: the model has no recommended speed; `python infer.py calibrate --model" in answered()[1]
+    found = calibrate(CalibrateConfig(model=str(model), data=str(data)))
+    assert found.target == "recommended"
+    assert 60 * (found.accuracy - found.full_accuracy) == pytest.approx(found.gained - found.lost)
+    assert found.gained > found.lost and found.speed >= 0.7
+    assert load(model).recommended == read_calibration(model, "recommended") == found
+    assert answered()[0] == layers(None) == layers(found.speed) != layers(0.5)
+    assert answered()[1] == f"speed {found.speed:g}, recommended for this model: chosen on 60 texts of {data}"
+    margin = ExitConfig(policy=PolicyName.MARGIN)
+    assert answered(exits=margin)[0] == layers(None, margin) == layers(0.5, margin)
+    words = f"speed 0.5: the recommended speed {found.speed:g} holds for all exits by entropy only"
+    assert answered(exits=margin)[1].startswith(words)
+    assert load(model, policy=policies.margin).default_speed == 0.5  # of a user's own
+
+
+def test_a_speed_is_recommended_for_the_default_exits_only(model: Path, data: Path) -> None:
+    with pytest.raises(UserError, match="--exits: expected a target, such as --max-drop 0.5, with other exits"):
+        CalibrateConfig(model=str(model), data=str(data), exits=ExitConfig(every=2))
+
+
+def test_damaged_thresholds_are_named(model: Path) -> None:
+    (model / "model" / "calibration.json").write_text(
+        '{"recommended": {"exits": {}, "thresholds": [7], "speedup": null}}'
+    )
+    with pytest.raises(UserError, match=r"calibration.json: not a file of .*thresholds \[7\].*calibrate again"):
+        load(model).predict(TEXTS[:1])
+    assert load(model).predict(TEXTS[:1], speed=0.3)
+
+
 def test_a_loss_of_accuracy_needs_every_label(model: Path, tmp_path: Path) -> None:
     (tmp_path / "unknown.tsv").write_text("text\tlabel\ngood\twhale\n")
     with pytest.raises(UserError, match="expected label one of .*, found 'whale' at .*unknown.tsv:2"):
@@ -156,7 +202,6 @@ def test_what_was_not_calibrated_is_refused(model: Path, data: Path, fixed_speed
 @pytest.mark.parametrize(
     "settings",
     [
-        {},
         {"max_drop": 1.0, "speedup": 2.0},
         {"max_drop": -1.0},
         {"speedup": 0.5},

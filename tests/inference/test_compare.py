@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -233,11 +234,12 @@ def settings(directory: Path, tmp_path: Path) -> dict[str, Any]:
 
 def test_the_command_reads_and_measures(settings: dict[str, Any], tmp_path: Path) -> None:
     config = CompareConfig(baseline=settings["data"], report=str(tmp_path / "report.html"), **settings)
-    comparison, page = compare_data(config)
+    compared = compare_data(config)
+    comparison, page = compared.comparison, compared.page
     assert comparison.texts == comparison.batch_sizes[0].timed_texts == 10
     assert comparison.baseline_accuracy and 0 < comparison.baseline_accuracy <= 1
     assert comparison.skipped_rows == 2  # one of the data, one of the baseline
-    assert save(config, comparison, page).startswith(config.report)
+    assert save(config, compared).startswith(config.report)
     assert (tmp_path / "report.html").read_text() == page and "test.tsv" in page and not list(tmp_path.glob("*.json"))
 
     (tmp_path / "other.tsv").write_text("text\tlabel\na\t0\nb\t1\n")
@@ -273,7 +275,7 @@ def test_rows_that_training_excluded_are_left_out_and_counted(
     (tmp_path / "test.tsv").write_text((tmp_path / "test.tsv").read_text().replace("no label\t\n", ""))
     whales = "".join(f"{text}\twhale\n" * 9 for text in TEXTS)
     (tmp_path / "train.tsv").write_text((tmp_path / "test.tsv").read_text() + whales)
-    comparison, _ = compare_data(CompareConfig(report="", baseline=str(tmp_path / "train.tsv"), **stop))
+    comparison = compare_data(CompareConfig(report="", baseline=str(tmp_path / "train.tsv"), **stop)).comparison
     assert (comparison.texts, comparison.skipped_rows) == (40, 2)
     assert comparison.baseline_accuracy > 0.5  # none of its answers is a whale
     assert "2 of 42 (4.8 %) rows have excluded labels and are left out: ['whale (2)']\n" in capsys.readouterr().err
@@ -284,7 +286,7 @@ def test_accuracy_by_a_column_of_the_data(settings: dict[str, Any], tmp_path: Pa
     lines = [f'"{text}",{LABELS[label]},{number},{language}' for text, label, number, language in rows]
     (tmp_path / "test.csv").write_text("\n".join(["text,label,id,Sprache ä", *lines]))
     changed = settings | {"data": str(tmp_path / "test.csv"), "limit": 0, "report": ""}
-    comparison, _ = compare_data(CompareConfig(by=("Sprache ä",), **changed))
+    comparison = compare_data(CompareConfig(by=("Sprache ä",), **changed)).comparison
     full = comparison.answers[0]
     found = [(one.column, one.value, one.texts) for one in full.groups]
     assert found == [("Sprache ä", "en", 30), ("Sprache ä", "d'e", 10)]
@@ -301,8 +303,9 @@ def test_an_output_directory_gets_tables_numbers_and_the_report(settings: dict[s
     other = save_tiny_model(tmp_path / "other")
     output = tmp_path / "new" / "out"
     config = CompareConfig(baselines=(str(other),), output=str(output), **settings)
-    comparison, page = compare_data(config)
-    told = save(config, comparison, page)
+    compared = compare_data(config)
+    comparison = compared.comparison
+    told = save(config, compared)
     assert {path.name for path in output.iterdir()} == {
         "comparison.json",
         "comparison.md",
@@ -343,18 +346,31 @@ def test_a_file_that_cannot_be_written_is_found_before_anything_is_measured(
         compare_data(CompareConfig(model="no model", data="no data", report="", json=str(tmp_path / name)))
     with pytest.raises(UserError, match=f"cannot write the report: .*{found}.*; name another file with --report"):
         compare_data(CompareConfig(model="no model", data="no data", report=str(tmp_path / name)))
+    config = {"report": "", "mislabelled": str(tmp_path / f"{name}.csv") if name else str(tmp_path)}
+    with pytest.raises(UserError, match=f"cannot write the texts to check: .*{found}|--mislabelled: expected a name"):
+        compare_data(CompareConfig(model="no model", data="no data", **config))
 
 
 def test_each_file_is_written_when_another_cannot_be(settings: dict[str, Any], tmp_path: Path) -> None:
-    compared = compare_data(CompareConfig(report=str(tmp_path / "report.html"), **settings))
+    mislabelled = str(tmp_path / "mislabelled.csv")
+    config = CompareConfig(report=str(tmp_path / "report.html"), mislabelled=mislabelled, **settings)
+    compared = compare_data(config)
+    assert f"{mislabelled}: {len(compared.mislabelled)} texts whose label" in save(config, compared)
+    with open(mislabelled, newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    texts = (tmp_path / "test.tsv").read_text().splitlines()
+    assert len(rows) == len(compared.mislabelled) > 0
+    for row in rows:
+        line = texts[int(row["place"].removeprefix(f"{tmp_path / 'test.tsv'}:")) - 1]
+        assert line == f"{row['text']}\t{row['label']}" and row["suggested"] in {*LABELS} - {row["label"]}
     (tmp_path / "taken").mkdir()
     places = {"json": str(tmp_path / "taken"), "report": str(tmp_path / "kept.html")}
     with pytest.raises(UserError, match="taken: cannot write the numbers: Is a directory"):
-        save(CompareConfig(**settings, **places), *compared)
+        save(CompareConfig(**settings, **places), compared)
     assert (tmp_path / "kept.html").stat().st_size > 10_000
     places = {"json": str(tmp_path / "out.json"), "report": str(tmp_path / "taken")}
     with pytest.raises(UserError, match="taken: cannot write the report: Is a directory"):
-        save(CompareConfig(**settings, **places), *compared)
+        save(CompareConfig(**settings, **places), compared)
     values = json.loads((tmp_path / "out.json").read_text())
     assert (values["texts"], values["schema"]) == (10, 1)
     assert set(values["origin"]["packages"]) == {"fastbert_jax", "jax", "jaxlib", "python"}

@@ -75,7 +75,7 @@ def test_labels_and_texts_are_no_markup_of_the_terminal(tmp_path: Path, capsys: 
 def test_a_model_of_pairs_asks_for_the_second_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     reading = ReadingConfig(text_column="a", pair_column="b", label_column="c")
     directory = str(save_tiny_model(tmp_path / "model", reading=reading))
-    explain(ExplainConfig(model=directory, texts=("good",), pair=("bad",)))
+    explain(ExplainConfig(model=directory, texts=("good",), pair=("bad",), speed=0.5))
     assert capsys.readouterr().err == ""
-    explain(ExplainConfig(model=directory, texts=("good",)))
+    explain(ExplainConfig(model=directory, texts=("good",), speed=0.5))
     assert capsys.readouterr().err.startswith("the model was trained on pairs of texts; give the second text of each")

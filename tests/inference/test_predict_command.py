@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from fastbert_jax.config import BadRow, ExitConfig, MeshConfig, Mode, PredictConfig, ReadingConfig
 from fastbert_jax.errors import UserError
-from fastbert_jax.inference import answer_files, predict_command
+from fastbert_jax.inference import answer_files, loading, predict_command
 from fastbert_jax.inference.predict_command import Row, checksum_of, predict
 from fastbert_jax.inference.predictor import Predictor
 from fastbert_jax.text.examples import Example, Unreadable, chunks
@@ -45,7 +45,7 @@ def small_chunks() -> Iterator[None]:
     """Chunks of few rows, and no model loaded twice."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(predict_command, "ROWS", ROWS)
-        patch.setattr(predict_command, "load", functools.cache(predict_command.load))
+        patch.setattr(loading, "load", functools.cache(loading.load))
         yield
 
 
@@ -148,7 +148,7 @@ def test_a_stopped_command_is_resumed_to_the_same_bytes(
     assert beside(tmp_path / f"whole{ending}") == [f"whole{ending}"]
     counts = capsys.readouterr().err
     good = [text for row, text in enumerate(some_texts(30)) if row != 19]
-    cut = predict_command.load(str(model), exits=ExitConfig()).plan(good).truncated_texts
+    cut = loading.load(str(model), exits=ExitConfig()).plan(good).truncated_texts
     assert f"1 rows could not be read; their records say why\n{cut} texts have more than 16 tokens and were c" in counts
     output = tmp_path / f"a{ending}"
     for number, error, done in ((1, RuntimeError, 1), (2, KeyboardInterrupt, 3), (0, KeyboardInterrupt, 3)):
@@ -283,10 +283,8 @@ def test_many_files_load_the_model_once_and_finished_ones_are_left_out(
         resume=True,
     )
     loads: list[object] = []
-    load = predict_command.load
-    monkeypatch.setattr(
-        predict_command, "load", lambda *arguments, **settings: loads.append(0) or load(*arguments, **settings)
-    )
+    load = loading.load
+    monkeypatch.setattr(loading, "load", lambda *arguments, **settings: loads.append(0) or load(*arguments, **settings))
     with stopped_after(3):  # two files have two chunks each
         predict(config)
     assert "1 of 3 inputs are answered; --resume leaves them out" in capsys.readouterr().err
@@ -324,14 +322,14 @@ PROGRAM = """
 import functools, sys
 from concurrent.futures import ThreadPoolExecutor
 from fastbert_jax.config import MeshConfig, Mode, PredictConfig
-from fastbert_jax.inference import predict_command
+from fastbert_jax.inference import loading, predict_command
 
 predict_command.ROWS = 32
 model, texts, *outputs = sys.argv[1:]
-predictor = predict_command.load(model)
+predictor = loading.load(model)
 predictor.length_buckets = (16,)  # with full batches, a single program to compile
 predictor.predict(["good"] * 32, mode="masked", batch_size=32)
-predict_command.load = lambda *arguments, **settings: predictor
+loading.load = lambda *arguments, **settings: predictor
 
 def answer(output):
     settings = {"mode": Mode.MASKED, "batch_size": 32, "resume": True}

@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastbert_jax.config import ExitConfig, MeasureConfig, Mode
+from fastbert_jax.config import ExitConfig, MeasureConfig, Mode, PolicyName
 from fastbert_jax.inference import report_page as module
+from fastbert_jax.inference.calibrate import recommend
 from fastbert_jax.inference.compare import compare
 from fastbert_jax.inference.exit_outputs import CURVE, EvaluatedTexts, ExitOutputs, uncertainty_at_exits
 from fastbert_jax.inference.explain import exit_paths
 from fastbert_jax.inference.loading import load
 from fastbert_jax.inference.predictor import Predictor
-from fastbert_jax.inference.report_page import opening_speed, page_values
+from fastbert_jax.inference.report_page import mislabelled, page_values
 from fastbert_jax.model.flops import Count, text_flops
-from fastbert_jax.report.comparison import SpeedPoint
 from tests.inference.models import LAYERS
 from tests.inference.saved import LABELS, save_tiny_model, some_texts
 
@@ -152,33 +152,48 @@ def test_many_classes_are_cut_to_the_largest_and_long_texts_to_their_beginning(
     assert all(len(one["text"]) <= 5 and one["pair"] == "bbbb…" for one in report["easy"])
 
 
+def test_the_texts_to_check_are_those_that_the_exits_contradict_on_average(evaluated: EvaluatedTexts) -> None:
+    predictor = evaluated.predictor
+    probabilities_BxLxN = predictor.exit_probabilities(TEXTS)
+    asked_BxLxN = probabilities_BxLxN[:, [1, 2, LAYERS - 1]]
+    mean_BxN = asked_BxLxN.mean(1)
+    found = {one.place: one for one in mislabelled(evaluated, [f"f.csv:{row}" for row in range(40)])}
+    suggested_B = mean_BxN.argmax(-1)
+    assert [*found] == [f"f.csv:{row}" for row in np.flatnonzero(suggested_B != EXPECTED)] and 0 < len(found) < 40
+    for place, one in found.items():
+        row = int(place.removeprefix("f.csv:"))
+        assert (one.label, one.suggested) == (LABELS[EXPECTED[row]], LABELS[suggested_B[row]])
+        assert one.probability == pytest.approx(mean_BxN[row, EXPECTED[row]], abs=1e-6)
+        assert one.suggested_probability == pytest.approx(mean_BxN[row].max(), abs=1e-6)
+        assert (one.agreeing, one.exits) == ((asked_BxLxN[row].argmax(-1) == suggested_B[row]).sum(), 3)
+        assert one.text == TEXTS[row] and one.pair == ""
+    agreed = dataclasses.replace(evaluated, expected_B=suggested_B)
+    assert mislabelled(agreed, [""] * 40) == []
+    pairs = dataclasses.replace(evaluated, texts=[("a\n" * 500, f"\r\n{text}") for text in TEXTS])
+    assert {(len(one.text), one.text[:4]) for one in mislabelled(pairs, [""] * 40)} == {(module.CHARACTERS, "a a ")}
+    assert [one.pair for one in mislabelled(pairs, [""] * 40)] == [one.text for one in found.values()]
+
+
 def test_one_text_is_enough(evaluated: EvaluatedTexts) -> None:
     alone = EvaluatedTexts.of(evaluated.predictor, TEXTS[:1], EXPECTED[:1])
     report = page_values(alone, compare(alone, measure=MEASURE))
     assert len(report["easy"]) == 1 and report["hard"] == []
 
 
-def test_it_opens_at_the_fastest_measured_speed_that_loses_little() -> None:
-    def opens_at(accuracies: dict[float, float], measured: set[float]) -> float:
-        points = [
-            SpeedPoint(
-                speed=speed,
-                accuracy=accuracy,
-                mean_depth=1.0,
-                paper_flops=1,
-                true_flops=1,
-                paper_speedup=1 + speed,
-                true_speedup=1 + speed,
-            )
-            for speed, accuracy in accuracies.items()
-        ]
-        return points[opening_speed(points, measured)].speed
+def test_it_opens_at_the_speed_that_predict_takes(tmp_path: Path) -> None:
+    directory = save_tiny_model(tmp_path / "model")
 
-    accuracies = {0.0: 0.97, 0.1: 0.969, 0.3: 0.968, 0.5: 0.9651, 1.0: 0.8}
-    assert opens_at(accuracies, {0.1, 0.5}) == 0.5
-    assert opens_at(accuracies | {0.5: 0.9}, {0.1, 0.5}) == 0.1  # 0.3 was not measured
-    assert opens_at(accuracies | {0.5: 0.9}, set()) == 0.3
-    assert opens_at({0.0: 0.97, 0.1: 0.87, 0.5: 0.47}, {0.1, 0.5}) == 0.1  # both lose more
+    def opens_at(exits: ExitConfig = ExitConfig()) -> tuple[float, bool]:  # noqa: B008
+        evaluated = EvaluatedTexts.of(load(directory, exits=exits), TEXTS, EXPECTED)
+        report = page_values(evaluated, compare(evaluated, measure=MEASURE))
+        return report["speeds"][report["start"]]["speed"], report["recommended"]
+
+    assert opens_at() == (0.5, False)
+    predictor = load(directory)
+    full = EvaluatedTexts.of(predictor, TEXTS, EXPECTED).outputs
+    speed = recommend(predictor, full, full.labels_B(0.62), data="dev").speed
+    assert speed > 0.5 and opens_at() == (speed, True)  # chosen on these labels, not on those that are shown
+    assert opens_at(ExitConfig(policy=PolicyName.MARGIN)) == (0.5, False)
 
 
 def test_an_exits_uncertainty_is_that_of_the_texts_that_reach_it() -> None:
@@ -195,7 +210,7 @@ def test_a_matrix_of_many_classes_has_those_that_are_confused_most() -> None:
     outputs = ExitOutputs(np.zeros((1, 300)), label_B[None], np.ones((1, 300)))
     labels = [f"class {number}" for number in range(classes)]
     predictor = types.SimpleNamespace(labels=labels)
-    evaluated = EvaluatedTexts(predictor, ["a"] * 300, expected_B, outputs, np.full(300, 8), 0)
+    evaluated = EvaluatedTexts(predictor, ["a"] * 300, expected_B, outputs, np.empty(0), np.full(300, 8), 0)
     answers = evaluated.answers_at(0.0)
     found = module._confusion(answers, labels)
     assert len(found["classes"]) == module.MATRIX and set(found["classes"]) <= {*range(20, 30)}

@@ -7,9 +7,12 @@ import pytest
 
 from fastbert_jax.inference.calibrate import (
     GRID,
+    RECOMMENDED_DROP,
+    SPEEDS,
     fastest_per_layer,
     fastest_with_guarantee,
     fastest_within,
+    recommended_speed,
     slowest_of,
 )
 from fastbert_jax.inference.exit_outputs import ExitOutputs
@@ -66,6 +69,37 @@ def test_where_nothing_may_be_lost_and_exits_are_bad_full_depth_is_left() -> Non
     answers = ExitOutputs(np.zeros((3, 50), np.float32), label_LxB, np.ones((3, 50)))
     assert fastest_within(answers, np.ones(50, int), max_drop=0.1) == 0
     assert fastest_with_guarantee(answers, agreement=0.9, confidence=0.9) == 0
+
+
+def lost_at(outputs: ExitOutputs, expected_B: np.ndarray, speed: float) -> int:
+    right_B, full_B = (outputs.labels_B(threshold) == expected_B for threshold in (speed, 0.0))
+    return int((full_B & ~right_B).sum()) - int((right_B & ~full_B).sum())
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("texts", [30, 300, 3000])
+def test_up_to_the_recommended_speed_no_speed_loses_half_a_point_and_the_next_faster_one_does(
+    texts: int, seed: int
+) -> None:
+    outputs, expected_B = simulated(texts, seed=seed)
+    speed, allowed = recommended_speed(outputs, expected_B), RECOMMENDED_DROP * texts
+    assert all(lost_at(outputs, expected_B, slower) <= allowed for slower in SPEEDS if slower <= speed)
+    faster = [one for one in SPEEDS if outputs.mean_depth(one) < outputs.mean_depth(speed)]
+    tried = [one for one in SPEEDS if speed < one <= faster[0]] if faster else []
+    assert not faster or max(lost_at(outputs, expected_B, one) for one in tried) > allowed
+    assert speed == 0 or outputs.mean_depth(speed) < outputs.mean_depth(max([0, *(s for s in SPEEDS if s < speed)]))
+
+
+def test_a_speed_is_not_recommended_for_what_a_higher_one_wins_back() -> None:
+    """The first exit is wrong where it is fairly certain, and right, unlike the last, where it is not."""
+    uncertainty_B, expected_B = np.repeat(np.float32([0.2, 0.6]), 50), np.ones(100, int)
+    label_LxB = np.stack([np.repeat([0, 1], 50), np.repeat([1, 0], 50)])
+    outputs = ExitOutputs(np.stack([uncertainty_B, uncertainty_B]), label_LxB, np.ones((2, 100)))
+    assert lost_at(outputs, expected_B, 0.61) == 0 and recommended_speed(outputs, expected_B) == 0
+    outputs.uncertainty_LxB[:, 0] = 0.05  # one text alone, which it has wrong: one of 100 is more than half a point
+    assert recommended_speed(outputs, expected_B) == 0
+    outputs.label_LxB[0, 0] = 1
+    assert recommended_speed(outputs, expected_B) == 0.06
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from fastbert_jax.inference.exit_outputs import EvaluatedTexts, ExitOutputs
 from fastbert_jax.inference.report_page import page_values
 from fastbert_jax.model.bert import Bert
 from fastbert_jax.report.comparison import Comparison
-from fastbert_jax.report.tables import render_page
+from fastbert_jax.report.tables import MislabelledText, render_page
 from tests.report.comparisons import COMPARISON
 
 HARM = "</script><img src=x onerror=\"document.title='harmed'\">&amp;'{{ 1 }}\u2028 & <b>"
@@ -48,6 +48,7 @@ EVALUATED = EvaluatedTexts(
         label_LxB=np.where(WRONG_LXB, 2, EXPECTED),
         probability_LxB=1 - UNCERTAINTY_BXL.T / 2,
     ),
+    mean_probability_BxN=np.eye(3)[EXPECTED],
     lengths_B=np.full(4, 16),
     truncated_texts=0,
     groups={HARM: [HARM, "en", "en", "de"]},
@@ -69,6 +70,21 @@ LOSSES = [
     for step, phase in ((2, "fine_tune"), (5, "fine_tune"), (9, "distil"))
 ]
 
+MISLABELLED = [
+    MislabelledText(
+        place=f"{HARM}.csv:{row}",
+        label=HARM,
+        suggested="b",
+        probability=row / 100,
+        suggested_probability=0.9,
+        agreeing=5,
+        exits=LAYERS,
+        text="=HYPERLINK(1)" if row == 2 else HARM,
+        pair=HARM if row == 3 else "",
+    )
+    for row in range(1, 26)
+]
+
 
 def values_of(comparison: Comparison = MEASURED) -> dict[str, Any]:
     return page_values(EVALUATED, comparison, TRAINING, LOSSES)
@@ -81,4 +97,5 @@ def page_of(
     training: list[dict[str, Any]] = TRAINING,
     losses: list[dict[str, Any]] = LOSSES,
 ) -> str:
-    return render_page(comparison, page_values(EVALUATED, comparison, training, losses), model=model, data=HARM)
+    values = page_values(EVALUATED, comparison, training, losses)
+    return render_page(comparison, values, model=model, data=HARM, mislabelled=MISLABELLED)

@@ -15,9 +15,9 @@ import pytest
 
 from fastbert_jax.inference.exit_outputs import ExitOutputs
 from fastbert_jax.inference.report_page import MATRIX, page_values
-from fastbert_jax.report.tables import render_page
+from fastbert_jax.report.tables import mislabelled_csv, render_page
 from tests.report.comparisons import FULL, SIZE
-from tests.report.reports import EVALUATED, HARM, LOSSES, MEASURED, page_of
+from tests.report.reports import EVALUATED, HARM, LOSSES, MEASURED, MISLABELLED, page_of
 
 PLOTS = (
     *("tradeoff", "depths", "clock", "curves", "reached", "luha", "confusion", "classes", "groups", "reliability"),
@@ -77,6 +77,13 @@ def test_it_opens_at_its_speed_with_every_plot_drawn_and_told(opened: Opened) ->
         page.wait_for_selector(f"#{name} details tbody tr:nth-child(2)")
         assert "NaN" not in opened.words(f"#{name} details") and "undefined" not in opened.words(f"#{name} details")
     assert page.locator("#easy p").first.inner_text().startswith(HARM[:20])
+
+
+def test_the_texts_to_check_can_be_downloaded(opened: Opened) -> None:
+    with opened.page.expect_download() as download:
+        opened.page.click("#mislabelled a")
+    assert download.value.suggested_filename == "mislabelled.csv"
+    assert Path(download.value.path()).read_text(encoding="utf-8") == mislabelled_csv(MISLABELLED)
 
 
 def test_keys_move_the_slider_and_everything_follows(opened: Opened) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import itertools
 import json
@@ -10,8 +11,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from fastbert_jax.report.tables import ASSETS, SCRIPTS
-from tests.report.reports import HARM, MEASURED, page_of
+from fastbert_jax.report.tables import ASSETS, SCRIPTS, mislabelled_csv, render_page
+from tests.report.reports import HARM, MEASURED, MISLABELLED, page_of, values_of
 
 
 class Elements(HTMLParser):
@@ -47,11 +48,24 @@ def test_what_anybody_wrote_is_text_and_nothing_else() -> None:
 def test_the_page_asks_nobody_for_anything() -> None:
     page = page_of()
     for _, given in Elements(page).elements:
-        assert not given.keys() & {"src", "href", "action", "data", "srcset", "background"}
+        assert not given.keys() & {"src", "action", "data", "srcset", "background"}
+        assert given.get("href", "data:").startswith("data:")
     assert set(re.findall(r"https?://[^\s\"'<]+", page)) == {"http://www.w3.org/2000/svg"}
     assert not re.search(r"url\(|@import|fetch\(|XMLHttpRequest|import\(", page)
     assert "default-src &#39;none&#39;" in page or "default-src 'none'" in page
     assert len(page.encode()) < 3e6
+
+
+def test_the_texts_to_check_are_shown_and_all_of_them_are_in_the_file_that_is_downloaded() -> None:
+    page = page_of()
+    (link,) = [given for tag, given in Elements(page).elements if tag == "a"]
+    kind, _, content = link["href"].partition(",")
+    assert (kind, link["download"]) == ("data:text/csv;charset=utf-8;base64", "mislabelled.csv")
+    assert base64.b64decode(content).decode() == mislabelled_csv(MISLABELLED)
+    shown = page[page.index('id="mislabelled"') : page.index('id="use"')]
+    assert shown.count('<th scope="row">') == 20 and "All 25 of them" in shown and "20 %</td>" in shown
+    nothing = render_page(MEASURED, values_of(), model="m", data="d")
+    assert 'id="mislabelled"' not in nothing and "<a " not in nothing
 
 
 def test_numbers_are_those_of_the_report_and_what_is_none_is_null() -> None:

@@ -9,10 +9,21 @@ import re
 
 import pytest
 
+from fastbert_jax.report import tables
 from fastbert_jax.report.comparison import BatchSizeComparison, Comparison
-from fastbert_jax.report.tables import baseline_words, curve_csv, render, render_markdown, speeds_csv, table
+from fastbert_jax.report.tables import (
+    MislabelledText,
+    baseline_words,
+    curve_csv,
+    mislabelled_csv,
+    ranked,
+    render,
+    render_markdown,
+    speeds_csv,
+    table,
+)
 from tests.report.comparisons import COMPARISON, FULL, SIZE
-from tests.report.reports import MEASURED
+from tests.report.reports import HARM, MEASURED, MISLABELLED
 
 
 def one_size(**changes: object) -> Comparison:
@@ -181,3 +192,42 @@ def test_files_of_csv_have_every_speed() -> None:
     }
     assert len(speeds) == 6 and speeds[1]["mode"] == "bucketed" and speeds[1]["batches"] == "1 text"
     assert (speeds[1]["speedup"], speeds[1]["speedup_low"], speeds[1]["gained"]) == ("2.4", "2.3", "")
+
+
+def test_the_recommended_speed_is_the_last_line_where_there_is_one() -> None:
+    assert "Recommended" not in render(COMPARISON)
+    best = dataclasses.replace(MEASURED.curve[1], speed=0.23, accuracy=0.5, mean_depth=4.25)
+    found = dataclasses.replace(COMPARISON, recommended=best)
+    line = render(found).splitlines()[-1]
+    assert line.startswith("Recommended speed 0.23, ") and line.endswith("(0.9700 at full depth), depth 4.25 of 6")
+    assert len(line) <= tables.WIDTH
+    assert Comparison.from_json(found.to_json()) == found and COMPARISON.to_json()["recommended"] is None
+
+
+def test_texts_to_check_are_ranked_by_how_far_the_model_prefers_another_label(monkeypatch: pytest.MonkeyPatch) -> None:
+    mixed = [*MISLABELLED[10:], *MISLABELLED[:10]]
+    equal = [dataclasses.replace(MISLABELLED[0], place=place) for place in "xy"]
+    assert ranked(mixed) == MISLABELLED
+    assert [one.place for one in ranked([*equal, *mixed])][:3] == ["x", "y", MISLABELLED[0].place]
+    monkeypatch.setattr(tables, "MOST_MISLABELLED", 3)
+    assert ranked(mixed) == MISLABELLED[:3]
+
+
+def test_a_csv_file_of_texts_to_check_holds_each_as_it_is_and_no_formula() -> None:
+    rows = list(csv.DictReader(io.StringIO(mislabelled_csv(MISLABELLED))))
+    assert len(rows) == len(MISLABELLED) and [row["rank"] for row in rows] == [str(n) for n in range(1, 26)]
+    assert rows[0] == {
+        "rank": "1",
+        "place": f"{HARM}.csv:1",
+        "label": HARM,
+        "suggested": "b",
+        "probability": "0.0100",
+        "suggested_probability": "0.9000",
+        "exits_that_agree": "5 of 6",
+        "text": HARM,
+        "pair": "",
+    }
+    assert rows[1]["text"] == "'=HYPERLINK(1)" and rows[2]["pair"] == HARM
+    assert mislabelled_csv([]) == "rank,place,label,suggested,probability,suggested_probability,exits_that_agree,text\n"
+    single: list[MislabelledText] = [dataclasses.replace(MISLABELLED[0], text='Größe "9", 中文')]
+    assert mislabelled_csv(single).endswith(',5 of 6,"Größe ""9"", 中文"\n')

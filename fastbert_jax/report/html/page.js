@@ -94,8 +94,10 @@ function begin() {
   slider.addEventListener("input", () => choose(Number(slider.value)));
   const measured = new Set(values.sizes.flatMap((size) => size.modes.flatMap((mode) => mode.measured.map((row) => row.speed))));
   values.speeds.forEach((one, place) => {
-    if (place !== 0 && !measured.has(one.speed)) return;
-    const button = html("button", { type: "button", "data-place": place }, place === 0 ? "full depth" : plain(one.speed));
+    const isStart = place === values.start && values.recommended;
+    if (place !== 0 && !measured.has(one.speed) && !isStart) return;
+    const name = place === 0 ? "full depth" : plain(one.speed);
+    const button = html("button", { type: "button", "data-place": place }, isStart ? `${name}, recommended` : name);
     button.addEventListener("click", () => choose(place));
     byId("jumps").append(button);
   });
