@@ -108,7 +108,7 @@ def test_a_run_from_text_to_answers(settings, tmp_path, capsys):
     }
     assert json.loads((tmp_path / "run" / "labels.json").read_text()) == ["bad", "good"]
     assert f"{tmp_path / 'run' / 'report.html'}: " in printed
-    assert "Accuracy during training" in (tmp_path / "run" / "report.html").read_text()
+    assert "How the exits learned" in (tmp_path / "run" / "report.html").read_text()
 
     classifier = fastbert_jax.load(tmp_path / "run")
     assert classifier.reading == ReadingConfig(text_column="text", pair_column="none", label_column="label")
