@@ -146,7 +146,7 @@ def test_compare_prints_the_table(model: Path, tmp_path: Path) -> None:
     assert lines[0].startswith("mode") and lines[2].startswith("batches of 2 texts")
     assert lines[3].startswith("full depth") and lines[4].startswith("bucketed")
     page = (tmp_path / "out.html").read_text()
-    assert page.startswith("<!doctype html>") and "Accuracy during training" not in page
+    assert page.startswith("<!doctype html>") and "How the exits learned" not in page
 
 
 @pytest.mark.slow
