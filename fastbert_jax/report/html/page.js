@@ -41,7 +41,7 @@ function drawNumbers() {
   byId("number-accuracy").textContent = percent(speed.accuracy, 2);
   const noise = speed.beyond_noise ? "beyond" : "within";
   byId("note-accuracy").textContent = `${(100 * speed.low).toFixed(1)} to ${percent(speed.high)}` +
-    (at.place === 0 ? "" : `; against full depth ${texts > 0 ? "+" : ""}${String(texts).replace("-", "−")} of ${values.texts} texts, ${noise} the noise`);
+    (at.place === 0 ? "" : texts === 0 ? "; as many correct as at full depth" : `; against full depth ${texts > 0 ? "+" : ""}${String(texts).replace("-", "−")} of ${values.texts} texts, ${noise} the noise`);
   byId("number-depth").textContent = number(speed.mean_depth);
   byId("note-depth").textContent = `of ${values.layers}, on average`;
   byId("number-flops").textContent = times(speed.true_speedup);
