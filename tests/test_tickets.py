@@ -5,9 +5,11 @@ from __future__ import annotations
 import collections
 import csv
 import json
+import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -35,21 +37,29 @@ def rows_of(path: str | Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def follow(*more: str) -> None:
-    """Type the tutorial's commands on the tickets, and run its code that joins the answers.
-
-    Args:
-      more: settings of the training.
-    """
+def follow(type_in: Callable[[list[str]], None]) -> None:
+    """Type the tutorial's commands on the tickets, and run its code that joins the answers."""
     lines = [line for line in shell_lines(TUTORIAL) if "runs/tickets" in line]
     assert [line.split()[:3] for line in lines] == [["python", "train.py", "--run"], ["python", "infer.py", "predict"]]
-    for script, line, settings in zip((train, infer), lines, (more, ("--devices", "1")), strict=True):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(run, "make_mesh", lambda config: sharding.make_mesh(config, jax.devices()[:1]))
-            patch.setattr("sys.argv", [*line.split()[1:], *settings])
-            script.main()
+    for line in lines:
+        type_in(line.split()[1:])
     (code,) = re.findall(r"```python\n(import csv\n.*?)```", TUTORIAL.read_text(encoding="utf-8"), re.DOTALL)
     exec(code, {})
+
+
+def in_this_process(words: list[str]) -> None:
+    """Run a command on one device, a training with little."""
+    script, settings = (train, SIZES) if words[0] == "train.py" else (infer, ("--devices", "1"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "make_mesh", lambda config: sharding.make_mesh(config, jax.devices()[:1]))
+        patch.setattr("sys.argv", [*words, *settings])
+        script.main()
+
+
+def as_a_user(words: list[str]) -> None:
+    """Run a command with nothing added, and without the tests' flags, with which XLA compiles fast and slow code."""
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    subprocess.run([sys.executable, ROOT / words[0], *words[1:]], check=True, env=environment)
 
 
 @pytest.fixture
@@ -78,7 +88,7 @@ def test_the_tickets_are_those_of_the_seed_and_neither_trivial_nor_impossible(he
 
 def test_from_tickets_to_joined_answers(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make("tickets.csv", "--tickets", "300")
-    follow(*SIZES)
+    follow(in_this_process)
     said = capsys.readouterr()
     assert "tickets.csv: text in 'message', label in 'category'." in said.out
     assert "tickets.csv: text in 'message', as in training." in said.err
@@ -99,10 +109,10 @@ def test_from_tickets_to_joined_answers(here: Path, capsys: pytest.CaptureFixtur
 
 @pytest.mark.slow
 def test_the_planted_labels_are_found_and_the_linear_baseline_is_beaten_or_said_to_be_better(
-    here: Path, capsys: pytest.CaptureFixture[str]
+    here: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     make("tickets.csv", "--planted", "planted.csv")
-    follow()
+    follow(as_a_user)
     lines = Path("tickets.csv").read_text(encoding="utf-8").splitlines()
     planted = {row["id"] for row in rows_of("planted.csv")}
     listed = rows_of("runs/tickets/mislabelled.csv")[: len(planted)]
@@ -110,5 +120,5 @@ def test_the_planted_labels_are_found_and_the_linear_baseline_is_beaten_or_said_
     assert sum(found) >= 0.7 * len(planted)
     comparison = json.loads(Path("runs/tickets/comparison.json").read_text())
     full, baseline = comparison["batch_sizes"][0]["rows"][0]["accuracy"], comparison["baseline_accuracy"]
-    assert full > baseline or "than TF-IDF + linear SVM" in capsys.readouterr().out
+    assert full > baseline or "than TF-IDF + linear SVM" in capfd.readouterr().out
     assert comparison["recommended"]["mean_depth"] < 4
