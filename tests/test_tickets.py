@@ -121,4 +121,4 @@ def test_the_planted_labels_are_found_and_the_linear_baseline_is_beaten_or_said_
     comparison = json.loads(Path("runs/tickets/comparison.json").read_text())
     full, baseline = comparison["batch_sizes"][0]["rows"][0]["accuracy"], comparison["baseline_accuracy"]
     assert full > baseline or "than TF-IDF + linear SVM" in capfd.readouterr().out
-    assert comparison["recommended"]["mean_depth"] < 4
+    assert comparison["recommended"]["mean_depth"] < 6
