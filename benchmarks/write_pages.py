@@ -368,6 +368,7 @@ TABLES: dict[str, Callable[[], str]] = {
 }
 NUMBERS: dict[str, Callable[[], str]] = {
     "auto-efficiency": efficiency_of_auto,
+    "auto-512": lambda: f"{result('engine_efficiency_512_reviews')['engines']['auto']['efficiency_by_tokens']:.2f}",
     "masked-time": lambda: masked(lambda row: row["speedup"]["median"], ".2f"),
     "masked-paper-flops": lambda: masked(lambda row: row["paper_speedup"], ".1f"),
     "exits-cost-minilm": lambda: cost_of_exits("trained"),
