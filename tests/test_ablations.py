@@ -85,7 +85,7 @@ def test_every_variant_is_what_its_name_says(ablations: ModuleType, config: Any,
     fine_tuned, fastbert = models["fine-tuned_seed_3"][0], models["FastBERT_seed_3"][0]
     same = jax.tree.map(np.array_equal, fine_tuned, {part: fastbert[part] for part in ("backbone", "last_exit")})
     assert all(jax.tree.leaves(same))
-    for name in ("KL_teacher-student_seed_3", "noisy_teacher_seed_3"):
+    for name in ("KL_student-teacher_seed_3", "noisy_teacher_seed_3"):
         other = models[name][0]
         assert all(jax.tree.leaves(jax.tree.map(np.array_equal, other["backbone"], fastbert["backbone"])))
         assert not np.array_equal(other["lower_exits"]["narrow"]["kernel"], fastbert["lower_exits"]["narrow"]["kernel"])
@@ -97,7 +97,7 @@ def test_every_variant_is_what_its_name_says(ablations: ModuleType, config: Any,
     assert [run["variant"] for run in numbers["runs"]] == [
         "FastBERT",
         "no self-distillation",
-        "KL teacher-student",
+        "KL student-teacher",
         "noisy teacher",
         "exits of width 4",
         "linear exits",

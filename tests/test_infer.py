@@ -173,7 +173,7 @@ def test_help_tells_every_setting() -> None:
 def test_more_texts_than_one_chunk_and_a_reader_that_has_enough(model: Path) -> None:
     done = infer("predict", "--model", model, stdin=b"good\n" * 5000)
     assert (done.returncode, len(done.stdout.splitlines())) == (0, 5000)
-    command = f"'{sys.executable}' '{ROOT / 'infer.py'}' predict --model '{model}' --mode masked | head -1"
+    command = f"'{sys.executable}' '{ROOT / 'infer.py'}' predict --model '{model}' --mode masked --speed 0.5 | head -1"
     shell = ["bash", "-o", "pipefail", "-c", command]
     done = subprocess.run(shell, input=b"good\n" * 5000, env=ENVIRONMENT, capture_output=True, check=False)
     assert (done.returncode, len(done.stdout.splitlines()), done.stderr) == (0, 1, b"")
