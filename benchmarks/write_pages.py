@@ -369,6 +369,8 @@ TABLES: dict[str, Callable[[], str]] = {
 NUMBERS: dict[str, Callable[[], str]] = {
     "auto-efficiency": efficiency_of_auto,
     "auto-512": lambda: f"{result('engine_efficiency_512_reviews')['engines']['auto']['efficiency_by_tokens']:.2f}",
+    "auto-copies": lambda: f"{result('engine_efficiency_auto_copies')['engines']['auto']['efficiency_by_tokens']:.2f}",
+    "auto-noise": lambda: f"{result('engine_efficiency_auto_copies')['noise']:.0%}",
     "masked-time": lambda: masked(lambda row: row["speedup"]["median"], ".2f"),
     "masked-paper-flops": lambda: masked(lambda row: row["paper_speedup"], ".1f"),
     "exits-cost-minilm": lambda: cost_of_exits("trained"),
