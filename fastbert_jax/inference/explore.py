@@ -48,6 +48,7 @@ BUSY = b"HTTP/1.0 503 Service Unavailable\r\nContent-Type: application/json\r\n\
     b'{"error": "expected fewer connections at a time; ask again"}'
 )
 EXAMPLE = "A slow start, but the last half hour is wonderful."
+"""The text that the page opens with."""
 PAGE = Path(__file__).with_suffix(".html").read_text(encoding="utf-8")
 
 

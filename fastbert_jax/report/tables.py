@@ -84,19 +84,17 @@ def ranked(texts: Iterable[MislabelledText]) -> list[MislabelledText]:
 def mislabelled_csv(texts: Sequence[MislabelledText]) -> str:
     """A .csv file of ranked texts, each on a line of its own.
 
-    A text that a spreadsheet would compute, as it begins like a formula, has a `'` before it.
+    What a spreadsheet would compute, as it begins like a formula, has a `'` before it.
     """
     columns = ("rank", "place", "label", "suggested", "probability", "suggested_probability", "exits_that_agree")
     columns = (*columns, "text", *(("pair",) if any(one.pair for one in texts) else ()))
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, columns, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
+    rows = []
     for rank, one in enumerate(texts, 1):
         values = dataclasses.asdict(one) | {"rank": rank, "exits_that_agree": f"{one.agreeing} of {one.exits}"}
         values |= {key: f"{values[key]:.4f}" for key in ("probability", "suggested_probability")}
-        values |= {key: f"'{values[key]}" for key in ("text", "pair") if values[key].startswith(FORMULA)}
-        writer.writerow(values)
-    return stream.getvalue()
+        cells = (str(values[column]) for column in columns)
+        rows.append([f"'{cell}" if cell.startswith(FORMULA) else cell for cell in cells])
+    return _csv(columns, rows)
 
 
 def texts_to_check(texts: Sequence[MislabelledText]) -> str:
@@ -164,7 +162,7 @@ def baseline_words(comparison: Comparison) -> str:
         is_noise = c.baseline_accuracy <= c.accuracy_of(full).high
     else:
         is_noise = not is_beyond_noise(c.baseline_gained, c.baseline_lost)
-    fewer = f"answers {texts} of {c.texts} texts fewer correctly than" if texts else "is no more accurate than"
+    fewer = f"answers {texts} fewer of {c.texts} texts correctly than" if texts else "is no more accurate than"
     noise = f"; the difference is {'within' if is_noise else 'beyond'} the noise" if texts else ""
     return (
         f"this model at full depth (accuracy {full:.4f}) {fewer} TF-IDF + linear SVM trained on the same texts "

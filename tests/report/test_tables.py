@@ -136,7 +136,7 @@ def test_the_papers_tables_have_every_speed_every_exit_and_every_bin() -> None:
     assert "| 2.93x | 2.40x (2.30 to 2.50) |" in one_mode and "| wall clock |" in one_mode
 
 
-BEHIND = "this model at full depth (accuracy 0.9700) answers 8 of 2189 texts fewer correctly than TF-IDF + linear SVM"
+BEHIND = "this model at full depth (accuracy 0.9700) answers 8 fewer of 2189 texts correctly than TF-IDF + linear SVM"
 
 
 @pytest.mark.parametrize(
@@ -229,5 +229,9 @@ def test_a_csv_file_of_texts_to_check_holds_each_as_it_is_and_no_formula() -> No
     }
     assert rows[1]["text"] == "'=HYPERLINK(1)" and rows[2]["pair"] == HARM
     assert mislabelled_csv([]) == "rank,place,label,suggested,probability,suggested_probability,exits_that_agree,text\n"
+    (computed,) = csv.DictReader(
+        io.StringIO(mislabelled_csv([dataclasses.replace(MISLABELLED[0], label="=1+1", suggested="@b", place="+a:1")]))
+    )
+    assert (computed["label"], computed["suggested"], computed["place"]) == ("'=1+1", "'@b", "'+a:1")
     single: list[MislabelledText] = [dataclasses.replace(MISLABELLED[0], text='Größe "9", 中文')]
     assert mislabelled_csv(single).endswith(',5 of 6,"Größe ""9"", 中文"\n')

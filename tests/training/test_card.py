@@ -43,7 +43,7 @@ def test_it_is_true_before_and_after_the_measurement_and_so_are_the_checksums(ru
     assert verify_run(run.path).endswith("whole: model") and model_checksum(run.path) == before
     run.comparison.write_text(json.dumps(COMPARISON.to_json()))
     write_card(run)
-    assert "**Note: this model at full depth (accuracy 0.9700) answers 8 of 2189 texts fewer" in card_of(run)
+    assert "**Note: this model at full depth (accuracy 0.9700) answers 8 fewer of 2189 texts" in card_of(run)
     assert "| speed 0.5 | 0.9651 (0.9566 to 0.9720) |" in card_of(run) and "has not been measured" not in card_of(run)
     assert verify_run(run.path).endswith("whole: model") and model_checksum(run.path) == before
 

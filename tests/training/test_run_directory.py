@@ -44,6 +44,7 @@ def test_a_run_whose_settings_name_the_text_column_as_one_name_is_resumed(tmp_pa
         text = re.sub(r"text_column:.*", f"text_column: {written}", run.config.read_text())
         run.config.write_text(text.replace("  exclude_labels: []\n", ""))
         run.claim(TrainConfig(data=DataConfig(train="a.tsv", text_column=given)), LABELS, DATA)
+        assert f"text_column: {written}\n" in run.config.read_text()  # as it was written
 
 
 def test_rows_that_were_left_out_are_listed_and_nothing_where_there_are_none(tmp_path):
